@@ -1,0 +1,34 @@
+# Every target is one line over `python -m spine_lib`, which does its own set-up: where there is no
+# make (Windows, say), type that line. Another Python: make PYTHON=python3.12 test
+PYTHON ?= python3
+SPINE = $(PYTHON) -m spine_lib
+
+.PHONY: help reproduce test test-fast lab fetch setup lint clean
+.DEFAULT_GOAL := help
+
+reproduce:  ## train both models on the built-in data; the table beside the paper's
+	$(SPINE) reproduce $(ARGS)
+
+test:  ## the whole test suite
+	$(SPINE) test $(ARGS)
+
+test-fast:  ## the tests that take no time, while you edit
+	$(SPINE) test --fast $(ARGS)
+
+lab:  ## the notebooks in JupyterLab
+	$(SPINE) lab
+
+fetch:  ## fetch the four real patients
+	$(SPINE) fetch
+
+setup:  ## install what is needed into .venv and say what is there
+	$(SPINE) setup
+
+lint:  ## check the style of the code
+	$(SPINE) lint
+
+clean:  ## remove caches; keeps data, runs and .venv
+	$(SPINE) clean
+
+help:  ## this list
+	@awk -F ':  ## ' '/^[a-z-]+:  ## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,279 @@
+"""Lesson 3: change image and mask together, so that few patients look like many.
+
+Geometry moves image and mask alike.  Intensities change in steps that a scanner or a patient could
+make: other contrast, noise, sharpness, a narrow field of view.  The strongest step redraws tissues:
+every organ's mean HU and contrast is drawn anew within its own outline, which teaches a network
+that knows two patients not to rely on how bright their kidneys were (after Billot et al. 2023,
+doi:10.1016/j.media.2023.102789, who draw whole images from label maps).
+
+The only module that imports albumentations, which would ask the network for its newest version.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from spine_lib.slices import AIR_HU, IGNORE, UNLABELLED_TISSUE
+
+INPUT_RANGE_HU = (-250.0, 1000.0)
+"""What the networks see: fat to dense bone.  Below and above is cut off."""
+
+FIRST_SPINE_CLASS = 220
+"""Classes from here on are vertebrae: this plus the canonical id."""
+
+UNKNOWN_CLASS = 219
+"""Class of pixels that leave loss and scores."""
+
+
+def network_input(image_hu: np.ndarray) -> np.ndarray:
+    """Scale HU to the numbers that the networks take, about -1.5 to 2.5.
+
+    Args:
+        image_hu: HU, any shape and real dtype.
+
+    Returns:
+        float32, same shape.
+    """
+    low, high = INPUT_RANGE_HU
+    image = np.clip(np.asarray(image_hu, np.float32), low, high)
+    image -= low
+    image *= 4 / (high - low)
+    image -= 1.5
+    return image
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Say how a training patch is made; every share is the probability of a step.
+
+    Attributes:
+        size: rows and columns of a patch, pixels.
+        centred: share of patches centred near the spine.
+        zoom: smallest and largest enlargement.
+        rotation_degrees: largest turn to either side.
+        elastic: share that is deformed smoothly.
+        redraw: share whose tissues get other HU (where the class of each pixel is known).
+        redraw_fully: of those, the share whose HU are drawn without regard to the real ones.
+        narrow_view: share that is cut to a narrow field of view.
+        contrast, sharpness, coarse, noise: shares of the photometric steps.
+    """
+
+    size: int = 96
+    centred: float = 0.65
+    zoom: tuple[float, float] = (0.7, 1.35)
+    rotation_degrees: float = 25.0
+    elastic: float = 0.3
+    redraw: float = 0.5
+    redraw_fully: float = 0.3
+    narrow_view: float = 0.35
+    contrast: float = 0.5
+    sharpness: float = 0.5
+    coarse: float = 0.15
+    noise: float = 0.6
+
+
+def geometry(augmentation: Augmentation) -> A.Compose:
+    """Build the pipeline that moves image and mask alike; it ends with the patch's size."""
+    turn = augmentation.rotation_degrees
+    return A.Compose(
+        [
+            A.HorizontalFlip(p=0.5),
+            A.Affine(
+                scale=augmentation.zoom,
+                keep_ratio=False,
+                balanced_scale=True,
+                rotate=(-turn, turn),
+                shear=(-6, 6),
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                fill=AIR_HU,
+                fill_mask=UNLABELLED_TISSUE,
+                p=1.0,
+            ),
+            A.CenterCrop(augmentation.size, augmentation.size),
+            A.ElasticTransform(
+                alpha=40,
+                sigma=6,
+                approximate=True,
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                fill=AIR_HU,
+                fill_mask=UNLABELLED_TISSUE,
+                border_mode=cv2.BORDER_CONSTANT,
+                p=augmentation.elastic,
+            ),
+        ]
+    )
+
+
+def photometry(augmentation: Augmentation) -> A.Compose:
+    """Build the pipeline that changes intensities; it takes an image scaled to 0..1."""
+    return A.Compose(
+        [
+            A.RandomBrightnessContrast(0.04, 0.2, ensure_safe_range=False, p=augmentation.contrast),
+            A.OneOf(
+                [
+                    A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.3)),
+                    A.Sharpen(alpha=(0.1, 0.4), lightness=(1.0, 1.0)),
+                ],
+                p=augmentation.sharpness,
+            ),
+            A.Downscale((0.4, 0.8), p=augmentation.coarse),
+            A.GaussNoise(std_range=(0.002, 0.05), noise_scale_factor=0.7, p=augmentation.noise),
+        ]
+    )
+
+
+class TrainingAugmenter:
+    """Make a training patch from a stored slice; the same seeds make the same patch.
+
+    Args:
+        augmentation: what to do and how strongly.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self.augmentation = augmentation
+        self._geometry = geometry(augmentation)
+        self._photometry = photometry(augmentation)
+        cv2.setNumThreads(1)
+
+    def __call__(
+        self, pixels: np.ndarray, seeds: np.random.SeedSequence
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return image and labels of one patch.
+
+        Args:
+            pixels: `slices.SLICE_DTYPE` [row, column].
+            seeds: decides everything random.
+
+        Returns:
+            float32 HU [size, size] and uint8 labels (0, canonical ids, 255 = ignore).
+        """
+        wish = self.augmentation
+        random = np.random.default_rng(seeds)
+        image, classes = self._patch(pixels, random)
+        self._geometry.set_random_seed(int(random.integers(2**31)))
+        moved = self._geometry(image=image, mask=classes)
+        image, classes = moved["image"], moved["mask"]
+        if random.random() < wish.redraw:
+            image = redraw_tissues(image, classes, random, random.random() < wish.redraw_fully)
+        self._photometry.set_random_seed(int(random.integers(2**31)))
+        image = from_unit(self._photometry(image=to_unit(image))["image"])
+        label = labels_of(classes)
+        if random.random() < wish.narrow_view:
+            narrow_view(image, label, random)
+        return image, label
+
+    def _patch(self, pixels: np.ndarray, random: np.random.Generator):
+        """Cut a generous square around a point, so that turning it shows no empty corners."""
+        side = int(self.augmentation.size * 1.5)
+        rows, columns = np.nonzero(pixels["label"] % IGNORE)
+        if len(rows) and random.random() < self.augmentation.centred:
+            pick = random.integers(len(rows))
+            centre = np.array([rows[pick], columns[pick]]) + random.normal(0, 8, 2)
+        else:
+            centre = random.uniform(0, pixels.shape)
+        corner = np.rint(centre - side / 2).astype(int)
+        image = np.full((side, side), AIR_HU, np.float32)
+        classes = np.full((side, side), UNLABELLED_TISSUE, np.uint8)
+        start = np.maximum(corner, 0)
+        stop = np.minimum(corner + side, pixels.shape)
+        if (stop > start).all():
+            source = tuple(slice(a, b) for a, b in zip(start, stop))
+            target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
+            image[target] = pixels["hu"][source]
+            classes[target] = classes_of(pixels[source])
+        return image, classes
+
+
+def classes_of(pixels: np.ndarray) -> np.ndarray:
+    """Merge label and tissue of stored pixels into one class a pixel, uint8."""
+    label = pixels["label"]
+    classes = np.where(label > 0, label + np.uint8(FIRST_SPINE_CLASS), pixels["tissue"])
+    classes[label == IGNORE] = UNKNOWN_CLASS
+    return classes
+
+
+def labels_of(classes: np.ndarray) -> np.ndarray:
+    """Undo `classes_of`: 0, canonical ids, 255 = ignore, uint8."""
+    label = np.where(classes > FIRST_SPINE_CLASS, classes - np.uint8(FIRST_SPINE_CLASS), 0)
+    return np.where(classes == UNKNOWN_CLASS, np.uint8(IGNORE), label.astype(np.uint8))
+
+
+def to_unit(image_hu: np.ndarray) -> np.ndarray:
+    """Window HU to 0..1 float32, the only range in which every albumentations step works."""
+    low, high = INPUT_RANGE_HU
+    return (np.clip(image_hu, low, high) - np.float32(low)) / np.float32(high - low)
+
+
+def from_unit(image: np.ndarray) -> np.ndarray:
+    """Undo `to_unit`, within its range."""
+    low, high = INPUT_RANGE_HU
+    return image * np.float32(high - low) + np.float32(low)
+
+
+def narrow_view(image_hu: np.ndarray, label: np.ndarray, random: np.random.Generator) -> None:
+    """Blank all but a rectangle near the middle, in place, as a tight reconstruction would."""
+    size = image_hu.shape[0]
+    height, width = random.uniform(size / 4, size * 2 / 3, 2)
+    row, column = size / 2 + random.normal(0, size / 20, 2)
+    outside = np.ones(image_hu.shape, dtype=bool)
+    rows = slice(max(0, int(row - height / 2)), int(row + height / 2))
+    outside[rows, max(0, int(column - width / 2)) : int(column + width / 2)] = False
+    image_hu[outside] = AIR_HU
+    label[outside] = 0
+
+
+def redraw_tissues(
+    image_hu: np.ndarray, classes: np.ndarray, random: np.random.Generator, fully: bool
+) -> np.ndarray:
+    """Give every tissue another mean and contrast within its outline.
+
+    Args:
+        image_hu: float32 HU [row, column].
+        classes: uint8 class a pixel; see `classes_of`.
+        random: decides the new HU.
+        fully: draw means anew from what a tissue of that kind may have; otherwise shift them.
+
+    Returns:
+        float32 HU, same shape, with the real texture kept in part and outlines softened.
+    """
+    flat = classes.ravel()
+    count = np.maximum(np.bincount(flat, minlength=256), 1)
+    mean = np.bincount(flat, image_hu.ravel(), 256) / count
+    if fully:
+        new_mean, contrast = _drawn_means(mean, random), np.full(256, random.uniform(0.2, 1.2))
+    else:
+        new_mean, contrast = _shifted_means(mean, random), np.exp(random.normal(0, 0.25, 256))
+    new_mean, contrast, mean = (a.astype(np.float32) for a in (new_mean, contrast, mean))
+    image = new_mean[classes] + (image_hu - mean[classes]) * contrast[classes]
+    if fully:
+        texture = random.standard_normal(image.shape, dtype=np.float32)
+        texture = cv2.GaussianBlur(texture, (0, 0), random.uniform(0.5, 2))
+        image += texture * np.float32(random.uniform(5, 60) / max(texture.std(), 1e-6))
+    return cv2.GaussianBlur(image, (0, 0), random.uniform(0.3, 0.9))
+
+
+def _shifted_means(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Shift soft tissue by about 40 HU each, and all vertebrae by about 60 HU together."""
+    shift = random.normal(0, 40, 256) * (mean > -300)
+    shift[FIRST_SPINE_CLASS:] = random.normal(0, 60) + random.normal(0, 15, 36)
+    return mean + shift
+
+
+def _drawn_means(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Draw means by kind of tissue: air, fat, soft tissue and contrast, bone of one density."""
+    bone = random.uniform(80, 700)
+    soft = random.uniform(-20, 120, 256)
+    drawn = np.where(mean > 150, (random.uniform(80, 600, 256) + bone) / 2, soft)
+    drawn = np.where(mean < -40, random.uniform(-130, -60), drawn)
+    drawn = np.where(mean < -300, random.uniform(-1000, -600, 256), drawn)
+    drawn[FIRST_SPINE_CLASS:] = bone + random.normal(0, 50, 36)
+    return drawn

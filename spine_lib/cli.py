@@ -1,0 +1,268 @@
+"""The command `spine`: read the arguments, run the command, say in one sentence what went wrong.
+
+Only the standard library is imported at the top, so that `spine --help` answers at once and works
+before anything is installed; the commands themselves are in `spine_lib.commands`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from spine_lib import __version__
+from spine_lib.errors import SpineError
+
+RECIPES = Path(__file__).parent / "recipes"
+SCHEMES = ("canonical", "verse", "totalsegmentator", "pycad1089")
+DEFAULT_RECIPE = "builtin"
+
+
+def main(
+    argv: list[str] | None = None, before: Callable[[list[str], bool], None] | None = None
+) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; those of the process where left out.
+        before: called with the arguments (and whether to install anew) ahead of every command
+            that needs the dependencies.
+
+    Returns:
+        The exit code: 0 done, 1 findings or failed tests, 2 an error told in one sentence, 130
+        stopped by Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    _make_console_safe()
+    warnings.formatwarning = _plain_warning
+    try:
+        options = parse(argv)
+        if before and options.needs_packages:
+            before(argv, getattr(options, "again", False))
+        return _run(options)
+    except (Exception, KeyboardInterrupt) as error:
+        sentence, code = explain(error)
+        if sentence is None or os.environ.get("SPINE_DEBUG") == "1":
+            raise
+        if sentence:
+            print(f"spine: {sentence}", file=sys.stderr)
+        return code
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Turn arguments into options; prints the help and leaves where that is asked for.
+
+    Args:
+        argv: arguments without the program's name. What `test` does not know goes to pytest.
+
+    Returns:
+        The options, with `command` and `needs_packages`.
+    """
+    parser = build_parser()
+    if not argv:
+        parser.print_help()
+        raise SystemExit(0)
+    options, rest = parser.parse_known_args(argv)
+    if rest and options.command != "test":
+        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    options.rest = [argument for argument in rest if argument != "--"]
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
+    from spine_lib import commands
+
+    return getattr(commands, options.command)(options) or 0
+
+
+def explain(error: BaseException) -> tuple[str | None, int]:
+    """Find the sentence and the exit code for an error.
+
+    Args:
+        error: what a command raised.
+
+    Returns:
+        The sentence ("" where there is nothing to say, None where the error is a bug of ours, to
+        be shown whole) and the exit code.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C; `spine reproduce --resume` goes on where a run was stopped.", 130
+    if isinstance(error, SpineError):
+        return str(error), 2
+    if isinstance(error, BrokenPipeError):
+        # The reader (`head`, say) has enough: nothing to tell, for Python at its exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "", 141
+    if (place := _full_disk(error)) is not None:
+        return f"the disk is full{place}: free some space, then run the same command again.", 2
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("spine_lib"):
+        return (
+            f"the package {error.name} is not installed in {sys.prefix}: run "
+            "`python -m spine_lib setup` in the project's folder, or `pip install -e .` there.",
+            2,
+        )
+    return None, 1
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """Return where the disk is full (" at PATH", or "") if that lies behind an error, else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f" at {error.filename}" if error.filename else ""
+        if "No space left on device" in str(error):  # torch and pip tell it in their own errors
+            return ""
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _make_console_safe() -> None:
+    """Print a mark instead of failing where the console cannot show a character (Windows)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _plain_warning(message, category, filename, lineno, line=None) -> str:
+    """Show what the library warns of as a sentence; where in its code helps no user."""
+    if Path(filename).is_relative_to(Path(__file__).parent) and category is UserWarning:
+        return f"spine: note: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+# --- the arguments --------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of `spine` with all its commands."""
+    parser = argparse.ArgumentParser(
+        prog="spine",
+        description="Segment the spine in CT: fetch, look, check, train, compare with the paper.",
+        epilog="`spine COMMAND --help` shows an example of each. "
+        "`python -m spine_lib COMMAND` is the same and installs what is needed by itself.",
+    )
+    parser.add_argument("--version", action="version", version=f"spine_lib {__version__}")
+    add = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for build in (_data_commands, _main_job, _predict, _developer_commands):
+        build(add)
+    return parser
+
+
+def _command(add, name: str, text: str, example: str, needs_packages: bool = True):
+    parser = add.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(needs_packages=needs_packages)
+    return parser
+
+
+def _data_commands(add) -> None:
+    fetch = _command(add, "fetch", "fetch the four real patients (once)", "spine fetch")
+    fetch.add_argument("--root", type=Path, help="folder for them (default: data/sample)")
+
+    info = _command(
+        add,
+        "info",
+        "show the geometry and the values of a CT, or the labels of a mask",
+        "spine info data/sample/chest/ct.nii.gz",
+    )
+    info.add_argument("path", type=Path, help=".nii, .nii.gz or the folder of a DICOM series")
+    info.add_argument("--scheme", choices=SCHEMES, help="read the file as labels of this scheme")
+
+    check = _command(
+        add,
+        "check",
+        "look for errors in the annotation of a CT (exit code 1 if there are any)",
+        "spine check ct.nii.gz mask.nii.gz --scheme verse",
+    )
+    check.add_argument("ct", type=Path)
+    check.add_argument("mask", type=Path)
+    check.add_argument("--scheme", choices=SCHEMES, default="canonical", help="of the mask's ids")
+
+    phantom = _command(
+        add,
+        "phantom",
+        "write synthetic CTs of the spine with exact labels",
+        "spine phantom --seed 7 --count 3 --out phantoms",
+    )
+    phantom.add_argument("--seed", type=_whole, default=0, help="of the first one (default: 0)")
+    phantom.add_argument("--count", type=_positive, default=1, help="how many (default: 1)")
+    phantom.add_argument("--out", type=Path, required=True, help="folder to write into")
+    phantom.add_argument("--shape", type=_positive, nargs=3, default=(160, 160, 240))
+    phantom.add_argument("--spacing", type=float, default=2.0, help="mm (default: 2)")
+
+
+def _main_job(add) -> None:
+    names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    job = _command(
+        add,
+        "reproduce",
+        "train both of the paper's models and print our table beside the paper's",
+        "spine reproduce --seeds 0 1 2 --name three-seeds",
+    )
+    job.add_argument(
+        "--recipe", default=DEFAULT_RECIPE, help=f"a YAML file, or one of: {names} (%(default)s)"
+    )
+    job.add_argument("--name", type=_run_name, help="of the folder in runs/ (default: by time)")
+    job.add_argument("--seeds", type=_whole, nargs="+", default=[0], help="one run for each")
+    job.add_argument("--dataset", choices=("sample", "phantom"), help="instead of the recipe's")
+    job.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    job.add_argument("--resume", action="store_true", help="go on with the run of that name")
+
+
+def _predict(add) -> None:
+    predict = _command(
+        add,
+        "predict",
+        "segment a CT and write the mask on its own grid",
+        "spine predict ct.nii.gz --checkpoint runs/first/unet_resnet34.ckpt --out mask.nii.gz",
+    )
+    predict.add_argument("ct", type=Path, help=".nii, .nii.gz or the folder of a DICOM series")
+    model = predict.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, help="of a run, .ckpt or .safetensors")
+    model.add_argument("--pretrained", help="name of a model that comes with the library")
+    predict.add_argument("--out", type=Path, required=True, help=".nii or .nii.gz to write")
+    predict.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+
+
+def _developer_commands(add) -> None:
+    test = _command(
+        add,
+        "test",
+        "run the test suite; further arguments go to pytest",
+        "spine test --fast -k metrics",
+    )
+    test.add_argument("--fast", action="store_true", help="leave out what takes long")
+    _command(add, "lab", "open the notebooks in JupyterLab", "spine lab")
+    setup = _command(add, "setup", "install what is needed and say what is there", "spine setup")
+    setup.add_argument("--again", action="store_true", help="install even if nothing has changed")
+    _command(add, "lint", "check the style of the code with ruff", "spine lint")
+    _command(add, "clean", "remove caches; keeps data, runs and .venv", "spine clean", False)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _whole(text):
+        raise argparse.ArgumentTypeError("'0' is too few: give 1 or more")
+    return int(text)
+
+
+def _run_name(text: str) -> str:
+    if text == "latest" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' cannot name a run: use letters, digits, dots, dashes (and not 'latest')"
+        )
+    return text

@@ -1,0 +1,412 @@
+"""A procedural CT of the spine: exact labels in all four regions, any number, no download.
+
+Each seed is another patient and another scan: build, curves, wear, contrast medium, dose, kernel,
+pose and field of view are drawn anew. Bones are implicit shapes, and intensities and labels come
+from the same shapes, so a label map is exact by construction. It is made to *train and test*
+programs, not to replace patients: what it teaches a network has to be shown on real scans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from spine_lib.ct import Volume
+from spine_lib.datasets import phantom_body as body
+from spine_lib.datasets import phantom_skeleton as skeleton
+from spine_lib.datasets.cases import CaseData, PhantomCase
+from spine_lib.datasets.phantom_canvas import Canvas, Field
+from spine_lib.datasets.phantom_column import (
+    Build,
+    Vertebra,
+    build_column,
+    vertebra_distance,
+)
+from spine_lib.datasets.phantom_scanner import Scan, apply_kernel, scan_noise
+from spine_lib.errors import SpineError
+
+TISSUES = body.TISSUES
+"""Ids of the map that `make_phantom(..., tissues=True)` returns; 0 is air."""
+
+KERNELS = {"smooth": (0.95, 0.0), "standard": (0.6, 0.15), "sharp": (0.35, 0.9)}
+"""Reconstruction kernels: width of the blur in mm, strength of the edges."""
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomData(CaseData):
+    """A `CaseData` that also knows what each voxel was made of.
+
+    Attributes:
+        tissues: uint8 ids of `TISSUES`, or None if not asked for.
+    """
+
+    tissues: Volume | None = None
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """What may be fixed about a phantom; None leaves it to the seed.
+
+    Attributes:
+        levels: first and last vertebra, head first, to centre the field of view on.
+        tight: cut the field of view down to the spine and a small margin, as spine protocols do;
+            the array is then smaller than `shape`.
+        contrast: whether there is contrast medium in the blood.
+        degenerative: wear, from 0 (young) to 1.
+        scoliosis_deg: largest lateral lean of a vertebra.
+        trabecular_hu: mean of the spongy bone; about 60 in osteoporosis, 250 in the young.
+        noise_hu: standard deviation of the noise.
+        kernel: a key of `KERNELS`.
+        extra: "T13", "L6" or "" for a variant of the column.
+        tissues: also return the tissue map.
+    """
+
+    levels: tuple[str, str] | None = None
+    tight: bool = False
+    contrast: bool | None = None
+    degenerative: float | None = None
+    scoliosis_deg: float | None = None
+    trabecular_hu: float | None = None
+    noise_hu: float | None = None
+    kernel: str | None = None
+    extra: str | None = None
+    tissues: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {
+            "degenerative": (0, 1),
+            "scoliosis_deg": (0, 30),
+            "trabecular_hu": (0, 500),
+            "noise_hu": (0, 200),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and low <= value <= high):
+                raise SpineError(f"phantom option {name} is {value!r}: give {low} to {high}")
+        for name, known in (("kernel", tuple(KERNELS)), ("extra", ("", "T13", "L6"))):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise SpineError(f"phantom option {name} is {value!r}: give one of {known}")
+
+
+def make_phantom(
+    seed: int,
+    shape: Sequence[int] = (160, 160, 240),
+    spacing_mm: float | Sequence[float] = 2.0,
+    **options: Any,
+) -> PhantomData:
+    """Generate one patient's CT with its exact label map.
+
+    A stack of 420 mm or more shows all four regions (the patient is made smaller where need be);
+    a shorter one lies somewhere along the spine unless `levels` says where.
+
+    Args:
+        seed: any whole number from 0; the same seed and options give the same arrays.
+        shape: voxels along x, y, z.
+        spacing_mm: voxel size, one number or three.
+        **options: see `PhantomOptions`.
+
+    Returns:
+        CT (int16 HU), labels (uint8 canonical ids), an empty ignore region and, if asked for,
+        the tissue map; [x, y, z] in RAS+.
+
+    Raises:
+        SpineError: if an argument is out of range or an option is unknown.
+
+    Example:
+        >>> case = make_phantom(7, shape=(64, 64, 40), spacing_mm=3.0, levels=("L1", "L4"))
+        >>> case.ct.array.shape, case.ct.spacing_mm
+        ((64, 64, 40), (3.0, 3.0, 3.0))
+    """
+    shape, spacing, chosen = _checked(seed, shape, spacing_mm, options)
+    patient = _draw_patient(seed, chosen)
+    column, window_z = _place(seed, patient, chosen, shape[2] * spacing[2])
+    # Thick slices average what they cut through: paint thinner ones and take their mean.
+    thin = 1
+    if spacing[2] > 1.5 * max(spacing[:2]):
+        thin = int(spacing[2] / 2.5) | 1
+    fine_shape = (shape[0], shape[1], shape[2] * thin)
+    fine_spacing = (spacing[0], spacing[1], spacing[2] / thin)
+    canvas = _open_canvas(seed, column, window_z, fine_shape, fine_spacing, chosen)
+    _paint(canvas, seed, column, patient)
+    return _expose(canvas, seed, patient, column, spacing, thin, chosen)
+
+
+def phantom_cases(count: int, seed: int = 0, **options: Any) -> list[PhantomCase]:
+    """List phantoms as cases; nothing is generated before their `load()`.
+
+    Args:
+        count: how many.
+        seed: of the first one; the others count up from it.
+        **options: arguments of `make_phantom`, the same for all.
+
+    Returns:
+        Cases "phantom-0000", "phantom-0001" and so on, numbered by seed.
+
+    Raises:
+        SpineError: if count or an option is out of range.
+    """
+    if not isinstance(count, Integral) or count < 1:
+        raise SpineError(f"count of phantoms is {count!r}: give a whole number from 1")
+    arguments = {name: _frozen(value) for name, value in options.items()}
+    rest = {n: v for n, v in arguments.items() if n not in ("shape", "spacing_mm")}
+    geometry = arguments.get("shape", (8, 8, 8)), arguments.get("spacing_mm", 2.0)
+    _checked(seed, *geometry, rest)
+    seeds = range(seed, seed + count)
+    return [PhantomCase.from_options(f"phantom-{s:04d}", s, arguments) for s in seeds]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, np.ndarray)) else value
+
+
+def _checked(seed, shape, spacing_mm, options):
+    """Return shape, spacing and options in their final types, or say what is wrong with them."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise SpineError(f"phantom seed is {seed!r}: give a whole number from 0")
+    size = np.asarray(shape)
+    if size.shape != (3,) or size.dtype.kind not in "iu" or (size < 8).any():
+        raise SpineError(f"phantom shape is {shape!r}: give three whole numbers from 8")
+    spacing = np.asarray(spacing_mm)
+    spacing = np.full(3, spacing) if spacing.ndim == 0 else spacing
+    if (
+        spacing.shape != (3,)
+        or spacing.dtype.kind not in "fiu"
+        or not ((spacing >= 0.3) & (spacing <= 10)).all()
+    ):
+        raise SpineError(
+            f"phantom spacing_mm is {spacing_mm!r}: give 0.3 to 10, once or three times"
+        )
+    known = PhantomOptions.__dataclass_fields__
+    for name in options:
+        if name not in known:
+            raise SpineError(f"unknown phantom option {name!r}: known are {', '.join(known)}")
+    chosen = PhantomOptions(**options)
+    return tuple(int(n) for n in size), tuple(float(s) for s in spacing), chosen
+
+
+@dataclass(frozen=True)
+class _Patient:
+    build: Build
+    habitus: body.Habitus
+    scan: Scan
+    table_hu: float
+    disc_hu: float
+
+
+def _pick(fixed: Any, drawn: Any) -> Any:
+    return drawn if fixed is None else fixed
+
+
+def _draw_patient(seed: int, chosen: PhantomOptions) -> _Patient:
+    rng = np.random.default_rng([seed, 1])
+    worn = _pick(chosen.degenerative, rng.beta(1.3, 1.6))
+    scoliosis = rng.uniform(6, 16) if rng.uniform() < 0.25 else rng.uniform(0, 4)
+    extra = rng.choice(["", "T13", "L6"], p=[0.92, 0.03, 0.05])
+    build = Build(
+        size=rng.uniform(0.88, 1.1),
+        lordosis=rng.uniform(0.6, 1.2),
+        kyphosis=rng.uniform(0.6, 1.4),
+        scoliosis_deg=_pick(chosen.scoliosis_deg, scoliosis),
+        degenerative=worn,
+        fracture=0.25 * max(worn - 0.6, 0),
+        extra=str(_pick(chosen.extra, extra)),
+    )
+    habitus = _draw_habitus(rng, build, chosen)
+    return _Patient(
+        build,
+        habitus,
+        _draw_scan(rng, chosen),
+        table_hu=rng.choice([-1000.0, rng.uniform(-500, 150)], p=[0.15, 0.85]),
+        disc_hu=rng.uniform(65, 105),
+    )
+
+
+def _draw_habitus(rng, build: Build, chosen: PhantomOptions) -> body.Habitus:
+    # Every number is drawn whether it is needed or not: fixing one must not change the others.
+    contrast = _pick(chosen.contrast, bool(rng.uniform() < 0.6))
+    arterial, venous, organ, kidney = rng.uniform(size=4)
+    trabecular = rng.uniform(120, 290) * (1 - 0.45 * build.degenerative * rng.uniform())
+    large = rng.normal(0, 1)
+    return body.Habitus(
+        width=build.size * (1 + 0.06 * large),
+        depth=build.size * (1 + 0.08 * large),
+        fat_mm=float(np.clip(rng.lognormal(2.6, 0.5) + 3 * large, 4, 45)),
+        muscle_hu=rng.uniform(40, 65) + 8 * contrast,
+        wasting=float(np.clip(0.8 * build.degenerative + rng.normal(0, 0.2), 0, 1)),
+        fat_hu=rng.uniform(-115, -90),
+        lung_hu=rng.uniform(-890, -780),
+        blood_hu=(150 + 260 * arterial if contrast else 40.0),
+        vein_hu=(60 + 110 * venous if contrast else 38.0),
+        organ_hu=rng.uniform(35, 65) + (55 * organ if contrast else 0),
+        kidney_hu=(120 + 100 * kidney if contrast else 32.0),
+        cortical_hu=rng.uniform(580, 960),
+        trabecular_hu=_pick(chosen.trabecular_hu, trabecular),
+        cortex_mm=rng.uniform(0.9, 1.5),
+    )
+
+
+def _draw_scan(rng, chosen: PhantomOptions) -> Scan:
+    blur, sharpen = KERNELS[_pick(chosen.kernel, rng.choice(["smooth", "standard", "sharp"]))]
+    return Scan(
+        noise_hu=_pick(chosen.noise_hu, rng.lognormal(2.4, 0.5) * (1 + 0.7 * sharpen)),
+        blur_mm=blur * rng.uniform(0.85, 1.15),
+        sharpen=sharpen * rng.uniform(0.5, 1.2),
+        streaks=rng.uniform(0, 1.2),
+        circle=bool(rng.uniform() < 0.25),
+        padding_hu=float(rng.choice([-1024, -2048, -3024])),
+    )
+
+
+def _place(seed, patient: _Patient, chosen: PhantomOptions, extent_mm: float):
+    """Return the column and the height (mm) of the middle of the stack."""
+    rng = np.random.default_rng([seed, 2])
+    column = build_column(patient.build, np.random.default_rng([seed, 3]))
+    if chosen.levels is not None:
+        low, high = _range_of(column, chosen.levels)
+        return column, (low + high) / 2 + rng.uniform(-0.03, 0.03) * extent_mm
+    heights = {v.name: v.centre[2] for v in column}
+    needed = heights["C6"] - heights["S2"] + 20
+    shrink = min(1.0, extent_mm / needed)
+    if patient.build.size * shrink >= 0.72:
+        build = replace(patient.build, size=patient.build.size * shrink)
+        column = build_column(build, np.random.default_rng([seed, 3]))
+        heights = {v.name: v.centre[2] for v in column}
+        slack = max(extent_mm - (heights["C6"] - heights["S2"] + 20 * shrink), 0)
+        middle = (heights["C6"] + heights["S2"]) / 2
+        # What is left over shows more of the neck or of the pelvis, never empty air.
+        return column, middle + rng.uniform(-0.5, 0.5) * min(slack, 120)
+    return column, rng.uniform(heights["S2"], heights["C3"])
+
+
+def _range_of(column: list[Vertebra], levels) -> tuple[float, float]:
+    names = [v.name for v in column if v.region != "S"] + ["sacrum"]
+    if not isinstance(levels, (tuple, list)) or len(levels) != 2:
+        raise SpineError(f"phantom option levels is {levels!r}: give the first and the last level")
+    for name in levels:
+        if name not in names:
+            raise SpineError(f"phantom level {name!r} does not exist here: give {', '.join(names)}")
+    if names.index(levels[0]) > names.index(levels[1]):
+        raise SpineError(f"phantom levels are {levels!r}: give the upper one first")
+    find = {v.name: v for v in column}
+    upper, lower = find.get(levels[0], find["S1"]), find.get(levels[1], find["S5"])
+    return lower.centre[2] - lower.height / 2, upper.centre[2] + upper.height / 2
+
+
+def _open_canvas(seed, column, window_z, shape, spacing, chosen: PhantomOptions) -> Canvas:
+    """Choose where the stack lies: on the body, or on the spine if it is narrow or `tight`."""
+    rng = np.random.default_rng([seed, 4])
+    extent = np.asarray(shape) * spacing
+    near = [v for v in column if abs(v.centre[2] - window_z) < extent[2] / 2] or column
+    middle = np.mean([v.centre for v in near], axis=0)
+    spread = np.ptp([v.centre for v in near], axis=0)
+    forward = np.clip((extent[1] - 130) / 2, 0, 45)
+    centre = np.array([middle[0], middle[1] + forward - 12, window_z])
+    room = np.clip((extent[:2] - 90 - spread[:2]) / 2, 3, 18)
+    centre[:2] += rng.uniform(-room, room)
+    roll = np.radians(np.clip(rng.normal(0, 3), -9, 9))
+    cos, sin = np.cos(roll), np.sin(roll)
+    centre[:2] = cos * centre[0] - sin * centre[1], sin * centre[0] + cos * centre[1]
+    if chosen.tight:
+        shape = _tight_shape(shape, spacing, spread, rng)
+    origin = centre - (np.asarray(shape) - 1) / 2 * spacing
+    return Canvas(tuple(shape), tuple(spacing), origin, float(roll), chosen.tissues)
+
+
+def _tight_shape(shape, spacing, spread, rng) -> tuple[int, int, int]:
+    wanted = spread[:2] + np.array([95, 105]) + rng.uniform(0, 50, 2)
+    x, y = (max(8, min(n, round(w / s))) for n, w, s in zip(shape, wanted, spacing, strict=False))
+    return x, y, shape[2]
+
+
+def _paint(canvas: Canvas, seed: int, column: list[Vertebra], patient: _Patient) -> None:
+    rng = np.random.default_rng([seed, 5])
+    scales = {"shape": 38.0, "lumps": 13.0, "strands": 4.0, "branches": 10.0}
+    fields = {name: Field(canvas, rng, scale) for name, scale in scales.items()}
+    torso = body.Torso(column, patient.habitus, canvas.z)
+    body.paint_trunk(canvas, torso, fields, patient.table_hu)
+    body.paint_pads(canvas, torso, fields)
+    body.paint_organs(canvas, torso, fields, rng)
+    body.paint_vessels(canvas, torso, rng)
+    skeleton.paint_back(canvas, torso, fields)
+    skeleton.paint_canal(canvas, torso)
+    skeleton.paint_discs(canvas, torso, patient.disc_hu, rng)
+    skeleton.gather_head(canvas, torso)
+    skeleton.gather_ribs(canvas, torso, rng)
+    skeleton.gather_shoulders(canvas, torso)
+    skeleton.gather_pelvis(canvas, torso, rng)
+    h = patient.habitus
+    canvas.paint_gathered(h.cortex_mm, h.cortical_hu, 0.8 * h.trabecular_hu, TISSUES["other bone"])
+    _paint_spine(canvas, column, patient, np.random.default_rng([seed, 6]))
+
+
+def _paint_spine(canvas: Canvas, column, patient: _Patient, rng) -> None:
+    """Paint and label the vertebrae: spongy inside, cortex outside, denser in the arch."""
+    h, worn = patient.habitus, patient.build.degenerative
+    bumps, grain = Field(canvas, rng, 7.0), Field(canvas, rng, 1.2)
+    for v in column:
+        half = np.array([v.span / 2 + 6, 0, v.height + 14 + 0.3 * v.spinous])
+        reach = v.depth / 2 + v.canal_depth + v.spinous + 16
+        turn = np.abs(v.axes)
+        centre = v.point(0, (v.depth / 2 + 8 - reach) / 2, -4 if v.name != "C2" else 4)
+        half[1] = (v.depth / 2 + 8 + reach) / 2
+        block = canvas.block(centre - turn @ half, centre + turn @ half)
+        dense = rng.normal(1, 0.06)
+        if block is None:
+            continue
+        rough = bumps.on(block) * np.float32(0.45 + 0.35 * worn)
+        distance = vertebra_distance(v, block, rough)
+        _, y, z = v.local(block)
+        arch = np.clip((-y - v.depth / 2 + 3) / 8, 0, 1)
+        plate = np.clip((np.abs(z) * (2 / v.height) - 0.72) * 4, 0, 1) * (1 - arch)
+        inner = (
+            h.trabecular_hu * dense * (1 + (0.2 + 0.6 * worn) * plate) + (40 + 110 * worn) * arch
+        )
+        inner += grain.on(block) * np.float32(28 + 0.22 * h.trabecular_hu)
+        inner += rough * 40
+        cortex = h.cortex_mm * np.maximum(0.42 + 0.65 * arch + 0.2 * plate + 0.35 * rough, 0.2)
+        canvas.paint_bone(block, distance, cortex, h.cortical_hu, inner, TISSUES["spine"])
+        canvas.claim(block, distance, v.label)
+
+
+def _expose(canvas, seed, patient, column, spacing, thin: int, chosen) -> PhantomData:
+    """Average thick slices, apply kernel, noise and field of view, and wrap up."""
+    rng, scan = np.random.default_rng([seed, 7]), patient.scan
+    hu, pick = canvas.hu, slice(thin // 2, None, thin)
+    if thin > 1:
+        hu = hu.reshape(*hu.shape[:2], -1, thin).mean(axis=3, dtype=np.float32)
+    labels = np.ascontiguousarray(canvas.labels[:, :, pick])
+    apply_kernel(hu, spacing, scan)
+    noise = scan_noise(hu.shape, spacing, scan, rng, _between_shoulders(canvas, column, pick))
+    noise *= scan.noise_hu
+    hu += noise
+    np.clip(hu, -1024, 3071, out=hu)
+    np.rint(hu, out=hu)
+    array = hu.astype(np.int16)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = canvas.origin_mm
+    affine[2, 3] += canvas.spacing_mm[2] * (thin // 2)
+    if scan.circle and not chosen.tight:
+        outside = _outside_circle(hu.shape, spacing)
+        array[outside], labels[outside] = int(scan.padding_hu), 0
+    ct = Volume(array, affine)
+    tissues = None
+    if canvas.tissues is not None:
+        tissues = ct.with_array(np.ascontiguousarray(canvas.tissues[:, :, pick]))
+    ignore = np.zeros(array.shape, bool)
+    return PhantomData(ct, ct.with_array(labels), ct.with_array(ignore), tissues)
+
+
+def _between_shoulders(canvas: Canvas, column: list[Vertebra], pick: slice) -> np.ndarray:
+    middle = next(v for v in column if v.name == "T1").centre[2]
+    return np.exp(-(((canvas.z[0, 0, pick] - middle) / 40) ** 2))
+
+
+def _outside_circle(shape, spacing) -> np.ndarray:
+    x, y = ((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape[:2], spacing[:2], strict=True))
+    radius = max(x[-1], y[-1])
+    return np.hypot(x[:, None], y[None, :]) > radius

@@ -1,0 +1,235 @@
+"""The sheet a phantom is drawn on: implicit shapes in, Hounsfield units and labels out.
+
+Every structure is a *signed distance*: an array of millimetres, negative inside. One number per
+voxel then gives the label (centre inside or not), the partial volume (how much of the voxel lies
+inside) and the thickness of a cortical shell, so intensities and labels cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FAR_MM = 1e3
+
+
+@dataclass(frozen=True)
+class Block:
+    """A box of voxels: its place in the canvas and its coordinates (mm, patient's own frame)."""
+
+    index: tuple[slice, slice, slice]
+    x: np.ndarray  # [bx, by, 1]
+    y: np.ndarray  # [bx, by, 1]
+    z: np.ndarray  # [1, 1, bz]
+
+    def around(self, point: Iterable[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the coordinates relative to a point, still broadcastable float32."""
+        px, py, pz = (np.float32(p) for p in point)
+        return self.x - px, self.y - py, self.z - pz
+
+
+@dataclass
+class Canvas:
+    """Voxel grid with the three arrays that shapes are painted into.
+
+    Args:
+        shape: voxels along x, y, z.
+        spacing_mm: voxel size along x, y, z.
+        origin_mm: scanner position of the first voxel's centre.
+        roll_rad: rotation of the patient about the scanner's z axis.
+        keep_tissues: also record which tissue each voxel's centre lies in.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: np.ndarray
+    roll_rad: float = 0.0
+    keep_tissues: bool = False
+    hu: np.ndarray = field(init=False, repr=False)
+    labels: np.ndarray = field(init=False, repr=False)
+    tissues: np.ndarray | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.hu = np.full(self.shape, -1000.0, np.float32)
+        self.labels = np.zeros(self.shape, np.uint8)
+        self.tissues = np.zeros(self.shape, np.uint8) if self.keep_tissues else None
+        self.bone_mm = np.full(self.shape, FAR_MM, np.float32)
+        self._owner_mm = np.full(self.shape, FAR_MM, np.float32)
+        axes = [
+            self.origin_mm[i] + self.spacing_mm[i] * np.arange(n) for i, n in enumerate(self.shape)
+        ]
+        cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
+        x, y = axes[0][:, None, None], axes[1][None, :, None]
+        self.x = (cos * x + sin * y).astype(np.float32)
+        self.y = (cos * y - sin * x).astype(np.float32)
+        self.z = axes[2].astype(np.float32)[None, None, :]
+        self.edge_mm = float(np.sqrt(self.spacing_mm[0] * self.spacing_mm[1]))
+
+    def block(self, low: Iterable[float], high: Iterable[float]) -> Block | None:
+        """Cut the voxels of a box given by two corners (mm, patient's frame); None if outside."""
+        low, high = np.asarray(tuple(low), float), np.asarray(tuple(high), float)
+        centre, half = (low + high) / 2, (high - low) / 2
+        cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
+        turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        centre, half = turn @ centre, np.abs(turn) @ half
+        spacing = np.asarray(self.spacing_mm)
+        first = np.floor((centre - half - self.origin_mm) / spacing).astype(int)
+        last = np.ceil((centre + half - self.origin_mm) / spacing).astype(int) + 1
+        first, last = np.maximum(first, 0), np.minimum(last, self.shape)
+        if (first >= last).any():
+            return None
+        i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+        return Block((i, j, k), self.x[i, j], self.y[i, j], self.z[:, :, k])
+
+    def slab(self, low_mm: float, high_mm: float) -> Block | None:
+        """Cut all voxels between two heights (mm)."""
+        return self.block((-1e4, -1e4, low_mm), (1e4, 1e4, high_mm))
+
+    def coverage(self, distance: np.ndarray) -> np.ndarray:
+        """Return the fraction of each voxel that lies inside a shape (partial volume)."""
+        share = distance * np.float32(-1.0 / self.edge_mm)
+        share += np.float32(0.5)
+        return np.clip(share, 0.0, 1.0, out=share)
+
+    def paint(self, block: Block, distance: np.ndarray, hu, tissue: int = 0) -> None:
+        """Fill a shape with one intensity, or an array of them, mixing at its edge."""
+        view = self.hu[block.index]
+        share = self.coverage(np.broadcast_to(distance, view.shape))
+        share *= hu - view
+        view += share
+        self._note(block, distance, tissue)
+
+    def paint_bone(self, block: Block, distance, cortex_mm, cortical_hu, inner_hu, tissue) -> None:
+        """Fill a shape with trabecular bone under a cortical shell of the given thickness."""
+        view = self.hu[block.index]
+        outer, inner = self.coverage(distance), self.coverage(distance + cortex_mm)
+        view *= 1.0 - outer
+        outer -= inner
+        outer *= cortical_hu
+        view += outer
+        inner *= inner_hu
+        view += inner
+        self._note(block, distance, tissue)
+
+    def claim(self, block: Block, distance: np.ndarray, label: int) -> None:
+        """Label the voxels whose centres lie inside; where bones touch, the deeper one wins."""
+        owner = self._owner_mm[block.index]
+        mine = (distance < 0) & (distance < owner)
+        self.labels[block.index][mine] = label
+        owner[mine] = distance[mine]
+
+    def gather_bone(self, block: Block, distance: np.ndarray) -> None:
+        """Add a piece of unlabelled skeleton, to be painted in one go by `paint_gathered`."""
+        view = self.bone_mm[block.index]
+        np.minimum(view, distance, out=view)
+
+    def paint_gathered(self, cortex_mm, cortical_hu, inner_hu, tissue: int) -> None:
+        """Paint all gathered bone at once, so that its pieces leave no walls inside each other."""
+        where = np.flatnonzero(self.bone_mm < self.edge_mm)
+        distance, flat = self.bone_mm.reshape(-1)[where], self.hu.reshape(-1)
+        outer, inner = self.coverage(distance), self.coverage(distance + cortex_mm)
+        flat[where] = flat[where] * (1 - outer) + cortical_hu * (outer - inner) + inner_hu * inner
+        if self.tissues is not None:
+            self.tissues.reshape(-1)[where[distance < 0]] = tissue
+
+    def _note(self, block: Block, distance: np.ndarray, tissue: int) -> None:
+        if self.tissues is not None and tissue:
+            view = self.tissues[block.index]
+            view[np.broadcast_to(distance < 0, view.shape)] = tissue
+
+
+class Field:
+    """A smooth random field (mean 0, standard deviation 1) that any block can be cut from.
+
+    Random numbers on a coarse grid, joined by cubic B-splines: cheap at any size, and the same
+    bump lies at the same place for every shape that asks.
+
+    Args:
+        canvas: the grid to live on.
+        rng: source of the coarse numbers.
+        scale_mm: distance of the coarse grid's points; features are about twice as large.
+    """
+
+    def __init__(self, canvas: Canvas, rng: np.random.Generator, scale_mm: float) -> None:
+        self._weights = []
+        for count, spacing in zip(canvas.shape, canvas.spacing_mm, strict=True):
+            # The same extent has the same bumps, however finely it is sampled.
+            step = max(scale_mm, spacing)
+            cells = int(np.ceil(count * spacing / step - 1e-6))
+            self._weights.append(_bspline_weights((np.arange(count) + 0.5) * spacing / step, cells))
+        size = tuple(w.shape[1] for w in self._weights)
+        # 0.48 is the root of the summed squares of the weights, averaged over a cell.
+        self._coarse = rng.standard_normal(size, dtype=np.float32) / np.float32(0.48**1.5)
+
+    def on(self, block: Block) -> np.ndarray:
+        """Return the field on a block as float32 [bx, by, bz]."""
+        rows, columns = [], []
+        for weights, part in zip(self._weights, block.index, strict=True):
+            used = np.flatnonzero(weights[part].any(axis=0))
+            columns.append(slice(used[0], used[-1] + 1))
+            rows.append(weights[part, columns[-1]])
+        values = self._coarse[tuple(columns)]
+        values = np.tensordot(rows[0], values, axes=(1, 0))
+        values = np.matmul(rows[1], values)
+        return np.matmul(values, rows[2].T)
+
+
+def _bspline_weights(position: np.ndarray, cells: int) -> np.ndarray:
+    cell = np.floor(position).astype(int)
+    t = position - cell
+    taps = np.stack(
+        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1
+    )
+    weights = np.zeros((len(position), cells + 3), np.float32)
+    np.put_along_axis(weights, cell[:, None] + np.arange(4), (taps / 6).astype(np.float32), axis=1)
+    return weights
+
+
+def union(a: np.ndarray, b: np.ndarray, blend_mm: float = 0.0) -> np.ndarray:
+    """Join two shapes; with `blend_mm`, the crease between them is filled like a fillet weld."""
+    joined = np.minimum(a, b)
+    if blend_mm:
+        near = np.abs(a - b)
+        np.subtract(np.float32(blend_mm), near, out=near)
+        np.maximum(near, 0, out=near)
+        near *= near
+        near *= np.float32(1 / (4 * blend_mm))
+        joined -= near
+    return joined
+
+
+def ellipsoid(x, y, z, radii: tuple[float, float, float]) -> np.ndarray:
+    """Return the (first order) signed distance to an ellipsoid about the origin."""
+    a, b, c = radii
+    stretched = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
+    return (stretched - 1) * np.float32(min(radii))
+
+
+def capsule(x, y, z, start, end, radius, flatten=(1.0, 1.0, 1.0)) -> np.ndarray:
+    """Return the signed distance to a thick line; `flatten` > 1 thins it along that axis."""
+    scale = np.asarray(flatten, np.float32)
+    a, b = np.asarray(start, np.float32) * scale, np.asarray(end, np.float32) * scale
+    x, y, z = x * scale[0] - a[0], y * scale[1] - a[1], z * scale[2] - a[2]
+    d = b - a
+    t = (x * d[0] + y * d[1] + z * d[2]) / max(float(d @ d), 1e-6)
+    np.clip(t, 0, 1, out=t)
+    squared = (x - t * d[0]) ** 2
+    squared = squared + (y - t * d[1]) ** 2
+    squared += (z - t * d[2]) ** 2
+    return (np.sqrt(squared) - radius) / scale.max()
+
+
+def box(x, y, z, half: tuple[float, float, float], rounding: float) -> np.ndarray:
+    """Return the signed distance to a box about the origin with rounded edges."""
+    x, y, z = (np.abs(v) - (h - rounding) for v, h in zip((x, y, z), half, strict=True))
+    outside = np.maximum(x, 0) ** 2 + np.maximum(y, 0) ** 2 + np.maximum(z, 0) ** 2
+    inside = np.minimum(np.maximum(np.maximum(x, y), z), 0)
+    return np.sqrt(outside) + inside - np.float32(rounding)
+
+
+def tube(x, y, half_x, half_y) -> np.ndarray:
+    """Return the signed distance, in the axial plane, to an ellipse whose size may vary with z."""
+    stretched = np.sqrt((x / half_x) ** 2 + (y / half_y) ** 2)
+    return (stretched - 1) * np.minimum(half_x, half_y)

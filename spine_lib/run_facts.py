@@ -1,0 +1,192 @@
+"""What a result file records beside the scores: where, with what and on which data it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata, resources
+from pathlib import Path
+
+import psutil
+import torch
+
+from spine_lib import __version__
+from spine_lib.paper import KNOWN_SETTINGS, PAPER, UNKNOWN_SETTINGS
+from spine_lib.recipe import Recipe
+from spine_lib.report_words import number
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "segmentation-models-pytorch",
+    "albumentations",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "pydicom",
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this library and what the scores depend on."""
+    found = {"python": platform.python_version(), "spine_lib": __version__}
+    return found | {name: metadata.version(name) for name in PACKAGES}
+
+
+def device_name(device: str) -> str:
+    """Describe the device that did the training."""
+    if device == "gpu":
+        return torch.cuda.get_device_name()
+    isa = torch.backends.cpu.get_cpu_capability()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    held = f", held to {limit}" if limit else ""
+    return f"{torch.get_num_threads()} CPU threads ({isa}{held})"
+
+
+@contextmanager
+def peak_memory(every_s: float = 0.25) -> Iterator[_Peak]:
+    """Watch the memory of this process and its workers; read `.megabytes` at any time."""
+    peak = _Peak()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(every_s):
+            peak.look()
+
+    peak.look()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+class _Peak:
+    def __init__(self) -> None:
+        self.megabytes = 0.0
+        self._process = psutil.Process()
+
+    def look(self) -> None:
+        total = 0
+        for process in [self._process, *self._process.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue  # a worker that has just ended
+        self.megabytes = max(self.megabytes, round(total / 2**20, 1))
+
+
+def remember_peak(folder: Path, megabytes: float) -> float:
+    """Return the highest peak of all calls for this run; a call that only loads needs less."""
+    path = folder / "peak_memory_mb.json"
+    try:
+        megabytes = max(megabytes, float(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError):
+        pass
+    path.write_text(json.dumps(megabytes), encoding="utf-8")
+    return megabytes
+
+
+def describe_data(recipe: Recipe, parts: dict[str, list], stores: dict) -> dict:
+    """Return the case ids of each part and the checksums of what was trained on."""
+    checksums = {
+        f"{part}/{volume.case_id}": volume.sha256
+        for part, store in stores.items()
+        for volume in store.volumes
+    }
+    names = {part: [case.case_id for case in cases] for part, cases in parts.items()}
+    return {"name": recipe.dataset, **names, "checksums": checksums, "same_as_paper": False}
+
+
+def data_sources(parts: dict[str, list]) -> list[dict[str, str]]:
+    """Describe patients one by one and phantoms part by part."""
+    rows = []
+    for part, cases in parts.items():
+        phantoms = [case for case in cases if case.source == "phantom"]
+        for case in [case for case in cases if case.source != "phantom"] + phantoms[:1]:
+            several = case.source == "phantom" and len(phantoms) > 1
+            rows.append(
+                {
+                    "name": f"{len(phantoms)} phantoms" if several else case.case_id,
+                    "role": part,
+                    "licence": case.licence,
+                    "mask covers": case.covers,
+                    "note": case.note,
+                }
+            )
+    return rows
+
+
+def test_looks(recipe: Recipe) -> dict | str:
+    """Say how often test patients had been looked at while the recipe was made."""
+    if recipe.dataset == "phantom":
+        return "The test phantoms were made for this run."
+    source = resources.files("spine_lib") / "recipes" / "history.json"
+    return json.loads(source.read_text(encoding="utf-8"))["test_looks"]
+
+
+def deviations(recipe: dict) -> list[dict[str, str]]:
+    """Set our settings beside the paper's; what its abstract does not say is unknown."""
+    size = recipe["augmentation"]["size"]
+    weights = recipe["encoder_weights"] or "random"
+    patients = "two patients and" if recipe["dataset"] == "sample" else "only"
+    ours = {
+        "data": f"{patients} {recipe['phantoms']} phantoms for training",
+        "annotation": "spine against background; the four regions are merged",
+        "models": ", ".join(recipe["models"]),
+        "encoder of DeepLabv3+": "the encoder of U-Net",
+        "image size": f"patches of {size}x{size} pixels of {recipe['spacing_mm']:g} mm",
+        "plane": recipe["plane"],
+        "split": "by patient",
+        "epochs": f"{recipe['steps']} steps of {recipe['batch']} patches",
+        "optimiser": (
+            f"AdamW, one cycle up to {recipe['learning_rate']:g}, weight decay "
+            f"{recipe['weight_decay']:g}, averaged weights ({recipe['averaging']:g})"
+        ),
+        "loss": recipe["loss"],
+        "batch size": str(recipe["batch"]),
+        "augmentation": "geometry, photometry, redrawn tissues, narrow fields of view",
+        "how scores were averaged": "pooled, per volume and per slice; both IoUs",
+    }
+    rows = [
+        {"setting": name, "paper": KNOWN_SETTINGS.get(name, ""), "ours": ours[name]}
+        for name in (*KNOWN_SETTINGS, *UNKNOWN_SETTINGS)
+    ]
+    return [*rows, {"setting": "encoder weights at the start", "paper": "", "ours": weights}]
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Return what was typed, without the folders of this machine."""
+    words = list(arguments)
+    program = "python -m spine_lib" if words[0].endswith(".py") else Path(words[0]).name
+    return " ".join([program, *(shlex.quote(word) for word in words[1:])])
+
+
+def table(results: dict) -> str:
+    """Return the table that a run ends with, as plain text."""
+    columns = ("iou", "iou_mean", "dice", "f1", "accuracy")
+    head = ("", "IoU", "class-mean IoU", "Dice", "F1", "accuracy")
+    lines = [head]
+    for model, entry in results["models"].items():
+        paper = PAPER.get(model, {})
+        cells = [number(paper.get(key)) if paper.get(key) else "" for key in columns]
+        lines.append((f"{entry['name']}: paper", *cells))
+        for way in ("pooled", "per_volume", "per_slice"):
+            scores = entry["test"][way]
+            lines.append(
+                (f"  ours, {way.replace('_', ' ')}", *(number(scores[k]) for k in columns))
+            )
+    width = max(len(line[0]) for line in lines)
+    return "\n".join(
+        line[0].ljust(width)
+        + "".join(cell.rjust(max(9, len(name) + 2)) for cell, name in zip(line[1:], head[1:]))
+        for line in lines
+    )

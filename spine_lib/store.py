@@ -1,0 +1,244 @@
+"""Lesson 3: a folder of slices that training reads from, one memory-mapped file a volume.
+
+Resampling volumes again in every epoch would keep a network waiting; so each is cut once, and a
+training step reads only the pages of the slices that it draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from spine_lib.augment import Augmentation, TrainingAugmenter, network_input
+from spine_lib.datasets.cases import Case, PhantomCase
+from spine_lib.errors import SpineError
+from spine_lib.nifti import atomic_file
+from spine_lib.slices import AIR_HU, IGNORE, cut
+
+STORE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StoredVolume:
+    """One case in a store, as its index lists it."""
+
+    case_id: str
+    patient_id: str
+    source: str
+    file: str
+    shape: tuple[int, int, int]
+    foreground: tuple[int, ...]
+    sha256: str
+
+
+class SliceStore:
+    """Open a folder of sliced volumes: an index and one memory-mapped file a volume.
+
+    Args:
+        folder: what `prepare_store` returned.
+
+    Raises:
+        SpineError: if there is no index, or it is of another version.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        index = read_index(self.folder)
+        if index is None:
+            raise SpineError(f"{self.folder} holds no slices: prepare it first")
+        self.settings: dict[str, Any] = index["settings"]
+        self.volumes = [
+            StoredVolume(**{**v, "shape": tuple(v["shape"]), "foreground": tuple(v["foreground"])})
+            for v in index["volumes"]
+        ]
+
+    def read(self, number: int) -> np.ndarray:
+        """Map one volume, read-only: `SLICE_DTYPE` [slice, row, column]."""
+        path = self.folder / self.volumes[number].file
+        try:
+            return np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise SpineError(
+                f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
+            ) from error
+
+
+def read_index(folder: Path) -> dict | None:
+    """Return a store's index, or None where there is none of this version."""
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return index if index.get("version") == STORE_VERSION else None
+
+
+def prepare_store(
+    cases: Iterable[Case | PhantomCase],
+    folder: str | Path,
+    plane: str = "axial",
+    spacing_mm: float = 1.5,
+    report: Callable[[str], None] = lambda line: None,
+) -> SliceStore:
+    """Cut cases into slices and store them; what is there already is kept.
+
+    A volume is written whole before the index names it, so a run that was stopped goes on where
+    it was.  A folder made with other settings is made anew.
+
+    Args:
+        cases: what to cut.
+        folder: where to; made if needed.
+        plane: "axial", "coronal" or "sagittal".
+        spacing_mm: size of a pixel.
+        report: called with a line for each case.
+
+    Returns:
+        The store with exactly these cases, in this order.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"plane": plane, "spacing_mm": float(spacing_mm)}
+    index = read_index(folder)
+    known = {v["case_id"]: v for v in index["volumes"]} if index else {}
+    if index and index["settings"] != settings:
+        report(f"{folder} was made with {index['settings']}: making it anew with {settings}")
+        known = {}
+    rows = []
+    for case in cases:
+        row = known.get(case.case_id)
+        if row is None or not (folder / row["file"]).is_file():
+            report(f"slicing {case.case_id}")
+            row = _store_case(case, folder, plane, spacing_mm)
+            known[case.case_id] = row
+            _write_index(folder, settings, list(known.values()))
+        rows.append(row)
+    _write_index(folder, settings, rows)
+    return SliceStore(folder)
+
+
+def _store_case(case: Case | PhantomCase, folder: Path, plane: str, spacing_mm: float) -> dict:
+    structures = case.load_structures() if case.scheme == "totalsegmentator" else None
+    slices = cut(case.load(), plane, spacing_mm, structures)
+    name = f"{case.case_id}.npy"
+    with atomic_file(folder / name) as stream:
+        np.save(stream, slices, allow_pickle=False)
+    spine = ((slices["label"] > 0) & (slices["label"] != IGNORE)).any(axis=(1, 2))
+    return {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "source": case.source,
+        "file": name,
+        "shape": list(slices.shape),
+        "foreground": np.flatnonzero(spine).tolist(),
+        "sha256": hashlib.sha256(slices.tobytes()).hexdigest(),
+    }
+
+
+def _write_index(folder: Path, settings: dict, rows: list[dict]) -> None:
+    index = {"version": STORE_VERSION, "settings": settings, "volumes": rows}
+    with atomic_file(folder / "index.json") as stream:
+        stream.write(json.dumps(index, indent=1).encode())
+
+
+class Draw(NamedTuple):
+    """Name one training image: a slice of the store, and the epoch and place it is drawn at.
+
+    The last two seed its augmentation, so a slice never looks the same twice, no matter which
+    worker process makes it, and the same run always makes the same images.
+    """
+
+    volume: int
+    slice: int
+    epoch: int = 0
+    place: int = 0
+
+
+class TrainingSlices(Dataset):
+    """Cut augmented patches from a store; indexed by `Draw`.
+
+    Args:
+        store: the sliced training volumes.
+        augmentation: which changes, how strong, and the size of a patch.
+        seed: of the run.
+    """
+
+    def __init__(self, store: SliceStore, augmentation: Augmentation, seed: int = 0) -> None:
+        self.store = store
+        self.seed = seed
+        self.augmenter = TrainingAugmenter(augmentation)
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return sum(volume.shape[0] for volume in self.store.volumes)
+
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return one patch.
+
+        Returns:
+            Input float32 [1, row, column], target float32 [1, row, column] (0 or 1), and weight
+            float32 [1, row, column] (0 where the label is unknown).
+        """
+        if draw.volume not in self._maps:
+            self._maps[draw.volume] = self.store.read(draw.volume)
+        pixels = np.array(self._maps[draw.volume][draw.slice])
+        seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
+        image_hu, label = self.augmenter(pixels, seeds)
+        return as_tensors(image_hu, label)
+
+    def __getstate__(self) -> dict:
+        """Leave the memory maps behind: a spawned worker opens its own."""
+        return {**self.__dict__, "_maps": {}}
+
+
+class WholeSlices(Dataset):
+    """Read whole slices as they are, padded to a common shape, for validation.
+
+    Args:
+        store: sliced volumes.
+        every: take each n-th slice of a volume.
+        multiple: rows and columns become multiples of this, as the networks ask.
+    """
+
+    def __init__(self, store: SliceStore, every: int = 1, multiple: int = 32) -> None:
+        self.store = store
+        shapes = np.array([volume.shape[1:] for volume in store.volumes])
+        self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // multiple) * multiple)
+        self.items = [
+            (number, index)
+            for number, volume in enumerate(store.volumes)
+            for index in range(0, volume.shape[0], every)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return input, target and weight as `TrainingSlices` does."""
+        number, index = self.items[item]
+        pixels = self.store.read(number)[index]
+        image_hu = np.full(self.shape_hw, AIR_HU, np.float32)
+        label = np.full(self.shape_hw, IGNORE, np.uint8)
+        rows, columns = pixels.shape
+        image_hu[:rows, :columns] = pixels["hu"]
+        label[:rows, :columns] = pixels["label"]
+        return as_tensors(image_hu, label)
+
+
+def as_tensors(
+    image_hu: np.ndarray, label: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Turn an image in HU and its labels into input, target and weight, each [1, row, column]."""
+    known = label != IGNORE
+    target = (label > 0) & known
+    return (
+        torch.from_numpy(network_input(image_hu)[None]),
+        torch.from_numpy(target[None].astype(np.float32)),
+        torch.from_numpy(known[None].astype(np.float32)),
+    )

@@ -1,0 +1,140 @@
+"""Lesson 9: from a network for slices to a mask of the whole scan, on the scan's own grid.
+
+Each slice is predicted at the pixel size that the network was trained with; the probabilities are
+enlarged again to the scan's voxels, so that scores and exported masks speak of the real scan.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+
+from spine_lib.augment import network_input
+from spine_lib.checkpoints import load_weights
+from spine_lib.ct import Volume, load_ct, save_nifti
+from spine_lib.errors import SpineError
+from spine_lib.recipe import Recipe
+from spine_lib.slices import (
+    AIR_HU,
+    from_slices,
+    resample_image,
+    resampled_shape,
+    slice_spacing_mm,
+    to_slices,
+)
+from spine_lib.training import choose_device, choose_precision
+
+MULTIPLE = 32
+"""Rows and columns must be multiples of this, for the encoder halves them five times."""
+
+
+def predict_volume(
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
+) -> Volume:
+    """Predict the probability of spine for every voxel of a scan.
+
+    Args:
+        network: maps [batch, 1, row, column] to logits; stays on the device it is moved to.
+        ct: scan in HU.
+        recipe: says plane, pixel size and whether to average over the mirror image.
+        device: "auto", "cpu" or "gpu".
+        batch: slices at once.
+
+    Returns:
+        float32 probabilities from 0 to 1 on the scan's grid.
+    """
+    image = to_slices(ct.array, recipe.plane)
+    spacing_hw = slice_spacing_mm(ct.spacing_mm, recipe.plane)[1:]
+    shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
+    kind = choose_device(device)
+    network = network.to(kind, memory_format=torch.channels_last).eval()
+    probability = np.empty(image.shape, np.float32)
+    for start in range(0, len(image), batch):
+        part = slice(start, start + batch)
+        small = _predict_slices(network, resample_image(image[part], shape_hw), recipe, kind)
+        probability[part] = resample_image(small, image.shape[1:])
+    return ct.with_array(from_slices(probability, recipe.plane))
+
+
+def _predict_slices(
+    network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str
+) -> np.ndarray:
+    """Return probabilities [slice, row, column] of a stack in HU, padded with air meanwhile."""
+    size = recipe.augmentation.size
+    rows, columns = stack_hu.shape[1:]
+    padding = [max(size, -(-n // MULTIPLE) * MULTIPLE) - n for n in (rows, columns)]
+    before = [n // 2 for n in padding]
+    widths = [(0, 0), *((b, n - b) for b, n in zip(before, padding))]
+    padded = np.pad(stack_hu, widths, constant_values=AIR_HU)
+    image = torch.from_numpy(network_input(padded)[:, None]).to(kind)
+    image = image.contiguous(memory_format=torch.channels_last)
+    bf16 = choose_precision(recipe.precision, kind) == "bf16-mixed"
+    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
+        logits = network(image).float()
+        probability = torch.sigmoid(logits)
+        if recipe.flip:
+            mirrored = torch.sigmoid(network(image.flip(-1)).float()).flip(-1)
+            probability = (probability + mirrored) / 2
+    top, left = before
+    return probability[:, 0, top : top + rows, left : left + columns].cpu().numpy()
+
+
+def to_mask(probability: Volume, recipe: Recipe) -> Volume:
+    """Threshold probabilities and, if the recipe says so, keep the largest connected piece.
+
+    Returns:
+        uint8 volume, 1 is spine.
+    """
+    mask = probability.array > recipe.threshold
+    if recipe.largest_component:
+        mask = largest_component(mask)
+    return probability.with_array(mask.astype(np.uint8))
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Keep the largest piece whose voxels touch by a face; an empty mask stays empty."""
+    pieces, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return pieces == sizes.argmax()
+
+
+def predict_file(
+    ct: str | Path,
+    out: str | Path,
+    checkpoint: str | Path | None = None,
+    pretrained: str | None = None,
+    device: str = "auto",
+) -> Path:
+    """Segment a CT file or DICOM folder and write the mask on its original grid.
+
+    Args:
+        ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
+        out: NIfTI file to write; it lies on the scan in 3D Slicer.
+        checkpoint: `weights.safetensors` or `.ckpt`.
+        pretrained: name of a shipped model, instead of a checkpoint.
+        device: "auto", "cpu" or "gpu".
+
+    Returns:
+        The path written.
+
+    Raises:
+        SpineError: if not exactly one of `checkpoint` and `pretrained` is given, or a file is bad.
+    """
+    if (checkpoint is None) == (pretrained is None):
+        raise SpineError("name either a checkpoint or a pretrained model")
+    if pretrained is not None:
+        from spine_lib.pretrained import load_pretrained
+
+        network, recipe = load_pretrained(pretrained)
+    else:
+        network, recipe = load_weights(checkpoint)
+    volume = load_ct(ct)
+    mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
+    return save_nifti(mask, out)

@@ -20,7 +20,7 @@ from spine_lib.errors import SpineError
 
 RECIPES = Path(__file__).parent / "recipes"
 SCHEMES = ("canonical", "verse", "totalsegmentator", "pycad1089")
-DEFAULT_RECIPE = "builtin"
+DEFAULT_RECIPE = "sample"
 
 
 def main(
@@ -91,7 +91,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         be shown whole) and the exit code.
     """
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C; `spine reproduce --resume` goes on where a run was stopped.", 130
+        return "stopped by Ctrl-C; the same command again goes on where training was stopped.", 130
     if isinstance(error, SpineError):
         return str(error), 2
     if isinstance(error, BrokenPipeError):
@@ -205,17 +205,19 @@ def _main_job(add) -> None:
     job = _command(
         add,
         "reproduce",
-        "train both of the paper's models and print our table beside the paper's",
+        "train both of the paper's models and print our table beside the paper's; called again, it "
+        "goes on where it was stopped",
         "spine reproduce --seeds 0 1 2 --name three-seeds",
     )
     job.add_argument(
         "--recipe", default=DEFAULT_RECIPE, help=f"a YAML file, or one of: {names} (%(default)s)"
     )
-    job.add_argument("--name", type=_run_name, help="of the folder in runs/ (default: by time)")
+    job.add_argument(
+        "--name", type=_run_name, help="of the folder in runs/ (default: the recipe's name)"
+    )
     job.add_argument("--seeds", type=_whole, nargs="+", default=[0], help="one run for each")
     job.add_argument("--dataset", choices=("sample", "phantom"), help="instead of the recipe's")
     job.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    job.add_argument("--resume", action="store_true", help="go on with the run of that name")
 
 
 def _predict(add) -> None:

@@ -141,7 +141,6 @@ def reproduce(options: Namespace) -> None:
         seeds=tuple(options.seeds),
         dataset=options.dataset,
         device=options.device,
-        resume=options.resume,
     )
 
 

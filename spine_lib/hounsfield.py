@@ -35,15 +35,13 @@ def hu_from_stored(
     Raises:
         SpineError: where a value is NaN or cannot be HU.
     """
+    if stored.dtype == np.int16 and (slope, intercept) == (1, 0):
+        out[...] = stored  # the usual case, four times as fast as what follows
+        return
     ends = np.array([stored.min(), stored.max()], np.float64) * slope + intercept
     if np.isnan(ends).any():
         raise SpineError(f"{name} has voxels that are not a number (NaN): export the scan again.")
-    low, high = float(ends.min()), float(ends.max())
-    if low < HU_RANGE[0] or high > HU_RANGE[1]:
-        raise SpineError(
-            f"{name} has values from {low:g} to {high:g}, which cannot be HU "
-            f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
-        )
+    _check_range(float(ends.min()), float(ends.max()), name)
     if stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
         # HU fit into 16 bits (checked above), so adding modulo 2**16 is exact and needs no floats
         shift = np.array(int(intercept) & 0xFFFF, np.uint16).astype(np.int16)
@@ -97,6 +95,7 @@ def check_hu(array: np.ndarray, path: Path) -> None:
         SpineError: where no voxel can be tissue, or all lie within 2 HU (a mask or normalised).
     """
     low, high = int(array.min()), int(array.max())
+    _check_range(low, high, path)
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(
             f"{path} has values from {low} to {high} only, in which no tissue can be: "
@@ -112,4 +111,13 @@ def check_hu(array: np.ndarray, path: Path) -> None:
             f"{path} has no value below 0 (from {low} to {high}): a CT in HU has air and fat "
             "below 0, so its intercept may be lost.",
             stacklevel=3,
+        )
+
+
+def _check_range(low: float, high: float, name: str | Path) -> None:
+    """Refuse values outside `HU_RANGE`."""
+    if low < HU_RANGE[0] or high > HU_RANGE[1]:
+        raise SpineError(
+            f"{name} has values from {low:g} to {high:g}, which cannot be HU "
+            f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
         )

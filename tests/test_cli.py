@@ -100,9 +100,9 @@ def test_the_options_of_the_main_job_reach_it(monkeypatch):
     seen = {}
     monkeypatch.setattr(reproduce, "reproduce", lambda recipe, **rest: seen.update(rest, r=recipe))
     arguments = "reproduce --recipe my.yaml --name n --seeds 3 4 --dataset phantom --device cpu"
-    assert cli.main([*arguments.split(), "--resume"]) == 0
+    assert cli.main(arguments.split()) == 0
     expected = {"r": "my.yaml", "name": "n", "seeds": (3, 4), "dataset": "phantom"}
-    assert seen == {**expected, "device": "cpu", "resume": True}
+    assert seen == {**expected, "device": "cpu"}
 
 
 def test_the_options_of_a_prediction_reach_it(monkeypatch, tmp_path, capsys):
@@ -144,7 +144,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "runs/a/model.ckpt")
     ("error", "code", "words"),
     [
         (SpineError("ct.nii has 4 axes: give one volume."), 2, "ct.nii has 4 axes"),
-        (KeyboardInterrupt(), 130, "--resume"),
+        (KeyboardInterrupt(), 130, "goes on where training was stopped"),
         (FULL, 2, "the disk is full at runs/a/model.ckpt"),
         (chained(RuntimeError("could not save"), FULL), 2, "the disk is full"),
         (RuntimeError("write failed: No space left on device"), 2, "the disk is full"),

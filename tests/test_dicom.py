@@ -83,14 +83,14 @@ def test_a_series_of_any_direction_keeps_every_voxel_at_its_place(number, tmp_pa
             place[:, None, None] + row[:, None, None] * i * 0.6 + column[:, None, None] * j * 0.8
         )
         left, posterior, up = np.rint(points * 10)
-        code = -left + 3 * -posterior + up - 2000  # RAS: x = -left, y = -posterior
+        code = -left + 3 * -posterior + up - 700  # RAS: x = -left, y = -posterior
         write_slice(
             tmp_path / name, place, code.astype(np.int16), (row, column), RescaleIntercept=0
         )
     ct = load_ct(tmp_path)
     x, y, z = np.einsum("ij,jabc->iabc", ct.affine[:3, :3], np.indices(ct.shape))
     x, y, z = (axis + start for axis, start in zip((x, y, z), ct.affine[:3, 3], strict=True))
-    np.testing.assert_allclose(ct.array, 10 * x + 30 * y + 10 * z - 2000, atol=0.5)
+    np.testing.assert_allclose(ct.array, 10 * x + 30 * y + 10 * z - 700, atol=0.5)
     assert nib.aff2axcodes(ct.affine) == ("R", "A", "S")
 
     saved = nib.load(save_nifti(ct, tmp_path / "mask.nii.gz"))

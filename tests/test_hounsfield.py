@@ -80,6 +80,7 @@ def test_padding_outside_the_field_of_view_is_kept(tmp_path, padding):
         ([-1000, 40, 60000], "i4", "from -1000 to 60000, which cannot be HU"),
         ([-40000, 40, 600], "f8", "from -40000 to 600, which cannot be HU"),
         ([0, 40, 65535], "u2", "to 65535, which cannot be HU"),
+        ([-1000, 40, 32000], "i2", "from -1000 to 32000, which cannot be HU"),
         ([-2048, -2048], "i2", "no tissue can be"),
         ([5000, 9000], "i2", "no tissue can be"),
         ([0, 0.25, 1], "f4", "a mask or a normalised image"),

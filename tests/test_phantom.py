@@ -8,11 +8,12 @@ import pytest
 from scipy import ndimage
 
 from spine_lib.annotations import CANONICAL, HEAD_TO_FOOT, check_annotation, to_regions
-from spine_lib.datasets import phantom_canvas as shapes
+from spine_lib.datasets.anatomy import canvas as shapes
+from spine_lib.datasets.anatomy.canvas import Canvas, Field
+from spine_lib.datasets.anatomy.column import Build, build_column
+from spine_lib.datasets.anatomy.scanner import Scan, apply_kernel, scan_noise
+from spine_lib.datasets.anatomy.vertebra import vertebra_distance
 from spine_lib.datasets.phantom import TISSUES, make_phantom, phantom_cases
-from spine_lib.datasets.phantom_canvas import Canvas, Field
-from spine_lib.datasets.phantom_column import Build, build_column, vertebra_distance
-from spine_lib.datasets.phantom_scanner import Scan, apply_kernel, scan_noise
 from spine_lib.errors import SpineError
 
 SMALL = {"shape": (40, 44, 36), "spacing_mm": 4.0}

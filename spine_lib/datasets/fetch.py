@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import importlib.util
 import os
@@ -19,6 +20,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -204,7 +206,7 @@ def unpack(archive: Path, package: Package, folder: Path) -> None:
             _write_checked(stream, wanted.pop(member), folder, archive)
             if not wanted:
                 return
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SpineError(
             f"{archive.name} is no intact archive ({error}): fetch it again."
         ) from None

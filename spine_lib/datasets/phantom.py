@@ -10,30 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from spine_lib.ct import Volume
-from spine_lib.datasets import phantom_body as body
-from spine_lib.datasets import phantom_skeleton as skeleton
+from spine_lib.datasets.anatomy import organs, skeleton, torso
+from spine_lib.datasets.anatomy.canvas import Canvas, Field
+from spine_lib.datasets.anatomy.column import Vertebra, build_column
+from spine_lib.datasets.anatomy.patient import Patient, PhantomOptions, draw_patient
+from spine_lib.datasets.anatomy.scanner import apply_kernel, scan_noise
+from spine_lib.datasets.anatomy.vertebra import vertebra_distance
 from spine_lib.datasets.cases import CaseData, PhantomCase
-from spine_lib.datasets.phantom_canvas import Canvas, Field
-from spine_lib.datasets.phantom_column import (
-    Build,
-    Vertebra,
-    build_column,
-    vertebra_distance,
-)
-from spine_lib.datasets.phantom_scanner import Scan, apply_kernel, scan_noise
 from spine_lib.errors import SpineError
 
-TISSUES = body.TISSUES
+TISSUES = torso.TISSUES
 """Ids of the map that `make_phantom(..., tissues=True)` returns; 0 is air."""
-
-KERNELS = {"smooth": (0.95, 0.0), "standard": (0.6, 0.15), "sharp": (0.35, 0.9)}
-"""Reconstruction kernels: width of the blur in mm, strength of the edges."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,52 +38,6 @@ class PhantomData(CaseData):
     """
 
     tissues: Volume | None = None
-
-
-@dataclass(frozen=True)
-class PhantomOptions:
-    """What may be fixed about a phantom; None leaves it to the seed.
-
-    Attributes:
-        levels: first and last vertebra, head first, to centre the field of view on.
-        tight: cut the field of view down to the spine and a small margin, as spine protocols do;
-            the array is then smaller than `shape`.
-        contrast: whether there is contrast medium in the blood.
-        degenerative: wear, from 0 (young) to 1.
-        scoliosis_deg: largest lateral lean of a vertebra.
-        trabecular_hu: mean of the spongy bone; about 60 in osteoporosis, 250 in the young.
-        noise_hu: standard deviation of the noise.
-        kernel: a key of `KERNELS`.
-        extra: "T13", "L6" or "" for a variant of the column.
-        tissues: also return the tissue map.
-    """
-
-    levels: tuple[str, str] | None = None
-    tight: bool = False
-    contrast: bool | None = None
-    degenerative: float | None = None
-    scoliosis_deg: float | None = None
-    trabecular_hu: float | None = None
-    noise_hu: float | None = None
-    kernel: str | None = None
-    extra: str | None = None
-    tissues: bool = False
-
-    def __post_init__(self) -> None:
-        limits = {
-            "degenerative": (0, 1),
-            "scoliosis_deg": (0, 30),
-            "trabecular_hu": (0, 500),
-            "noise_hu": (0, 200),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Real) and low <= value <= high):
-                raise SpineError(f"phantom option {name} is {value!r}: give {low} to {high}")
-        for name, known in (("kernel", tuple(KERNELS)), ("extra", ("", "T13", "L6"))):
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                raise SpineError(f"phantom option {name} is {value!r}: give one of {known}")
 
 
 def make_phantom(
@@ -123,7 +70,7 @@ def make_phantom(
         ((64, 64, 40), (3.0, 3.0, 3.0))
     """
     shape, spacing, chosen = _checked(seed, shape, spacing_mm, options)
-    patient = _draw_patient(seed, chosen)
+    patient = draw_patient(seed, chosen)
     column, window_z = _place(seed, patient, chosen, shape[2] * spacing[2])
     # Thick slices average what they cut through: paint thinner ones and take their mean.
     thin = 1
@@ -189,80 +136,7 @@ def _checked(seed, shape, spacing_mm, options):
     return tuple(int(n) for n in size), tuple(float(s) for s in spacing), chosen
 
 
-@dataclass(frozen=True)
-class _Patient:
-    build: Build
-    habitus: body.Habitus
-    scan: Scan
-    table_hu: float
-    disc_hu: float
-
-
-def _pick(fixed: Any, drawn: Any) -> Any:
-    return drawn if fixed is None else fixed
-
-
-def _draw_patient(seed: int, chosen: PhantomOptions) -> _Patient:
-    rng = np.random.default_rng([seed, 1])
-    worn = _pick(chosen.degenerative, rng.beta(1.3, 1.6))
-    scoliosis = rng.uniform(6, 16) if rng.uniform() < 0.25 else rng.uniform(0, 4)
-    extra = rng.choice(["", "T13", "L6"], p=[0.92, 0.03, 0.05])
-    build = Build(
-        size=rng.uniform(0.88, 1.1),
-        lordosis=rng.uniform(0.6, 1.2),
-        kyphosis=rng.uniform(0.6, 1.4),
-        scoliosis_deg=_pick(chosen.scoliosis_deg, scoliosis),
-        degenerative=worn,
-        fracture=0.25 * max(worn - 0.6, 0),
-        extra=str(_pick(chosen.extra, extra)),
-    )
-    habitus = _draw_habitus(rng, build, chosen)
-    return _Patient(
-        build,
-        habitus,
-        _draw_scan(rng, chosen),
-        table_hu=rng.choice([-1000.0, rng.uniform(-500, 150)], p=[0.15, 0.85]),
-        disc_hu=rng.uniform(65, 105),
-    )
-
-
-def _draw_habitus(rng, build: Build, chosen: PhantomOptions) -> body.Habitus:
-    # Every number is drawn whether it is needed or not: fixing one must not change the others.
-    contrast = _pick(chosen.contrast, bool(rng.uniform() < 0.6))
-    arterial, venous, organ, kidney = rng.uniform(size=4)
-    trabecular = rng.uniform(120, 290) * (1 - 0.45 * build.degenerative * rng.uniform())
-    large = rng.normal(0, 1)
-    return body.Habitus(
-        width=build.size * (1 + 0.06 * large),
-        depth=build.size * (1 + 0.08 * large),
-        fat_mm=float(np.clip(rng.lognormal(2.6, 0.5) + 3 * large, 4, 45)),
-        muscle_hu=rng.uniform(40, 65) + 8 * contrast,
-        wasting=float(np.clip(0.8 * build.degenerative + rng.normal(0, 0.2), 0, 1)),
-        fat_hu=rng.uniform(-115, -90),
-        lung_hu=rng.uniform(-890, -780),
-        blood_hu=(150 + 260 * arterial if contrast else 40.0),
-        vein_hu=(60 + 110 * venous if contrast else 38.0),
-        organ_hu=rng.uniform(35, 65) + (55 * organ if contrast else 0),
-        kidney_hu=(120 + 100 * kidney if contrast else 32.0),
-        cortical_hu=rng.uniform(580, 960),
-        trabecular_hu=_pick(chosen.trabecular_hu, trabecular),
-        cortex_mm=rng.uniform(0.9, 1.5),
-    )
-
-
-def _draw_scan(rng, chosen: PhantomOptions) -> Scan:
-    blur, sharpen = KERNELS[_pick(chosen.kernel, rng.choice(["smooth", "standard", "sharp"]))]
-    return Scan(
-        noise_hu=_pick(chosen.noise_hu, rng.lognormal(2.4, 0.5) * (1 + 0.7 * sharpen)),
-        blur_mm=blur * rng.uniform(0.85, 1.15),
-        sharpen=sharpen * rng.uniform(0.5, 1.2),
-        streaks=rng.uniform(0, 1.2),
-        circle=bool(rng.uniform() < 0.25),
-        padding_hu=float(rng.choice([-1024, -2048, -3024])),
-    )
-
-
-def _place(seed, patient: _Patient, chosen: PhantomOptions, extent_mm: float):
+def _place(seed, patient: Patient, chosen: PhantomOptions, extent_mm: float):
     """Return the column and the height (mm) of the middle of the stack."""
     rng = np.random.default_rng([seed, 2])
     column = build_column(patient.build, np.random.default_rng([seed, 3]))
@@ -323,30 +197,31 @@ def _tight_shape(shape, spacing, spread, rng) -> tuple[int, int, int]:
     return x, y, shape[2]
 
 
-def _paint(canvas: Canvas, seed: int, column: list[Vertebra], patient: _Patient) -> None:
+def _paint(canvas: Canvas, seed: int, column: list[Vertebra], patient: Patient) -> None:
     rng = np.random.default_rng([seed, 5])
     scales = {"shape": 38.0, "lumps": 13.0, "strands": 4.0, "branches": 10.0}
     fields = {name: Field(canvas, rng, scale) for name, scale in scales.items()}
-    torso = body.Torso(column, patient.habitus, canvas.z)
-    body.paint_trunk(canvas, torso, fields, patient.table_hu)
-    body.paint_pads(canvas, torso, fields)
-    body.paint_organs(canvas, torso, fields, rng)
-    body.paint_vessels(canvas, torso, rng)
-    skeleton.paint_back(canvas, torso, fields)
-    skeleton.paint_canal(canvas, torso)
-    skeleton.paint_discs(canvas, torso, patient.disc_hu, rng)
-    skeleton.gather_head(canvas, torso)
-    skeleton.gather_ribs(canvas, torso, rng)
-    skeleton.gather_shoulders(canvas, torso)
-    skeleton.gather_pelvis(canvas, torso, rng)
+    trunk = torso.Torso(column, patient.habitus)
+    torso.paint_trunk(canvas, trunk, fields, patient.table_hu)
+    organs.paint_pads(canvas, trunk, fields)
+    organs.paint_organs(canvas, trunk, fields, rng)
+    organs.paint_vessels(canvas, trunk, rng)
+    skeleton.paint_back(canvas, trunk, fields)
+    skeleton.paint_canal(canvas, trunk)
+    skeleton.paint_discs(canvas, trunk, patient.disc_hu, rng)
+    skeleton.gather_head(canvas, trunk)
+    skeleton.gather_ribs(canvas, trunk, rng)
+    skeleton.gather_shoulders(canvas, trunk)
+    skeleton.gather_pelvis(canvas, trunk, rng)
     h = patient.habitus
     canvas.paint_gathered(h.cortex_mm, h.cortical_hu, 0.8 * h.trabecular_hu, TISSUES["other bone"])
     _paint_spine(canvas, column, patient, np.random.default_rng([seed, 6]))
 
 
-def _paint_spine(canvas: Canvas, column, patient: _Patient, rng) -> None:
+def _paint_spine(canvas: Canvas, column, patient: Patient, rng) -> None:
     """Paint and label the vertebrae: spongy inside, cortex outside, denser in the arch."""
     h, worn = patient.habitus, patient.build.degenerative
+    seen = min(1.0, 0.9 / canvas.edge_mm)  # what coarse voxels leave of the trabeculae
     bumps, grain = Field(canvas, rng, 7.0), Field(canvas, rng, 1.2)
     for v in column:
         half = np.array([v.span / 2 + 6, 0, v.height + 14 + 0.3 * v.spinous])
@@ -366,7 +241,7 @@ def _paint_spine(canvas: Canvas, column, patient: _Patient, rng) -> None:
         inner = (
             h.trabecular_hu * dense * (1 + (0.2 + 0.6 * worn) * plate) + (40 + 110 * worn) * arch
         )
-        inner += grain.on(block) * np.float32(28 + 0.22 * h.trabecular_hu)
+        inner += grain.on(block) * np.float32(seen * (28 + 0.22 * h.trabecular_hu))
         inner += rough * 40
         cortex = h.cortex_mm * np.maximum(0.42 + 0.65 * arch + 0.2 * plate + 0.35 * rough, 0.2)
         canvas.paint_bone(block, distance, cortex, h.cortical_hu, inner, TISSUES["spine"])

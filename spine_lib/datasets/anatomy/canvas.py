@@ -83,10 +83,6 @@ class Canvas:
         i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         return Block((i, j, k), self.x[i, j], self.y[i, j], self.z[:, :, k])
 
-    def slab(self, low_mm: float, high_mm: float) -> Block | None:
-        """Cut all voxels between two heights (mm)."""
-        return self.block((-1e4, -1e4, low_mm), (1e4, 1e4, high_mm))
-
     def coverage(self, distance: np.ndarray) -> np.ndarray:
         """Return the fraction of each voxel that lies inside a shape (partial volume)."""
         share = distance * np.float32(-1.0 / self.edge_mm)
@@ -233,3 +229,20 @@ def tube(x, y, half_x, half_y) -> np.ndarray:
     """Return the signed distance, in the axial plane, to an ellipse whose size may vary with z."""
     stretched = np.sqrt((x / half_x) ** 2 + (y / half_y) ** 2)
     return (stretched - 1) * np.minimum(half_x, half_y)
+
+
+SUPERELLIPSE = 2.25
+"""Exponent of the rounded rectangles: 2 is an ellipse. This one needs only square roots."""
+
+
+def superellipse_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return how far out in a rounded square of half-width 1 a point lies: 1 on its outline."""
+    x, y = np.abs(x), np.abs(y)
+    ratio = x * x * np.sqrt(np.sqrt(x)) + y * y * np.sqrt(np.sqrt(y))
+    return ratio ** np.float32(1 / SUPERELLIPSE)
+
+
+def superellipse(x, y, half_x, half_y) -> np.ndarray:
+    """Return the signed distance, along the ray from the middle, to a rounded rectangle."""
+    rho = np.maximum(superellipse_ratio(x / half_x, y / half_y), np.float32(1e-3))
+    return (1 - 1 / rho) * np.sqrt(x * x + y * y)

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from spine_lib.datasets.phantom_body import TISSUES, Torso, superellipse
-from spine_lib.datasets.phantom_canvas import Canvas, Field, capsule, ellipsoid, tube, union
-from spine_lib.datasets.phantom_column import Vertebra
+from spine_lib.datasets.anatomy.canvas import (
+    SUPERELLIPSE,
+    Canvas,
+    Field,
+    capsule,
+    ellipsoid,
+    superellipse,
+    tube,
+    union,
+)
+from spine_lib.datasets.anatomy.column import Vertebra
+from spine_lib.datasets.anatomy.torso import TISSUES, Torso
 
 
 def gather_ribs(canvas: Canvas, torso: Torso, rng: np.random.Generator) -> None:
@@ -50,7 +59,7 @@ def _rib_path(torso: Torso, v: Vertebra, sign: int, slope: float) -> np.ndarray:
     angle = np.radians(-66 + 136 * share)
     z = tubercle[2] - drop * share**1.15
     at = torso.profile(z)
-    p = 2 / 2.3
+    p = 2 / SUPERELLIPSE
     wall_x = at["x"] + sign * (at["cavity_w"] + 4.5) * np.cos(angle) ** p
     wall_y = at["cavity_y"] + (at["cavity_d"] + 4.5) * np.sign(angle) * np.abs(np.sin(angle)) ** p
     wall = np.stack([wall_x, wall_y, z], axis=1)
@@ -88,7 +97,7 @@ def gather_shoulders(canvas: Canvas, torso: Torso) -> None:
             continue
         at = torso.profile(block.z)
         wall = superellipse(
-            block.x - at["x"], block.y - at["cavity_y"], at["cavity_w"], at["cavity_d"], 2.3
+            block.x - at["x"], block.y - at["cavity_y"], at["cavity_w"], at["cavity_d"]
         )
         across, _, up = block.around((x, y, z))
         across = sign * across
@@ -198,11 +207,7 @@ def paint_back(canvas: Canvas, torso: Torso, fields: dict[str, Field]) -> None:
     """Paint the long back muscles as groups parted by fat, and fat between the processes."""
     h, s = torso.habitus, torso.size
     rows = [(11, 34, 13, 16), (29, 38, 16, 15), (50, 32, 15, 13)]  # x, y behind, radii
-    z_low, z_high = torso.height(26), torso.height(1.5)
-    middle = torso.profile(np.linspace(z_low, z_high, 12))
-    low = (middle["spine_x"].min() - 75 * s, middle["spine_y"].min() - 75 * s, z_low)
-    high = (middle["spine_x"].max() + 75 * s, middle["spine_y"].max(), z_high)
-    block = canvas.block(low, high)
+    block = canvas.block(*torso.box_around(1.5, 26, (75 * s, 75 * s, 75 * s, 0)))
     if block is None:
         return
     at = torso.profile(block.z)
@@ -213,9 +218,7 @@ def paint_back(canvas: Canvas, torso: Torso, fields: dict[str, Field]) -> None:
     side = np.abs(block.x - at["spine_x"])
     texture, wavy = fields["strands"].on(block), fields["lumps"].on(block)
     septum = h.fat_hu + 60 - 45 * h.wasting + texture * 12
-    skin = superellipse(
-        block.x - at["x"], block.y - at["y"], at["half_width"], at["half_depth"], 2.4
-    )
+    skin = superellipse(block.x - at["x"], block.y - at["y"], at["half_width"], at["half_depth"])
     fascia = skin + (h.fat_mm + 3)
     lean = h.muscle_hu - 25 * h.wasting + texture * (4 + 14 * h.wasting)
     for x0, y0, rx, ry in rows:

@@ -170,8 +170,8 @@ def load_ct(path: str | Path) -> Volume:
     path = Path(path)
     image = open_series(path) if path.is_dir() else open_nifti(path)
     _warn_about_file(image)
-    volume = _load(image, np.int16, hu_from_stored)
-    check_hu(volume.array, path)
+    volume, low, high = _load(image, np.int16, hu_from_stored)
+    check_hu(low, high, path)
     return volume
 
 
@@ -193,8 +193,8 @@ def load_mask(path: str | Path) -> Volume:
     image = open_nifti(path)
     _warn_about_file(image)
     plain = image.dtype == np.uint8 and (image.slope, image.intercept) == (1, 0)
-    volume = _load(image, np.uint8 if plain else np.uint16, labels_from_stored)
-    if volume.array.dtype == np.uint16 and volume.array.max() < 256:
+    volume, _, high = _load(image, np.uint8 if plain else np.uint16, labels_from_stored)
+    if not plain and high < 256:
         return volume.with_array(volume.array.astype(np.uint8))
     return volume
 
@@ -278,15 +278,19 @@ def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
     return np.clip(grey, 0, 1, out=grey)
 
 
-def _load(image: NiftiFile | DicomSeries, dtype: type, convert: Callable) -> Volume:
-    """Read an image piece by piece into one canonical array."""
+def _load(
+    image: NiftiFile | DicomSeries, dtype: type, convert: Callable
+) -> tuple[Volume, float, float]:
+    """Read an image piece by piece into one canonical array; return its range too."""
     source = SourceGrid(image.shape, image.affine)
     stored, canonical = source.allocate(dtype)
+    ends = []
     with contextlib.closing(image.pieces()) as pieces:
         for piece in pieces:
             target = stored[:, :, piece.planes]
-            convert(piece.stored, piece.slope, piece.intercept, target, image.path)
-    return Volume(canonical, source.canonical_affine, source, image.path)
+            ends.append(convert(piece.stored, piece.slope, piece.intercept, target, image.path))
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return Volume(canonical, source.canonical_affine, source, image.path), low, high
 
 
 def _warn_about_file(image: NiftiFile | DicomSeries) -> None:

@@ -23,7 +23,7 @@ TISSUE_RANGE = (-1100, 3071)
 
 def hu_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
-) -> None:
+) -> tuple[float, float]:
     """Turn stored numbers into whole HU: stored * slope + intercept.
 
     Args:
@@ -32,27 +32,33 @@ def hu_from_stored(
         out: int16 array of the same shape that receives the HU.
         name: the file, for the message.
 
+    Returns:
+        The lowest and the highest value, before rounding.
+
     Raises:
         SpineError: where a value is NaN or cannot be HU.
     """
-    if stored.dtype == np.int16 and (slope, intercept) == (1, 0):
-        out[...] = stored  # the usual case, four times as fast as what follows
-        return
     ends = np.array([stored.min(), stored.max()], np.float64) * slope + intercept
     if np.isnan(ends).any():
         raise SpineError(f"{name} has voxels that are not a number (NaN): export the scan again.")
-    _check_range(float(ends.min()), float(ends.max()), name)
+    low, high = float(ends.min()), float(ends.max())
+    if low < HU_RANGE[0] or high > HU_RANGE[1]:
+        raise SpineError(
+            f"{name} has values from {low:g} to {high:g}, which cannot be HU "
+            f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
+        )
     if stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
         # HU fit into 16 bits (checked above), so adding modulo 2**16 is exact and needs no floats
         shift = np.array(int(intercept) & 0xFFFF, np.uint16).astype(np.int16)
         np.add(stored, shift, out=out, dtype=np.int16, casting="unsafe")
     else:
         out[...] = np.rint(stored * np.float64(slope) + intercept)
+    return low, high
 
 
 def labels_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
-) -> None:
+) -> tuple[float, float]:
     """Turn stored numbers into labels: whole numbers from 0 to 65535.
 
     Args:
@@ -60,6 +66,9 @@ def labels_from_stored(
         slope, intercept: the file's scaling.
         out: uint8 or uint16 array of the same shape that receives the labels.
         name: the file, for the message.
+
+    Returns:
+        The lowest and the highest label.
 
     Raises:
         SpineError: where a value is a fraction, negative, NaN or too large.
@@ -82,42 +91,32 @@ def labels_from_stored(
             "give the mask rather than the image."
         )
     out[...] = stored
+    return low, high
 
 
-def check_hu(array: np.ndarray, path: Path) -> None:
+def check_hu(low: float, high: float, path: Path) -> None:
     """Refuse or warn about a scan whose values are not in HU as a whole.
 
     Args:
-        array: int16, any shape.
+        low, high: the lowest and the highest value of the scan.
         path: the file, for the message.
 
     Raises:
         SpineError: where no voxel can be tissue, or all lie within 2 HU (a mask or normalised).
     """
-    low, high = int(array.min()), int(array.max())
-    _check_range(low, high, path)
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(
-            f"{path} has values from {low} to {high} only, in which no tissue can be: "
+            f"{path} has values from {low:g} to {high:g} only, in which no tissue can be: "
             "export the CT with its rescale slope and intercept."
         )
-    if 1 <= high - low <= 2:
+    if 0 < high - low <= 2:
         raise SpineError(
-            f"{path} has values from {low} to {high} only, so it is a mask or a normalised image: "
-            "give the CT in HU."
+            f"{path} has values from {low:g} to {high:g} only, so it is a mask or a normalised "
+            "image: give the CT in HU."
         )
     if low >= 0:
         warnings.warn(
-            f"{path} has no value below 0 (from {low} to {high}): a CT in HU has air and fat "
+            f"{path} has no value below 0 (from {low:g} to {high:g}): a CT in HU has air and fat "
             "below 0, so its intercept may be lost.",
             stacklevel=3,
-        )
-
-
-def _check_range(low: float, high: float, name: str | Path) -> None:
-    """Refuse values outside `HU_RANGE`."""
-    if low < HU_RANGE[0] or high > HU_RANGE[1]:
-        raise SpineError(
-            f"{name} has values from {low:g} to {high:g}, which cannot be HU "
-            f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
         )

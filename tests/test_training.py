@@ -1,0 +1,196 @@
+"""Training: resumed to the same numbers, loaded instead of repeated, refused when it cannot be."""
+
+import lightning as L
+import pytest
+import torch
+
+from spine_lib import training
+from spine_lib.augment import Augmentation
+from spine_lib.checkpoints import load_weights, save_weights
+from spine_lib.datasets import phantom_cases
+from spine_lib.errors import SpineError
+from spine_lib.models import build_model
+from spine_lib.recipe import Recipe
+from spine_lib.store import prepare_store
+from spine_lib.training import fit, load_or_train, segmentation_loss
+
+MODEL = "unet_resnet18"
+RECIPE = Recipe(
+    models=(MODEL,),
+    steps=6,
+    steps_per_epoch=3,
+    batch=2,
+    workers=0,
+    averaging=0.5,
+    precision="32-true",
+    augmentation=Augmentation(size=32),
+)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    grid = {"shape": (40, 40, 20), "spacing_mm": 6.0}
+    folder = tmp_path_factory.mktemp("stores")
+    return [
+        prepare_store(phantom_cases(2, seed, **grid), folder / str(seed), spacing_mm=6.0)
+        for seed in (0, 10)
+    ]
+
+
+@pytest.fixture(scope="module")
+def unbroken(stores, tmp_path_factory):
+    return fit(MODEL, RECIPE, *stores, tmp_path_factory.mktemp("run"), "cpu", progress=False)
+
+
+class StopAfter(L.Callback):
+    """Save and stop in the middle of a run, as a killed process that saved just before would."""
+
+    def __init__(self, step: int, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, module, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_resumed_run_ends_with_the_same_numbers(stores, unbroken, tmp_path, step):
+    """Step 3 is the last of an epoch, step 4 in the middle of the next."""
+    last = tmp_path / "last.ckpt"
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (StopAfter(step, last),))
+    resumed = fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_another_seed_gives_other_numbers(stores, unbroken, tmp_path):
+    other = fit(MODEL, RECIPE.changed(seed=1), *stores, tmp_path, "cpu", progress=False)
+    key = "network.segmentation_head.0.weight"
+    assert not torch.equal(unbroken.state_dict()[key], other.state_dict()[key])
+
+
+@pytest.fixture(scope="module")
+def finished(stores, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, load_or_train(MODEL, RECIPE, *stores, folder, "cpu", progress=False)
+
+
+def test_a_finished_run_is_loaded(stores, finished):
+    folder, first = finished
+    again = load_or_train(MODEL, RECIPE, *stores, folder, "cpu", progress=False)
+    assert again.seconds == 0.0 and again.trained_seconds == first.trained_seconds > 0
+    image = torch.randn(1, 1, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(first.network(image), again.network(image), atol=1e-5)
+
+
+def test_a_run_leaves_logs_both_checkpoints_and_weights(finished):
+    folder, fitted = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {"best.ckpt", "last.ckpt", "weights.safetensors", "metrics.csv"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    dice = [row["val_dice"] for row in fitted.curve if "val_dice" in row]
+    assert len(dice) == 2 and all(0 <= value <= 1 for value in dice)
+
+
+def test_checkpoint_and_weights_hold_the_same_network(finished):
+    folder, _ = finished
+    a, recipe = load_weights(folder / "weights.safetensors", MODEL)
+    b, other = load_weights(folder / "last.ckpt")
+    assert recipe == other == RECIPE
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, b.state_dict()[name]), name
+
+
+def test_a_folder_with_another_recipe_is_refused(stores, finished):
+    folder, _ = finished
+    with pytest.raises(SpineError, match="another recipe .batch 2 there, 4 asked for"):
+        load_or_train(MODEL, RECIPE.changed(batch=4), *stores, folder, "cpu", progress=False)
+
+
+def test_half_precision_weights_are_half_as_large(tmp_path):
+    network = build_model(MODEL)
+    whole = save_weights(network, MODEL, RECIPE, tmp_path / "a.safetensors").stat().st_size
+    half = save_weights(network, MODEL, RECIPE, tmp_path / "b.safetensors", half=True)
+    assert half.stat().st_size / whole == pytest.approx(0.5, abs=0.01)
+    load_weights(half, MODEL)
+
+
+def _of_another_model(path):
+    save_weights(build_model("unet_mobilenet_v2"), "unet_mobilenet_v2", RECIPE, path)
+
+
+def _with_another_name(path):
+    save_weights(build_model("unet_mobilenet_v2"), MODEL, RECIPE, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_of_another_model, "holds a unet_mobilenet_v2, not a unet_resnet18"),
+        (_with_another_name, "does not fit a unet_resnet18"),
+        (lambda path: path.write_bytes(b"junk"), "cannot be read as a checkpoint"),
+        (lambda path: None, "does not exist: train first"),
+    ],
+)
+def test_a_bad_checkpoint_is_refused_in_one_sentence(tmp_path, make, message):
+    path = tmp_path / "x.safetensors"
+    make(path)
+    with pytest.raises(SpineError, match=message) as caught:
+        load_weights(path, MODEL)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_checkpoint_never_runs_pickled_code(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("exploded").mkdir, ())
+
+    torch.save({"state_dict": {}, "hyper_parameters": Bomb()}, tmp_path / "x.ckpt")
+    with pytest.raises(SpineError, match="cannot be read as a checkpoint"):
+        load_weights(tmp_path / "x.ckpt")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_unknown_pixels_do_not_count_in_the_loss():
+    logits, target = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.5).float()
+    weight = torch.ones_like(logits)
+    weight[..., :4] = 0
+    for kind in ("bce", "dice", "bce_dice"):
+        changed = logits.clone()
+        changed[..., :4] += 3
+        loss = segmentation_loss(logits, target, weight, kind)
+        assert torch.isclose(loss, segmentation_loss(changed, target, weight, kind))
+
+
+def test_a_perfect_guess_has_less_loss_than_a_wrong_one():
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., 4:9, 4:9] = 1
+    weight = torch.ones_like(target)
+    for kind in ("bce", "dice", "bce_dice"):
+        right = segmentation_loss(40 * target - 20, target, weight, kind)
+        wrong = segmentation_loss(20 - 40 * target, target, weight, kind)
+        assert right < 0.02 < 0.5 < wrong
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(stores, tmp_path):
+    recipe = RECIPE.changed(learning_rate=1e30, averaging=0.0)
+    with pytest.raises(SpineError, match="loss became .* at step .*lower learning_rate"):
+        fit(MODEL, recipe, *stores, tmp_path, "cpu", progress=False)
+
+
+@pytest.mark.parametrize(("limit", "able"), [("AVX2", False), ("AVX512_CORE", False)])
+def test_bf16_is_left_alone_where_onednn_may_not_use_it(monkeypatch, limit, able):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert training.cpu_computes_bf16() is able
+    assert training.choose_precision("auto", "cpu") == "32-true"
+
+
+def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert training.choose_device("auto") == "cpu"
+    with pytest.raises(SpineError, match="Apple's GPU is not supported yet; use --device cpu"):
+        training.choose_device("gpu")

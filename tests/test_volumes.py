@@ -1,0 +1,82 @@
+"""Predicting whole scans on their own grid."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spine_lib.augment import Augmentation
+from spine_lib.checkpoints import save_weights
+from spine_lib.ct import Volume, load_ct, load_mask, save_nifti
+from spine_lib.errors import SpineError
+from spine_lib.models import build_model
+from spine_lib.recipe import Recipe
+from spine_lib.volumes import largest_component, predict_file, predict_volume, to_mask
+
+RECIPE = Recipe(spacing_mm=2.0, precision="32-true", augmentation=Augmentation(size=32))
+
+
+class BrightIsSpine(nn.Module):
+    """A network that calls everything above 375 HU spine: its answer is known."""
+
+    def forward(self, image):
+        return 50 * (image - 0.5)
+
+
+def scan(spacing=(1.5, 1.1, 3.0), shape=(50, 61, 9)) -> Volume:
+    array = np.full(shape, -50, np.int16)
+    array[18:33, 20:44, 2:7] = 900
+    return Volume(array, np.diag([*spacing, 1.0]))
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_probabilities_lie_on_the_scans_own_grid(plane):
+    ct = scan()
+    found = predict_volume(BrightIsSpine(), ct, RECIPE.changed(plane=plane), "cpu")
+    assert found.shape == ct.shape and np.array_equal(found.affine, ct.affine)
+    truth = ct.array > 375
+    mask = to_mask(found, RECIPE).array > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
+def test_mirroring_averages_two_answers():
+    class LeftIsSpine(nn.Module):
+        def forward(self, image):
+            ramp = torch.linspace(4, -4, image.shape[-1]).expand_as(image)
+            return ramp
+
+    ct = scan()
+    plain = predict_volume(LeftIsSpine(), ct, RECIPE.changed(flip=False), "cpu").array
+    both = predict_volume(LeftIsSpine(), ct, RECIPE, "cpu").array
+    assert np.ptp(plain) > 0.5 and np.allclose(both, 0.5, atol=1e-5)
+
+
+def test_only_the_largest_piece_is_kept():
+    mask = np.zeros((9, 9, 9), bool)
+    mask[1:4, 1:4, 1:4] = mask[6, 6, 6] = True
+    kept = largest_component(mask)
+    assert kept.sum() == 27 and not kept[6, 6, 6]
+    assert not largest_component(np.zeros((2, 2, 2), bool)).any()
+
+
+def test_a_predicted_mask_lies_on_the_file_it_was_made_from(tmp_path):
+    ras = scan(shape=(40, 44, 8))
+    stored = np.ascontiguousarray(ras.array[::-1].transpose(2, 0, 1))
+    affine = np.zeros((4, 4))
+    affine[[2, 0, 1], [0, 1, 2]] = [3.0, -1.5, 1.1]
+    affine[:, 3] = [1.5 * 39, 0, 0, 1]
+    nib.save(nib.Nifti1Image(stored, affine), tmp_path / "ct.nii.gz")
+    model = "unet_resnet18"
+    save_weights(build_model(model), model, RECIPE, tmp_path / "w.safetensors")
+    out = predict_file(tmp_path / "ct.nii.gz", tmp_path / "m.nii.gz", tmp_path / "w.safetensors")
+    image = nib.load(out)
+    assert image.shape == stored.shape and np.allclose(image.affine, affine)
+    assert set(np.unique(np.asanyarray(image.dataobj))) <= {0, 1}
+    assert np.allclose(load_mask(out).affine, load_ct(tmp_path / "ct.nii.gz").affine)
+
+
+def test_a_prediction_needs_exactly_one_model(tmp_path):
+    path = save_nifti(scan(), tmp_path / "ct.nii.gz")
+    with pytest.raises(SpineError, match="either a checkpoint or a pretrained model"):
+        predict_file(path, tmp_path / "m.nii.gz")

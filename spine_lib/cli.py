@@ -225,11 +225,12 @@ def _predict(add) -> None:
         add,
         "predict",
         "segment a CT and write the mask on its own grid",
-        "spine predict ct.nii.gz --checkpoint runs/first/unet_resnet34.ckpt --out mask.nii.gz",
+        "spine predict ct.nii.gz --out mask.nii.gz "
+        "--checkpoint runs/sample/unet_resnet34/seed-0/weights.safetensors",
     )
     predict.add_argument("ct", type=Path, help=".nii, .nii.gz or the folder of a DICOM series")
     model = predict.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, help="of a run, .ckpt or .safetensors")
+    model.add_argument("--checkpoint", type=Path, help="weights.safetensors or last.ckpt of a run")
     model.add_argument("--pretrained", help="name of a model that comes with the library")
     predict.add_argument("--out", type=Path, required=True, help=".nii or .nii.gz to write")
     predict.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")

@@ -47,7 +47,9 @@ def hu_from_stored(
             f"{name} has values from {low:g} to {high:g}, which cannot be HU "
             f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
         )
-    if stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
+    if stored.dtype.kind in "iu" and (slope, intercept) == (1, 0):
+        out[...] = stored
+    elif stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
         # HU fit into 16 bits (checked above), so adding modulo 2**16 is exact and needs no floats
         shift = np.array(int(intercept) & 0xFFFF, np.uint16).astype(np.int16)
         np.add(stored, shift, out=out, dtype=np.int16, casting="unsafe")

@@ -20,7 +20,7 @@ from spine_lib.datasets.anatomy import organs, skeleton, torso
 from spine_lib.datasets.anatomy.canvas import Canvas, Field
 from spine_lib.datasets.anatomy.column import Vertebra, build_column
 from spine_lib.datasets.anatomy.patient import Patient, PhantomOptions, draw_patient
-from spine_lib.datasets.anatomy.scanner import apply_kernel, scan_noise
+from spine_lib.datasets.anatomy.scanner import Scan, apply_kernel, scan_noise
 from spine_lib.datasets.anatomy.vertebra import vertebra_distance
 from spine_lib.datasets.cases import CaseData, PhantomCase
 from spine_lib.errors import SpineError
@@ -249,25 +249,18 @@ def _paint_spine(canvas: Canvas, column, patient: Patient, rng) -> None:
 
 
 def _expose(canvas, seed, patient, column, spacing, thin: int, chosen) -> PhantomData:
-    """Average thick slices, apply kernel, noise and field of view, and wrap up."""
-    rng, scan = np.random.default_rng([seed, 7]), patient.scan
-    hu, pick = canvas.hu, slice(thin // 2, None, thin)
-    if thin > 1:
-        hu = hu.reshape(*hu.shape[:2], -1, thin).mean(axis=3, dtype=np.float32)
+    """Turn the painted canvas into a scan: thick slices, field of view, geometry."""
+    pick = slice(thin // 2, None, thin)
+    array = _scan(
+        canvas, seed, patient.scan, spacing, thin, _between_shoulders(canvas, column)[pick]
+    )
     labels = np.ascontiguousarray(canvas.labels[:, :, pick])
-    apply_kernel(hu, spacing, scan)
-    noise = scan_noise(hu.shape, spacing, scan, rng, _between_shoulders(canvas, column, pick))
-    noise *= scan.noise_hu
-    hu += noise
-    np.clip(hu, -1024, 3071, out=hu)
-    np.rint(hu, out=hu)
-    array = hu.astype(np.int16)
+    if patient.scan.circle and not chosen.tight:
+        outside = _outside_circle(array.shape, spacing)
+        array[outside], labels[outside] = int(patient.scan.padding_hu), 0
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = canvas.origin_mm
     affine[2, 3] += canvas.spacing_mm[2] * (thin // 2)
-    if scan.circle and not chosen.tight:
-        outside = _outside_circle(hu.shape, spacing)
-        array[outside], labels[outside] = int(scan.padding_hu), 0
     ct = Volume(array, affine)
     tissues = None
     if canvas.tissues is not None:
@@ -276,9 +269,22 @@ def _expose(canvas, seed, patient, column, spacing, thin: int, chosen) -> Phanto
     return PhantomData(ct, ct.with_array(labels), ct.with_array(ignore), tissues)
 
 
-def _between_shoulders(canvas: Canvas, column: list[Vertebra], pick: slice) -> np.ndarray:
+def _scan(canvas: Canvas, seed, scan: Scan, spacing, thin: int, loud) -> np.ndarray:
+    """Return int16 HU: slices of the wanted thickness, seen through the kernel, with noise."""
+    hu = canvas.hu
+    if thin > 1:
+        hu = hu.reshape(*hu.shape[:2], -1, thin).mean(axis=3, dtype=np.float32)
+    apply_kernel(hu, spacing, scan)
+    noise = scan_noise(hu.shape, spacing, scan, np.random.default_rng([seed, 7]), loud)
+    noise *= scan.noise_hu
+    hu += noise
+    np.clip(hu, -1024, 3071, out=hu)
+    return np.rint(hu, out=hu).astype(np.int16)
+
+
+def _between_shoulders(canvas: Canvas, column: list[Vertebra]) -> np.ndarray:
     middle = next(v for v in column if v.name == "T1").centre[2]
-    return np.exp(-(((canvas.z[0, 0, pick] - middle) / 40) ** 2))
+    return np.exp(-(((canvas.z[0, 0] - middle) / 40) ** 2)).astype(np.float32)
 
 
 def _outside_circle(shape, spacing) -> np.ndarray:

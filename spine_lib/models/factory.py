@@ -17,6 +17,7 @@ import segmentation_models_pytorch as smp
 from torch import nn
 
 from spine_lib.errors import SpineError
+from spine_lib.models.weights import load_packaged_weights
 
 ARCHITECTURES = {"unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
 
@@ -45,7 +46,8 @@ def build_model(
         name: architecture and encoder, for example "deeplabv3plus_resnet34".
         in_channels: channels of the input, 1 for a CT slice.
         classes: channels of the output, 1 for spine or not.
-        encoder_weights: None for random weights; "imagenet" downloads pretrained ones.
+        encoder_weights: None for random weights; "imagenet" downloads pretrained ones from the
+            model hub; "package" takes ImageNet weights that a public Python package carries.
 
     Returns:
         The network with random decoder; rows and columns must be multiples of 32 for U-Net and 16
@@ -58,13 +60,16 @@ def build_model(
     if encoder not in smp.encoders.get_encoder_names() and not encoder.startswith("tu-"):
         raise SpineError(f"unknown encoder {encoder!r}: the paper's is resnet34")
     options = {"in_channels": in_channels, "classes": classes, "encoder_weights": encoder_weights}
-    if encoder_weights is None:
-        return ARCHITECTURES[architecture](encoder, **options)
+    if encoder_weights in (None, "package"):
+        network = ARCHITECTURES[architecture](encoder, **{**options, "encoder_weights": None})
+        if encoder_weights == "package":
+            load_packaged_weights(network.encoder, encoder)
+        return network
     try:
         return ARCHITECTURES[architecture](encoder, **options)
     except KeyError as error:
         raise SpineError(
-            f"there are no weights {encoder_weights!r} for {encoder}: use imagenet or none"
+            f"there are no weights {encoder_weights!r} for {encoder}: use imagenet, package or none"
         ) from error
     except Exception as error:  # the hub's client raises many kinds, none of them its own
         raise SpineError(

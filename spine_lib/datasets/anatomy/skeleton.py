@@ -211,7 +211,7 @@ def paint_back(canvas: Canvas, torso: Torso, fields: dict[str, Field]) -> None:
     if block is None:
         return
     at = torso.profile(block.z)
-    grow = np.interp(at["level"], (3, 8, 12, 20, 24, 26), (0.9, 0.8, 0.7, 1.05, 1.1, 0.8)).astype(
+    grow = np.interp(at["level"], (3, 8, 12, 20, 24, 26), (0.9, 0.8, 0.75, 1.15, 1.3, 0.9)).astype(
         np.float32
     )
     rear = at["spine_y"] - at["body_d"] - 14 * s
@@ -220,7 +220,8 @@ def paint_back(canvas: Canvas, torso: Torso, fields: dict[str, Field]) -> None:
     septum = h.fat_hu + 60 - 45 * h.wasting + texture * 12
     skin = superellipse(block.x - at["x"], block.y - at["y"], at["half_width"], at["half_depth"])
     fascia = skin + (h.fat_mm + 3)
-    lean = h.muscle_hu - 25 * h.wasting + texture * (4 + 14 * h.wasting)
+    fibres = np.clip(1 - 2.5 * np.abs(texture), 0, 1)  # fat between the bundles
+    lean = h.muscle_hu - 15 * h.wasting + texture * 4 - fibres * (15 + 75 * h.wasting)
     for x0, y0, rx, ry in rows:
         x = side - x0 * s * (0.6 + 0.4 * grow)
         y = block.y - rear + (y0 - 14) * s * grow

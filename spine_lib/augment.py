@@ -84,7 +84,6 @@ def geometry(augmentation: Augmentation) -> A.Compose:
     turn = augmentation.rotation_degrees
     return A.Compose(
         [
-            A.HorizontalFlip(p=0.5),
             A.Affine(
                 scale=augmentation.zoom,
                 keep_ratio=False,
@@ -145,13 +144,14 @@ class TrainingAugmenter:
         cv2.setNumThreads(1)
 
     def __call__(
-        self, pixels: np.ndarray, seeds: np.random.SeedSequence
+        self, pixels: np.ndarray, seeds: np.random.SeedSequence, mirror: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return image and labels of one patch.
 
         Args:
             pixels: `slices.SLICE_DTYPE` [row, column].
             seeds: decides everything random.
+            mirror: swap left and right in half of the patches.
 
         Returns:
             float32 HU [size, size] and uint8 labels (0, canonical ids, 255 = ignore).
@@ -159,8 +159,12 @@ class TrainingAugmenter:
         wish = self.augmentation
         random = np.random.default_rng(seeds)
         image, classes = self._patch(pixels, random)
+        if mirror and random.random() < 0.5:
+            image, classes = np.fliplr(image), np.fliplr(classes)
         self._geometry.set_random_seed(int(random.integers(2**31)))
-        moved = self._geometry(image=image, mask=classes)
+        moved = self._geometry(
+            image=np.ascontiguousarray(image), mask=np.ascontiguousarray(classes)
+        )
         image, classes = moved["image"], moved["mask"]
         if random.random() < wish.redraw:
             image = redraw_tissues(image, classes, random, random.random() < wish.redraw_fully)
@@ -222,7 +226,7 @@ def from_unit(image: np.ndarray) -> np.ndarray:
 def narrow_view(image_hu: np.ndarray, label: np.ndarray, random: np.random.Generator) -> None:
     """Blank all but a rectangle near the middle, in place, as a tight reconstruction would."""
     size = image_hu.shape[0]
-    height, width = random.uniform(size / 4, size * 2 / 3, 2)
+    height, width = random.uniform(size / 6, size * 2 / 3, 2)
     row, column = size / 2 + random.normal(0, size / 20, 2)
     outside = np.ones(image_hu.shape, dtype=bool)
     rows = slice(max(0, int(row - height / 2)), int(row + height / 2))

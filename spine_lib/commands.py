@@ -208,7 +208,7 @@ def setup(options: Namespace) -> None:
 def _device(torch) -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
-    return "Apple GPU" if torch.backends.mps.is_available() else "CPU only"
+    return "CPU (Apple's GPU is not supported yet)" if torch.backends.mps.is_available() else "CPU"
 
 
 def clean(options: Namespace) -> None:

@@ -65,20 +65,11 @@ class SourceGrid:
         """The affine after the axes were turned to RAS+, float64 4x4."""
         return self.affine @ nib.orientations.inv_ornt_aff(self._turns(), self.shape)
 
-    def allocate(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Make one array and return two views of it.
-
-        Args:
-            dtype: type of the voxels.
-
-        Returns:
-            The view with the file's axes, to write to, and the view with canonical axes, whose
-            strides are all positive (torch refuses negative ones).
-        """
-        memory = np.empty(self.shape, dtype, order="F")
+    def to_canonical(self, stored: np.ndarray) -> np.ndarray:
+        """Return a view of an array with the file's axes that has canonical axes."""
         turns = self._turns()
-        stored = memory[tuple(slice(None, None, int(step)) for step in turns[:, 1])]
-        return stored, memory.transpose(np.argsort(turns[:, 0]))
+        flipped = stored[tuple(slice(None, None, int(step)) for step in turns[:, 1])]
+        return flipped.transpose(np.argsort(turns[:, 0]))
 
     def to_source(self, array_xyz: np.ndarray) -> np.ndarray:
         """Return a view of a canonical array with the file's own axes."""
@@ -96,8 +87,9 @@ class Volume:
     """A 3-D image or label map in canonical orientation.
 
     Attributes:
-        array: [x, y, z], growing to Right, Anterior, Superior. It may be laid out in any order in
-            memory; use `np.ascontiguousarray` where a library insists on one.
+        array: [x, y, z], growing to Right, Anterior, Superior. A loaded one is a turned and flipped
+            view of the file's order in memory, since copying would double memory and time; where a
+            library insists (`torch.from_numpy` does), pass it through `np.ascontiguousarray`.
         affine: 4x4 float64, voxel index -> mm in RAS+.
         source: grid of the file it came from, which `save_nifti` writes back to.
         path: file or folder it came from.
@@ -283,14 +275,15 @@ def _load(
 ) -> tuple[Volume, float, float]:
     """Read an image piece by piece into one canonical array; return its range too."""
     source = SourceGrid(image.shape, image.affine)
-    stored, canonical = source.allocate(dtype)
+    stored = np.empty(image.shape, dtype, order="F")
     ends = []
     with contextlib.closing(image.pieces()) as pieces:
         for piece in pieces:
             target = stored[:, :, piece.planes]
             ends.append(convert(piece.stored, piece.slope, piece.intercept, target, image.path))
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    return Volume(canonical, source.canonical_affine, source, image.path), low, high
+    array = source.to_canonical(stored)
+    return Volume(array, source.canonical_affine, source, image.path), low, high
 
 
 def _warn_about_file(image: NiftiFile | DicomSeries) -> None:

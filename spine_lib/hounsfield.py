@@ -7,6 +7,7 @@ a model fed with such numbers answers without complaint.
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def hu_from_stored(
     Raises:
         SpineError: where a value is NaN or cannot be HU.
     """
-    ends = np.array([stored.min(), stored.max()], np.float64) * slope + intercept
-    if np.isnan(ends).any():
+    ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
+    if any(math.isnan(end) for end in ends):
         raise SpineError(f"{name} has voxels that are not a number (NaN): export the scan again.")
-    low, high = float(ends.min()), float(ends.max())
+    low, high = min(ends), max(ends)
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
         raise SpineError(
             f"{name} has values from {low:g} to {high:g}, which cannot be HU "

@@ -97,6 +97,6 @@ def training_loader(
     )
 
 
-def validation_loader(store: SliceStore, recipe: Recipe, every: int = 6) -> DataLoader:
+def validation_loader(store: SliceStore, recipe: Recipe, every: int = 12) -> DataLoader:
     """Make the loader of whole slices, every n-th of a volume."""
     return DataLoader(WholeSlices(store, every), batch_size=recipe.batch, num_workers=0)

@@ -181,7 +181,8 @@ def reading(path: Path) -> Iterator[BinaryIO]:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             with igzip.IGzipFile(fileobj=raw) if packed else contextlib.nullcontext(raw) as stream:
-                yield stream
+                # the buffer below a gzip file fills our memory directly, the file copies once more
+                yield getattr(stream, "_buffer", stream)
     except EOFError as error:
         raise SpineError(
             f"{path} is truncated, its data end too early: copy or download it again."

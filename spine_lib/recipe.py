@@ -30,7 +30,8 @@ class Recipe:
         phantoms: how many phantoms are added to the training patients.
         phantom_share: share of the training patches cut from them.
         validation_phantoms: held-out phantoms that the learning curve is drawn from.
-        plane: "axial", "coronal" or "sagittal".
+        planes: of "axial", "coronal" and "sagittal"; one network learns all of them, and a scan's
+            prediction is the mean over them.
         spacing_mm: size of a pixel that the networks see.
         foreground_share: share of the patches cut from slices that show spine.
         loss: "bce_dice", "bce" or "dice".
@@ -56,7 +57,7 @@ class Recipe:
     phantoms: int = 8
     phantom_share: float = 0.3
     validation_phantoms: int = 2
-    plane: str = "axial"
+    planes: tuple[str, ...] = ("axial",)
     spacing_mm: float = 2.0
     foreground_share: float = 0.85
     loss: str = "bce_dice"
@@ -77,7 +78,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for model in self.models:
             split_name(model)
-        _require(self.plane in PLANES, "plane", self.plane, f"one of {', '.join(PLANES)}")
+        known = bool(self.planes) and set(self.planes) <= set(PLANES)
+        _require(known, "planes", self.planes, f"a list of {', '.join(PLANES)}")
         _require(self.loss in LOSSES, "loss", self.loss, f"one of {', '.join(LOSSES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, str(PRECISIONS))
         for name in ("steps", "steps_per_epoch", "batch", "spacing_mm", "learning_rate"):

@@ -117,10 +117,10 @@ def cases_of(recipe: Recipe, say: Say = print) -> dict[str, list[CaseLike]]:
 
 def prepare(cases: Sequence[CaseLike], recipe: Recipe, say: Say = print) -> SliceStore:
     """Slice cases into a store that all runs with the same cases and pixel size share."""
-    key = json.dumps([[str(case) for case in cases], recipe.plane, recipe.spacing_mm])
+    key = json.dumps([[str(case) for case in cases], recipe.planes, recipe.spacing_mm])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     folder = sample_root().parent / "prepared" / digest
-    return prepare_store(cases, folder, recipe.plane, recipe.spacing_mm, say)
+    return prepare_store(cases, folder, recipe.planes, recipe.spacing_mm, say)
 
 
 def train_all(

@@ -98,7 +98,7 @@ def remember_peak(folder: Path, megabytes: float) -> float:
 def describe_data(recipe: Recipe, parts: dict[str, list], stores: dict) -> dict:
     """Return the case ids of each part and the checksums of what was trained on."""
     checksums = {
-        f"{part}/{volume.case_id}": volume.sha256
+        f"{part}/{volume.file.removesuffix('.npy')}": volume.sha256
         for part, store in stores.items()
         for volume in store.volumes
     }
@@ -144,7 +144,7 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
         "models": ", ".join(recipe["models"]),
         "encoder of DeepLabv3+": "the encoder of U-Net",
         "image size": f"patches of {size}x{size} pixels of {recipe['spacing_mm']:g} mm",
-        "plane": recipe["plane"],
+        "plane": " and ".join(recipe["planes"]),
         "split": "by patient",
         "epochs": f"{recipe['steps']} steps of {recipe['batch']} patches",
         "optimiser": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
 from spine_lib.slices import AIR_HU, IGNORE, cut
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class StoredVolume:
     case_id: str
     patient_id: str
     source: str
+    plane: str
     file: str
     shape: tuple[int, int, int]
     foreground: tuple[int, ...]
@@ -83,7 +84,7 @@ def read_index(folder: Path) -> dict | None:
 def prepare_store(
     cases: Iterable[Case | PhantomCase],
     folder: str | Path,
-    plane: str = "axial",
+    planes: Sequence[str] = ("axial",),
     spacing_mm: float = 1.5,
     report: Callable[[str], None] = lambda line: None,
 ) -> SliceStore:
@@ -95,38 +96,48 @@ def prepare_store(
     Args:
         cases: what to cut.
         folder: where to; made if needed.
-        plane: "axial", "coronal" or "sagittal".
+        planes: of "axial", "coronal" and "sagittal"; a case is cut along each.
         spacing_mm: size of a pixel.
         report: called with a line for each case.
 
     Returns:
-        The store with exactly these cases, in this order.
+        The store with exactly these cases, in this order, each once a plane.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"plane": plane, "spacing_mm": float(spacing_mm)}
+    settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
     index = read_index(folder)
-    known = {v["case_id"]: v for v in index["volumes"]} if index else {}
+    known: dict[str, list[dict]] = {}
+    for row in index["volumes"] if index else []:
+        known.setdefault(row["case_id"], []).append(row)
     if index and index["settings"] != settings:
         report(f"{folder} was made with {index['settings']}: making it anew with {settings}")
         known = {}
     rows = []
     for case in cases:
-        row = known.get(case.case_id)
-        if row is None or not (folder / row["file"]).is_file():
+        found = known.get(case.case_id, [])
+        if not found or not all((folder / row["file"]).is_file() for row in found):
             report(f"slicing {case.case_id}")
-            row = _store_case(case, folder, plane, spacing_mm)
-            known[case.case_id] = row
-            _write_index(folder, settings, list(known.values()))
-        rows.append(row)
+            found = known[case.case_id] = _store_case(case, folder, planes, spacing_mm)
+            _write_index(folder, settings, [row for rows in known.values() for row in rows])
+        rows += found
     _write_index(folder, settings, rows)
     return SliceStore(folder)
 
 
-def _store_case(case: Case | PhantomCase, folder: Path, plane: str, spacing_mm: float) -> dict:
+def _store_case(
+    case: Case | PhantomCase, folder: Path, planes: Sequence[str], spacing_mm: float
+) -> list[dict]:
+    data = case.load()
     structures = case.load_structures() if case.scheme == "totalsegmentator" else None
-    slices = cut(case.load(), plane, spacing_mm, structures)
-    name = f"{case.case_id}.npy"
+    return [
+        _store_slices(case, plane, cut(data, plane, spacing_mm, structures), folder)
+        for plane in planes
+    ]
+
+
+def _store_slices(case: Case | PhantomCase, plane: str, slices: np.ndarray, folder: Path) -> dict:
+    name = f"{case.case_id}-{plane}.npy"
     with atomic_file(folder / name) as stream:
         np.save(stream, slices, allow_pickle=False)
     spine = ((slices["label"] > 0) & (slices["label"] != IGNORE)).any(axis=(1, 2))
@@ -134,6 +145,7 @@ def _store_case(case: Case | PhantomCase, folder: Path, plane: str, spacing_mm: 
         "case_id": case.case_id,
         "patient_id": case.patient_id,
         "source": case.source,
+        "plane": plane,
         "file": name,
         "shape": list(slices.shape),
         "foreground": np.flatnonzero(spine).tolist(),
@@ -189,7 +201,9 @@ class TrainingSlices(Dataset):
             self._maps[draw.volume] = self.store.read(draw.volume)
         pixels = np.array(self._maps[draw.volume][draw.slice])
         seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
-        image_hu, label = self.augmenter(pixels, seeds)
+        # A mirrored patient is still one from the front or above, but not from the side.
+        mirror = self.store.volumes[draw.volume].plane != "sagittal"
+        image_hu, label = self.augmenter(pixels, seeds, mirror)
         return as_tensors(image_hu, label)
 
     def __getstate__(self) -> dict:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spine_lib.checkpoints import load_weights, save_weights
 from spine_lib.errors import SpineError
@@ -268,7 +269,9 @@ def _trainer(
     keep = ModelCheckpoint(
         folder, "best", "val_dice", mode="max", save_last=True, enable_version_counter=False
     )
-    average = [EMAWeightAveraging(decay=recipe.averaging)] if recipe.averaging else []
+    # all tensors at once: Lightning's own exponential average takes them one by one
+    average_fn = get_ema_multi_avg_fn(recipe.averaging)
+    average = [WeightAveraging(multi_avg_fn=average_fn)] if recipe.averaging else []
     bar = [TQDMProgressBar(refresh_rate=10)] if progress else []
     return L.Trainer(
         accelerator=kind,

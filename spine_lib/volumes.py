@@ -20,7 +20,6 @@ from spine_lib.errors import SpineError
 from spine_lib.recipe import Recipe
 from spine_lib.slices import (
     AIR_HU,
-    from_slices,
     resample_image,
     resampled_shape,
     slice_spacing_mm,
@@ -40,28 +39,34 @@ def predict_volume(
     Args:
         network: maps [batch, 1, row, column] to logits; stays on the device it is moved to.
         ct: scan in HU.
-        recipe: says plane, pixel size and whether to average over the mirror image.
+        recipe: says planes, pixel size and whether to average over the mirror image (not
+            from the side).
         device: "auto", "cpu" or "gpu".
         batch: slices at once.
 
     Returns:
         float32 probabilities from 0 to 1 on the scan's grid.
     """
-    image = to_slices(ct.array, recipe.plane)
-    spacing_hw = slice_spacing_mm(ct.spacing_mm, recipe.plane)[1:]
-    shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
     kind = choose_device(device)
     network = network.to(kind, memory_format=torch.channels_last).eval()
-    probability = np.empty(image.shape, np.float32)
-    for start in range(0, len(image), batch):
-        part = slice(start, start + batch)
-        small = _predict_slices(network, resample_image(image[part], shape_hw), recipe, kind)
-        probability[part] = resample_image(small, image.shape[1:])
-    return ct.with_array(from_slices(probability, recipe.plane))
+    total = np.zeros(ct.shape, np.float32, order="F")
+    for plane in recipe.planes:
+        image = to_slices(ct.array, plane)
+        target = to_slices(total, plane)
+        spacing_hw = slice_spacing_mm(ct.spacing_mm, plane)[1:]
+        shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
+        mirror = recipe.flip and plane != "sagittal"
+        for start in range(0, len(image), batch):
+            part = slice(start, start + batch)
+            small = resample_image(image[part], shape_hw)
+            small = _predict_slices(network, small, recipe, kind, mirror)
+            target[part] += resample_image(small, image.shape[1:])
+    total /= len(recipe.planes)
+    return ct.with_array(total)
 
 
 def _predict_slices(
-    network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str
+    network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str, mirror: bool
 ) -> np.ndarray:
     """Return probabilities [slice, row, column] of a stack in HU, padded with air meanwhile."""
     size = recipe.augmentation.size
@@ -76,7 +81,7 @@ def _predict_slices(
     with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
         logits = network(image).float()
         probability = torch.sigmoid(logits)
-        if recipe.flip:
+        if mirror:
             mirrored = torch.sigmoid(network(image.flip(-1)).float()).flip(-1)
             probability = (probability + mirrored) / 2
     top, left = before

@@ -57,6 +57,18 @@ def test_image_and_mask_move_together(seed):
         assert 2 * (bright & bone).sum() / (bright.sum() + bone.sum()) > 0.93
 
 
+def test_mirroring_happens_half_the_time_or_never(pixels):
+    still = dataclasses.replace(NOTHING, zoom=(1.0, 1.0), rotation_degrees=0, size=96)
+    augmenter = TrainingAugmenter(still)
+
+    def organ_is_left(seed, mirror):
+        image, label = augmenter(pixels, np.random.SeedSequence(seed), mirror)
+        return np.nonzero(label == IGNORE)[1].mean() < np.nonzero(label == 21)[1].mean()
+
+    assert all(organ_is_left(seed, mirror=False) for seed in range(20))
+    assert 5 < sum(organ_is_left(seed, mirror=True) for seed in range(20)) < 15
+
+
 def test_every_step_at_once_leaves_labels_and_range_valid(pixels):
     augmenter = TrainingAugmenter(
         Augmentation(size=64, redraw=1, elastic=1, noise=1, coarse=1, contrast=1, sharpness=1)

@@ -82,7 +82,6 @@ def test_every_orientation_loads_to_the_same_array(volume, orientation, dtype, s
     assert loaded.array.dtype == np.int16
     np.testing.assert_array_equal(loaded.array, volume.array)
     np.testing.assert_allclose(loaded.affine, volume.affine, atol=1e-3)
-    assert min(loaded.array.strides) > 0  # torch refuses negative ones
 
 
 @pytest.mark.parametrize("number", range(48))

@@ -47,3 +47,19 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
 def test_weights_that_nobody_has_are_refused_by_name():
     with pytest.raises(SpineError, match="no weights 'mine' for resnet34"):
         build_model(PAPERS_TWO[0], encoder_weights="mine")
+
+
+def test_packaged_weights_are_imagenets_and_fit_a_grey_image(sample_root):
+    """They come the way the sample does; without it there is no network either."""
+    name = "unet_timm-tf_efficientnet_lite0"
+    weight = build_model(name, encoder_weights="package").encoder.state_dict()["conv_stem.weight"]
+    colour = build_model(name, 3, encoder_weights="package").encoder.state_dict()
+    assert torch.allclose(weight.sum(1), colour["conv_stem.weight"].sum(1), atol=1e-6)
+    assert colour["conv_stem.weight"].std() > 0.1
+    random = build_model(name).encoder.state_dict()["bn1.running_var"]
+    assert not torch.allclose(colour["bn1.running_var"], random)
+
+
+def test_an_encoder_without_a_package_is_refused_with_one_that_has():
+    with pytest.raises(SpineError, match="no package carries weights for resnet34.*lite0"):
+        build_model(PAPERS_TWO[0], encoder_weights="package")

@@ -28,7 +28,7 @@ def store(tmp_path_factory) -> SliceStore:
 
 def test_preparing_again_does_no_work(store):
     lines = []
-    again = prepare_store(phantom_cases(3, **SMALL), store.folder, "axial", 6.0, lines.append)
+    again = prepare_store(phantom_cases(3, **SMALL), store.folder, ("axial",), 6.0, lines.append)
     assert lines == [] and again.volumes == store.volumes
 
 
@@ -37,7 +37,7 @@ def test_a_stopped_preparation_goes_on_to_the_same_store(tmp_path, store, monkey
     with pytest.raises(KeyboardInterrupt):
         prepare_store([cases[0], _Interrupted(cases[1])], tmp_path, spacing_mm=6.0)
     lines = []
-    resumed = prepare_store(cases, tmp_path, "axial", 6.0, lines.append)
+    resumed = prepare_store(cases, tmp_path, ("axial",), 6.0, lines.append)
     assert lines == ["slicing phantom-0001", "slicing phantom-0002"]
     assert resumed.volumes == store.volumes
     for number in range(3):
@@ -56,9 +56,28 @@ def test_other_settings_make_the_store_anew_after_saying_so(tmp_path):
     cases = phantom_cases(1, **SMALL)
     prepare_store(cases, tmp_path, spacing_mm=6.0)
     lines = []
-    coarse = prepare_store(cases, tmp_path, "axial", 12.0, lines.append)
+    coarse = prepare_store(cases, tmp_path, ("axial",), 12.0, lines.append)
     assert "making it anew" in lines[0]
     assert coarse.read(0).shape == (20, 20, 20)
+
+
+def test_a_case_is_cut_along_every_plane_and_never_mirrored_from_the_side(tmp_path):
+    cases = phantom_cases(1, **SMALL)
+    both = prepare_store(cases, tmp_path, ("axial", "sagittal"), 6.0)
+    assert [(v.plane, v.shape) for v in both.volumes] == [
+        ("axial", (20, 40, 40)),
+        ("sagittal", (40, 20, 40)),
+    ]
+    slices = TrainingSlices(both, RECIPE.augmentation)
+    mirrored = []
+
+    def augmenter(pixels, seeds, mirror):
+        mirrored.append(mirror)
+        return np.zeros((32, 32), np.float32), np.zeros((32, 32), np.uint8)
+
+    slices.augmenter = augmenter
+    slices[Draw(0, 3)], slices[Draw(1, 3)]
+    assert mirrored == [True, False]
 
 
 def test_a_damaged_store_is_one_sentence(tmp_path, store):
@@ -67,7 +86,7 @@ def test_a_damaged_store_is_one_sentence(tmp_path, store):
     (tmp_path / "index.json").write_text(
         (store.folder / "index.json").read_text(encoding="utf-8"), encoding="utf-8"
     )
-    (tmp_path / "phantom-0000.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "phantom-0000-axial.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(SpineError, match="cannot be read .*to prepare it anew"):
         SliceStore(tmp_path).read(0)
 

@@ -14,7 +14,9 @@ from spine_lib.models import build_model
 from spine_lib.recipe import Recipe
 from spine_lib.volumes import largest_component, predict_file, predict_volume, to_mask
 
-RECIPE = Recipe(spacing_mm=2.0, precision="32-true", augmentation=Augmentation(size=32))
+RECIPE = Recipe(
+    planes=("axial",), spacing_mm=2.0, precision="32-true", augmentation=Augmentation(size=32)
+)
 
 
 class BrightIsSpine(nn.Module):
@@ -33,11 +35,21 @@ def scan(spacing=(1.5, 1.1, 3.0), shape=(50, 61, 9)) -> Volume:
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_probabilities_lie_on_the_scans_own_grid(plane):
     ct = scan()
-    found = predict_volume(BrightIsSpine(), ct, RECIPE.changed(plane=plane), "cpu")
+    found = predict_volume(BrightIsSpine(), ct, RECIPE.changed(planes=(plane,)), "cpu")
     assert found.shape == ct.shape and np.array_equal(found.affine, ct.affine)
     truth = ct.array > 375
     mask = to_mask(found, RECIPE).array > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
+def test_a_prediction_is_the_mean_over_its_planes():
+    ct, planes = scan(), ("axial", "sagittal")
+    one, other = (
+        predict_volume(BrightIsSpine(), ct, RECIPE.changed(planes=(plane,)), "cpu").array
+        for plane in planes
+    )
+    both = predict_volume(BrightIsSpine(), ct, RECIPE.changed(planes=planes), "cpu").array
+    assert np.allclose(both, (one + other) / 2, atol=1e-6) and not np.allclose(one, other)
 
 
 def test_mirroring_averages_two_answers():

@@ -85,7 +85,7 @@ def draw_patient(seed: int, chosen: PhantomOptions) -> Patient:
     scoliosis = rng.uniform(6, 16) if rng.uniform() < 0.25 else rng.uniform(0, 4)
     extra = rng.choice(["", "T13", "L6"], p=[0.92, 0.03, 0.05])
     build = Build(
-        size=rng.uniform(0.88, 1.14),
+        size=rng.uniform(0.88, 1.1),
         lordosis=rng.uniform(0.6, 1.2),
         kyphosis=rng.uniform(0.6, 1.4),
         scoliosis_deg=_pick(chosen.scoliosis_deg, scoliosis),
@@ -107,7 +107,7 @@ def _draw_habitus(rng, build: Build, chosen: PhantomOptions) -> Habitus:
     # Every number is drawn whether it is needed or not: fixing one must not change the others.
     contrast = _pick(chosen.contrast, bool(rng.uniform() < 0.6))
     arterial, venous, organ, kidney = rng.uniform(size=4)
-    trabecular = rng.uniform(85, 280) * (1 - 0.45 * build.degenerative * rng.uniform())
+    trabecular = rng.uniform(120, 290) * (1 - 0.45 * build.degenerative * rng.uniform())
     large = rng.normal(0, 1)
     return Habitus(
         width=build.size * (1 + 0.06 * large),
@@ -130,7 +130,7 @@ def _draw_habitus(rng, build: Build, chosen: PhantomOptions) -> Habitus:
 def _draw_scan(rng, chosen: PhantomOptions) -> Scan:
     blur, sharpen = KERNELS[_pick(chosen.kernel, rng.choice(["smooth", "standard", "sharp"]))]
     return Scan(
-        noise_hu=_pick(chosen.noise_hu, rng.lognormal(2.4, 0.65) * (1 + 0.7 * sharpen)),
+        noise_hu=_pick(chosen.noise_hu, rng.lognormal(2.4, 0.5) * (1 + 0.7 * sharpen)),
         blur_mm=blur * rng.uniform(0.85, 1.15),
         sharpen=sharpen * rng.uniform(0.5, 1.2),
         streaks=rng.uniform(0, 1.2),

@@ -220,8 +220,7 @@ def paint_back(canvas: Canvas, torso: Torso, fields: dict[str, Field]) -> None:
     septum = h.fat_hu + 60 - 45 * h.wasting + texture * 12
     skin = superellipse(block.x - at["x"], block.y - at["y"], at["half_width"], at["half_depth"])
     fascia = skin + (h.fat_mm + 3)
-    fibres = np.clip(1 - 2.5 * np.abs(texture), 0, 1)  # fat between the bundles
-    lean = h.muscle_hu - 15 * h.wasting + texture * 4 - fibres * (15 + 75 * h.wasting)
+    lean = h.muscle_hu - 25 * h.wasting + texture * (4 + 14 * h.wasting)
     for x0, y0, rx, ry in rows:
         x = side - x0 * s * (0.6 + 0.4 * grow)
         y = block.y - rear + (y0 - 14) * s * grow

@@ -1,0 +1,154 @@
+"""What a viewer shows: a CT with what belongs to it, all on one grid, under one name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spine_lib import metrics, render
+from spine_lib.annotations import CANONICAL
+from spine_lib.ct import Volume, require_same_grid
+from spine_lib.errors import SpineError
+from spine_lib.explore.counts import is_spine
+from spine_lib.planes import cut_slice, plane_axes
+from spine_lib.render import Style
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Hold the volumes of a viewer; none is copied, and none is ever stretched.
+
+    Attributes:
+        ct: scan in HU.
+        mask: canonical labels or booleans on its grid, or None.
+        prediction: labels, booleans or probabilities on its grid, or None.
+        ignore: boolean on its grid, True where nothing is scored, or None.
+        case_id: name in alt texts; by default the name of the CT's file.
+
+    Raises:
+        SpineError: where a volume is none or lies on another grid, with the reason.
+    """
+
+    ct: Volume
+    mask: Volume | None = None
+    prediction: Volume | None = None
+    ignore: Volume | None = None
+    case_id: str = ""
+
+    def __post_init__(self) -> None:
+        parts = {"CT": self.ct, "mask": self.mask, "prediction": self.prediction}
+        for name, volume in {**parts, "ignored region": self.ignore}.items():
+            if volume is None and name != "CT":
+                continue
+            if not isinstance(volume, Volume):
+                raise SpineError(
+                    f"The {name} is a {type(volume).__name__} and not a Volume, so nothing tells "
+                    "where it lies: give a Volume, for example ct.with_array(array)."
+                )
+            require_same_grid(self.ct, volume, f"CT and {name}")
+        if not self.case_id:
+            name = self.ct.path.name if self.ct.path else "without a name"
+            object.__setattr__(self, "case_id", name)
+
+    @property
+    def binary(self) -> bool:
+        """Whether what is painted knows no vertebrae."""
+        painted = self.mask if self.mask is not None else self.prediction
+        return painted is None or painted.array.dtype.kind in "bf"
+
+    @property
+    def overlays(self) -> tuple[str, ...]:
+        """The overlays that can be drawn."""
+        both = self.mask is not None and self.prediction is not None
+        return render.OVERLAYS if both else render.OVERLAYS[:2]
+
+    def draw(self, index: int, plane: str, window: tuple[float, float], style: Style) -> np.ndarray:
+        """Draw one slice; see `spine_lib.render.render_slice`."""
+        return render.render_slice(
+            self.ct, index, plane, window, self.mask, self.prediction, style, self.ignore
+        )
+
+    def alt_text(self, index: int, plane: str, style: Style) -> str:
+        """Describe a slice in words: case, plane, position and what is overlaid."""
+        return render.alt_text(self.ct, index, plane, self.case_id, self.overlaid(style))
+
+    def overlaid(self, style: Style) -> str:
+        """Say what lies over the image."""
+        if self.mask is None and self.prediction is None:
+            return ""
+        if style.overlay == "error":
+            return "with the errors of the prediction against the mask"
+        kind = {"fill": "painted", "outline": "outlined"}[style.overlay]
+        colouring = "spine" if self.binary else style.colouring
+        what = "mask" if self.mask is not None else "prediction"
+        rest = ", prediction dashed" if self.mask is not None and self.prediction is not None else ""
+        return f"with the {what} {kind} by {colouring}{rest}"
+
+    def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
+        """Return the label ids in a slice of what is painted."""
+        painted = self.mask if self.mask is not None else self.prediction
+        if painted is None:
+            return []
+        values = cut_slice(painted, index, plane)
+        if self.binary:
+            return [1] if is_spine(values, threshold).any() else []
+        return np.unique(values[values > 0]).tolist()
+
+    def dice_at(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
+        """Count a slice's right and wrong pixels; None where there is nothing to compare."""
+        if self.mask is None or self.prediction is None:
+            return None
+        truth, guess = (
+            is_spine(cut_slice(one, index, plane), threshold) for one in (self.mask, self.prediction)
+        )
+        skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
+        return metrics.confusion(guess, truth, skip)
+
+    def voxel_text(self, voxel: tuple[int, int, int], threshold: float) -> str:
+        """Say where a voxel lies, its HU, and what mask and prediction call it."""
+        parts = [f"{self.position_text(voxel)}: {self.ct.array[voxel]:g} HU"]
+        if self.mask is not None:
+            parts.append(f"mask {_name_at(self.mask.array[voxel], threshold)}")
+        if self.prediction is not None:
+            parts.append(f"prediction {_name_at(self.prediction.array[voxel], threshold)}")
+        return ", ".join(parts)
+
+    def position_text(self, voxel: tuple[int, int, int]) -> str:
+        """Return a voxel's place in the patient in mm, right, anterior and superior positive."""
+        place = self.ct.affine[:3] @ [*voxel, 1]
+        return "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*place)
+
+
+def voxel_in_slice(
+    shape: tuple[int, int, int], plane: str, index: int, across: int, down: int
+) -> tuple[int, int, int]:
+    """Return the voxel at a slice's column and row, counted from the picture's upper left."""
+    cut, rows, columns = plane_axes(plane)
+    voxel = [0, 0, 0]
+    voxel[cut], voxel[rows], voxel[columns] = index, shape[rows] - 1 - down, shape[columns] - 1 - across
+    return tuple(voxel)
+
+
+def share_in_slice(
+    shape: tuple[int, int, int], plane: str, voxel: tuple[int, int, int]
+) -> tuple[float, float]:
+    """Return where a voxel's centre lies in a slice's picture, as shares of width and height."""
+    _, rows, columns = plane_axes(plane)
+    return tuple((shape[axis] - 0.5 - voxel[axis]) / shape[axis] for axis in (columns, rows))
+
+
+def dice_text(counts: metrics.Confusion) -> str:
+    """Say a slice's Dice and how many pixels are wrong."""
+    value = metrics.dice(counts)
+    shown = "undefined (both empty)" if np.isnan(value) else f"{value:.3f}"
+    return f"slice Dice {shown} ({counts.fp} false positive, {counts.fn} false negative pixels)"
+
+
+def _name_at(value: np.generic, threshold: float) -> str:
+    """Name a voxel; whole numbers are canonical ids."""
+    if value.dtype.kind == "f":
+        return f"{value:.2f} ({'spine' if value >= threshold else 'background'})"
+    if value.dtype.kind == "b":
+        return "spine" if value else "background"
+    return CANONICAL.get(int(value), f"label {int(value)}") if value else "background"

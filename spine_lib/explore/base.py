@@ -7,14 +7,15 @@ import io
 import textwrap
 from collections.abc import Sequence
 
-import ipywidgets as widgets
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from PIL import Image
+from typing import TYPE_CHECKING
 
-from spine_lib import figures
+import ipywidgets as widgets
+
 from spine_lib.explore.picture import Picture
 from spine_lib.overlays import Paint
+
+if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
+    from matplotlib.figure import Figure
 
 STILL_WIDTH_PX = 640
 
@@ -40,6 +41,11 @@ class Viewer(widgets.VBox):
 
     def figure(self) -> Figure:
         """Draw what is shown now as a static figure, with marks, scale bars and legend."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        from spine_lib import figures
+
         pictures, paints = self.pictures(), self.paints()
         widest = sum(one.rgb.shape[1] / one.rgb.shape[0] for one in pictures)
         width = min(4.6 * len(pictures), 9.5)
@@ -61,6 +67,10 @@ class Viewer(widgets.VBox):
 
     def still(self) -> bytes:
         """Return the static figure as a small PNG, some tens of kilobytes."""
+        from PIL import Image
+
+        from spine_lib import figures
+
         figure = self.figure()
         dpi = STILL_WIDTH_PX / figure.get_figwidth()
         with Image.open(io.BytesIO(figures.encode_figure(figure, "png", dpi=dpi))) as image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,10 @@ from PIL import Image, features
 
 from spine_lib.errors import SpineError
 from spine_lib.explore.picture import data_uri, marks_html, scale_bar_html
+from spine_lib.explore.scene import Scene
 from spine_lib.nifti import atomic_file
+from spine_lib.planes import pixel_size_mm
+from spine_lib.render import Style
 
 SIDE_PX = 512
 
@@ -60,6 +63,43 @@ class Panel:
     over: Callable[[int], np.ndarray]
     alt: Callable[[int], str]
     title: str = ""
+
+
+def slice_panel(
+    scene: Scene,
+    base: Callable[[int], np.ndarray],
+    stack: Stack,
+    indices: Sequence[int],
+    plane: str,
+    window: tuple[float, float],
+    style: Style,
+    title: str = "",
+) -> Panel:
+    """Return a panel with slices of a scene; `base` is what `plain_slices` returned."""
+    return Panel(
+        stack,
+        plane,
+        pixel_size_mm(scene.ct, plane, style.pixel_mm),
+        base,
+        lambda at: scene.draw(indices[at], plane, window, style),
+        lambda at: scene.alt_text(indices[at], plane, style),
+        title,
+    )
+
+
+def plain_slices(
+    scene: Scene, indices: Sequence[int], plane: str, window: tuple[float, float], style: Style
+) -> Callable[[int], np.ndarray]:
+    """Return what draws the slices of a scene's CT without any overlay."""
+    plain, style = Scene(scene.ct), replace(style, overlay="fill")
+    return lambda at: plain.draw(indices[at], plane, window, style)
+
+
+def kept_slices(count: int, most: int) -> range:
+    """Return the slices that a page keeps: all, or every second (third ...) of too many."""
+    if most < 1:
+        raise SpineError(f"A page with {most} slices shows nothing: give 1 or more.")
+    return range(0, count, -(-count // most))
 
 
 def save_page(

@@ -44,6 +44,7 @@ class Picture(widgets.HTML):
         self.alt = ""
         self.plane: str | None = None
         self.pixel_mm: float | None = None
+        self._inside = ""
 
     def show(
         self,
@@ -68,15 +69,17 @@ class Picture(widgets.HTML):
         over = "" if plane is None else marks_html(plane)
         if pixel_mm is not None:
             over += scale_bar_html(rgb.shape[1] * pixel_mm)
-        if cursor is not None:
-            over += cursor_html(*cursor, lines)
         source = data_uri(render.encode_png(rgb))
-        self.value = frame_html(
+        self._inside = (
             f'<img src="{source}" alt="{escape(alt)}" decoding="sync" '
-            f'style="width:100%;height:100%;display:block">{over}',
-            rgb.shape[:2],
-            self.size_px,
+            f'style="width:100%;height:100%;display:block">{over}'
         )
+        self.point(cursor, lines)
+
+    def point(self, cursor: tuple[float, float] | None, lines: bool = False) -> None:
+        """Move the cursor over the picture that is shown; see `show`."""
+        over = "" if cursor is None else cursor_html(*cursor, lines)
+        self.value = frame_html(self._inside + over, self.rgb.shape[:2], self.size_px)
 
 
 def data_uri(encoded: bytes, kind: str = "png") -> str:

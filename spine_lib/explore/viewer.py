@@ -12,9 +12,10 @@ from spine_lib.ct import Volume
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, LookControls, WindowControls, choice, column, row, whole
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
-from spine_lib.explore.page import Panel, Stack, save_page
+from spine_lib.explore.page import Stack, kept_slices, plain_slices, save_page, slice_panel
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
 from spine_lib.explore.scene import Scene, dice_text, share_in_slice, voxel_in_slice
+from spine_lib.overlays import Paint
 from spine_lib.render import PLANES, Style
 
 
@@ -179,7 +180,7 @@ class SliceViewer(Viewer):
             share_in_slice(scene.ct.shape, plane, self._voxel),
         )
         self.text.value = text_html(f"{self._slice_text(index)}. Probe at {self._probe_text()}.")
-        self.legend.value = self._legend(index)
+        self.legend.value = self._legend(self._labels_here())
 
     def _slice_text(self, index: int) -> str:
         plane = self.plane.value
@@ -192,15 +193,6 @@ class SliceViewer(Viewer):
 
     def _probe_text(self) -> str:
         return self.scene.voxel_text(self._voxel, self.look.threshold.value)
-
-    def _legend(self, index: int) -> str:
-        scene, style = self._shown(), self.look.style
-        labels = scene.labels_in(index, self.plane.value, style.threshold)
-        paints = paints_shown(labels, style, scene.binary, scene.ignore is not None)
-        both = scene.mask is not None and scene.prediction is not None
-        if scene.mask is None and scene.prediction is None:
-            return ""
-        return legend_html(paints, both and style.overlay != "error")
 
     def save_html(self, path: str | Path, max_slices: int = 100, quality: int = 70) -> Path:
         """Write one page whose sliders work without Python and without a network.
@@ -217,31 +209,31 @@ class SliceViewer(Viewer):
             The path.
         """
         plane, style, window = self.plane.value, self.look.style, self.window.window
-        scene, plain = self._shown(), Scene(self.scene.ct)
-        count = planes.slice_count(scene.ct, plane)
-        indices = range(0, count, -(-count // max_slices))
-        stack = Stack(
-            f"{plane} slice",
-            [self._slice_text(index) for index in indices],
-            min(range(len(indices)), key=lambda at: abs(indices[at] - self.slice.value)),
-        )
-        panel = Panel(
-            stack,
-            plane,
-            render.pixel_size_mm(scene.ct, plane, style.pixel_mm),
-            lambda at: plain.draw(indices[at], plane, window, style),
-            lambda at: scene.draw(indices[at], plane, window, style),
-            lambda at: scene.alt_text(indices[at], plane, style),
-        )
-        paints = self.look_paints()
-        return save_page(path, f"CT of case {scene.case_id}", [panel], paints, quality)
-
-    def look_paints(self) -> str:
-        """Return the legend of the whole volume."""
-        scene, style = self._shown(), self.look.style
-        if scene.mask is None and scene.prediction is None:
-            return ""
+        scene = self._shown()
+        indices = kept_slices(planes.slice_count(scene.ct, plane), max_slices)
+        start = min(range(len(indices)), key=lambda at: abs(indices[at] - self.slice.value))
+        stack = Stack(f"{plane} slice", [self._slice_text(index) for index in indices], start)
+        base = plain_slices(scene, indices, plane, window, style)
+        panel = slice_panel(scene, base, stack, indices, plane, window, style)
         labels = [label for _, label in self.look.structures.options] or [1]
-        paints = paints_shown(labels, style, scene.binary, scene.ignore is not None)
+        legend = self._legend(labels)
+        return save_page(path, f"CT of case {scene.case_id}", [panel], legend, quality)
+
+    def paints(self) -> list[Paint]:
+        """Return the paints of the slice that is shown."""
+        return self._paints_of(self._labels_here())
+
+    def _labels_here(self) -> list[int]:
+        threshold = self.look.threshold.value
+        return self._shown().labels_in(self.slice.value, self.plane.value, threshold)
+
+    def _paints_of(self, labels: list[int]) -> list[Paint]:
+        scene = self._shown()
+        if scene.mask is None and scene.prediction is None:
+            return []
+        return paints_shown(labels, self.look.style, scene.binary, scene.ignore is not None)
+
+    def _legend(self, labels: list[int]) -> str:
+        scene, style = self._shown(), self.look.style
         both = scene.mask is not None and scene.prediction is not None
-        return legend_html(paints, both and style.overlay != "error")
+        return legend_html(self._paints_of(labels), both and style.overlay != "error")

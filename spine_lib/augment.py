@@ -149,12 +149,14 @@ class TrainingAugmenter:
         """Return image and labels of one patch.
 
         Args:
-            pixels: `slices.SLICE_DTYPE` [row, column].
+            pixels: `slices.SLICE_DTYPE` [row, column, channel]; labels come from the middle
+                channel.
             seeds: decides everything random.
             mirror: swap left and right in half of the patches.
 
         Returns:
-            float32 HU [size, size] and uint8 labels (0, canonical ids, 255 = ignore).
+            float32 HU [size, size, channel] and uint8 labels [size, size] (0, canonical ids,
+            255 = ignore).
         """
         wish = self.augmentation
         random = np.random.default_rng(seeds)
@@ -165,12 +167,13 @@ class TrainingAugmenter:
         moved = self._geometry(
             image=np.ascontiguousarray(image), mask=np.ascontiguousarray(classes)
         )
-        image, classes = moved["image"], moved["mask"]
+        shape = (wish.size, wish.size, pixels.shape[2])  # one channel may lose its axis on the way
+        image, classes = moved["image"].reshape(shape), moved["mask"].reshape(shape)
         if random.random() < wish.redraw:
             image = redraw_tissues(image, classes, random, random.random() < wish.redraw_fully)
         self._photometry.set_random_seed(int(random.integers(2**31)))
-        image = from_unit(self._photometry(image=to_unit(image))["image"])
-        label = labels_of(classes)
+        image = from_unit(self._photometry(image=to_unit(image))["image"].reshape(shape))
+        label = labels_of(classes[..., shape[2] // 2])
         if random.random() < wish.narrow_view:
             narrow_view(image, label, random)
         return image, label
@@ -178,17 +181,18 @@ class TrainingAugmenter:
     def _patch(self, pixels: np.ndarray, random: np.random.Generator):
         """Cut a generous square around a point, so that turning it shows no empty corners."""
         side = int(self.augmentation.size * 1.5)
-        rows, columns = np.nonzero(pixels["label"] % IGNORE)
+        rows, columns = np.nonzero(pixels["label"][..., pixels.shape[2] // 2] % IGNORE)
         if len(rows) and random.random() < self.augmentation.centred:
             pick = random.integers(len(rows))
             centre = np.array([rows[pick], columns[pick]]) + random.normal(0, 8, 2)
         else:
-            centre = random.uniform(0, pixels.shape)
+            centre = random.uniform(0, pixels.shape[:2])
         corner = np.rint(centre - side / 2).astype(int)
-        image = np.full((side, side), AIR_HU, np.float32)
-        classes = np.full((side, side), UNLABELLED_TISSUE, np.uint8)
+        shape = (side, side, pixels.shape[2])
+        image = np.full(shape, AIR_HU, np.float32)
+        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
         start = np.maximum(corner, 0)
-        stop = np.minimum(corner + side, pixels.shape)
+        stop = np.minimum(corner + side, pixels.shape[:2])
         if (stop > start).all():
             source = tuple(slice(a, b) for a, b in zip(start, stop))
             target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
@@ -228,7 +232,7 @@ def narrow_view(image_hu: np.ndarray, label: np.ndarray, random: np.random.Gener
     size = image_hu.shape[0]
     height, width = random.uniform(size / 6, size * 2 / 3, 2)
     row, column = size / 2 + random.normal(0, size / 20, 2)
-    outside = np.ones(image_hu.shape, dtype=bool)
+    outside = np.ones(label.shape, dtype=bool)
     rows = slice(max(0, int(row - height / 2)), int(row + height / 2))
     outside[rows, max(0, int(column - width / 2)) : int(column + width / 2)] = False
     image_hu[outside] = AIR_HU
@@ -241,8 +245,8 @@ def redraw_tissues(
     """Give every tissue another mean and contrast within its outline.
 
     Args:
-        image_hu: float32 HU [row, column].
-        classes: uint8 class a pixel; see `classes_of`.
+        image_hu: float32 HU [row, column, channel].
+        classes: uint8 class a pixel, same shape; see `classes_of`.
         random: decides the new HU.
         fully: draw means anew from what a tissue of that kind may have; otherwise shift them.
 
@@ -260,9 +264,13 @@ def redraw_tissues(
     image = new_mean[classes] + (image_hu - mean[classes]) * contrast[classes]
     if fully:
         texture = random.standard_normal(image.shape, dtype=np.float32)
-        texture = cv2.GaussianBlur(texture, (0, 0), random.uniform(0.5, 2))
+        texture = _blurred(texture, random.uniform(0.5, 2))
         image += texture * np.float32(random.uniform(5, 60) / max(texture.std(), 1e-6))
-    return cv2.GaussianBlur(image, (0, 0), random.uniform(0.3, 0.9))
+    return _blurred(image, random.uniform(0.3, 0.9))
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape)
 
 
 def _shifted_means(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -88,7 +88,7 @@ def training_loader(
 ) -> ResumableLoader:
     """Make the loader of augmented patches."""
     return ResumableLoader(
-        TrainingSlices(store, recipe.augmentation, recipe.seed),
+        TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm),
         batch_size=recipe.batch,
         sampler=PatchSampler(store, recipe, rank, world_size),
         num_workers=recipe.workers,
@@ -99,4 +99,5 @@ def training_loader(
 
 def validation_loader(store: SliceStore, recipe: Recipe, every: int = 12) -> DataLoader:
     """Make the loader of whole slices, every n-th of a volume."""
-    return DataLoader(WholeSlices(store, every), batch_size=recipe.batch, num_workers=0)
+    slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm)
+    return DataLoader(slices, batch_size=recipe.batch, num_workers=0)

@@ -33,6 +33,7 @@ class Recipe:
         planes: of "axial", "coronal" and "sagittal"; one network learns all of them, and a scan's
             prediction is the mean over them.
         spacing_mm: size of a pixel that the networks see.
+        neighbour_mm: if above 0, the slices this far before and behind are two more channels.
         foreground_share: share of the patches cut from slices that show spine.
         loss: "bce_dice", "bce" or "dice".
         steps: optimiser steps of a run.
@@ -59,6 +60,7 @@ class Recipe:
     validation_phantoms: int = 2
     planes: tuple[str, ...] = ("axial",)
     spacing_mm: float = 2.0
+    neighbour_mm: float = 0.0
     foreground_share: float = 0.85
     loss: str = "bce_dice"
     steps: int = 500
@@ -87,6 +89,11 @@ class Recipe:
         for name in ("phantom_share", "foreground_share", "threshold"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         _require(self.augmentation.size % 32 == 0, "size", self.augmentation.size, "32, 64, 96...")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the networks' input: the slice, and its neighbours if asked for."""
+        return 3 if self.neighbour_mm > 0 else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as built-in types, as YAML, JSON and checkpoints keep it."""

@@ -145,6 +145,11 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
         "encoder of DeepLabv3+": "the encoder of U-Net",
         "image size": f"patches of {size}x{size} pixels of {recipe['spacing_mm']:g} mm",
         "plane": " and ".join(recipe["planes"]),
+        "channels": (
+            f"the slice, and those {recipe['neighbour_mm']:g} mm before and behind it"
+            if recipe["neighbour_mm"]
+            else "the slice alone"
+        ),
         "split": "by patient",
         "epochs": f"{recipe['steps']} steps of {recipe['batch']} patches",
         "optimiser": (
@@ -160,7 +165,8 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
         {"setting": name, "paper": KNOWN_SETTINGS.get(name, ""), "ours": ours[name]}
         for name in (*KNOWN_SETTINGS, *UNKNOWN_SETTINGS)
     ]
-    return [*rows, {"setting": "encoder weights at the start", "paper": "", "ours": weights}]
+    more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
+    return rows + [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
 
 
 def command(arguments: Sequence[str]) -> str:

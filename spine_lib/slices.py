@@ -156,6 +156,21 @@ def cut(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None
     return stored
 
 
+def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: float) -> list[int]:
+    """Return a slice's index, with those of its neighbours before and after it if asked for.
+
+    Args:
+        index: of the slice.
+        count: of slices; at the ends the last one stands for its missing neighbour.
+        distance_mm: between slices.
+        neighbour_mm: how far away the neighbours are, to the nearest slice; 0 for none.
+    """
+    if not neighbour_mm:
+        return [index]
+    step = max(1, round(neighbour_mm / distance_mm))
+    return [min(max(i, 0), count - 1) for i in (index - step, index, index + step)]
+
+
 def split_by_patient(
     cases: Sequence[Case | PhantomCase], fractions: dict[str, float], seed: int = 0
 ) -> dict[str, list]:

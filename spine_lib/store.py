@@ -21,9 +21,9 @@ from spine_lib.augment import Augmentation, TrainingAugmenter, network_input
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
-from spine_lib.slices import AIR_HU, IGNORE, cut
+from spine_lib.slices import AIR_HU, IGNORE, cut, slice_spacing_mm, with_neighbours
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,22 @@ class StoredVolume:
     plane: str
     file: str
     shape: tuple[int, int, int]
+    distance_mm: float
     foreground: tuple[int, ...]
     sha256: str
+
+
+class Draw(NamedTuple):
+    """Name one training image: a slice of the store, and the epoch and place it is drawn at.
+
+    The last two seed its augmentation, so a slice never looks the same twice, no matter which
+    worker process makes it, and the same run always makes the same images.
+    """
+
+    volume: int
+    slice: int
+    epoch: int = 0
+    place: int = 0
 
 
 class SliceStore:
@@ -70,6 +84,12 @@ class SliceStore:
             raise SpineError(
                 f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
             ) from error
+
+    def stack(self, mapped: np.ndarray, draw: Draw, neighbour_mm: float) -> np.ndarray:
+        """Copy a slice of a mapped volume, and its neighbours: [row, column, channel]."""
+        volume = self.volumes[draw.volume]
+        indices = with_neighbours(draw.slice, volume.shape[0], volume.distance_mm, neighbour_mm)
+        return np.stack([mapped[index] for index in indices], axis=-1)
 
 
 def read_index(folder: Path) -> dict | None:
@@ -131,12 +151,20 @@ def _store_case(
     data = case.load()
     structures = case.load_structures() if case.scheme == "totalsegmentator" else None
     return [
-        _store_slices(case, plane, cut(data, plane, spacing_mm, structures), folder)
+        _store_slices(
+            case,
+            plane,
+            slice_spacing_mm(data.ct.spacing_mm, plane)[0],
+            cut(data, plane, spacing_mm, structures),
+            folder,
+        )
         for plane in planes
     ]
 
 
-def _store_slices(case: Case | PhantomCase, plane: str, slices: np.ndarray, folder: Path) -> dict:
+def _store_slices(
+    case: Case | PhantomCase, plane: str, distance_mm: float, slices: np.ndarray, folder: Path
+) -> dict:
     name = f"{case.case_id}-{plane}.npy"
     with atomic_file(folder / name) as stream:
         np.save(stream, slices, allow_pickle=False)
@@ -148,6 +176,7 @@ def _store_slices(case: Case | PhantomCase, plane: str, slices: np.ndarray, fold
         "plane": plane,
         "file": name,
         "shape": list(slices.shape),
+        "distance_mm": distance_mm,
         "foreground": np.flatnonzero(spine).tolist(),
         "sha256": hashlib.sha256(slices.tobytes()).hexdigest(),
     }
@@ -159,19 +188,6 @@ def _write_index(folder: Path, settings: dict, rows: list[dict]) -> None:
         stream.write(json.dumps(index, indent=1).encode())
 
 
-class Draw(NamedTuple):
-    """Name one training image: a slice of the store, and the epoch and place it is drawn at.
-
-    The last two seed its augmentation, so a slice never looks the same twice, no matter which
-    worker process makes it, and the same run always makes the same images.
-    """
-
-    volume: int
-    slice: int
-    epoch: int = 0
-    place: int = 0
-
-
 class TrainingSlices(Dataset):
     """Cut augmented patches from a store; indexed by `Draw`.
 
@@ -179,10 +195,18 @@ class TrainingSlices(Dataset):
         store: the sliced training volumes.
         augmentation: which changes, how strong, and the size of a patch.
         seed: of the run.
+        neighbour_mm: distance of the slices that become further channels; 0 for none.
     """
 
-    def __init__(self, store: SliceStore, augmentation: Augmentation, seed: int = 0) -> None:
+    def __init__(
+        self,
+        store: SliceStore,
+        augmentation: Augmentation,
+        seed: int = 0,
+        neighbour_mm: float = 0.0,
+    ) -> None:
         self.store = store
+        self.neighbour_mm = neighbour_mm
         self.seed = seed
         self.augmenter = TrainingAugmenter(augmentation)
         self._maps: dict[int, np.ndarray] = {}
@@ -194,12 +218,12 @@ class TrainingSlices(Dataset):
         """Return one patch.
 
         Returns:
-            Input float32 [1, row, column], target float32 [1, row, column] (0 or 1), and weight
-            float32 [1, row, column] (0 where the label is unknown).
+            Input float32 [channel, row, column], target float32 [1, row, column] (0 or 1), and
+            weight float32 [1, row, column] (0 where the label is unknown).
         """
         if draw.volume not in self._maps:
             self._maps[draw.volume] = self.store.read(draw.volume)
-        pixels = np.array(self._maps[draw.volume][draw.slice])
+        pixels = self.store.stack(self._maps[draw.volume], draw, self.neighbour_mm)
         seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
         # A mirrored patient is still one from the front or above, but not from the side.
         mirror = self.store.volumes[draw.volume].plane != "sagittal"
@@ -218,10 +242,14 @@ class WholeSlices(Dataset):
         store: sliced volumes.
         every: take each n-th slice of a volume.
         multiple: rows and columns become multiples of this, as the networks ask.
+        neighbour_mm: as for `TrainingSlices`.
     """
 
-    def __init__(self, store: SliceStore, every: int = 1, multiple: int = 32) -> None:
+    def __init__(
+        self, store: SliceStore, every: int = 1, multiple: int = 32, neighbour_mm: float = 0.0
+    ) -> None:
         self.store = store
+        self.neighbour_mm = neighbour_mm
         shapes = np.array([volume.shape[1:] for volume in store.volumes])
         self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // multiple) * multiple)
         self.items = [
@@ -236,23 +264,24 @@ class WholeSlices(Dataset):
     def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return input, target and weight as `TrainingSlices` does."""
         number, index = self.items[item]
-        pixels = self.store.read(number)[index]
-        image_hu = np.full(self.shape_hw, AIR_HU, np.float32)
+        draw = Draw(number, index)
+        pixels = self.store.stack(self.store.read(number), draw, self.neighbour_mm)
+        rows, columns, channels = pixels.shape
+        image_hu = np.full((*self.shape_hw, channels), AIR_HU, np.float32)
         label = np.full(self.shape_hw, IGNORE, np.uint8)
-        rows, columns = pixels.shape
         image_hu[:rows, :columns] = pixels["hu"]
-        label[:rows, :columns] = pixels["label"]
+        label[:rows, :columns] = pixels["label"][..., channels // 2]
         return as_tensors(image_hu, label)
 
 
 def as_tensors(
     image_hu: np.ndarray, label: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn an image in HU and its labels into input, target and weight, each [1, row, column]."""
+    """Turn an image [row, column, channel] in HU and its labels into what training takes."""
     known = label != IGNORE
     target = (label > 0) & known
     return (
-        torch.from_numpy(network_input(image_hu)[None]),
+        torch.from_numpy(np.ascontiguousarray(network_input(image_hu).transpose(2, 0, 1))),
         torch.from_numpy(target[None].astype(np.float32)),
         torch.from_numpy(known[None].astype(np.float32)),
     )

@@ -71,12 +71,14 @@ class Segmenter(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.recipe = recipe_from_dict(recipe)
-        self.network = build_model(model, encoder_weights=self.recipe.encoder_weights)
+        self.network = build_model(
+            model, self.recipe.channels, encoder_weights=self.recipe.encoder_weights
+        )
         self.network.to(memory_format=torch.channels_last)
         self._counts = torch.zeros(3, dtype=torch.float64)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map [batch, 1, row, column] to logits of the same shape."""
+        """Map [batch, channel, row, column] to logits [batch, 1, row, column]."""
         return self.network(image.contiguous(memory_format=torch.channels_last))
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:

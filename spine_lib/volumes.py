@@ -24,6 +24,7 @@ from spine_lib.slices import (
     resampled_shape,
     slice_spacing_mm,
     to_slices,
+    with_neighbours,
 )
 from spine_lib.training import choose_device, choose_precision
 
@@ -37,7 +38,7 @@ def predict_volume(
     """Predict the probability of spine for every voxel of a scan.
 
     Args:
-        network: maps [batch, 1, row, column] to logits; stays on the device it is moved to.
+        network: maps [batch, channel, row, column] to logits; stays on the device it is moved to.
         ct: scan in HU.
         recipe: says planes, pixel size and whether to average over the mirror image (not
             from the side).
@@ -56,11 +57,16 @@ def predict_volume(
         spacing_hw = slice_spacing_mm(ct.spacing_mm, plane)[1:]
         shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
         mirror = recipe.flip and plane != "sagittal"
-        for start in range(0, len(image), batch):
-            part = slice(start, start + batch)
-            small = resample_image(image[part], shape_hw)
-            small = _predict_slices(network, small, recipe, kind, mirror)
-            target[part] += resample_image(small, image.shape[1:])
+        parts = [slice(start, start + batch) for start in range(0, len(image), batch)]
+        small = np.concatenate([resample_image(image[part], shape_hw) for part in parts])
+        distance_mm = slice_spacing_mm(ct.spacing_mm, plane)[0]
+        seen = [
+            with_neighbours(index, len(small), distance_mm, recipe.neighbour_mm)
+            for index in range(len(small))
+        ]
+        for part in parts:
+            found = _predict_slices(network, small[seen[part]], recipe, kind, mirror)
+            target[part] += resample_image(found, image.shape[1:])
     total /= len(recipe.planes)
     return ct.with_array(total)
 
@@ -68,14 +74,17 @@ def predict_volume(
 def _predict_slices(
     network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str, mirror: bool
 ) -> np.ndarray:
-    """Return probabilities [slice, row, column] of a stack in HU, padded with air meanwhile."""
+    """Return probabilities [slice, row, column] of [slice, channel, row, column] in HU.
+
+    Air is put around the slices meanwhile, up to a size that the network takes.
+    """
     size = recipe.augmentation.size
-    rows, columns = stack_hu.shape[1:]
+    rows, columns = stack_hu.shape[2:]
     padding = [max(size, -(-n // MULTIPLE) * MULTIPLE) - n for n in (rows, columns)]
     before = [n // 2 for n in padding]
-    widths = [(0, 0), *((b, n - b) for b, n in zip(before, padding))]
+    widths = [(0, 0), (0, 0), *((b, n - b) for b, n in zip(before, padding))]
     padded = np.pad(stack_hu, widths, constant_values=AIR_HU)
-    image = torch.from_numpy(network_input(padded)[:, None]).to(kind)
+    image = torch.from_numpy(network_input(padded)).to(kind)
     image = image.contiguous(memory_format=torch.channels_last)
     bf16 = choose_precision(recipe.precision, kind) == "bf16-mixed"
     with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):

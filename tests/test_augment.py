@@ -36,7 +36,7 @@ NOTHING = Augmentation(
 @pytest.fixture
 def pixels() -> np.ndarray:
     """A bright square vertebra in soft tissue, an ignored corner of it, and an organ."""
-    array = np.zeros((120, 100), SLICE_DTYPE)
+    array = np.zeros((120, 100, 1), SLICE_DTYPE)
     array["hu"], array["tissue"] = 40, UNLABELLED_TISSUE + 4
     array["hu"][40:70, 30:60] = 700
     array["label"][40:70, 30:60] = 21
@@ -47,11 +47,11 @@ def pixels() -> np.ndarray:
 
 @given(st.integers(0, 2**32))
 def test_image_and_mask_move_together(seed):
-    array = np.zeros((120, 100), SLICE_DTYPE)
+    array = np.zeros((120, 100, 1), SLICE_DTYPE)
     array["hu"][40:70, 30:60], array["label"][40:70, 30:60] = 700, 21
     wish = dataclasses.replace(NOTHING, elastic=1.0)
     image, label = TrainingAugmenter(wish)(array, np.random.SeedSequence(seed))
-    bright, bone = image > 350, label == 21
+    bright, bone = image[..., 0] > 350, label == 21
     assert set(np.unique(label)) <= {0, 21}
     if bone.sum() > 100:
         assert 2 * (bright & bone).sum() / (bright.sum() + bone.sum()) > 0.93
@@ -74,8 +74,8 @@ def test_every_step_at_once_leaves_labels_and_range_valid(pixels):
         Augmentation(size=64, redraw=1, elastic=1, noise=1, coarse=1, contrast=1, sharpness=1)
     )
     for seed in range(30):
-        image, label = augmenter(pixels, np.random.SeedSequence(seed))
-        assert image.shape == label.shape == (64, 64)
+        image, label = augmenter(pixels.repeat(3, axis=2), np.random.SeedSequence(seed))
+        assert image.shape == (64, 64, 3) and label.shape == (64, 64)
         assert image.dtype == np.float32 and label.dtype == np.uint8
         assert np.isfinite(image).all()
         assert set(np.unique(label)) <= {0, 21, IGNORE}
@@ -84,7 +84,7 @@ def test_every_step_at_once_leaves_labels_and_range_valid(pixels):
 def test_classes_keep_labels_ignore_and_tissue(pixels):
     classes = classes_of(pixels)
     assert np.array_equal(labels_of(classes), pixels["label"])
-    assert classes[90, 30] == 5 and classes[60, 50] == FIRST_SPINE_CLASS + 21
+    assert classes[90, 30, 0] == 5 and classes[60, 50, 0] == FIRST_SPINE_CLASS + 21
 
 
 @pytest.mark.parametrize("fully", [False, True])
@@ -99,9 +99,9 @@ def test_redrawing_changes_tissues_but_not_their_outlines(pixels, fully):
 
 
 def test_a_narrow_view_blanks_image_and_label_outside_a_rectangle():
-    image, label = np.full((64, 64), 100, np.float32), np.ones((64, 64), np.uint8)
+    image, label = np.full((64, 64, 1), 100, np.float32), np.ones((64, 64), np.uint8)
     narrow_view(image, label, np.random.default_rng(0))
-    assert np.array_equal(image == AIR_HU, label == 0)
+    assert np.array_equal(image[..., 0] == AIR_HU, label == 0)
     rows, columns = np.nonzero(label)
     assert 0 < len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) < 64 * 64
 

@@ -73,7 +73,7 @@ def test_a_case_is_cut_along_every_plane_and_never_mirrored_from_the_side(tmp_pa
 
     def augmenter(pixels, seeds, mirror):
         mirrored.append(mirror)
-        return np.zeros((32, 32), np.float32), np.zeros((32, 32), np.uint8)
+        return np.zeros((32, 32, 1), np.float32), np.zeros((32, 32), np.uint8)
 
     slices.augmenter = augmenter
     slices[Draw(0, 3)], slices[Draw(1, 3)]
@@ -144,6 +144,17 @@ def test_a_loader_goes_on_where_it_was(store):
     assert len(rest) == 2
     assert torch.equal(rest[0][0], whole[2][0]) and torch.equal(rest[1][1], whole[3][1])
     assert len(list(resumed)) == 4  # the next epoch is whole again
+
+
+def test_neighbours_are_channels_before_and_behind(store):
+    alone = WholeSlices(store)[9][0]
+    before, behind = WholeSlices(store)[7][0], WholeSlices(store)[11][0]
+    three = WholeSlices(store, neighbour_mm=12.0)[9][0]
+    assert torch.equal(three, torch.cat([before, alone, behind]))
+    first = WholeSlices(store, neighbour_mm=12.0)[0][0]
+    assert torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
+    patch = TrainingSlices(store, RECIPE.augmentation, neighbour_mm=12.0)[Draw(0, 9)]
+    assert patch[0].shape == (3, 32, 32) and patch[1].shape == (1, 32, 32)
 
 
 def test_whole_slices_mark_their_padding_as_unknown(store):

@@ -42,6 +42,17 @@ def test_probabilities_lie_on_the_scans_own_grid(plane):
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
 
 
+def test_neighbours_are_seen_as_channels():
+    class LastChannel(BrightIsSpine):
+        def forward(self, image):
+            return super().forward(image[:, 2:])
+
+    ct = scan()
+    found = predict_volume(LastChannel(), ct, RECIPE.changed(neighbour_mm=6.0), "cpu").array > 0.5
+    plain = predict_volume(BrightIsSpine(), ct, RECIPE, "cpu").array > 0.5
+    assert np.array_equal(found[..., :-2], plain[..., 2:])
+
+
 def test_a_prediction_is_the_mean_over_its_planes():
     ct, planes = scan(), ("axial", "sagittal")
     one, other = (

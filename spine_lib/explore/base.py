@@ -6,7 +6,6 @@ import base64
 import io
 import textwrap
 from collections.abc import Sequence
-
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -62,7 +61,9 @@ class Viewer(widgets.VBox):
             figure.suptitle("\n".join(words), fontsize=8)
             if paints:
                 handles = figures.legend_handles(paints[:12])
-                figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(paints)))
+                figure.legend(
+                    handles=handles, loc="outside lower center", ncols=min(6, len(paints))
+                )
         return figure
 
     def still(self) -> bytes:

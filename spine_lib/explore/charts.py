@@ -15,7 +15,12 @@ from spine_lib.overlays import OKABE_ITO
 
 WIDTH, HEIGHT = 560, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 34
-_LOOKS = (("blue", ""), ("vermillion", "7 3"), ("bluish green", "2 3"), ("reddish purple", "9 3 2 3"))
+_LOOKS = (
+    ("blue", ""),
+    ("vermillion", "7 3"),
+    ("bluish green", "2 3"),
+    ("reddish purple", "9 3 2 3"),
+)
 
 
 def line_chart(
@@ -135,7 +140,9 @@ def _path(x: np.ndarray, y: np.ndarray) -> str:
         if np.isnan(down):
             pen_down = False
             continue
-        steps.append(f"{'L' if pen_down else 'M'}{across:.1f} {down:.1f}" + "h0.01" * (not pen_down))
+        steps.append(
+            f"{'L' if pen_down else 'M'}{across:.1f} {down:.1f}" + "h0.01" * (not pen_down)
+        )
         pen_down = True
     return "".join(steps)
 

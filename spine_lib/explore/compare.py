@@ -62,7 +62,9 @@ class CompareViewer(Viewer):
         }
         planes.require_choice("plane", plane, PLANES)
         self._counts: tuple[float, dict[str, SliceCounts]] = (-1.0, {})
-        self._make_controls(plane, window, any(one.array.dtype.kind == "f" for one in (first, second)))
+        self._make_controls(
+            plane, window, any(one.array.dtype.kind == "f" for one in (first, second))
+        )
         fullest = self.counts[names[0]].fullest(plane)
         start = (self.slice.max // 2 if fullest is None else fullest) if index is None else index
         with self._held.together():

@@ -144,8 +144,8 @@ def save_page(
     parts = {
         "@TITLE@": escape(title),
         "@LEGEND@": legend,
-        # "</script>" in a text must not end the script.
-        "@CONTENT@": json.dumps(content, ensure_ascii=True).replace("</", "<\\/"),
+        # Without "<" no text can end the script.
+        "@CONTENT@": json.dumps(content).replace("<", "\\u003c"),
     }
     for place, part in parts.items():
         page = page.replace(place, part)

@@ -111,7 +111,7 @@ def scale_bar_html(width_mm: float) -> str:
     share = 100 * length_mm / width_mm
     return (
         f'<span aria-hidden="true" style="position:absolute;left:4%;bottom:5%;width:{share:.3f}%;'
-        f"height:4px;background:#fff;outline:1px solid #000\"></span>"
+        f'height:4px;background:#fff;outline:1px solid #000"></span>'
         f'<span aria-hidden="true" style="{ON_IMAGE};left:4%;bottom:calc(5% + 6px)">'
         f"{length_mm:g} mm</span>"
     )
@@ -120,17 +120,17 @@ def scale_bar_html(width_mm: float) -> str:
 def cursor_html(across: float, down: float, lines: bool = False) -> str:
     """Return a cross at a point, or lines through it."""
     x, y = f"{100 * across:.2f}%", f"{100 * down:.2f}%"
-    box = "position:absolute;pointer-events:none;background:#f0e442;outline:1px solid #000"
+    box = "position:absolute;pointer-events:none;background:"
     if lines:
-        box = "position:absolute;pointer-events:none;background:rgba(240,228,66,.8)"
-        return (
-            f'<span style="{box};left:{x};top:0;bottom:0;width:1px"></span>'
-            f'<span style="{box};top:{y};left:0;right:0;height:1px"></span>'
+        box += "rgba(240,228,66,.8)"
+        bars = (f"left:{x};top:0;bottom:0;width:1px", f"top:{y};left:0;right:0;height:1px")
+    else:
+        box += "#f0e442;outline:1px solid #000"
+        bars = (
+            f"left:calc({x} - 1px);top:calc({y} - 7px);width:2px;height:14px",
+            f"top:calc({y} - 1px);left:calc({x} - 7px);height:2px;width:14px",
         )
-    return (
-        f'<span style="{box};left:calc({x} - 1px);top:calc({y} - 7px);width:2px;height:14px"></span>'
-        f'<span style="{box};top:calc({y} - 1px);left:calc({x} - 7px);height:2px;width:14px"></span>'
-    )
+    return "".join(f'<span style="{box};{bar}"></span>' for bar in bars)
 
 
 def paints_shown(labels: Iterable[int], style: Style, binary: bool, ignored: bool) -> list[Paint]:
@@ -169,6 +169,8 @@ def legend_html(paints: Iterable[Paint], prediction_line: bool = False) -> str:
     ]
     if prediction_line:
         entries.append(f"{PREDICTION_LINE}<span>prediction (dashed line)</span>")
+    if not entries:
+        return ""
     items = "".join(
         '<span role="listitem" style="display:inline-flex;align-items:center;gap:5px">'
         f"{entry}</span>"

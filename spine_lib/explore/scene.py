@@ -82,7 +82,9 @@ class Scene:
         kind = {"fill": "painted", "outline": "outlined"}[style.overlay]
         colouring = "spine" if self.binary else style.colouring
         what = "mask" if self.mask is not None else "prediction"
-        rest = ", prediction dashed" if self.mask is not None and self.prediction is not None else ""
+        rest = (
+            ", prediction dashed" if self.mask is not None and self.prediction is not None else ""
+        )
         return f"with the {what} {kind} by {colouring}{rest}"
 
     def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
@@ -100,7 +102,8 @@ class Scene:
         if self.mask is None or self.prediction is None:
             return None
         truth, guess = (
-            is_spine(cut_slice(one, index, plane), threshold) for one in (self.mask, self.prediction)
+            is_spine(cut_slice(one, index, plane), threshold)
+            for one in (self.mask, self.prediction)
         )
         skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
         return metrics.confusion(guess, truth, skip)
@@ -126,7 +129,11 @@ def voxel_in_slice(
     """Return the voxel at a slice's column and row, counted from the picture's upper left."""
     cut, rows, columns = plane_axes(plane)
     voxel = [0, 0, 0]
-    voxel[cut], voxel[rows], voxel[columns] = index, shape[rows] - 1 - down, shape[columns] - 1 - across
+    voxel[cut], voxel[rows], voxel[columns] = (
+        index,
+        shape[rows] - 1 - down,
+        shape[columns] - 1 - across,
+    )
     return tuple(voxel)
 
 

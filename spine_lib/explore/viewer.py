@@ -10,7 +10,15 @@ import numpy as np
 from spine_lib import planes, render
 from spine_lib.ct import Volume
 from spine_lib.explore.base import Viewer
-from spine_lib.explore.controls import Held, LookControls, WindowControls, choice, column, row, whole
+from spine_lib.explore.controls import (
+    Held,
+    LookControls,
+    WindowControls,
+    choice,
+    column,
+    row,
+    whole,
+)
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
 from spine_lib.explore.page import Stack, kept_slices, plain_slices, save_page, slice_panel
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
@@ -153,6 +161,14 @@ class SliceViewer(Viewer):
             self.across.value,
             self.down.value,
         )
+        self._draw()
+
+    def look_at(self, voxel: tuple[int, int, int]) -> None:
+        """Go to the slice through a voxel, and probe it."""
+        for plane in PLANES:
+            planes.checked_index(self.scene.ct, voxel[planes.plane_axes(plane)[0]], plane)
+        self._voxel = tuple(voxel)
+        self._place_sliders(self.plane.value)
         self._draw()
 
     def _go_to_next(self, what: str) -> None:

@@ -1,0 +1,200 @@
+"""Small explorers for the lessons: one question each, one slider to move."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+import numpy as np
+
+from spine_lib import metrics, planes, render
+from spine_lib.ct import Volume
+from spine_lib.errors import SpineError
+from spine_lib.explore import charts
+from spine_lib.explore.base import Viewer
+from spine_lib.explore.controls import Held, WindowControls, column, part, row, whole
+from spine_lib.explore.counts import count_slices, is_spine, slabs
+from spine_lib.explore.picture import Picture, legend_html, text_html
+from spine_lib.explore.scene import Scene, dice_text
+from spine_lib.overlays import Paint
+from spine_lib.render import Style
+
+PLANE = "axial"
+HISTOGRAM_HU = (-1100, 2000)
+HISTOGRAM_VOXELS = 1_000_000
+THRESHOLDS = np.arange(1, 100) / 100
+
+
+class WindowExplorer(Viewer):
+    """Show a slice beside the histogram of its scan, with the window drawn on it.
+
+    Args:
+        ct: scan in HU.
+        index: axial slice to begin with; by default the middle one.
+        window: a name from `WINDOWS`, or centre and width in HU.
+        case_id: name in alt texts.
+    """
+
+    def __init__(
+        self,
+        ct: Volume,
+        index: int | None = None,
+        window: str | tuple[float, float] = "soft tissue",
+        case_id: str = "",
+    ) -> None:
+        self.scene = Scene(ct, case_id=case_id)
+        count = planes.slice_count(ct, PLANE)
+        index = count // 2 if index is None else planes.checked_index(ct, index, PLANE)
+        self.slice = whole("slice", index, 0, count - 1)
+        self.window = WindowControls(window, self._draw)
+        self.picture, self.chart, self.text = Picture(420), widgets.HTML(), widgets.HTML()
+        self._counts, self._edges = hu_histogram(ct.array)
+        Held(self._draw).watch(self.slice)
+        right = column(self.window, self.chart, self.text)
+        super().__init__([row(column(self.slice, self.picture), right)])
+        self._draw()
+
+    def _draw(self) -> None:
+        ct, index, (centre, width) = self.scene.ct, self.slice.value, self.window.window
+        low, high = centre - width / 2, centre + width / 2
+        rgb = self.scene.draw(index, PLANE, (centre, width), Style())
+        shown = f"window {low:g} to {high:g} HU"
+        alt = f"{self.scene.alt_text(index, PLANE, Style())[:-1]}, {shown}."
+        self.picture.show(rgb, alt, PLANE, render.pixel_size_mm(ct, PLANE))
+        middle = (self._edges[:-1] + self._edges[1:]) / 2
+        total = max(self._counts.sum(), 1)
+        below, above = (
+            100 * self._counts[side].sum() / total for side in (middle < low, middle > high)
+        )
+        text = (
+            f"{low:g} HU and less is black ({below:.0f} % of the voxels), {high:g} HU and more is "
+            f"white ({above:.0f} %); one of the 256 greys spans {width / 256:.1f} HU."
+        )
+        self.text.value = text_html(text)
+        alt = f"Histogram of case {self.scene.case_id} with the {shown} on it. {text}"
+        self.chart.value = charts.histogram_chart(self._counts, self._edges, (centre, width), alt)
+
+
+def hu_histogram(array: np.ndarray, bins: int = 155) -> tuple[np.ndarray, np.ndarray]:
+    """Count HU in equal bins from -1100 to 2000; of a large scan every second (third ...) voxel.
+
+    Returns:
+        Counts and edges; what lies beyond the ends counts to the outermost bins.
+    """
+    step = max(1, int(np.ceil((array.size / HISTOGRAM_VOXELS) ** (1 / 3))))
+    values = np.clip(array[::step, ::step, ::step], *HISTOGRAM_HU)
+    return np.histogram(values, bins, HISTOGRAM_HU)
+
+
+class ThresholdExplorer(Viewer):
+    """Move the threshold of a probability and see errors, Dice, IoU, precision and recall.
+
+    Args:
+        ct: scan in HU.
+        mask: the truth, labels or booleans on its grid.
+        probability: float, 0 to 1, on its grid.
+        ignore: boolean on its grid, True where nothing is scored.
+        case_id: name in alt texts.
+        window: a name from `WINDOWS`, or centre and width in HU.
+
+    Raises:
+        SpineError: where grids differ or the probability holds no fractions.
+    """
+
+    def __init__(
+        self,
+        ct: Volume,
+        mask: Volume,
+        probability: Volume,
+        ignore: Volume | None = None,
+        case_id: str = "",
+        window: str | tuple[float, float] = "bone",
+    ) -> None:
+        self.scene = Scene(ct, mask, probability, ignore, case_id)
+        if probability.array.dtype.kind != "f":
+            raise SpineError(
+                f"The probability is {probability.array.dtype}: give what predict_volume returns, "
+                "not a mask that was thresholded already."
+            )
+        counts = count_slices(mask, probability, ignore)
+        start = counts.fullest(PLANE)
+        last = planes.slice_count(ct, PLANE) - 1
+        self.slice = whole("slice", last // 2 if start is None else start, 0, last)
+        self.threshold = part("threshold", 0.5, 0.01, 0.99, 0.01)
+        self.window = WindowControls(window, self._draw)
+        self.picture = Picture(420)
+        self.chart, self.text, self.legend = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._by_threshold = counts_by_threshold(probability, mask, ignore)
+        self._curves = {
+            name: (THRESHOLDS, [metrics.SCORES[key](one) for one in self._by_threshold])
+            for name, key in (
+                ("Dice", "dice"), ("IoU", "iou"), ("precision", "precision"), ("recall", "recall"),
+            )
+        }  # fmt: skip
+        Held(self._draw).watch(self.slice, self.threshold)
+        left = column(self.slice, self.picture, self.legend)
+        right = column(self.threshold, self.chart, self.text, self.window)
+        super().__init__([row(left, right)])
+        self._draw()
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the whole volume at the current threshold."""
+        return metrics.scores(self._by_threshold[self._place()])
+
+    def paints(self) -> list[Paint]:
+        """Return the paints of the errors."""
+        return list(render.ERROR_PAINTS[: 3 if self.scene.ignore is None else 4])
+
+    def _place(self) -> int:
+        return int(np.abs(THRESHOLDS - self.threshold.value).argmin())
+
+    def _draw(self) -> None:
+        scene, index, threshold = self.scene, self.slice.value, self.threshold.value
+        style = Style("error", threshold=threshold)
+        rgb = scene.draw(index, PLANE, self.window.window, style)
+        alt = f"{scene.alt_text(index, PLANE, style)[:-1]}, threshold {threshold:.2f}."
+        self.picture.show(rgb, alt, PLANE, render.pixel_size_mm(scene.ct, PLANE))
+        here = ", ".join(
+            f"{name} {values[self._place()]:.3f}" for name, (_, values) in self._curves.items()
+        )
+        slice_counts = scene.dice_at(index, PLANE, threshold)
+        text = f"At {threshold:.2f} the volume has {here}; {dice_text(slice_counts)}."
+        self.text.value = text_html(text)
+        alt = f"Scores of case {scene.case_id} by threshold. {text}"
+        self.chart.value = charts.line_chart(
+            self._curves, alt, "threshold", "score", x_mark=threshold
+        )
+        self.legend.value = legend_html(self.paints())
+
+
+def counts_by_threshold(
+    probability: Volume, mask: Volume, ignore: Volume | None = None
+) -> list[metrics.Confusion]:
+    """Count right and wrong voxels at every threshold of `THRESHOLDS`, in one pass.
+
+    Args:
+        probability: float, 0 to 1.
+        mask: labels or booleans on the same grid.
+        ignore: boolean on the same grid, True where nothing is scored.
+
+    Returns:
+        One `Confusion` a threshold; a probability counts from the threshold on.
+    """
+    steps = THRESHOLDS.astype(probability.array.dtype)
+    reached = np.zeros((2, len(steps) + 1), np.int64)
+    total = np.zeros(2, np.int64)
+    skip = None if ignore is None else ignore.array
+    for _, _, (chance, labels, skipped) in slabs([probability.array, mask.array, skip]):
+        truth = is_spine(labels)
+        scored = np.ones(truth.shape, bool) if skipped is None else ~(skipped > 0)
+        for spine in (0, 1):
+            inside = scored & (truth if spine else ~truth)
+            total[spine] += np.count_nonzero(inside)
+            values = chance[inside & (chance >= steps[0])]
+            passed = np.searchsorted(steps, values, side="right")
+            reached[spine] += np.bincount(passed, minlength=len(steps) + 1)
+    # A voxel that passed k thresholds is predicted at each of the first k.
+    false, true = np.cumsum(reached[:, :0:-1], axis=1)[:, ::-1]
+    return [
+        metrics.Confusion(int(tp), int(fp), int(total[1] - tp), int(total[0] - fp))
+        for tp, fp in zip(true, false)
+    ]

@@ -145,16 +145,10 @@ def reproduce(options: Namespace) -> None:
 
 
 def predict(options: Namespace) -> None:
-    """Segment one CT with a checkpoint or a model of the library."""
+    """Segment one CT with a checkpoint."""
     from spine_lib.volumes import predict_file
 
-    written = predict_file(
-        options.ct,
-        options.out,
-        checkpoint=options.checkpoint,
-        pretrained=options.pretrained,
-        device=options.device,
-    )
+    written = predict_file(options.ct, options.out, options.checkpoint, options.device)
     print(f"The mask is in {written}")
 
 

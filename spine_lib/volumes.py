@@ -16,7 +16,6 @@ from torch import nn
 from spine_lib.augment import network_input
 from spine_lib.checkpoints import load_weights
 from spine_lib.ct import Volume, load_ct, save_nifti
-from spine_lib.errors import SpineError
 from spine_lib.recipe import Recipe
 from spine_lib.slices import (
     AIR_HU,
@@ -120,11 +119,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def predict_file(
-    ct: str | Path,
-    out: str | Path,
-    checkpoint: str | Path | None = None,
-    pretrained: str | None = None,
-    device: str = "auto",
+    ct: str | Path, out: str | Path, checkpoint: str | Path, device: str = "auto"
 ) -> Path:
     """Segment a CT file or DICOM folder and write the mask on its original grid.
 
@@ -132,23 +127,15 @@ def predict_file(
         ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
         out: NIfTI file to write; it lies on the scan in 3D Slicer.
         checkpoint: `weights.safetensors` or `.ckpt`.
-        pretrained: name of a shipped model, instead of a checkpoint.
         device: "auto", "cpu" or "gpu".
 
     Returns:
         The path written.
 
     Raises:
-        SpineError: if not exactly one of `checkpoint` and `pretrained` is given, or a file is bad.
+        SpineError: if a file is missing, broken or not what it should be.
     """
-    if (checkpoint is None) == (pretrained is None):
-        raise SpineError("name either a checkpoint or a pretrained model")
-    if pretrained is not None:
-        from spine_lib.pretrained import load_pretrained
-
-        network, recipe = load_pretrained(pretrained)
-    else:
-        network, recipe = load_weights(checkpoint)
+    network, recipe = load_weights(checkpoint)
     volume = load_ct(ct)
     mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
     return save_nifti(mask, out)

@@ -110,15 +110,14 @@ def test_the_options_of_a_prediction_reach_it(monkeypatch, tmp_path, capsys):
 
     seen = {}
 
-    def predict_file(ct, out, **rest):
-        seen.update(rest, ct=ct)
+    def predict_file(ct, out, checkpoint, device):
+        seen.update(ct=ct, checkpoint=checkpoint, device=device)
         return out
 
     monkeypatch.setattr(volumes, "predict_file", predict_file)
     out = tmp_path / "mask.nii.gz"
     assert cli.main(["predict", "ct.nii", "--checkpoint", "a.ckpt", "--out", str(out)]) == 0
-    expected = {"ct": Path("ct.nii"), "checkpoint": Path("a.ckpt"), "pretrained": None}
-    assert seen == {**expected, "device": "auto"}
+    assert seen == {"ct": Path("ct.nii"), "checkpoint": Path("a.ckpt"), "device": "auto"}
     assert str(out) in capsys.readouterr().out
 
 

@@ -8,8 +8,7 @@ from torch import nn
 
 from spine_lib.augment import Augmentation
 from spine_lib.checkpoints import save_weights
-from spine_lib.ct import Volume, load_ct, load_mask, save_nifti
-from spine_lib.errors import SpineError
+from spine_lib.ct import Volume, load_ct, load_mask
 from spine_lib.models import build_model
 from spine_lib.recipe import Recipe
 from spine_lib.volumes import largest_component, predict_file, predict_volume, to_mask
@@ -97,9 +96,3 @@ def test_a_predicted_mask_lies_on_the_file_it_was_made_from(tmp_path):
     assert image.shape == stored.shape and np.allclose(image.affine, affine)
     assert set(np.unique(np.asanyarray(image.dataobj))) <= {0, 1}
     assert np.allclose(load_mask(out).affine, load_ct(tmp_path / "ct.nii.gz").affine)
-
-
-def test_a_prediction_needs_exactly_one_model(tmp_path):
-    path = save_nifti(scan(), tmp_path / "ct.nii.gz")
-    with pytest.raises(SpineError, match="either a checkpoint or a pretrained model"):
-        predict_file(path, tmp_path / "m.nii.gz")

@@ -210,7 +210,7 @@ class SliceViewer(Viewer):
     def _probe_text(self) -> str:
         return self.scene.voxel_text(self._voxel, self.look.threshold.value)
 
-    def save_html(self, path: str | Path, max_slices: int = 100, quality: int = 70) -> Path:
+    def save_html(self, path: str | Path, max_slices: int = 100, quality: int = 80) -> Path:
         """Write one page whose sliders work without Python and without a network.
 
         The page has the slices of the current plane in the current window and style, and a slider

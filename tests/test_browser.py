@@ -199,7 +199,11 @@ def notebook(browser, lab):
     page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator(PICTURE).wait_for()
+    try:
+        page.locator(PICTURE).wait_for()
+    except Exception:
+        keep_screenshot(page, "notebook-failed")
+        raise
     yield page
     page.close()
 

@@ -57,6 +57,12 @@ from spine_lib.explore import SliceViewer
 viewer = SliceViewer(data.ct, data.labels, guess, case_id=name)
 viewer
 """
+MORE = """
+from spine_lib.explore import CompareViewer, OrthoViewer
+
+display(OrthoViewer(data.ct, data.labels, case_id=name))
+display(CompareViewer(data.ct, data.labels, guess, data.labels, case_id=name))
+"""
 PICTURE = ".jp-OutputArea-output img[alt]"
 # Answers once a picture other than the present one has been decoded and could be painted.
 NEXT_PICTURE = """
@@ -101,7 +107,7 @@ def browser(tmp_path_factory):
             headless=True,
             viewport={"width": 1280, "height": 1100},
         )
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(180_000)
         context.refused = []
         context.route(
             re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: _refuse(context, route)
@@ -167,7 +173,7 @@ def _write_notebook(path):
     import nbformat
 
     path.parent.mkdir()
-    cells = [nbformat.v4.new_code_cell(code.strip()) for code in (CASE, SHOW)]
+    cells = [nbformat.v4.new_code_cell(code.strip()) for code in (CASE, SHOW, MORE)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
@@ -197,10 +203,12 @@ def notebook(browser, lab):
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(lab)
     page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
+    idle = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    idle.wait_for(state="attached")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
-        page.locator(PICTURE).wait_for()
+        page.locator(PICTURE).nth(6).wait_for(state="attached")
     except Exception:
         keep_screenshot(page, "notebook-failed")
         raise
@@ -216,10 +224,10 @@ def data():
     return names["data"], names["guess"]
 
 
-def handle(page, name):
-    """Return the handle of the slider with a description."""
-    box = page.locator(".widget-slider").filter(has=page.get_by_text(name, exact=True)).first
-    return box.get_by_role("slider")
+def handle(page, name, last=False):
+    """Return the handle of the first or last slider with a description."""
+    boxes = page.locator(".widget-slider").filter(has=page.get_by_text(name, exact=True))
+    return (boxes.last if last else boxes.first).get_by_role("slider")
 
 
 def picture(page):
@@ -297,11 +305,11 @@ def test_a_dragged_slider_changes_the_picture(notebook):
 
 
 def test_planes_overlays_and_buttons_work_from_the_keyboard(notebook):
-    notebook.get_by_label("plane").select_option("sagittal")
+    notebook.get_by_label("plane").first.select_option("sagittal")
     wait_for_alt(notebook, "sagittal")
-    notebook.get_by_label("overlay").select_option("outline")
+    notebook.get_by_label("overlay").first.select_option("outline")
     wait_for_alt(notebook, "outlined")
-    notebook.get_by_label("colours by").select_option("vertebra")
+    notebook.get_by_label("colours by").first.select_option("vertebra")
     wait_for_alt(notebook, "by vertebra")
     keep_screenshot(notebook, "slice-viewer-sagittal")
     before = slice_number(notebook)
@@ -312,6 +320,25 @@ def test_planes_overlays_and_buttons_work_from_the_keyboard(notebook):
         ".includes(`slice ${before} of`)",
         arg=before,
     )
+
+
+def test_the_other_viewers_follow_their_sliders(notebook):
+    images = notebook.locator(PICTURE)
+    before = [images.nth(number).get_attribute("src") for number in range(7)]
+    for name, moved in (("foot to head", {1}), ("slice", {4, 5, 6})):
+        grip = handle(notebook, name, last=True)
+        grip.scroll_into_view_if_needed()
+        grip.focus()
+        notebook.keyboard.press("ArrowRight")
+        notebook.wait_for_function(
+            "([number, before]) => document.querySelectorAll"
+            "('.jp-OutputArea-output img[alt]')[number].src !== before",
+            arg=[max(moved), before[max(moved)]],
+        )
+        after = [images.nth(number).get_attribute("src") for number in range(7)]
+        assert {number for number in range(7) if after[number] != before[number]} == moved
+        before = after
+        keep_screenshot(notebook, name.replace(" ", "-"))
 
 
 def test_nothing_went_wrong_and_nothing_left_the_machine(notebook, browser):

@@ -184,9 +184,12 @@ def test_a_scan_without_a_mask_is_shown_from_its_middle(small_phantom):
 
 
 def test_a_boolean_mask_is_spine_and_no_vertebra(small_phantom):
-    spine = small_phantom.ct.with_array(small_phantom.labels.array > 0)
-    viewer = SliceViewer(small_phantom.ct, spine)
-    assert ">spine (plain)<" in viewer.legend.value and "C1" not in viewer.legend.value
+    spine = small_phantom.labels.array > 0
+    for array in (spine, spine.astype(np.uint8)):  # the second is what to_mask returns
+        mask = small_phantom.ct.with_array(array)
+        viewer = SliceViewer(small_phantom.ct, mask, mask, style=Style("fill", "vertebra"))
+        assert ">spine (plain)<" in viewer.legend.value
+        assert "mask spine, prediction spine" in viewer.text.value
 
 
 def test_counts_by_slice_are_those_of_the_metrics(small_phantom, chance):
@@ -204,6 +207,12 @@ def test_counts_by_slice_are_those_of_the_metrics(small_phantom, chance):
             )
     present = np.unique(small_phantom.labels.array[:, :, :])[1:]
     assert count_slices(small_phantom.labels).labels == tuple(present.tolist())
+
+
+def test_a_label_that_cannot_be_drawn_is_refused(small_phantom):
+    labels = small_phantom.labels.array.astype(np.uint16) * 300
+    with pytest.raises(SpineError, match="outside 0 to 255"):
+        SliceViewer(small_phantom.ct, small_phantom.ct.with_array(labels))
 
 
 def test_the_next_marked_slice_starts_over_at_the_end():

@@ -2,6 +2,7 @@
 
 import html
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -250,6 +251,8 @@ def test_without_the_package_the_still_views_are_shown(small_phantom, monkeypatc
     assert len(viewer.pictures()) == 3
     assert [one.alt for one in viewer.pictures()][0].endswith("phantom seen from the front.")
     assert all((one.rgb != 24).any() for one in viewer.pictures())
+    on_the_left = [re.search(r"left:4px[^>]*>([A-Z])<", one.value) for one in viewer.pictures()]
+    assert [one.group(1) for one in on_the_left] == ["R", "A", "L"]
 
 
 def test_the_scene_to_turn_gets_ct_and_mask_on_one_grid(small_phantom):

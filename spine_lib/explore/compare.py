@@ -13,7 +13,16 @@ from spine_lib.ct import Volume
 from spine_lib.errors import SpineError
 from spine_lib.explore import charts
 from spine_lib.explore.base import Viewer
-from spine_lib.explore.controls import Held, WindowControls, choice, column, part, row, whole
+from spine_lib.explore.controls import (
+    Held,
+    WindowControls,
+    button,
+    choice,
+    column,
+    part,
+    row,
+    whole,
+)
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
 from spine_lib.explore.page import Stack, kept_slices, plain_slices, save_page, slice_panel
 from spine_lib.explore.picture import Picture, legend_html, text_html
@@ -50,7 +59,7 @@ class CompareViewer(Viewer):
         plane: str = "axial",
         index: int | None = None,
         window: str | tuple[float, float] = "bone",
-        size_px: int = 340,
+        size_px: int = 272,
     ) -> None:
         if len(names) != 2 or names[0] == names[1]:
             raise SpineError(f"The names {names!r} are not two different names: give one a model.")
@@ -82,12 +91,10 @@ class CompareViewer(Viewer):
         self.threshold = part("threshold", 0.5, 0.01, 0.99, 0.01)
         self.window = WindowControls(window, self._draw)
         self._graded = graded
-        self.next_spine = widgets.Button(description="Next slice with spine")
-        self.next_error = widgets.Button(description="Next error")
-        self.disagree = widgets.Button(description="Largest difference")
-        self.next_spine.on_click(lambda _: self._go_to_next("spine"))
-        self.next_error.on_click(lambda _: self._go_to_next("wrong"))
-        self.disagree.on_click(lambda _: self._go_to_difference())
+        self.slice.layout.width = "640px"
+        self.next_spine = button("Next slice with spine", lambda: self._go_to_next("spine"))
+        self.next_error = button("Next error", lambda: self._go_to_next("wrong"))
+        self.disagree = button("Largest difference", self._go_to_difference)
         self.text, self.chart, self.legend = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._held = Held(self._draw)
         self._held.watch(self.slice, self.opacity, self.threshold)
@@ -100,8 +107,8 @@ class CompareViewer(Viewer):
         ]
         buttons = row(self.next_spine, self.next_error, self.disagree)
         more = [self.threshold] if self._graded else []
-        right = column(self.plane, buttons, self.window, self.opacity, *more)
-        left = column(self.text, self.chart, self.legend)
+        right = column(self.plane, buttons, self.window, self.opacity, *more, width_px=310)
+        left = column(self.text, self.chart, self.legend, width_px=520)
         return [self.slice, row(*titled), row(left, right)]
 
     @property
@@ -166,7 +173,9 @@ class CompareViewer(Viewer):
         letter = "RAS"[planes.plane_axes(plane)[0]]
         position = planes.slice_position_mm(ct, index, plane)
         count = planes.slice_count(ct, plane)
-        parts = [f"{plane} slice {index + 1} of {count} at {letter} {position:+.1f} mm"]
+        parts = [
+            f"{plane} slice {index + 1} of {count} (index {index}) at {letter} {position:+.1f} mm"
+        ]
         for name, scene in self.models.items():
             counts = scene.dice_at(index, plane, self.threshold.value)
             parts.append(f"{name}: {dice_text(counts)}")

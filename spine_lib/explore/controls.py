@@ -49,7 +49,7 @@ class Held:
 def whole(description: str, value: int, low: int, high: int, step: int = 1) -> widgets.IntSlider:
     """Return a slider of whole numbers."""
     return widgets.IntSlider(
-        value, low, high, step, description=description, style=_WIDE, layout=_layout("420px")
+        value, low, high, step, description=description, style=_WIDE, layout=_layout("310px")
     )
 
 
@@ -59,7 +59,7 @@ def part(
     """Return a slider of numbers with a fraction."""
     return widgets.FloatSlider(
         value, min=low, max=high, step=step, description=description, style=_WIDE,
-        layout=_layout("420px"),
+        layout=_layout("310px"),
     )  # fmt: skip
 
 
@@ -67,13 +67,24 @@ def choice(description: str, options: object, value: object, **more: object) -> 
     """Return a list to choose one from."""
     return widgets.Dropdown(
         options=options, value=value, description=description, style=_WIDE,
-        layout=_layout("220px"), **more,
+        layout=_layout("310px"), **more,
     )  # fmt: skip
 
 
-def column(*children: widgets.Widget) -> widgets.VBox:
-    """Stack controls."""
-    return widgets.VBox(children)
+def button(description: str, clicked: Callable[[], None], tooltip: str = "") -> widgets.Button:
+    """Return a button as wide as its words."""
+    made = widgets.Button(
+        description=description, tooltip=tooltip or description, layout=widgets.Layout(width="auto")
+    )
+    made.on_click(lambda _: clicked())
+    return made
+
+
+def column(*children: widgets.Widget, width_px: int | None = None) -> widgets.VBox:
+    """Stack controls, in a column no wider than its picture where a width is given."""
+    if width_px is None:
+        return widgets.VBox(children)
+    return widgets.VBox(children, layout=_layout(f"{width_px + 8}px"))
 
 
 def row(*children: widgets.Widget) -> widgets.HBox:
@@ -156,7 +167,7 @@ class LookControls(widgets.VBox):
             rows=min(8, max(2, len(named))),
             description="structures",
             style=_WIDE,
-            layout=_layout("220px"),
+            layout=_layout("310px"),
             tooltip="Hold Ctrl (or Cmd) to switch single structures on and off",
         )
         super().__init__(self._needed(scene))
@@ -167,7 +178,7 @@ class LookControls(widgets.VBox):
     def _needed(self, scene: Scene) -> list[widgets.Widget]:
         if scene.mask is None and scene.prediction is None:
             return []
-        shown = [row(self.overlay, self.colouring), self.opacity]
+        shown = [self.overlay, self.colouring, self.opacity]
         painted = [one for one in (scene.mask, scene.prediction) if one is not None]
         if any(one.array.dtype.kind == "f" for one in painted):
             shown.append(self.threshold)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spine_lib import overlays
+from spine_lib.errors import SpineError
 from spine_lib.planes import PLANES, Grid, plane_axes
 
 SLAB_VOXELS = 1 << 22
@@ -81,7 +82,10 @@ def count_slices(
         threshold: a probability counts as spine from this value on.
 
     Returns:
-        The counts; all zero where neither mask nor prediction is given.
+        The counts; none at all where neither mask nor prediction is given.
+
+    Raises:
+        SpineError: where a label lies outside 0 to 255.
     """
     first = mask if mask is not None else prediction
     if first is None:
@@ -130,4 +134,11 @@ def is_spine(array: np.ndarray, threshold: float = 0.5) -> np.ndarray:
 
 def _ids(values: np.ndarray) -> np.ndarray:
     """Return label ids as the viewers draw them; probabilities know none, so they are 1."""
-    return np.ones(values.shape, np.uint8) if values.dtype.kind in "fb" else values
+    if values.dtype.kind in "fb":
+        return np.ones(values.shape, np.uint8)
+    if values.size and values.max() > 255:
+        raise SpineError(
+            f"A mask holds the label {values.max()}, outside 0 to 255: "
+            "convert it with annotations.to_canonical."
+        )
+    return values

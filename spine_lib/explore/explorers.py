@@ -48,8 +48,9 @@ class WindowExplorer(Viewer):
         self.picture, self.chart, self.text = Picture(420), widgets.HTML(), widgets.HTML()
         self._counts, self._edges = hu_histogram(ct.array)
         Held(self._draw).watch(self.slice)
-        right = column(self.window, self.chart, self.text)
-        super().__init__([row(column(self.slice, self.picture), right)])
+        right = column(self.window, self.chart, self.text, width_px=400)
+        left = column(self.slice, self.picture, width_px=420)
+        super().__init__([row(left, right)])
         self._draw()
 
     def _draw(self) -> None:
@@ -130,8 +131,8 @@ class ThresholdExplorer(Viewer):
             )
         }  # fmt: skip
         Held(self._draw).watch(self.slice, self.threshold)
-        left = column(self.slice, self.picture, self.legend)
-        right = column(self.threshold, self.chart, self.text, self.window)
+        left = column(self.slice, self.picture, self.legend, width_px=420)
+        right = column(self.threshold, self.chart, self.text, self.window, width_px=400)
         super().__init__([row(left, right)])
         self._draw()
 

@@ -44,10 +44,11 @@ class OrthoViewer(Viewer):
         voxel: tuple[int, int, int] | None = None,
         window: str | tuple[float, float] = "bone",
         style: Style | str = "fill",
-        size_px: int = 340,
+        size_px: int = 272,
     ) -> None:
         self.scene = Scene(ct, mask, prediction, ignore, case_id)
         counts = count_slices(mask if mask is not None else prediction)
+        self.scene = self.scene.told_labels(counts.labels)
         voxel = self._first_voxel() if voxel is None else voxel
         for plane in PLANES:
             planes.checked_index(ct, voxel[planes.plane_axes(plane)[0]], plane)
@@ -61,7 +62,7 @@ class OrthoViewer(Viewer):
         self._pictures = {plane: Picture(size_px) for plane in PLANES}
         self.text, self.legend = widgets.HTML(), widgets.HTML()
         Held(self._draw).watch(*self.axes)
-        left = column(*self.axes, self.text, self.legend)
+        left = column(*self.axes, self.text, self.legend, width_px=420)
         pictures = row(*self._pictures.values())
         super().__init__([pictures, row(left, column(self.window, self.look))])
         self._draw()

@@ -54,6 +54,7 @@ class Picture(widgets.HTML):
         pixel_mm: float | None = None,
         cursor: tuple[float, float] | None = None,
         lines: bool = False,
+        mirrored: bool = False,
     ) -> None:
         """Replace the picture.
 
@@ -64,9 +65,11 @@ class Picture(widgets.HTML):
             pixel_mm: for the scale bar; None leaves it out.
             cursor: a point as shares of the width and the height, 0 to 1.
             lines: mark the cursor with lines across the picture and not with a small cross.
+            mirrored: the picture is seen from the other side than the plane's slices.
         """
-        self.rgb, self.alt, self.plane, self.pixel_mm = rgb, alt, plane, pixel_mm
-        over = "" if plane is None else marks_html(plane)
+        self.rgb, self.alt, self.pixel_mm = rgb, alt, pixel_mm
+        self.plane = None if mirrored else plane
+        over = "" if plane is None else marks_html(plane, mirrored)
         if pixel_mm is not None:
             over += scale_bar_html(rgb.shape[1] * pixel_mm)
         source = data_uri(render.encode_png(rgb))
@@ -97,11 +100,14 @@ def frame_html(inside: str, shape_hw: tuple[int, int], size_px: int) -> str:
     )
 
 
-def marks_html(plane: str) -> str:
+def marks_html(plane: str, mirrored: bool = False) -> str:
     """Return the letters that say where the patient's sides are."""
+    marks = render.orientation_marks(plane)
+    if mirrored:
+        marks |= {"left": marks["right"], "right": marks["left"]}
     return "".join(
         f'<span aria-hidden="true" style="{ON_IMAGE};{_PLACES[side]}">{letter}</span>'
-        for side, letter in render.orientation_marks(plane).items()
+        for side, letter in marks.items()
     )
 
 

@@ -12,7 +12,7 @@ from spine_lib.annotations import CANONICAL, HEAD_TO_FOOT
 from spine_lib.ct import Volume
 from spine_lib.errors import SpineError
 from spine_lib.explore.base import Viewer
-from spine_lib.explore.controls import row
+from spine_lib.explore.controls import button, row
 from spine_lib.explore.picture import Picture, text_html
 from spine_lib.explore.viewer import SliceViewer
 from spine_lib.overlays import Paint
@@ -183,11 +183,9 @@ class AnnotationQuiz(Viewer):
             description="I see:",
             layout=widgets.Layout(width="auto"),
         )
-        self.submit = widgets.Button(description="Answer")
-        self.following = widgets.Button(description="Next question")
+        self.submit = button("Answer", self._judge)
+        self.following = button("Next question", self._ask)
         self.told = widgets.HTML()
-        self.submit.on_click(lambda _: self._judge())
-        self.following.on_click(lambda _: self._ask())
         super().__init__()
         self._ask()
 

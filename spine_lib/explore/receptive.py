@@ -107,7 +107,8 @@ class ReceptiveFieldExplorer(Viewer):
         self.dilation = whole("dilation", 1, 1, 6)
         self.picture, self.text = Picture(420), widgets.HTML()
         Held(self._draw).watch(self.pattern, self.layers, self.kernel, self.dilation)
-        controls = column(self.pattern, self.layers, self.kernel, self.dilation, self.text)
+        sliders = (self.pattern, self.layers, self.kernel, self.dilation)
+        controls = column(*sliders, self.text, width_px=400)
         super().__init__([row(self.picture, controls)])
         self._draw()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,16 @@ class Scene:
         if not self.case_id:
             name = self.ct.path.name if self.ct.path else "without a name"
             object.__setattr__(self, "case_id", name)
+
+    def told_labels(self, labels: tuple[int, ...]) -> Scene:
+        """Return the scene with a mask that holds nothing but 1 taken as spine, and not as C1.
+
+        Args:
+            labels: ids in the mask.
+        """
+        if labels != (1,) or self.mask is None or self.mask.array.dtype != np.uint8:
+            return self
+        return replace(self, mask=self.mask.with_array(self.mask.array.view(np.bool_)))
 
     @property
     def binary(self) -> bool:
@@ -114,7 +124,10 @@ class Scene:
         if self.mask is not None:
             parts.append(f"mask {_name_at(self.mask.array[voxel], threshold)}")
         if self.prediction is not None:
-            parts.append(f"prediction {_name_at(self.prediction.array[voxel], threshold)}")
+            value = self.prediction.array[voxel]
+            # A prediction of 1 is spine: models that tell C1 from the rest are not drawn here.
+            value = np.bool_(value) if value == 1 and value.dtype.kind != "f" else value
+            parts.append(f"prediction {_name_at(value, threshold)}")
         return ", ".join(parts)
 
     def position_text(self, voxel: tuple[int, int, int]) -> str:

@@ -7,7 +7,6 @@ it by the slope of that depth.
 from __future__ import annotations
 
 import importlib.util
-from html import escape
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -46,9 +45,8 @@ class SurfaceView(Viewer):
             picture = Picture(320)
             rgb = surface_picture(scene.mask, view, colouring)
             alt = f"Surface of the mask of case {scene.case_id} seen from the {view}."
-            # From behind left and right change sides, so the marks of the plane would lie.
-            marks = None if behind else plane
-            picture.show(rgb, alt, marks, render.pixel_size_mm(scene.mask, plane))
+            pixel_mm = render.pixel_size_mm(scene.mask, plane)
+            picture.show(rgb, alt, plane, pixel_mm, mirrored=behind)
             self._pictures.append(picture)
         still = [row(*self._pictures), widgets.HTML(legend_html(self.paints()))]
         super().__init__([self._live(), *still])
@@ -162,7 +160,7 @@ def _niivue(scene: Scene, colouring: str) -> NiiVue:
     layers = [
         Layer(
             data=nib.Nifti1Image(np.ascontiguousarray(ct, np.int16), affine).to_bytes(),
-            name=f"{escape(scene.case_id)} CT.nii",
+            name="ct.nii",
             colormap="gray",
             cal_min=150.0,
             cal_max=1500.0,
@@ -170,7 +168,7 @@ def _niivue(scene: Scene, colouring: str) -> NiiVue:
         ),
         Layer(
             data=nib.Nifti1Image(np.ascontiguousarray(mask, np.uint8), affine).to_bytes(),
-            name=f"{escape(scene.case_id)} mask.nii",
+            name="mask.nii",
             colormap_label=_lut(mask, scene.binary, colouring),
             opacity=1.0,
         ),

@@ -14,6 +14,7 @@ from spine_lib.explore.controls import (
     Held,
     LookControls,
     WindowControls,
+    button,
     choice,
     column,
     row,
@@ -67,6 +68,7 @@ class SliceViewer(Viewer):
         planes.require_choice("plane", plane, PLANES)
         self._counts: dict[float, SliceCounts] = {}
         first = count_slices(mask if mask is not None else prediction)
+        self.scene = self.scene.told_labels(first.labels)
         style = self.scene.overlays[-1] if style is None and len(self.scene.overlays) > 2 else style
         style = style if isinstance(style, Style) else Style(style or "fill")
         index = self._first_index(first, plane) if index is None else index
@@ -88,12 +90,10 @@ class SliceViewer(Viewer):
         self.down = whole("probe down", 0, 0, 0)
         self.window = WindowControls(window, self._draw)
         self.look = LookControls(self.scene, style, labels, self._draw)
-        self.next_spine = widgets.Button(description="Next slice with spine")
-        self.next_error = widgets.Button(description="Next error")
-        self.worst = widgets.Button(description="Worst slice")
-        self.next_spine.on_click(lambda _: self._go_to_next("spine"))
-        self.next_error.on_click(lambda _: self._go_to_next("wrong"))
-        self.worst.on_click(lambda _: self._go(self.counts.worst(self.plane.value)))
+        self.slice.layout.width = f"{self.picture.size_px}px"
+        self.next_spine = button("Next slice with spine", lambda: self._go_to_next("spine"))
+        self.next_error = button("Next error", lambda: self._go_to_next("wrong"))
+        self.worst = button("Worst slice", lambda: self._go(self.counts.worst(self.plane.value)))
         self._held = Held(self._moved)
         self._held.watch(self.slice, self.across, self.down)
         self.plane.observe(self._turned, "value")
@@ -104,9 +104,10 @@ class SliceViewer(Viewer):
             buttons.append(self.next_spine)
         if self.scene.mask is not None and self.scene.prediction is not None:
             buttons += [self.next_error, self.worst]
-        left = column(self.slice, self.picture, self.text, self.legend)
+        width = self.picture.size_px
+        left = column(self.slice, self.picture, self.text, self.legend, width_px=width)
         probe = column(self.across, self.down)
-        right = column(self.plane, row(*buttons), self.window, self.look, probe)
+        right = column(self.plane, row(*buttons), self.window, self.look, probe, width_px=310)
         return [row(left, right)]
 
     @property
@@ -203,7 +204,9 @@ class SliceViewer(Viewer):
         count = planes.slice_count(self.scene.ct, plane)
         letter = "RAS"[planes.plane_axes(plane)[0]]
         position = planes.slice_position_mm(self.scene.ct, index, plane)
-        text = f"{plane} slice {index + 1} of {count} at {letter} {position:+.1f} mm"
+        text = (
+            f"{plane} slice {index + 1} of {count} (index {index}) at {letter} {position:+.1f} mm"
+        )
         counts = self.scene.dice_at(index, plane, self.look.threshold.value)
         return text if counts is None else f"{text}, {dice_text(counts)}"
 

@@ -268,9 +268,11 @@ def fit(
 def _trainer(
     recipe: Recipe, folder: Path, kind: str, progress: bool, callbacks: tuple[L.Callback, ...]
 ) -> L.Trainer:
-    keep = ModelCheckpoint(
-        folder, "best", "val_dice", mode="max", save_last=True, enable_version_counter=False
-    )
+    # not save_last: it would save the last one only where it is also the best
+    keep = [
+        ModelCheckpoint(folder, "best", "val_dice", mode="max", enable_version_counter=False),
+        ModelCheckpoint(folder, "last", enable_version_counter=False),
+    ]
     # all tensors at once: Lightning's own exponential average takes them one by one
     average_fn = get_ema_multi_avg_fn(recipe.averaging)
     average = [WeightAveraging(multi_avg_fn=average_fn)] if recipe.averaging else []
@@ -281,7 +283,7 @@ def _trainer(
         precision=choose_precision(recipe.precision, kind),
         max_steps=recipe.steps,
         gradient_clip_val=1.0,
-        callbacks=[keep, *average, *bar, *callbacks],
+        callbacks=[*keep, *average, *bar, *callbacks],
         logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, "", "")],
         log_every_n_steps=10,
         num_sanity_val_steps=0,

@@ -88,7 +88,7 @@ def test_no_phantom_is_in_two_parts():
 
 
 def test_an_empty_case_list_is_refused():
-    with pytest.raises(SpineError, match="no case found in the train part of phantom"):
+    with pytest.raises(SpineError, match="no case in the train part of phantom"):
         cases_of(load_recipe("tiny").changed(phantoms=0))
 
 

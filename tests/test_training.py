@@ -95,6 +95,12 @@ def test_a_run_leaves_logs_both_checkpoints_and_weights(finished):
     assert len(dice) == 2 and all(0 <= value <= 1 for value in dice)
 
 
+def test_the_last_checkpoint_is_the_last_even_where_it_is_not_the_best(finished):
+    folder, _ = finished
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    assert state["global_step"] == RECIPE.steps
+
+
 def test_checkpoint_and_weights_hold_the_same_network(finished):
     folder, _ = finished
     a, recipe = load_weights(folder / "weights.safetensors", MODEL)

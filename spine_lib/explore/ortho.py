@@ -18,7 +18,7 @@ from spine_lib.explore.scene import Scene, share_in_slice
 from spine_lib.overlays import Paint
 from spine_lib.render import PLANES, Style
 
-_AXES = ("left to right", "back to front", "foot to head")
+_AXES = ("L to R", "P to A", "I to S")
 
 
 class OrthoViewer(Viewer):

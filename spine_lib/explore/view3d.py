@@ -19,7 +19,7 @@ from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import row
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
 from spine_lib.explore.scene import Scene
-from spine_lib.overlays import Paint, paints_by_id
+from spine_lib.overlays import Paint, paint_areas, paints_by_id
 from spine_lib.render import Style
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SENT_VOXELS = 160
 """Most voxels along an axis that are sent to the browser; larger scans are thinned."""
 
+BACKGROUND = 24
 VIEWS = {"front": ("coronal", False), "left": ("sagittal", False), "back": ("coronal", True)}
 _LIGHT = np.array([-0.4, 0.5, 0.77])
 
@@ -119,11 +120,13 @@ def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.nd
         planes.resample_nearest(one.T[::-1, ::-1], shape_hw) for one in (first, labels, hit)
     )
     pixel_mm = planes.pixel_size_mm(mask, plane)
-    shade = _shade(depth * step_mm / pixel_mm, hit)
-    colours = _colours(labels, mask.array.dtype.kind in "bf", colouring)
-    rgb = np.where(hit[:, :, None], colours * shade[:, :, None], 24)
-    rgb = rgb[:, ::-1] if behind else rgb
-    return np.ascontiguousarray(np.clip(rgb, 0, 255).astype(np.uint8))
+    grey = np.where(hit, 255 * _shade(depth * step_mm / pixel_mm, hit), BACKGROUND)
+    if behind:  # before the hatching, which must not be mirrored
+        grey, labels = grey[:, ::-1], labels[:, ::-1]
+    binary = mask.array.dtype.kind in "bf"
+    areas = np.ascontiguousarray(labels > 0 if binary else labels, np.uint8)
+    paints = paints_by_id("spine" if binary else colouring)
+    return paint_areas(np.clip(grey, 0, 255).astype(np.uint8), areas, paints, 0.6, 0)
 
 
 def _shade(depth: np.ndarray, hit: np.ndarray) -> np.ndarray:
@@ -135,12 +138,6 @@ def _shade(depth: np.ndarray, hit: np.ndarray) -> np.ndarray:
     normal = np.stack([across, -down, np.ones_like(filled)], axis=2)
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
     return 0.35 + 0.75 * np.clip(normal @ (_LIGHT / np.linalg.norm(_LIGHT)), 0, 1)
-
-
-def _colours(labels: np.ndarray, binary: bool, colouring: str) -> np.ndarray:
-    paints = paints_by_id("spine" if binary else colouring)
-    table = np.array([(0, 0, 0), *(paint.rgb for paint in paints)], float)
-    return table[(labels > 0).astype(np.uint8) if binary else labels]
 
 
 def _thinned(volume: Volume) -> tuple[np.ndarray, np.ndarray]:

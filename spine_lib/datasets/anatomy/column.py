@@ -1,10 +1,9 @@
 """The phantom's column: how large each vertebra is and where it lies on the spine's curves.
 
-Sizes are rounded from the mean values of cadaver series: Panjabi et al., *Cervical*, *Thoracic*
-and *Human lumbar vertebrae: quantitative three-dimensional anatomy*, Spine 16:861-869 (1991),
-doi:10.1097/00007632-199108000-00001; Spine 16:888-901 (1991), doi:10.1097/00007632-199108000-00006;
-Spine 17:299-306 (1992), doi:10.1097/00007632-199203000-00010. Disc heights, sagittal angles and the
-sacrum are typical adult values, chosen by eye against CT.
+Sizes are rounded and approximate, of the order of the means of cadaver series; for measured values
+see Panjabi et al., *Cervical*, *Thoracic* and *Human lumbar vertebrae: quantitative
+three-dimensional anatomy*, Spine 16:861-869 (1991), 16:888-901 (1991) and 17:299-306 (1992). Disc
+heights, sagittal angles and the sacrum are typical adult values, chosen by eye against CT.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ was stopped, and a finished run is evaluated and reported anew within a minute.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spine_lib import run_facts
-from spine_lib.datasets.cases import Case, PhantomCase, require_cases
+from spine_lib import __version__, run_facts
+from spine_lib.datasets.cases import Case, CaseData, PhantomCase, require_cases
 from spine_lib.datasets.phantom import phantom_cases
 from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
 from spine_lib.errors import SpineError
@@ -117,7 +118,8 @@ def cases_of(recipe: Recipe, say: Say = print) -> dict[str, list[CaseLike]]:
 
 def prepare(cases: Sequence[CaseLike], recipe: Recipe, say: Say = print) -> SliceStore:
     """Slice cases into a store that all runs with the same cases and pixel size share."""
-    key = json.dumps([[str(case) for case in cases], recipe.planes, recipe.spacing_mm])
+    made_by = [__version__, recipe.planes, recipe.spacing_mm]
+    key = json.dumps([[str(case) for case in cases], made_by])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     folder = sample_root().parent / "prepared" / digest
     return prepare_store(cases, folder, recipe.planes, recipe.spacing_mm, say)
@@ -171,7 +173,9 @@ def evaluate_all(
                 masks[model].setdefault(case.case_id, mask)
     tests = {m: {s: aggregate(rows) for s, rows in runs.items()} for m, runs in scores.items()}
     first = {model: next(iter(runs.values())) for model, runs in scores.items()}
-    overlays = {model: draw_overlays(cases, first[model], masks[model]) for model in fitted}
+    by_id = {case.case_id: case for case in cases}
+    load = functools.cache(lambda case_id: by_id[case_id].load())
+    overlays = {model: draw_overlays(load, first[model], masks[model]) for model in fitted}
     for runs in tests.values():
         for test in runs.values():
             for case in cases:
@@ -179,16 +183,15 @@ def evaluate_all(
     return tests, overlays
 
 
-def draw_overlays(cases: Sequence[CaseLike], scores: dict, masks: dict) -> list[Overlay]:
-    """Draw the best, the median and the worst slice that shows spine."""
+def draw_overlays(load: Callable[[str], CaseData], scores: dict, masks: dict) -> list[Overlay]:
+    """Draw the best, the median and the worst slice that shows spine; `load` takes a case id."""
     dice = {}
     for case_id, row in scores.items():
         for index, (tp, fp, fn, _) in enumerate(row["slices"]):
             dice[case_id, index] = 2 * tp / (2 * tp + fp + fn) if tp + fn else np.nan
-    by_id = {case.case_id: case for case in cases}
     drawn = []
     for kind, (case_id, index) in pick_slices(dice).items():
-        data = by_id[case_id].load()
+        data = load(case_id)
         drawn.append(
             draw_overlay(
                 data.ct,

@@ -218,10 +218,13 @@ def load_or_train(
         )
     started = time.perf_counter()
     before = _read_seconds(folder)
-    module = fit(model, recipe, training, validation, folder, device, progress)
-    seconds = time.perf_counter() - started
+    try:
+        module = fit(model, recipe, training, validation, folder, device, progress)
+    finally:  # what a stopped run took counts too
+        seconds = time.perf_counter() - started
+        if folder.is_dir():
+            (folder / "seconds.json").write_text(json.dumps(before + seconds), encoding="utf-8")
     network = module.network.cpu().eval()
-    (folder / "seconds.json").write_text(json.dumps(before + seconds), encoding="utf-8")
     save_weights(network, model, recipe, weights)
     return Fitted(
         network, recipe, weights, seconds, before + seconds, read_log(folder / "metrics.csv")

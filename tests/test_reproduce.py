@@ -54,7 +54,6 @@ def test_the_scores_of_a_run_obey_their_identities(run):
 def test_the_report_stands_alone_beside_the_papers_table(run):
     page = (run[0] / "report.html").read_text(encoding="utf-8")
     assert "0.953" in page and "0.925" in page
-    assert not re.search(r'(?:src|href)="https?:', page) or "doi.org" in page
     assert not re.search(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)', page)
     assert page.count("<img") == len(re.findall(r'<img[^>]+alt="[^"]+', page)) >= 6
 

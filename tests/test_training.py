@@ -200,3 +200,17 @@ def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):
     assert training.choose_device("auto") == "cpu"
     with pytest.raises(SpineError, match="Apple's GPU is not supported yet; use --device cpu"):
         training.choose_device("gpu")
+
+
+def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    assert (tmp_path / "seconds.json").is_file()
+    (tmp_path / "seconds.json").write_text("1000.0", encoding="utf-8")
+    fitted = load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    assert fitted.trained_seconds == pytest.approx(1000 + fitted.seconds)

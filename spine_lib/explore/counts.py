@@ -98,14 +98,17 @@ def count_slices(
     for axes, start, (truth, guess, skip) in slabs(arrays):
         spine = is_spine(truth, threshold)
         found = spine if guess is None else is_spine(guess, threshold)
-        areas = overlays.compare(spine, found, skip).ravel()
-        where = np.flatnonzero(areas)
-        kind = areas[where] - 1
-        for axis, place in zip(axes, np.unravel_index(where, truth.shape)):
+        lines = _lines_with_any(spine, found)
+        spine, found, skip = (_pick(one, lines) for one in (spine, found, skip))
+        areas = overlays.compare(spine, found, skip)
+        line, place = np.nonzero(areas)
+        kind = areas[line, place] - 1
+        places = (*np.unravel_index(lines[line], truth.shape[:2]), place)
+        for axis, place in zip(axes, places):
             offset = start if axis == axes[0] else 0
             flat = (place + offset) * 4 + kind
             tallies[axis] += np.bincount(flat, minlength=tallies[axis].size).reshape(-1, 4)
-        labels[np.unique(_ids(truth[spine]))] = True
+        labels[np.unique(_ids(_pick(truth, lines)[spine]))] = True
     by_plane = {plane: tallies[plane_axes(plane)[0]][:, :3] for plane in PLANES}
     return SliceCounts(by_plane, tuple(np.flatnonzero(labels[1:]) + 1))
 
@@ -125,6 +128,16 @@ def slabs(
     turned = [None if one is None else one.transpose(axes) for one in arrays]
     for start in range(0, first.shape[axes[0]], depth):
         yield axes, start, [None if one is None else one[start : start + depth] for one in turned]
+
+
+def _lines_with_any(*masks: np.ndarray) -> np.ndarray:
+    """Return which lines along the last axis hold anything, counted through the first two."""
+    return np.flatnonzero(np.any([mask.any(axis=-1) for mask in masks], axis=0))
+
+
+def _pick(array: np.ndarray | None, lines: np.ndarray) -> np.ndarray | None:
+    """Return lines along the last axis: [line, place]."""
+    return None if array is None else array.reshape(-1, array.shape[-1])[lines]
 
 
 def is_spine(array: np.ndarray, threshold: float = 0.5) -> np.ndarray:

@@ -26,7 +26,9 @@ class Recipe:
         name: of the recipe.
         dataset: where cases come from: "sample" or "phantom".
         models: architectures with their encoders, trained one after the other.
-        encoder_weights: None or "imagenet".
+        encoder_weights: None, "imagenet" or "package".
+        atrous_rates: of DeepLabv3+'s ASPP, in pixels of its map, a 16th of the input's size.
+        aspp_dropout: of DeepLabv3+'s ASPP.
         phantoms: how many phantoms are added to the training patients.
         phantom_share: share of the training patches cut from them.
         validation_phantoms: held-out phantoms that the learning curve is drawn from.
@@ -55,6 +57,8 @@ class Recipe:
     dataset: str = "sample"
     models: tuple[str, ...] = ("unet_resnet34", "deeplabv3plus_resnet34")
     encoder_weights: str | None = None
+    atrous_rates: tuple[int, ...] = (12, 24, 36)
+    aspp_dropout: float = 0.5
     phantoms: int = 8
     phantom_share: float = 0.3
     validation_phantoms: int = 2
@@ -86,7 +90,9 @@ class Recipe:
         _require(self.precision in PRECISIONS, "precision", self.precision, str(PRECISIONS))
         for name in ("steps", "steps_per_epoch", "batch", "spacing_mm", "learning_rate"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
-        for name in ("phantom_share", "foreground_share", "threshold"):
+        rates = self.atrous_rates
+        _require(all(rate > 0 for rate in rates), "atrous_rates", rates, "numbers above 0")
+        for name in ("phantom_share", "foreground_share", "threshold", "aspp_dropout"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         _require(self.augmentation.size % 32 == 0, "size", self.augmentation.size, "32, 64, 96...")
 
@@ -94,6 +100,10 @@ class Recipe:
     def channels(self) -> int:
         """Channels of the networks' input: the slice, and its neighbours if asked for."""
         return 3 if self.neighbour_mm > 0 else 1
+
+    def decoder(self) -> dict[str, Any]:
+        """Return what `build_model` is told about decoders."""
+        return {"atrous_rates": self.atrous_rates, "aspp_dropout": self.aspp_dropout}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as built-in types, as YAML, JSON and checkpoints keep it."""

@@ -72,7 +72,10 @@ class Segmenter(L.LightningModule):
         self.save_hyperparameters()
         self.recipe = recipe_from_dict(recipe)
         self.network = build_model(
-            model, self.recipe.channels, encoder_weights=self.recipe.encoder_weights
+            model,
+            self.recipe.channels,
+            encoder_weights=self.recipe.encoder_weights,
+            **self.recipe.decoder(),
         )
         self.network.to(memory_format=torch.channels_last)
         self._counts = torch.zeros(3, dtype=torch.float64)
@@ -126,6 +129,26 @@ class Segmenter(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+class MovingAverage(WeightAveraging):
+    """Keep an exponential moving average of the weights, brought up to date every fourth step.
+
+    Unlike Lightning's own it takes all tensors at once; taking them one by one, and at every
+    step, costs up to a tenth of a step on a CPU.
+
+    Args:
+        decay: a step; four of them are taken together.
+    """
+
+    EVERY = 4
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay**self.EVERY))
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Tell whether the average is to be updated after this step."""
+        return step_idx is not None and step_idx % self.EVERY == self.EVERY - 1
 
 
 def choose_device(wish: str = "auto") -> str:
@@ -276,9 +299,7 @@ def _trainer(
         ModelCheckpoint(folder, "best", "val_dice", mode="max", enable_version_counter=False),
         ModelCheckpoint(folder, "last", enable_version_counter=False),
     ]
-    # all tensors at once: Lightning's own exponential average takes them one by one
-    average_fn = get_ema_multi_avg_fn(recipe.averaging)
-    average = [WeightAveraging(multi_avg_fn=average_fn)] if recipe.averaging else []
+    average = [MovingAverage(recipe.averaging)] if recipe.averaging else []
     bar = [TQDMProgressBar(refresh_rate=10)] if progress else []
     return L.Trainer(
         accelerator=kind,

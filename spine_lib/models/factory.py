@@ -38,7 +38,12 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def build_model(
-    name: str, in_channels: int = 1, classes: int = 1, encoder_weights: str | None = None
+    name: str,
+    in_channels: int = 1,
+    classes: int = 1,
+    encoder_weights: str | None = None,
+    atrous_rates: tuple[int, ...] = (12, 24, 36),
+    aspp_dropout: float = 0.5,
 ) -> nn.Module:
     """Build a network; it maps [batch, in_channels, row, column] to logits of the same size.
 
@@ -48,6 +53,8 @@ def build_model(
         classes: channels of the output, 1 for spine or not.
         encoder_weights: None for random weights; "imagenet" downloads pretrained ones from the
             model hub; "package" takes ImageNet weights that a public Python package carries.
+        atrous_rates, aspp_dropout: of DeepLabv3+'s ASPP. Its map has a 16th of the input's size:
+            8 x 8 for patches of 128, over which rates of 12 and more reach nothing.
 
     Returns:
         The network with random decoder; rows and columns must be multiples of 32 for U-Net and 16
@@ -60,6 +67,8 @@ def build_model(
     if encoder not in smp.encoders.get_encoder_names() and not encoder.startswith("tu-"):
         raise SpineError(f"unknown encoder {encoder!r}: the paper's is resnet34")
     options = {"in_channels": in_channels, "classes": classes, "encoder_weights": encoder_weights}
+    if architecture == "deeplabv3plus":
+        options |= {"decoder_atrous_rates": atrous_rates, "decoder_aspp_dropout": aspp_dropout}
     if encoder_weights in (None, "package"):
         network = ARCHITECTURES[architecture](encoder, **{**options, "encoder_weights": None})
         if encoder_weights == "package":

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SPINE = $(PYTHON) -m spine_lib
 
-.PHONY: help reproduce test test-fast lab fetch setup lint clean
+.PHONY: help reproduce test test-fast notebooks lesson-results lab fetch setup lint clean
 .DEFAULT_GOAL := help
 
 reproduce:  ## train both models on the built-in data; the table beside the paper's
@@ -14,6 +14,12 @@ test:  ## the whole test suite
 
 test-fast:  ## the tests that take no time, while you edit
 	$(SPINE) test --fast $(ARGS)
+
+notebooks:  ## run the lessons' sources and write their notebooks
+	$(SPINE) notebooks $(ARGS)
+
+lesson-results:  ## run the long measurements that the lessons draw
+	$(SPINE) lesson-results $(ARGS)
 
 lab:  ## the notebooks in JupyterLab
 	$(SPINE) lab
@@ -31,4 +37,4 @@ clean:  ## remove caches; keeps data, runs and .venv
 	$(SPINE) clean
 
 help:  ## this list
-	@awk -F ':  ## ' '/^[a-z-]+:  ## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':  ## ' '/^[a-z-]+:  ## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

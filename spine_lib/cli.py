@@ -77,7 +77,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     from spine_lib import commands
 
-    return getattr(commands, options.command)(options) or 0
+    return getattr(commands, options.command.replace("-", "_"))(options) or 0
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
@@ -244,6 +244,30 @@ def _developer_commands(add) -> None:
         "spine test --fast -k metrics",
     )
     test.add_argument("--fast", action="store_true", help="leave out what takes long")
+    notebooks = _command(
+        add,
+        "notebooks",
+        "make the notebooks from their sources: run every cell, keep what it shows",
+        "spine notebooks 03",
+    )
+    notebooks.add_argument("numbers", nargs="*", metavar="NN", help="lessons (default: all)")
+    notebooks.add_argument(
+        "--fast", action="store_true", help="try the fast profile of the tests; writes nothing"
+    )
+    notebooks.add_argument(
+        "--check", action="store_true", help="run nothing, say which do not fit their source"
+    )
+    results = _command(
+        add,
+        "lesson-results",
+        "run the long measurements of the lessons and keep their numbers",
+        "spine lesson-results --seeds 3",
+    )
+    results.add_argument("names", nargs="*", metavar="NAME", help="measurements (default: all)")
+    results.add_argument(
+        "--seeds", type=_positive, help="how many, from 0 (default: those of the measurement)"
+    )
+    results.add_argument("--fast", action="store_true", help="try the small version; keeps nothing")
     _command(add, "lab", "open the notebooks in JupyterLab", "spine lab")
     setup = _command(add, "setup", "install what is needed and say what is there", "spine setup")
     setup.add_argument("--again", action="store_true", help="install even if nothing has changed")

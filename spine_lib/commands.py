@@ -16,9 +16,16 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
+from spine_lib import browser
 from spine_lib.errors import SpineError
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK_OPTIONS = (
+    "--nbval-lax",  # compares only the cells that are marked for it
+    "--nbval-current-env",
+    "--nbval-sanitize-with=tests/nbval.cfg",
+    "--nbval-cell-timeout=150",
+)
 
 
 def fetch(options: Namespace) -> None:
@@ -156,16 +163,53 @@ def predict(options: Namespace) -> None:
 
 
 def test(options: Namespace) -> int:
-    """Run pytest on the project, in as many processes as there are cores (up to four)."""
+    """Run pytest on the project, in as many processes as there are cores (up to four).
+
+    The whole suite runs every notebook too, each from top to bottom in the fast profile.
+    """
     _require_source_tree("the tests")
     workers = min(_cores(), 4)
     command = [sys.executable, "-m", "pytest"]
     if options.fast:
         command += ["-m", "not slow and not browser"]
+    elif not any(_is_path(argument) for argument in options.rest):
+        browser.ensure_browser()
+        command += [*NOTEBOOK_OPTIONS, "tests", "notebooks"]
     if workers > 1 and not any(argument.startswith(("-n", "--pdb")) for argument in options.rest):
         # One file stays in one process: what its tests share is made once.
         command += ["-n", str(workers), "--dist", "loadfile"]
     return _in_project([*command, *options.rest], OMP_NUM_THREADS=str(max(1, _cores() // workers)))
+
+
+def _is_path(argument: str) -> bool:
+    return not argument.startswith("-") and (ROOT / argument.split("::")[0]).exists()
+
+
+def notebooks(options: Namespace) -> int:
+    """Make the notebooks from their sources, or say which do not fit them."""
+    _require_source_tree("the notebooks")
+    from spine_lib.course import notebook_series
+
+    folder = ROOT / "notebooks"
+    if options.check:
+        problems = notebook_series.check_series(folder, options.numbers)
+    else:
+        problems = notebook_series.make_series(folder, options.numbers, options.fast)
+    for problem in problems:
+        print(problem)
+    return int(bool(problems))
+
+
+def lesson_results(options: Namespace) -> None:
+    """Run the long measurements of the lessons and keep what they give."""
+    from spine_lib.course import results
+
+    experiments = [results.load_experiment(n) for n in options.names or results.experiment_names()]
+    for experiment in experiments:
+        seeds = range(options.seeds) if options.seeds else experiment.SEEDS
+        result = results.run_experiment(experiment, list(seeds), options.fast)
+        if not options.fast:
+            print(f"{experiment.NAME}: {result['seconds']:.0f} s, {results.keep_result(result)}")
 
 
 def lab(options: Namespace) -> int:

@@ -14,6 +14,7 @@ import pytest
 from spine_lib import cli, commands, setup_env
 from spine_lib.errors import SpineError
 
+NOTEBOOKS = [*commands.NOTEBOOK_OPTIONS, "tests", "notebooks"]
 COMMANDS = sorted(cli.build_parser()._subparsers._group_actions[0].choices)
 
 
@@ -33,13 +34,13 @@ def run_spine(*arguments, **environment) -> subprocess.CompletedProcess:
 
 def test_the_commands_are_those_that_the_readme_names():
     readme = (setup_env.ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| `spine ([a-z]+)", readme, re.M))
+    named = set(re.findall(r"^\| `spine ([a-z-]+)", readme, re.M))
     assert named == set(COMMANDS)
 
 
 def test_every_command_has_a_function():
     for name in COMMANDS:
-        assert callable(getattr(commands, name)), name
+        assert callable(getattr(commands, name.replace("-", "_"))), name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -300,15 +301,17 @@ def test_an_installed_copy_has_no_tests_to_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["test"], ["-n", "2", "--dist", "loadfile"]),
+        (["test"], [*NOTEBOOKS, "-n", "2", "--dist", "loadfile"]),
         (["test", "--fast"], ["-m", "not slow and not browser", "-n", "2", "--dist", "loadfile"]),
-        (["test", "-n0", "-x"], ["-n0", "-x"]),
-        (["test", "--pdb"], ["--pdb"]),
+        (["test", "-n0", "-x"], [*NOTEBOOKS, "-n0", "-x"]),
+        (["test", "--pdb"], [*NOTEBOOKS, "--pdb"]),
+        (["test", "-n0", "tests/test_cli.py::x"], ["-n0", "tests/test_cli.py::x"]),
     ],
 )
 def test_the_suite_is_spread_over_the_cores_unless_told_otherwise(monkeypatch, arguments, expected):
     seen = []
     monkeypatch.setattr(commands, "_cores", lambda: 2)
+    monkeypatch.setattr(commands.browser, "ensure_browser", lambda: None)
     monkeypatch.setattr(commands, "_in_project", lambda command, **env: seen.append(command) or 5)
     assert cli.main(arguments) == 5
     assert seen == [[sys.executable, "-m", "pytest", *expected]]

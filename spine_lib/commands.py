@@ -152,10 +152,15 @@ def reproduce(options: Namespace) -> None:
 
 
 def predict(options: Namespace) -> None:
-    """Segment one CT with a checkpoint."""
+    """Segment one CT with a checkpoint or a model that comes with the library."""
     from spine_lib.volumes import predict_file
 
-    written = predict_file(options.ct, options.out, options.checkpoint, options.device)
+    checkpoint = options.checkpoint
+    if options.pretrained is not None:
+        from spine_lib.pretrained import weights_path
+
+        checkpoint = weights_path(options.pretrained)
+    written = predict_file(options.ct, options.out, checkpoint, options.device)
     print(f"The mask is in {written}")
 
 

@@ -16,6 +16,8 @@ from spine_lib.ct import WINDOWS, Volume
 from spine_lib.errors import SpineError
 from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer
 from spine_lib.explore.counts import count_slices, next_marked
+from spine_lib.explore.pointer import Pointer
+from spine_lib.explore.scene import share_in_slice, voxel_at_share
 from spine_lib.render import PLANES, Style
 
 
@@ -34,7 +36,7 @@ def viewer(small_phantom, chance):
 def shown(picture):
     """Decode what the page shows."""
     source, alt = re.search(
-        r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', picture.value
+        r'<img src="data:image/\w+;base64,([^"]+)" alt="([^"]+)"', picture.value
     ).groups()
     with Image.open(io.BytesIO(base64.b64decode(source))) as image:
         return np.asarray(image.convert("RGB")), alt
@@ -105,6 +107,58 @@ def test_the_text_gives_hu_name_place_and_dice(viewer, small_phantom, chance):
     assert f"R {place[0]:+.1f}, A {place[1]:+.1f}, S {place[2]:+.1f} mm" in text
 
 
+def test_the_mouse_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_phantom):
+    index, before = viewer.slice.value, viewer._voxel
+    affine, hu = small_phantom.ct.affine, small_phantom.ct.array
+    viewer.pointer.value = "hover slice 0.50001 0.24999 1"
+    # 64 columns from the patient's right: column 32 is voxel 31; row 15 from the front is 48.
+    under = (31, 48, index)
+    place = affine[:3] @ [*under, 1]
+    told = f"Mouse at R {place[0]:+.1f}, A {place[1]:+.1f}, S {place[2]:+.1f} mm: {hu[under]} HU"
+    assert told in viewer.text.value and "slice Dice" in viewer.text.value
+    assert viewer._voxel == before
+    viewer.pointer.value = "leave slice 1.20000 -0.10000 2"
+    assert f"Probe at {viewer.scene.position_text(before)}" in viewer.text.value
+    viewer.pointer.value = "press slice 0.50001 0.24999 3"
+    assert viewer._voxel == under and (viewer.across.value, viewer.down.value) == (32, 15)
+    assert f"Probe at {viewer.scene.position_text(under)}" in viewer.text.value
+    text = viewer.text.value
+    viewer.pointer.value = "something else"
+    assert viewer.text.value == text
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_place_of_a_voxel_and_the_voxel_at_a_place_agree(plane):
+    shape = (5, 7, 3)
+    for voxel in np.ndindex(shape):
+        index = voxel[planes.plane_axes(plane)[0]]
+        assert voxel_at_share(shape, plane, index, *share_in_slice(shape, plane, voxel)) == voxel
+    assert voxel_at_share(shape, plane, 0, 1.0, 1.0)[planes.plane_axes(plane)[1]] == 0
+
+
+def test_a_press_on_one_plane_moves_the_cursor_of_all(small_phantom):
+    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
+    x = viewer.voxel[0]
+    viewer.pointer.value = "press sagittal 0.50001 0.24999 1"
+    assert viewer.voxel == (x, 31, 48) and "Cursor at" in viewer.text.value
+    viewer.pointer.value = "hover axial 0.50001 0.24999 2"
+    assert viewer.voxel == (x, 31, 48) and "Mouse at" in viewer.text.value
+
+
+def test_the_mouse_on_a_comparison_tells_what_both_models_say(small_phantom, chance):
+    ct, labels = small_phantom.ct, small_phantom.labels
+    other = ct.with_array(chance.array * np.float32(0.5))
+    viewer = CompareViewer(ct, labels, chance, other, ("U-Net", "DeepLab"))
+    voxel = tuple(np.argwhere((labels.array > 0) & (chance.array > 0))[0].tolist())
+    viewer.slice.value = voxel[2]
+    across, down = share_in_slice(ct.shape, "axial", voxel)
+    viewer.pointer.value = f"hover slice {across:.5f} {down:.5f} 1"
+    for words in (f"{ct.array[voxel]} HU", "U-Net 0.80 (spine)", "DeepLab 0.40 (background)"):
+        assert words in viewer.text.value
+    viewer.pointer.value = f"leave slice {across:.5f} {down:.5f} 2"
+    assert "Mouse" not in viewer.text.value
+
+
 def test_the_buttons_lead_to_spine_errors_and_the_worst_slice(viewer, small_phantom, chance):
     spine = small_phantom.labels.array > 0
     cases = metrics.confusions_by_slice(chance.array >= 0.5, spine, axis=2)
@@ -146,7 +200,9 @@ def test_every_control_can_be_reached_by_keyboard(viewer):
         children = getattr(widget, "children", None)
         return [widget] if children is None else [leaf for c in children for leaf in leaves(c)]
 
-    controls = [leaf for leaf in leaves(viewer) if not isinstance(leaf, widgets.HTML)]
+    unseen = (widgets.HTML, Pointer)
+    controls = [leaf for leaf in leaves(viewer) if not isinstance(leaf, unseen)]
+    assert viewer.pointer.layout.display == "none"
     kinds = (widgets.IntSlider, widgets.FloatSlider, widgets.Dropdown, widgets.Button,
              widgets.SelectMultiple)  # fmt: skip
     assert len(controls) >= 12
@@ -232,6 +288,15 @@ def test_without_a_kernel_a_meaningful_picture_is_shown(viewer):
     assert metadata["image/png"]["alt"] == data["text/plain"] == viewer.alt
 
 
+def test_the_first_picture_is_encoded_small_and_the_next_ones_fast(viewer):
+    kinds = []
+    for _ in range(2):
+        kinds.append(re.search(r"data:image/(\w+);", viewer.picture.value).group(1))
+        assert np.array_equal(shown(viewer.picture)[0], viewer.picture.rgb)
+        viewer.slice.value += 1
+    assert kinds == ["webp", "png"]
+
+
 def test_ortho_slices_go_through_one_cursor(small_phantom):
     viewer = OrthoViewer(small_phantom.ct, small_phantom.labels, case_id="phantom", size_px=64)
     for number, value in enumerate((20, 30, 40)):
@@ -290,7 +355,8 @@ def test_the_mark_under_the_comparison_moves_with_the_slice(small_phantom, chanc
     viewer = CompareViewer(small_phantom.ct, small_phantom.labels, chance, chance)
 
     def mark():
-        return float(re.findall(r'd="M([\d.]+) \d+V\d+" stroke="#1a1a1a"', viewer.chart.value)[0])
+        found = re.findall(r'class="mark" transform="translate\(([\d.]+) 0\)"', viewer.chart.value)
+        return float(found[0])
 
     places = []
     for index in (0, 21, 42, 63):

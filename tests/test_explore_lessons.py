@@ -20,6 +20,7 @@ from spine_lib.explore import (
     ReceptiveFieldExplorer,
     ThresholdExplorer,
     WindowExplorer,
+    charts,
     view_3d,
 )
 from spine_lib.explore.augmentation import MOVES_MASK, STEPS, augment_slice
@@ -41,6 +42,27 @@ def test_the_window_explorer_says_what_share_is_black_and_white(small_phantom):
     before = viewer.chart.value
     viewer.window.centre.value += 200
     assert viewer.chart.value != before
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((1, 80), [20, 40, 60, 80]),
+        ((-1100, 2000), [-1000, 0, 1000, 2000]),
+        ((0.01, 0.99), [0.25, 0.5, 0.75]),
+        ((1, 2), [1, 1.25, 1.5, 1.75, 2]),
+    ],
+)
+def test_the_axis_of_a_chart_has_round_numbers(ends, ticks):
+    assert np.allclose(charts._round_ticks(*ends), ticks)
+    chart = charts.line_chart({"a": (ends, (0, 1))}, "a chart", "x", "y")
+    assert all(f">{tick:.4g}</text>" in chart for tick in ticks)
+
+
+def test_the_window_explorer_tells_the_hu_under_the_mouse(small_phantom):
+    viewer = WindowExplorer(small_phantom.ct, index=20)
+    viewer.pointer.value = "hover slice 0.50001 0.24999 1"
+    assert f"{small_phantom.ct.array[31, 48, 20]} HU" in viewer.probed.value
 
 
 def test_the_histogram_counts_every_voxel_of_a_small_scan():
@@ -74,6 +96,7 @@ def test_the_threshold_slider_moves_scores_and_picture_together(small_phantom):
     first = viewer.picture.value
     viewer.threshold.value = 0.7
     assert viewer.scores["recall"] == 0 and "recall 0.000" in viewer.text.value
+    assert "precision undefined" in viewer.text.value
     assert viewer.picture.value != first
     viewer.threshold.value = 0.1
     share = (small_phantom.labels.array > 0).mean()

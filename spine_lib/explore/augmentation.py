@@ -93,7 +93,7 @@ class AugmentationExplorer(Viewer):
         self.window = WindowControls("soft tissue", self._draw)
         self.before, self.after, self.text = Picture(360), Picture(360), widgets.HTML()
         Held(self._draw).watch(self.slice, self.step, self.strength, self.seed)
-        controls = column(self.slice, self.step, self.strength, self.seed, self.window)
+        controls = row(column(self.slice, self.step, self.strength, self.seed), self.window)
         super().__init__([row(self.before, self.after), self.text, controls])
         self._draw()
 

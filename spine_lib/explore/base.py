@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 
 from spine_lib.explore.picture import Picture
+from spine_lib.explore.pointer import VIEWER_CLASS
 from spine_lib.overlays import Paint
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
@@ -24,6 +25,10 @@ class Viewer(widgets.VBox):
 
     A code host or an exported page shows the still (`image/png`) in place of the controls.
     """
+
+    def __init__(self, children: Sequence[widgets.Widget] = ()) -> None:
+        super().__init__(children)
+        self.add_class(VIEWER_CLASS)
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures that are shown, from left to right."""

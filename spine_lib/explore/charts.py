@@ -14,7 +14,7 @@ import numpy as np
 from spine_lib.overlays import OKABE_ITO
 
 WIDTH, HEIGHT = 560, 170
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 24, 34
 _LOOKS = (
     ("blue", ""),
     ("vermillion", "7 3"),
@@ -37,15 +37,13 @@ def line_chart(
         lines: x and y values by name; NaN leaves a gap.
         alt: what the chart shows, in words.
         x_label, y_label: names of the axes.
-        x_mark: where to draw an upright line; None draws none.
+        x_mark: where to draw an upright line, of the class `mark`; None draws none.
         y_range: lowest and highest y.
 
     Returns:
         An `<svg>` element.
     """
-    xs = [np.asarray(x, float) for x, _ in lines.values()]
-    low, high = min(x.min() for x in xs), max(x.max() for x in xs)
-    x_range = (low, high if high > low else low + 1)
+    x_range = _x_range(lines)
     parts = [_axes(x_range, y_range, x_label, y_label)]
     for place, ((name, (x, y)), (colour, dash)) in enumerate(zip(lines.items(), _LOOKS)):
         look = f'stroke="{_hex(colour)}" stroke-width="2" fill="none" stroke-dasharray="{dash}"'
@@ -57,6 +55,19 @@ def line_chart(
     if x_mark is not None:
         parts.append(_upright(_to_x([x_mark], x_range)[0]))
     return _svg(parts, alt)
+
+
+def mark_places(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_marks: Sequence[float]
+) -> list[float]:
+    """Return where `line_chart` draws its mark for each x, in units of the chart."""
+    return _to_x(x_marks, _x_range(lines)).round(1).tolist()
+
+
+def _x_range(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> tuple[float, float]:
+    xs = [np.asarray(x, float) for x, _ in lines.values()]
+    low, high = min(x.min() for x in xs), max(x.max() for x in xs)
+    return low, high if high > low else low + 1
 
 
 def histogram_chart(
@@ -113,7 +124,7 @@ def _axes(
 ) -> str:
     floor, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
     parts = [f'<path d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none" stroke="#777"/>']
-    for value in np.linspace(*x_range, 5):
+    for value in _round_ticks(*x_range):
         x = _to_x([value], x_range)[0]
         parts.append(f'<text x="{x:.1f}" y="{floor + 14}" text-anchor="middle">{value:.4g}</text>')
     for value in np.linspace(*y_range, 3) if y_ticks else ():
@@ -129,8 +140,17 @@ def _axes(
     return "".join(parts)
 
 
+def _round_ticks(low: float, high: float) -> np.ndarray:
+    """Return round numbers in a range, about four of them."""
+    wanted = (high - low) / 4
+    power = 10.0 ** np.floor(np.log10(wanted))
+    step = next(power * part for part in (1, 2, 2.5, 5, 10) if power * part >= 0.999 * wanted)
+    return np.arange(np.ceil(low / step), np.floor(high / step + 1e-9) + 1) * step
+
+
 def _upright(x: float) -> str:
-    return f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#1a1a1a" stroke-width="1.5"/>'
+    look = f'd="M0 {TOP}V{HEIGHT - BOTTOM}" stroke="#1a1a1a" stroke-width="1.5"'
+    return f'<path class="mark" transform="translate({x:.1f} 0)" {look}/>'
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:

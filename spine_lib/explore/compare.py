@@ -24,9 +24,10 @@ from spine_lib.explore.controls import (
     whole,
 )
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
-from spine_lib.explore.page import Stack, kept_slices, plain_slices, save_page, slice_panel
+from spine_lib.explore.page import Chart, Panel, Stack, kept_slices, save_page
 from spine_lib.explore.picture import Picture, legend_html, text_html
-from spine_lib.explore.scene import Scene, dice_text
+from spine_lib.explore.pointer import LEAVE, Pointer
+from spine_lib.explore.scene import Scene, dice_text, score_text, voxel_at_share
 from spine_lib.overlays import SPINE_PAINT, Paint
 from spine_lib.render import PLANES, Style
 
@@ -74,12 +75,12 @@ class CompareViewer(Viewer):
         self._make_controls(
             plane, window, any(one.array.dtype.kind == "f" for one in (first, second))
         )
-        fullest = self.counts[names[0]].fullest(plane)
-        start = (self.slice.max // 2 if fullest is None else fullest) if index is None else index
+        start = self._first_shown(plane) if index is None else index
         with self._held.together():
             self.slice.value = planes.checked_index(ct, start, plane)
         self._titles = ("truth", *names)
-        self._pictures = [Picture(size_px) for _ in self._titles]
+        self._pictures = [Picture(size_px, name="slice") for _ in self._titles]
+        self.pointer = Pointer(self._pointed)
         super().__init__(self._arranged())
         self._draw()
 
@@ -108,8 +109,8 @@ class CompareViewer(Viewer):
         buttons = row(self.next_spine, self.next_error, self.disagree)
         more = [self.threshold] if self._graded else []
         right = column(self.plane, buttons, self.window, self.opacity, *more, width_px=310)
-        left = column(self.text, self.chart, self.legend, width_px=520)
-        return [self.slice, row(*titled), row(left, right)]
+        left = column(self.text, self.chart, self.legend, width_px=500)
+        return [self.slice, row(*titled), row(left, right), self.pointer]
 
     @property
     def counts(self) -> dict[str, SliceCounts]:
@@ -134,11 +135,28 @@ class CompareViewer(Viewer):
 
     def _turned(self, change: dict) -> None:
         plane = change["new"]
-        fullest = self.counts[self.names[0]].fullest(plane)
         with self._held.together():
             self.slice.max = planes.slice_count(self.truth.ct, plane) - 1
-            self.slice.value = self.slice.max // 2 if fullest is None else fullest
+            self.slice.value = self._first_shown(plane)
         self._draw()
+
+    def _first_shown(self, plane: str) -> int:
+        count = planes.slice_count(self.truth.ct, plane)
+        return self.counts[self.names[0]].first_shown(plane, count)
+
+    def _pointed(self, kind: str, name: str, across: float, down: float) -> None:
+        """Say what lies under the mouse, and what both models call it."""
+        words, threshold = "", self.threshold.value
+        if kind != LEAVE:
+            shape, plane = self.truth.ct.shape, self.plane.value
+            voxel = voxel_at_share(shape, plane, self.slice.value, across, down)
+            called = (
+                f"{name} {scene.predicted_text(voxel, threshold)}"
+                for name, scene in self.models.items()
+            )
+            there = self.truth.voxel_text(voxel, threshold)
+            words = f" Mouse at {', '.join((there, *called))}."
+        self.text.value = text_html(self._line + words)
 
     def _go_to_next(self, what: str) -> None:
         marked = sum(getattr(one, what)(self.plane.value) for one in self.counts.values())
@@ -164,48 +182,68 @@ class CompareViewer(Viewer):
         for title, picture, (scene, style) in zip(self._titles, self._pictures, self._scenes()):
             alt = f"{title}: {scene.alt_text(index, plane, style)}"
             picture.show(scene.draw(index, plane, window, style), alt, plane, pixel_mm)
-        self.text.value = text_html(self._slice_text(index))
-        self.chart.value = self._curves(index)
+        self._line = self._slice_text(index, plane)
+        self.text.value = text_html(self._line)
+        self.chart.value = self._chart_svg(index, plane)
         self.legend.value = legend_html(self.paints())
 
-    def _slice_text(self, index: int) -> str:
-        plane, ct = self.plane.value, self.truth.ct
-        letter = "RAS"[planes.plane_axes(plane)[0]]
-        position = planes.slice_position_mm(ct, index, plane)
-        count = planes.slice_count(ct, plane)
-        parts = [
-            f"{plane} slice {index + 1} of {count} (index {index}) at {letter} {position:+.1f} mm"
-        ]
+    def _slice_text(self, index: int, plane: str) -> str:
+        parts = [self.truth.slice_text(index, plane)]
         for name, scene in self.models.items():
             counts = scene.dice_at(index, plane, self.threshold.value)
             parts.append(f"{name}: {dice_text(counts)}")
         return "; ".join(parts) + "."
 
-    def _curves(self, index: int) -> str:
-        plane = self.plane.value
-        lines = {
-            name: (np.arange(1, self.slice.max + 2), one.dice(plane))
-            for name, one in self.counts.items()
-        }
-        here = ", ".join(f"{name} {values[index]:.3f}" for name, (_, values) in lines.items())
-        alt = (
+    def _lines(self, plane: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return slice numbers, from 1, and the Dice of each model there."""
+        numbers = np.arange(1, planes.slice_count(self.truth.ct, plane) + 1)
+        return {name: (numbers, one.dice(plane)) for name, one in self.counts.items()}
+
+    def _chart_svg(self, index: int, plane: str) -> str:
+        lines = self._lines(plane)
+        alt = self._chart_alt(index, plane, lines)
+        return charts.line_chart(lines, alt, f"{plane} slice", "Dice", x_mark=index + 1)
+
+    def _chart_alt(self, index: int, plane: str, lines: dict) -> str:
+        here = ", ".join(f"{name} {score_text(dice[index])}" for name, (_, dice) in lines.items())
+        return (
             f"Dice of each {plane} slice of case {self.truth.case_id} for {self.names[0]} and "
             f"{self.names[1]}; at the marked slice {index + 1}: {here}."
         )
-        return charts.line_chart(lines, alt, f"{plane} slice", "Dice", x_mark=index + 1)
 
-    def save_html(self, path: str | Path, max_slices: int = 100, quality: int = 60) -> Path:
+    def save_html(
+        self,
+        path: str | Path,
+        max_slices: int = 100,
+        quality: int = 75,
+        all_planes: bool = True,
+    ) -> Path:
         """Write one page with the three pictures on one slider; see `SliceViewer.save_html`."""
-        plane, window = self.plane.value, self.window.window
-        indices = kept_slices(planes.slice_count(self.truth.ct, plane), max_slices)
-        start = min(range(len(indices)), key=lambda at: abs(indices[at] - self.slice.value))
-        stack = Stack(f"{plane} slice", [self._slice_text(index) for index in indices], start)
-        scenes = self._scenes()
-        base = plain_slices(self.truth, indices, plane, window, scenes[0][1])
-        panels = [
-            slice_panel(scene, base, stack, indices, plane, window, style, title)
-            for title, (scene, style) in zip(self._titles, scenes)
-        ]
-        below = self.legend.value + self.chart.value
+        first = self.plane.value
+        others = [plane for plane in PLANES if plane != first] if all_planes else []
+        panels = []
+        for plane in (first, *others):
+            stack = self._stack(plane, max_slices)
+            panels += [
+                Panel(stack, scene, style, title)
+                for title, (scene, style) in zip(self._titles, self._scenes())
+            ]
         title = f"{self.names[0]} and {self.names[1]} on case {self.truth.case_id}"
-        return save_page(path, title, panels, below, quality)
+        return save_page(
+            path, title, panels, self.window.window,
+            choose_plane=all_planes, legend=self.legend.value, quality=quality,
+        )  # fmt: skip
+
+    def _stack(self, plane: str, max_slices: int) -> Stack:
+        """Return a slider of a saved page with the curve under it."""
+        ct = self.truth.ct
+        index = self.slice.value if plane == self.plane.value else self._first_shown(plane)
+        indices = kept_slices(planes.slice_count(ct, plane), max_slices)
+        lines = self._lines(plane)
+        chart = Chart(
+            self._chart_svg(index, plane),
+            charts.mark_places(lines, [one + 1 for one in indices]),
+            [self._chart_alt(one, plane, lines) for one in indices],
+        )
+        texts = [self._slice_text(one, plane) for one in indices]
+        return Stack(ct, plane, indices, index, texts, chart)

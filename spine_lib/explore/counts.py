@@ -51,6 +51,16 @@ class SliceCounts:
         spine = self.spine(plane)
         return int(spine.argmax()) if spine.any() else None
 
+    def first_shown(self, plane: str, count: int) -> int:
+        """Return the slice to begin with: the one with the most spine, else the middle one.
+
+        Args:
+            plane: "axial", "coronal" or "sagittal".
+            count: how many slices there are.
+        """
+        fullest = self.fullest(plane) if self.by_plane else None
+        return count // 2 if fullest is None else fullest
+
     def worst(self, plane: str) -> int | None:
         """Return the slice with the lowest Dice, of several the one with most wrong voxels."""
         dice, wrong = self.dice(plane), self.wrong(plane)

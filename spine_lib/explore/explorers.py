@@ -13,7 +13,8 @@ from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, WindowControls, column, part, row, whole
 from spine_lib.explore.counts import count_slices, is_spine, slabs
 from spine_lib.explore.picture import Picture, legend_html, text_html
-from spine_lib.explore.scene import Scene, dice_text
+from spine_lib.explore.pointer import Pointer
+from spine_lib.explore.scene import Scene, dice_text, score_text, voxel_at_share
 from spine_lib.overlays import Paint
 from spine_lib.render import Style
 
@@ -45,13 +46,18 @@ class WindowExplorer(Viewer):
         index = count // 2 if index is None else planes.checked_index(ct, index, PLANE)
         self.slice = whole("slice", index, 0, count - 1)
         self.window = WindowControls(window, self._draw)
-        self.picture, self.chart, self.text = Picture(420), widgets.HTML(), widgets.HTML()
+        self.picture, self.pointer = Picture(420, name="slice"), Pointer(self._pointed)
+        self.chart, self.text, self.probed = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._counts, self._edges = hu_histogram(ct.array)
         Held(self._draw).watch(self.slice)
         right = column(self.window, self.chart, self.text, width_px=400)
-        left = column(self.slice, self.picture, width_px=420)
-        super().__init__([row(left, right)])
+        left = column(self.slice, self.picture, self.probed, width_px=420)
+        super().__init__([row(left, right), self.pointer])
         self._draw()
+
+    def _pointed(self, kind: str, name: str, across: float, down: float) -> None:
+        voxel = voxel_at_share(self.scene.ct.shape, PLANE, self.slice.value, across, down)
+        self.probed.value = text_html(f"Mouse at {self.scene.voxel_text(voxel, 0.5)}.")
 
     def _draw(self) -> None:
         ct, index, (centre, width) = self.scene.ct, self.slice.value, self.window.window
@@ -155,7 +161,8 @@ class ThresholdExplorer(Viewer):
         alt = f"{scene.alt_text(index, PLANE, style)[:-1]}, threshold {threshold:.2f}."
         self.picture.show(rgb, alt, PLANE, render.pixel_size_mm(scene.ct, PLANE))
         here = ", ".join(
-            f"{name} {values[self._place()]:.3f}" for name, (_, values) in self._curves.items()
+            f"{name} {score_text(values[self._place()])}"
+            for name, (_, values) in self._curves.items()
         )
         slice_counts = scene.dice_at(index, PLANE, threshold)
         text = f"At {threshold:.2f} the volume has {here}; {dice_text(slice_counts)}."

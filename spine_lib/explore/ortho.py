@@ -11,10 +11,11 @@ from spine_lib import planes, render
 from spine_lib.ct import Volume
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, LookControls, WindowControls, column, row, whole
-from spine_lib.explore.counts import count_slices
-from spine_lib.explore.page import Stack, kept_slices, plain_slices, save_page, slice_panel
+from spine_lib.explore.layers import fitted
+from spine_lib.explore.page import Panel, Stack, kept_slices, save_page
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
-from spine_lib.explore.scene import Scene, share_in_slice
+from spine_lib.explore.pointer import HOVER, PRESS, Pointer
+from spine_lib.explore.scene import Scene, open_scene, share_in_slice, voxel_at_share
 from spine_lib.overlays import Paint
 from spine_lib.render import PLANES, Style
 
@@ -46,9 +47,7 @@ class OrthoViewer(Viewer):
         style: Style | str = "fill",
         size_px: int = 272,
     ) -> None:
-        self.scene = Scene(ct, mask, prediction, ignore, case_id)
-        counts = count_slices(mask if mask is not None else prediction)
-        self.scene = self.scene.told_labels(counts.labels)
+        self.scene, counts = open_scene(ct, mask, prediction, ignore, case_id)
         voxel = self._first_voxel() if voxel is None else voxel
         for plane in PLANES:
             planes.checked_index(ct, voxel[planes.plane_axes(plane)[0]], plane)
@@ -59,12 +58,14 @@ class OrthoViewer(Viewer):
         self.window = WindowControls(window, self._draw)
         style = style if isinstance(style, Style) else Style(style)
         self.look = LookControls(self.scene, style, counts.labels, self._draw)
-        self._pictures = {plane: Picture(size_px) for plane in PLANES}
+        self._pictures = {plane: Picture(size_px, name=plane) for plane in PLANES}
+        self.pointer = Pointer(self._pointed)
         self.text, self.legend = widgets.HTML(), widgets.HTML()
-        Held(self._draw).watch(*self.axes)
+        self._held = Held(self._draw)
+        self._held.watch(*self.axes)
         left = column(*self.axes, self.text, self.legend, width_px=420)
         pictures = row(*self._pictures.values())
-        super().__init__([pictures, row(left, column(self.window, self.look))])
+        super().__init__([pictures, row(left, column(self.window, self.look)), self.pointer])
         self._draw()
 
     def _first_voxel(self) -> tuple[int, int, int]:
@@ -103,25 +104,35 @@ class OrthoViewer(Viewer):
     def _shown(self) -> Scene:
         if self.look.visible:
             return self.scene
-        return Scene(self.scene.ct, case_id=self.scene.case_id)
+        return self.scene.bare()
 
     def _index(self, plane: str) -> int:
         return self.voxel[planes.plane_axes(plane)[0]]
 
     def _style(self, plane: str) -> Style:
         """Return the style, with pixels no finer than the screen shows them."""
-        ct, style = self.scene.ct, self.look.style
-        native = planes.pixel_size_mm(ct, plane, style.pixel_mm)
-        axes = planes.plane_axes(plane)[1:]
-        longest_mm = max(ct.shape[axis] * ct.spacing_mm[axis] for axis in axes)
-        pixel_mm = max(native, longest_mm / self._size_px)
-        return Style(**{**vars(style), "pixel_mm": pixel_mm})
+        return fitted(self.look.style, self.scene.ct, plane, self._size_px)
+
+    def _pointed(self, kind: str, plane: str, across: float, down: float) -> None:
+        """Say what lies under the mouse; where it is pressed, the cursor is set."""
+        index, shape = self._index(plane), self.scene.ct.shape
+        voxel = voxel_at_share(shape, plane, index, across, down)
+        if kind == PRESS:
+            with self._held.together():
+                for slider, place in zip(self.axes, voxel):
+                    slider.value = place
+            self._draw()
+        else:
+            self._say(*(("Mouse", voxel) if kind == HOVER else ("Cursor", self.voxel)))
+
+    def _say(self, what: str, voxel: tuple[int, int, int]) -> None:
+        there = self.scene.voxel_text(voxel, self.look.threshold.value)
+        self.text.value = text_html(f"{what} at {there}.")
 
     def _draw(self) -> None:
         for plane, picture in self._pictures.items():
             self._draw_plane(plane, picture)
-        threshold = self.look.threshold.value
-        self.text.value = text_html(f"Cursor at {self.scene.voxel_text(self.voxel, threshold)}.")
+        self._say("Cursor", self.voxel)
         scene = self._shown()
         both = scene.mask is not None and scene.prediction is not None
         dashed = both and self.look.style.overlay != "error"
@@ -145,17 +156,14 @@ class OrthoViewer(Viewer):
             lines=True,
         )
 
-    def save_html(self, path: str | Path, max_slices: int = 60, quality: int = 60) -> Path:
+    def save_html(self, path: str | Path, max_slices: int = 100, quality: int = 75) -> Path:
         """Write one page with the three planes, a slider for each; see `SliceViewer.save_html`."""
-        scene, window = self._shown(), self.window.window
+        scene, style = self._shown(), self.look.style
         panels = []
         for plane in PLANES:
-            style, index = self._style(plane), self._index(plane)
             indices = kept_slices(planes.slice_count(scene.ct, plane), max_slices)
-            texts = [scene.alt_text(one, plane, style) for one in indices]
-            start = min(range(len(indices)), key=lambda at: abs(indices[at] - index))
-            stack = Stack(plane, texts, start)
-            base = plain_slices(scene, indices, plane, window, style)
-            panels.append(slice_panel(scene, base, stack, indices, plane, window, style, plane))
-        title = f"CT of case {scene.case_id}"
-        return save_page(path, title, panels, self.legend.value, quality)
+            texts = [f"{scene.slice_text(one, plane)}." for one in indices]
+            stack = Stack(scene.ct, plane, indices, self._index(plane), texts)
+            panels.append(Panel(stack, scene, style))
+        title, legend = f"CT of case {scene.case_id}", self.legend.value
+        return save_page(path, title, panels, self.window.window, legend=legend, quality=quality)

@@ -1,45 +1,76 @@
 """Write a viewer as one page that needs no Python, no server and no network.
 
-The pictures are in the page. An overlay is stored as a layer of its own that is transparent where
-it changes nothing, so the page can fade it in and out.
+All slices are in the page; its script cuts the window in HU, lays the overlay over the picture,
+and moves the mark of a chart. How a slice is stored is told in `layers.py`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, features
-
+from spine_lib import planes
+from spine_lib.ct import WINDOWS, Volume
 from spine_lib.errors import SpineError
-from spine_lib.explore.picture import data_uri, marks_html, scale_bar_html
+from spine_lib.explore.layers import (
+    encode_levels,
+    encode_overlay,
+    fitted,
+    level_hu,
+    overlay_rgba,
+    slice_levels,
+)
+from spine_lib.explore.picture import marks_html, scale_bar_html
 from spine_lib.explore.scene import Scene
 from spine_lib.nifti import atomic_file
-from spine_lib.planes import pixel_size_mm
 from spine_lib.render import Style
 
 SIDE_PX = 512
 
 
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """Describe one slider of a page.
+@dataclass(frozen=True)
+class Chart:
+    """Hold a chart whose mark follows a slider.
 
     Attributes:
-        name: what it moves through.
-        texts: a line for each position.
-        start: position to begin with.
+        svg: an `<svg>` with an element of the class `mark`.
+        places: how far right the mark stands for each position, in units of the chart.
+        alts: what the chart shows at each position, in words.
     """
 
-    name: str
+    svg: str
+    places: Sequence[float]
+    alts: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Describe one slider of a page, which moves through the slices of a plane.
+
+    Attributes:
+        ct: scan in HU.
+        plane: "axial", "coronal" or "sagittal".
+        indices: slices that are kept, ascending.
+        index: slice to begin with; the nearest that is kept is shown.
+        texts: a line for each slice that is kept.
+        chart: shown below the pictures.
+    """
+
+    ct: Volume
+    plane: str
+    indices: Sequence[int]
+    index: int
     texts: Sequence[str]
-    start: int
+    chart: Chart | None = None
+
+    @property
+    def start(self) -> int:
+        """Position to begin with."""
+        return min(range(len(self.indices)), key=lambda at: abs(self.indices[at] - self.index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,51 +79,15 @@ class Panel:
 
     Attributes:
         stack: the slider.
-        plane: for the orientation marks.
-        pixel_mm: width of a pixel of its pictures.
-        base: draws a position without its overlay, uint8 [row, column, 3].
-        over: draws a position with its overlay.
-        alt: describes a position in words.
-        title: heading.
+        scene: what is laid over the CT.
+        style: how it is drawn.
+        title: heading; also begins the alt text.
     """
 
     stack: Stack
-    plane: str
-    pixel_mm: float
-    base: Callable[[int], np.ndarray]
-    over: Callable[[int], np.ndarray]
-    alt: Callable[[int], str]
+    scene: Scene
+    style: Style
     title: str = ""
-
-
-def slice_panel(
-    scene: Scene,
-    base: Callable[[int], np.ndarray],
-    stack: Stack,
-    indices: Sequence[int],
-    plane: str,
-    window: tuple[float, float],
-    style: Style,
-    title: str = "",
-) -> Panel:
-    """Return a panel with slices of a scene; `base` is what `plain_slices` returned."""
-    return Panel(
-        stack,
-        plane,
-        pixel_size_mm(scene.ct, plane, style.pixel_mm),
-        base,
-        lambda at: scene.draw(indices[at], plane, window, style),
-        lambda at: scene.alt_text(indices[at], plane, style),
-        title,
-    )
-
-
-def plain_slices(
-    scene: Scene, indices: Sequence[int], plane: str, window: tuple[float, float], style: Style
-) -> Callable[[int], np.ndarray]:
-    """Return what draws the slices of a scene's CT without any overlay."""
-    plain, style = Scene(scene.ct), replace(style, overlay="fill")
-    return lambda at: plain.draw(indices[at], plane, window, style)
 
 
 def kept_slices(count: int, most: int) -> range:
@@ -103,17 +98,25 @@ def kept_slices(count: int, most: int) -> range:
 
 
 def save_page(
-    path: str | Path, title: str, panels: Sequence[Panel], legend: str = "", quality: int = 70
+    path: str | Path,
+    title: str,
+    panels: Sequence[Panel],
+    window: tuple[float, float],
+    choose_plane: bool = False,
+    legend: str = "",
+    quality: int = 75,
 ) -> Path:
     """Write panels and their sliders as one HTML page.
 
     Args:
         path: file to write; it is replaced at once or not at all.
         title: heading of the page.
-        panels: pictures; those that share a `Stack` move together, and those that share a `base`
-            share its pictures.
+        panels: pictures; those that share a `Stack` move together. The first stack is the first
+            that is seen.
+        window: centre and width in HU to begin with; the page offers those of `WINDOWS` too.
+        choose_plane: show one stack at a time, to be chosen by its plane, and not all of them.
         legend: HTML under the pictures.
-        quality: of the pictures, 1 to 100.
+        quality: of the CT's pictures, 1 to 100.
 
     Returns:
         The path.
@@ -125,19 +128,12 @@ def save_page(
         raise SpineError(f"A quality of {quality} means nothing: give 1 to 100.")
     path = Path(path)
     stacks = list(dict.fromkeys(panel.stack for panel in panels))
-    bases = list(dict.fromkeys((panel.base, panel.stack) for panel in panels))
     content = {
-        "stacks": [
-            {"name": one.name, "texts": list(one.texts), "start": one.start} for one in stacks
-        ],
-        "bases": [
-            [encode_photo(base(at), quality) for at in range(len(stack.texts))]
-            for base, stack in bases
-        ],
-        "panels": [
-            _panel(one, stacks.index(one.stack), bases.index((one.base, one.stack)), quality)
-            for one in panels
-        ],
+        "levels": level_hu().round(1).tolist(),
+        "windows": _windows(window),
+        "choosePlane": choose_plane,
+        "stacks": [_stack(one, quality) for one in stacks],
+        "panels": [_panel(one, stacks.index(one.stack)) for one in panels],
     }
     template = resources.files("spine_lib.explore").joinpath("page.html")
     page = template.read_text(encoding="utf-8")
@@ -154,43 +150,48 @@ def save_page(
     return path
 
 
-def encode_photo(rgb: np.ndarray, quality: int) -> str:
-    """Encode a picture for a page, at most `SIDE_PX` wide and high; WebP where there is one."""
-    image = _shrunk(Image.fromarray(rgb))
-    return _encoded(image, "webp" if features.check("webp") else "jpeg", quality)
+def _windows(first: tuple[float, float]) -> list[dict]:
+    """Return the windows to choose from, the one to begin with first."""
+    centre, width = first
+    name = next(
+        (name for name, one in WINDOWS.items() if tuple(one) == (centre, width)), "as saved"
+    )
+    offered = {name: (centre, width), **WINDOWS}
+    return [{"name": key, "centre": one[0], "width": one[1]} for key, one in offered.items()]
 
 
-def encode_layer(base: np.ndarray, over: np.ndarray, quality: int) -> str:
-    """Encode what an overlay changes; "" where it changes nothing."""
-    changed = (base != over).any(axis=2)
-    if not changed.any():
-        return ""
-    rgba = np.dstack([np.where(changed[..., None], over, 0), np.where(changed, 255, 0)])
-    image = _shrunk(Image.fromarray(rgba.astype(np.uint8)))
-    return _encoded(image, "webp" if features.check("webp") else "png", min(100, quality + 10))
-
-
-def _panel(panel: Panel, stack: int, base: int, quality: int) -> dict:
-    first = panel.base(0)
-    places = range(len(panel.stack.texts))
+def _stack(stack: Stack, quality: int) -> dict:
+    pixel_mm = fitted(Style(), stack.ct, stack.plane, SIDE_PX).pixel_mm
+    chart = stack.chart
     return {
-        "stack": stack,
-        "base": base,
-        "title": panel.title,
-        "shape": [first.shape[1], first.shape[0]],
-        "marks": marks_html(panel.plane) + scale_bar_html(first.shape[1] * panel.pixel_mm),
-        "over": [encode_layer(panel.base(at), panel.over(at), quality) for at in places],
-        "alt": [panel.alt(at) for at in places],
+        "plane": stack.plane,
+        "texts": list(stack.texts),
+        "start": stack.start,
+        "slices": [
+            encode_levels(slice_levels(stack.ct, index, stack.plane, pixel_mm), quality)
+            for index in stack.indices
+        ],
+        "chart": None if chart is None else {**vars(chart)},
     }
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
-    image.thumbnail((SIDE_PX, SIDE_PX))
-    return image
-
-
-def _encoded(image: Image.Image, kind: str, quality: int) -> str:
-    buffer = io.BytesIO()
-    options = {"method": 2} if kind == "webp" else {}
-    image.save(buffer, kind, quality=quality, **options)
-    return data_uri(buffer.getvalue(), kind)
+def _panel(panel: Panel, stack: int) -> dict:
+    scene, plane, indices = panel.scene, panel.stack.plane, panel.stack.indices
+    style = fitted(panel.style, scene.ct, plane, SIDE_PX)
+    rows, columns = planes.picture_shape(scene.ct, plane, style.pixel_mm)
+    width_mm = columns * planes.pixel_size_mm(scene.ct, plane, style.pixel_mm)
+    before, bare = f"{panel.title}: " if panel.title else "", scene.bare()
+    return {
+        "stack": stack,
+        "title": panel.title,
+        "shape": [columns, rows],
+        "marks": marks_html(plane) + scale_bar_html(width_mm),
+        "over": [
+            encode_overlay(overlay_rgba(scene, index, plane, style))
+            if scene.paints_in(index, plane)
+            else ""
+            for index in indices
+        ],
+        "alt": [before + scene.alt_text(index, plane, style) for index in indices],
+        "plain": [before + bare.alt_text(index, plane, style) for index in indices],
+    }

@@ -7,14 +7,17 @@ no alt text. Letters and scale bar are text and boxes over it, so they stay shar
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable
 from html import escape
 
 import ipywidgets as widgets
 import numpy as np
+from PIL import Image, features
 
 from spine_lib import render
 from spine_lib.annotations import CANONICAL
+from spine_lib.explore.pointer import handler_html
 from spine_lib.overlays import REGION_PAINTS, SPINE_PAINT, UNKNOWN_PAINT, Paint, paints_by_id
 from spine_lib.render import Style
 
@@ -35,11 +38,13 @@ class Picture(widgets.HTML):
 
     Args:
         size_px: length of the longer side on the screen; a narrow page shrinks it.
+        name: under which a `Pointer` is told of the mouse; without one it is not.
     """
 
-    def __init__(self, size_px: int = 512) -> None:
+    def __init__(self, size_px: int = 512, name: str = "") -> None:
         super().__init__()
         self.size_px = size_px
+        self._handler = handler_html(name) if name else ""
         self.rgb = np.zeros((1, 1, 3), np.uint8)
         self.alt = ""
         self.plane: str | None = None
@@ -72,17 +77,29 @@ class Picture(widgets.HTML):
         over = "" if plane is None else marks_html(plane, mirrored)
         if pixel_mm is not None:
             over += scale_bar_html(rgb.shape[1] * pixel_mm)
-        source = data_uri(render.encode_png(rgb))
+        source = self._source(rgb)
         self._inside = (
-            f'<img src="{source}" alt="{escape(alt)}" decoding="sync" '
+            f'<img src="{source}" alt="{escape(alt)}" decoding="sync" draggable="false" '
             f'style="width:100%;height:100%;display:block">{over}'
         )
         self.point(cursor, lines)
 
+    def _source(self, rgb: np.ndarray) -> str:
+        """Encode a picture without loss: the first one small, later ones fast.
+
+        The first picture is what an executed notebook keeps in its file.
+        """
+        if self._inside or not features.check("webp"):
+            return data_uri(render.encode_png(rgb))
+        buffer = io.BytesIO()
+        Image.fromarray(rgb).save(buffer, "webp", lossless=True, method=1)
+        return data_uri(buffer.getvalue(), "webp")
+
     def point(self, cursor: tuple[float, float] | None, lines: bool = False) -> None:
         """Move the cursor over the picture that is shown; see `show`."""
         over = "" if cursor is None else cursor_html(*cursor, lines)
-        self.value = frame_html(self._inside + over, self.rgb.shape[:2], self.size_px)
+        inside = self._inside + over
+        self.value = frame_html(inside, self.rgb.shape[:2], self.size_px, self._handler)
 
 
 def data_uri(encoded: bytes, kind: str = "png") -> str:
@@ -90,13 +107,22 @@ def data_uri(encoded: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
 
 
-def frame_html(inside: str, shape_hw: tuple[int, int], size_px: int) -> str:
-    """Return a box in the proportions of a picture, its longer side `size_px` on the screen."""
+def frame_html(inside: str, shape_hw: tuple[int, int], size_px: int, handler: str = "") -> str:
+    """Return a box in the proportions of a picture, its longer side `size_px` on the screen.
+
+    Args:
+        inside: HTML of the picture and of what lies over it.
+        shape_hw: rows and columns of the picture.
+        size_px: of the longer side.
+        handler: attributes of the box, such as those of `pointer.handler_html`.
+    """
     rows, columns = shape_hw
     width = max(1, round(size_px * columns / max(rows, columns)))
+    cursor = ";cursor:crosshair" if handler else ""
     return (
         f'<div style="position:relative;width:{width}px;max-width:100%;'
-        f'aspect-ratio:{columns}/{rows};background:#000;overflow:hidden">{inside}</div>'
+        f'aspect-ratio:{columns}/{rows};background:#000;overflow:hidden{cursor}" {handler}>'
+        f"{inside}</div>"
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spine_lib import metrics, render
+from spine_lib import metrics, planes, render
 from spine_lib.annotations import CANONICAL
 from spine_lib.ct import Volume, require_same_grid
 from spine_lib.errors import SpineError
-from spine_lib.explore.counts import is_spine
+from spine_lib.explore.counts import SliceCounts, count_slices, is_spine
 from spine_lib.planes import cut_slice, plane_axes
 from spine_lib.render import Style
 
@@ -61,6 +61,10 @@ class Scene:
             return self
         return replace(self, mask=self.mask.with_array(self.mask.array.view(np.bool_)))
 
+    def bare(self) -> Scene:
+        """Return the scene without anything over the CT."""
+        return Scene(self.ct, case_id=self.case_id)
+
     @property
     def binary(self) -> bool:
         """Whether what is painted knows no vertebrae."""
@@ -97,6 +101,11 @@ class Scene:
         )
         return f"with the {what} {kind} by {colouring}{rest}"
 
+    def paints_in(self, index: int, plane: str) -> bool:
+        """Tell whether a slice has anything that could be laid over it."""
+        over = (self.mask, self.prediction, self.ignore)
+        return any(one is not None and cut_slice(one, index, plane).any() for one in over)
+
     def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
         """Return the label ids in a slice of what is painted."""
         painted = self.mask if self.mask is not None else self.prediction
@@ -118,22 +127,51 @@ class Scene:
         skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
         return metrics.confusion(guess, truth, skip)
 
+    def slice_text(self, index: int, plane: str) -> str:
+        """Say which slice it is and where it lies in the patient."""
+        letter, count = "RAS"[plane_axes(plane)[0]], planes.slice_count(self.ct, plane)
+        position = planes.slice_position_mm(self.ct, index, plane)
+        return (
+            f"{plane} slice {index + 1} of {count} (index {index}) at {letter} {position:+.1f} mm"
+        )
+
     def voxel_text(self, voxel: tuple[int, int, int], threshold: float) -> str:
         """Say where a voxel lies, its HU, and what mask and prediction call it."""
         parts = [f"{self.position_text(voxel)}: {self.ct.array[voxel]:g} HU"]
         if self.mask is not None:
             parts.append(f"mask {_name_at(self.mask.array[voxel], threshold)}")
         if self.prediction is not None:
-            value = self.prediction.array[voxel]
-            # A prediction of 1 is spine: models that tell C1 from the rest are not drawn here.
-            value = np.bool_(value) if value == 1 and value.dtype.kind != "f" else value
-            parts.append(f"prediction {_name_at(value, threshold)}")
+            parts.append(f"prediction {self.predicted_text(voxel, threshold)}")
         return ", ".join(parts)
+
+    def predicted_text(self, voxel: tuple[int, int, int], threshold: float) -> str:
+        """Say what the prediction calls a voxel."""
+        value = self.prediction.array[voxel]
+        # A prediction of 1 is spine: models that tell C1 from the rest are not drawn here.
+        value = np.bool_(value) if value == 1 and value.dtype.kind != "f" else value
+        return _name_at(value, threshold)
 
     def position_text(self, voxel: tuple[int, int, int]) -> str:
         """Return a voxel's place in the patient in mm, right, anterior and superior positive."""
         place = self.ct.affine[:3] @ [*voxel, 1]
         return "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*place)
+
+
+def open_scene(
+    ct: Volume,
+    mask: Volume | None,
+    prediction: Volume | None,
+    ignore: Volume | None,
+    case_id: str,
+) -> tuple[Scene, SliceCounts]:
+    """Check what a viewer was given, and count the spine in it; see `Scene`.
+
+    Returns:
+        The scene, and the counts of the mask (of the prediction, where there is no mask).
+    """
+    scene = Scene(ct, mask, prediction, ignore, case_id)
+    counts = count_slices(mask if mask is not None else prediction)
+    return scene.told_labels(counts.labels), counts
 
 
 def voxel_in_slice(
@@ -158,10 +196,27 @@ def share_in_slice(
     return tuple((shape[axis] - 0.5 - voxel[axis]) / shape[axis] for axis in (columns, rows))
 
 
+def voxel_at_share(
+    shape: tuple[int, int, int], plane: str, index: int, across: float, down: float
+) -> tuple[int, int, int]:
+    """Return the voxel of a slice at shares, 0 to 1, of its picture's width and height."""
+    _, rows, columns = plane_axes(plane)
+    right, lower = (
+        min(int(share * shape[axis]), shape[axis] - 1)
+        for share, axis in ((across, columns), (down, rows))
+    )
+    return voxel_in_slice(shape, plane, index, right, lower)
+
+
+def score_text(value: float) -> str:
+    """Return a score with three digits, or say that it is undefined."""
+    return "undefined" if np.isnan(value) else f"{value:.3f}"
+
+
 def dice_text(counts: metrics.Confusion) -> str:
     """Say a slice's Dice and how many pixels are wrong."""
     value = metrics.dice(counts)
-    shown = "undefined (both empty)" if np.isnan(value) else f"{value:.3f}"
+    shown = score_text(value) + (" (both empty)" if np.isnan(value) else "")
     return f"slice Dice {shown} ({counts.fp} false positive, {counts.fn} false negative pixels)"
 
 

@@ -43,7 +43,7 @@ class SurfaceView(Viewer):
         self.scene_3d, self._scene, self._colouring = scene_3d, scene, colouring
         self._pictures = []
         for view, (plane, behind) in VIEWS.items():
-            picture = Picture(320)
+            picture = Picture(272)
             rgb = surface_picture(scene.mask, view, colouring)
             alt = f"Surface of the mask of case {scene.case_id} seen from the {view}."
             pixel_mm = render.pixel_size_mm(scene.mask, plane)

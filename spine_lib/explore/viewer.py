@@ -21,9 +21,17 @@ from spine_lib.explore.controls import (
     whole,
 )
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
-from spine_lib.explore.page import Stack, kept_slices, plain_slices, save_page, slice_panel
+from spine_lib.explore.page import Panel, Stack, kept_slices, save_page
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
-from spine_lib.explore.scene import Scene, dice_text, share_in_slice, voxel_in_slice
+from spine_lib.explore.pointer import HOVER, PRESS, Pointer
+from spine_lib.explore.scene import (
+    Scene,
+    dice_text,
+    open_scene,
+    share_in_slice,
+    voxel_at_share,
+    voxel_in_slice,
+)
 from spine_lib.overlays import Paint
 from spine_lib.render import PLANES, Style
 
@@ -64,17 +72,17 @@ class SliceViewer(Viewer):
         style: Style | str | None = None,
         size_px: int = 512,
     ) -> None:
-        self.scene = Scene(ct, mask, prediction, ignore, case_id)
         planes.require_choice("plane", plane, PLANES)
+        self.scene, first = open_scene(ct, mask, prediction, ignore, case_id)
         self._counts: dict[float, SliceCounts] = {}
-        first = count_slices(mask if mask is not None else prediction)
-        self.scene = self.scene.told_labels(first.labels)
         style = self.scene.overlays[-1] if style is None and len(self.scene.overlays) > 2 else style
         style = style if isinstance(style, Style) else Style(style or "fill")
-        index = self._first_index(first, plane) if index is None else index
+        if index is None:
+            index = first.first_shown(plane, planes.slice_count(ct, plane))
         planes.checked_index(ct, index, plane)
 
-        self.picture = Picture(size_px)
+        self.picture = Picture(size_px, name="slice")
+        self.pointer = Pointer(self._pointed)
         self.text, self.legend = widgets.HTML(), widgets.HTML()
         self._make_controls(plane, index, window, style, first.labels)
         self._voxel = self._first_voxel(plane, index)
@@ -108,7 +116,7 @@ class SliceViewer(Viewer):
         left = column(self.slice, self.picture, self.text, self.legend, width_px=width)
         probe = column(self.across, self.down)
         right = column(self.plane, row(*buttons), self.window, self.look, probe, width_px=310)
-        return [row(left, right)]
+        return [row(left, right), self.pointer]
 
     @property
     def counts(self) -> SliceCounts:
@@ -120,10 +128,6 @@ class SliceViewer(Viewer):
                 threshold: count_slices(scene.mask, scene.prediction, scene.ignore, threshold)
             }
         return self._counts[threshold]
-
-    def _first_index(self, counts: SliceCounts, plane: str) -> int:
-        fullest = counts.fullest(plane) if counts.by_plane else None
-        return planes.slice_count(self.scene.ct, plane) // 2 if fullest is None else fullest
 
     def _first_voxel(self, plane: str, index: int) -> tuple[int, int, int]:
         """Return a voxel of the slice: in the middle of its spine, else of the slice."""
@@ -164,6 +168,15 @@ class SliceViewer(Viewer):
         )
         self._draw()
 
+    def _pointed(self, kind: str, name: str, across: float, down: float) -> None:
+        """Say what lies under the mouse; where it is pressed, the probe is set."""
+        shape, plane = self.scene.ct.shape, self.plane.value
+        voxel = voxel_at_share(shape, plane, self.slice.value, across, down)
+        if kind == PRESS:
+            self.look_at(voxel)
+        else:
+            self._say(*(("Mouse", voxel) if kind == HOVER else ("Probe", self._voxel)))
+
     def look_at(self, voxel: tuple[int, int, int]) -> None:
         """Go to the slice through a voxel, and probe it."""
         for plane in PLANES:
@@ -184,7 +197,7 @@ class SliceViewer(Viewer):
         """Return the scene with what is switched on."""
         if self.look.visible:
             return self.scene
-        return Scene(self.scene.ct, case_id=self.scene.case_id)
+        return self.scene.bare()
 
     def _draw(self) -> None:
         scene, style = self._shown(), self.look.style
@@ -196,47 +209,55 @@ class SliceViewer(Viewer):
             render.pixel_size_mm(scene.ct, plane, style.pixel_mm),
             share_in_slice(scene.ct.shape, plane, self._voxel),
         )
-        self.text.value = text_html(f"{self._slice_text(index)}. Probe at {self._probe_text()}.")
+        self._line = self._slice_text(index, plane)
+        self._say("Probe", self._voxel)
         self.legend.value = self._legend(self._labels_here())
 
-    def _slice_text(self, index: int) -> str:
-        plane = self.plane.value
-        count = planes.slice_count(self.scene.ct, plane)
-        letter = "RAS"[planes.plane_axes(plane)[0]]
-        position = planes.slice_position_mm(self.scene.ct, index, plane)
-        text = (
-            f"{plane} slice {index + 1} of {count} (index {index}) at {letter} {position:+.1f} mm"
-        )
+    def _say(self, what: str, voxel: tuple[int, int, int]) -> None:
+        there = self.scene.voxel_text(voxel, self.look.threshold.value)
+        self.text.value = text_html(f"{self._line}. {what} at {there}.")
+
+    def _slice_text(self, index: int, plane: str) -> str:
+        text = self.scene.slice_text(index, plane)
         counts = self.scene.dice_at(index, plane, self.look.threshold.value)
         return text if counts is None else f"{text}, {dice_text(counts)}"
 
-    def _probe_text(self) -> str:
-        return self.scene.voxel_text(self._voxel, self.look.threshold.value)
-
-    def save_html(self, path: str | Path, max_slices: int = 100, quality: int = 80) -> Path:
+    def save_html(
+        self,
+        path: str | Path,
+        max_slices: int = 100,
+        quality: int = 75,
+        all_planes: bool = True,
+    ) -> Path:
         """Write one page whose sliders work without Python and without a network.
 
-        The page has the slices of the current plane in the current window and style, and a slider
-        for the opacity of the overlay.
+        The page begins with what is shown now. It has a slice slider, the windows, the overlay as
+        it is drawn now, to be faded or switched off, and a choice of plane.
 
         Args:
-            path: `.html` file to write.
-            max_slices: of more slices, every second (third ...) is kept.
-            quality: of the pictures, 1 to 100.
+            path: `.html` file to write; some megabytes, see the arguments below.
+            max_slices: of each plane; of more slices, every second (third ...) is kept.
+            quality: of the CT's pictures, 1 to 100.
+            all_planes: keep all three planes; otherwise the one that is shown, in half the room.
 
         Returns:
             The path.
         """
-        plane, style, window = self.plane.value, self.look.style, self.window.window
-        scene = self._shown()
-        indices = kept_slices(planes.slice_count(scene.ct, plane), max_slices)
-        start = min(range(len(indices)), key=lambda at: abs(indices[at] - self.slice.value))
-        stack = Stack(f"{plane} slice", [self._slice_text(index) for index in indices], start)
-        base = plain_slices(scene, indices, plane, window, style)
-        panel = slice_panel(scene, base, stack, indices, plane, window, style)
+        first = self.plane.value
+        others = [plane for plane in PLANES if plane != first] if all_planes else []
+        scene, style = self._shown(), self.look.style
+        panels = [Panel(self._stack(plane, max_slices), scene, style) for plane in (first, *others)]
         labels = [label for _, label in self.look.structures.options] or [1]
-        legend = self._legend(labels)
-        return save_page(path, f"CT of case {scene.case_id}", [panel], legend, quality)
+        return save_page(
+            path, f"CT of case {scene.case_id}", panels, self.window.window,
+            choose_plane=all_planes, legend=self._legend(labels), quality=quality,
+        )  # fmt: skip
+
+    def _stack(self, plane: str, max_slices: int) -> Stack:
+        ct, index = self.scene.ct, self._voxel[planes.plane_axes(plane)[0]]
+        indices = kept_slices(planes.slice_count(ct, plane), max_slices)
+        texts = [f"{self._slice_text(one, plane)}." for one in indices]
+        return Stack(ct, plane, indices, index, texts)
 
     def paints(self) -> list[Paint]:
         """Return the paints of the slice that is shown."""

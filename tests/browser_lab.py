@@ -1,0 +1,194 @@
+"""What the tests in a browser share: Chromium, JupyterLab on the loopback interface, a notebook."""
+
+import base64
+import io
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spine_lib.browser import find_browser
+
+ROOT = Path(__file__).parents[1]
+ARTEFACTS = ROOT / "test-artefacts"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--enable-unsafe-swiftshader",  # WebGL without a GPU, where the browser is built with it
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+QUIET = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
+PICTURE = ".jp-OutputArea-output img[alt]"
+
+
+@contextmanager
+def open_browser(profile):
+    """Open a headless Chromium with a profile of its own; it refuses what would leave the machine.
+
+    Skips, with the reason, where there is none.
+    """
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium was found: install one, or run 'playwright install chromium'")
+    with api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=program,
+            args=FLAGS,
+            headless=True,
+            viewport={"width": 1280, "height": 1100},
+        )
+        context.set_default_timeout(180_000)
+        context.refused = []
+        context.route(
+            re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: _refuse(context, route)
+        )
+        yield context
+        context.close()
+
+
+def _refuse(context, route):
+    context.refused.append(route.request.url)
+    route.abort()
+
+
+@contextmanager
+def serve_lab(home, cells):
+    """Serve a folder with one notebook of these cells; yields its address."""
+    pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(QUIET, encoding="utf-8")
+    _write_notebook(home / "work" / "look.ipynb", cells)
+    port, token = _free_port(), secrets.token_hex(16)
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}",
+            "--LabApp.extension_manager=readonly",
+        ],
+        env=_environment(home),
+        stdout=(home / "server.log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/api/status?token={token}", server, home / "server.log")
+        yield f"{address}/lab/tree/look.ipynb?token={token}"
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _environment(home):
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path} | {
+        name: str(home / folder) for name, folder in folders.items()
+    }
+
+
+def _write_notebook(path, cells):
+    import nbformat
+
+    path.parent.mkdir()
+    cells = [nbformat.v4.new_code_cell(code.strip()) for code in cells]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(address, server, log):
+    end = time.monotonic() + 120
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+
+
+def run_notebook(browser, address, pictures):
+    """Open a notebook, run all cells and wait for a number of pictures; returns the page."""
+    api = pytest.importorskip("playwright.sync_api")
+    page = browser.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    for attempt in (1, 2):
+        page.goto(address)
+        page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
+        idle = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        idle.wait_for(state="attached")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        try:
+            page.locator(PICTURE).nth(pictures - 1).wait_for(state="attached", timeout=240_000)
+            return page
+        except api.TimeoutError:
+            keep_screenshot(page, f"notebook-failed-{attempt}")
+            shown = page.locator(".jp-Notebook").inner_text()
+            print(f"attempt {attempt}: the notebook shows no viewers but\n{shown}")
+    return pytest.fail("The notebook was run twice and its viewers did not appear.")
+
+
+def handle(scope, name, last=False):
+    """Return the handle of the first or last slider with a description, on a page or part of it."""
+    page = getattr(scope, "page", scope)
+    boxes = scope.locator(".widget-slider").filter(has=page.get_by_text(name, exact=True))
+    return (boxes.last if last else boxes.first).get_by_role("slider")
+
+
+def picture(page):
+    """Return the pixels and the alt text of the picture on the page."""
+    image = page.locator(PICTURE).first
+    data = base64.b64decode(image.get_attribute("src").split(",", 1)[1])
+    with Image.open(io.BytesIO(data)) as decoded:
+        return np.asarray(decoded), image.get_attribute("alt")
+
+
+def slice_number(page):
+    return int(re.search(r"slice (\d+) of", picture(page)[1]).group(1))
+
+
+def wait_for_alt(page, words):
+    page.wait_for_function(
+        "words => document.querySelector('.jp-OutputArea-output img[alt]')?.alt.includes(words)",
+        arg=words,
+    )
+
+
+def keep_screenshot(page, name):
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"{name}.png")

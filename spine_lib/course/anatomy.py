@@ -221,7 +221,7 @@ def show_regions(axes: Axes, ct: Volume, labels: Volume, index: int | None = Non
     rgb = render.render_slice(ct, index, "sagittal", WINDOWS["bone"], labels, style=style)
     figures.show_slice(axes, rgb, "sagittal", pixel_mm)
     regions = to_regions(labels.array[index])
-    height, ends = rgb.shape[0], np.array([0.09, 0.86])
+    height, ends = rgb.shape[0], np.array([0.09, 0.82])
     for number, (name, paint) in enumerate(zip(REGIONS, REGION_PAINTS), start=1):
         marked = np.argwhere(regions == number)
         if not len(marked):

@@ -399,8 +399,8 @@ progress()
 # |---|---|---|---|---|
 # | 00 start here | see, and do the first exercises | 40 | under 1 | the same |
 # | 01 CT loading | know what a scan's numbers and axes mean | 70 | under 1 | the same |
-# | 02 annotation inspection | read label maps and find their errors | coming | | |
-# | 03 slices and augmentation | cut, split by patient, augment | coming | | |
+# | 02 annotation inspection | read label maps and find their errors | 50 | under 1 | the same |
+# | 03 slices and augmentation | cut, split by patient, augment | 60 | 1 to 2 | less |
 # | 04 U-Net | build it from blocks | coming | | |
 # | 05 DeepLabv3+ | build it, and compare | coming | | |
 # | 06 training | write the loop, then hand it over | coming | | |

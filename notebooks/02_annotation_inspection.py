@@ -67,23 +67,16 @@ from spine_lib.ct import WINDOWS
 
 plt.rcParams["figure.dpi"] = 80
 
-
-def draw(axes, ct, labels, index, plane, colouring="vertebra", window="bone"):
-    style = render.Style("fill", colouring, opacity=0.55)
-    rgb = render.render_slice(ct, index, plane, WINDOWS[window], labels, style=style)
-    figures.show_slice(axes, rgb, plane, render.pixel_size_mm(ct, plane))
-
+right = chest.labels  # the file's ids, translated from TotalSegmentator's numbering
+wrong = stored.with_array(np.where(stored.array <= 26, stored.array, 0))  # taken for VerSe's
 
 # %%
-from spine_lib.annotations import to_canonical
-
-right = stored.with_array(to_canonical(stored.array, "totalsegmentator"))
-wrong = stored.with_array(np.where(stored.array <= 26, stored.array, 0))
-
 fullest = int((right.array > 0).sum(axis=(0, 2)).argmax())
+style = render.Style("fill", "region", opacity=0.55)
 figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), layout="constrained", dpi=72)
 for one, labels, title in zip(axes, (right, wrong), ("read as TotalSegmentator", "read as VerSe")):
-    draw(one, chest.ct, labels, fullest, "coronal", "region")
+    rgb = render.render_slice(chest.ct, fullest, "coronal", WINDOWS["bone"], labels, style=style)
+    figures.show_slice(one, rgb, "coronal", render.pixel_size_mm(chest.ct, "coronal"))
     one.set_title(title)
 regions = figures.legend_handles(render.REGION_PAINTS)
 figure.legend(handles=regions, loc="outside lower center", ncols=4)
@@ -98,6 +91,7 @@ plt.show()
 # on this. What does the library say when it is asked for the wrong reading?
 
 # %%
+from spine_lib.annotations import to_canonical
 from spine_lib.errors import SpineError
 
 try:
@@ -374,8 +368,10 @@ check("2.4", stray_voxels)
 # %%
 touching = np.ones((3, 3, 3))
 boxes = ndimage.find_objects(chest.labels.array)  # the box around each label, to be quick
+pieces_of = {}
 for one in measured:
     pieces, count = ndimage.label(chest.labels.array[boxes[one.label - 1]] == one.label, touching)
+    pieces_of[one.label] = count
     if count > 1:
         print(CANONICAL[one.label], "pieces of", np.bincount(pieces.ravel())[1:], "voxels")
 
@@ -384,8 +380,9 @@ for one in measured:
 # the pieces one by one; a box has its own indices, so we add where it begins.
 
 # %%
-box = boxes[6 - 1]
-pieces, count = ndimage.label(chest.labels.array[box] == 6, touching)
+crumbled = max(pieces_of, key=pieces_of.get)  # C6
+box = boxes[crumbled - 1]
+pieces, count = ndimage.label(chest.labels.array[box] == crumbled, touching)
 start = [side.start for side in box]
 centres = np.array(ndimage.center_of_mass(pieces > 0, pieces, range(1, count + 1))) + start
 for number, centre in enumerate(centres, start=1):

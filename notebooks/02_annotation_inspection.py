@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Lesson 2: read a label map, and doubt it
+# # Annotation inspection: read a label map, and doubt it
 #
 # A network learns what its masks say. Nobody tells it that a number means something else than you
 # thought, or that a mask lies a finger's breadth beside the bone. So before anything is trained,
@@ -399,6 +399,7 @@ rgb = render.render_slice(chest.ct, top, "axial", WINDOWS["bone"], chest.labels,
 columns, rows = (chest.ct.shape[axis] - 1 - centres[:, axis] for axis in (0, 1))
 x, y = (max(0, int(np.mean(ends)) - half) for ends, half in ((columns, 60), (rows, 45)))
 
+# %%
 figure, axes = plt.subplots(figsize=(5, 3.9), layout="constrained")
 figures.show_slice(
     axes, rgb[y : y + 90, x : x + 120], "axial", render.pixel_size_mm(chest.ct, "axial")

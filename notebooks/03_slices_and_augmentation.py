@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Lesson 3: slices, a fair split, and changed copies
+# # Slices and augmentation: a fair split, and changed copies
 #
 # The networks of this course look at one slice at a time. Between a scan and a network lie four
 # steps, and each can spoil a result without anybody noticing. In this notebook you will

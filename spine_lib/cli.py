@@ -229,9 +229,9 @@ def _predict(add) -> None:
         "--checkpoint runs/sample/unet_resnet34/seed-0/weights.safetensors",
     )
     predict.add_argument("ct", type=Path, help=".nii, .nii.gz or the folder of a DICOM series")
-    predict.add_argument(
-        "--checkpoint", type=Path, required=True, help="weights.safetensors or last.ckpt of a run"
-    )
+    model = predict.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, help="weights.safetensors or last.ckpt of a run")
+    model.add_argument("--pretrained", help="a model that comes with the library: unet_light, ...")
     predict.add_argument("--out", type=Path, required=True, help=".nii or .nii.gz to write")
     predict.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
 

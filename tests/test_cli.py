@@ -106,6 +106,19 @@ def test_the_options_of_the_main_job_reach_it(monkeypatch):
     assert seen == {**expected, "device": "cpu"}
 
 
+def test_a_prediction_takes_a_model_that_comes_with_the_library(monkeypatch, tmp_path):
+    from spine_lib import pretrained, volumes
+
+    seen = []
+    monkeypatch.setattr(
+        volumes, "predict_file", lambda ct, out, checkpoint, device: seen.append(checkpoint) or out
+    )
+    out = str(tmp_path / "mask.nii.gz")
+    assert cli.main(["predict", "ct.nii", "--pretrained", "unet_light", "--out", out]) == 0
+    assert seen == [pretrained.weights_path("unet_light")]
+    assert cli.main(["predict", "ct.nii", "--pretrained", "unet", "--out", out]) == 2
+
+
 def test_the_options_of_a_prediction_reach_it(monkeypatch, tmp_path, capsys):
     from spine_lib import volumes
 

@@ -38,7 +38,7 @@ from spine_lib.ct import WINDOWS, apply_window
 plt.rcParams["figure.dpi"] = 80
 middle = int(np.median(np.nonzero(chest.labels.array)[1]))
 
-figure, axes = plt.subplots(figsize=(2, 3.4), layout="constrained")
+figure, axes = plt.subplots(figsize=(1.8, 3), layout="constrained", dpi=72)
 axes.imshow(apply_window(chest.ct.array[:, middle, :], "bone"), cmap="gray")
 axes.set(xlabel="z (index)", ylabel="x (index)", title="array[:, y, :]")
 plt.show()
@@ -579,12 +579,12 @@ wrong = {
 }
 
 # %%
-figure, axes = plt.subplots(1, 5, figsize=(7.4, 2.4), layout="constrained", dpi=56)
+figure, axes = plt.subplots(1, 5, figsize=(7.4, 3), layout="constrained", dpi=60)
 for one, (title, values) in zip(axes, wrong.items()):
     extent = (0, width, height, 0)
     one.imshow(values, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="none")
     one.set_title(title, fontsize=9)
-    one.set(xticks=[100, 200, 300], yticks=[], xlabel="A to P, mm")
+    one.set(xlim=(90, 290), xticks=[100, 200], yticks=[], xlabel="A to P, mm")
 plt.show()
 
 # %% [markdown]
@@ -617,7 +617,7 @@ with_spine = [patch for patch in patches if patch[1].sum() > 100]
 print(f"{len(with_spine)} of {len(patches)} patches show some spine")
 
 # %%
-figure, axes = plt.subplots(2, 3, figsize=(5.6, 3.9), layout="constrained", dpi=60)
+figure, axes = plt.subplots(2, 3, figsize=(5.6, 3.9), layout="constrained", dpi=54)
 for one, (image, target, _) in zip(axes.flat, with_spine):
     show_pair(one, (image[0].numpy() + 1.5) / 4, target[0].numpy(), "", pixel_mm=1.5)
     one.set(xlabel="", ylabel="", xticks=[0, 50, 100], yticks=[0, 50, 100])

@@ -10,6 +10,7 @@ from spine_lib.explore.explorers import ThresholdExplorer, WindowExplorer
 from spine_lib.explore.ortho import OrthoViewer
 from spine_lib.explore.quiz import AnnotationQuiz
 from spine_lib.explore.receptive import ReceptiveFieldExplorer
+from spine_lib.explore.shipped import compare_shipped
 from spine_lib.explore.view3d import view_3d
 from spine_lib.explore.viewer import SliceViewer
 
@@ -22,5 +23,6 @@ __all__ = [
     "SliceViewer",
     "ThresholdExplorer",
     "WindowExplorer",
+    "compare_shipped",
     "view_3d",
 ]

@@ -138,7 +138,7 @@ class Case:
             SpineError: if a file is missing or broken, the two grids differ, or the mask has ids
                 that its scheme does not know.
         """
-        ct = load_ct(self.ct_path)
+        ct = self.load_image()
         raw = self.load_structures()
         require_same_grid(ct, raw)
         try:
@@ -149,6 +149,10 @@ class Case:
         for rule in self.ignore_rules:
             ignore |= rule(ct, raw.array, labels)
         return CaseData(ct, raw.with_array(labels), ct.with_array(ignore))
+
+    def load_image(self) -> Volume:
+        """Read the scan: int16 HU [x, y, z] in RAS+."""
+        return load_ct(self.ct_path)
 
     def load_structures(self) -> Volume:
         """Read the label map with the ids of its file, other organs included.

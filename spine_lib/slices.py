@@ -35,6 +35,9 @@ UNLABELLED_TISSUE = 200
 
 HU_EDGES = (-900, -400, -150, -20, 20, 120, 300)
 
+AT_A_TIME = 32
+"""Slices that are resampled at once."""
+
 _AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 
 
@@ -140,19 +143,22 @@ def cut(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None
         Structured array of `SLICE_DTYPE`, [slice, row, column].
     """
     image = to_slices(data.ct.array, plane)
-    shape_hw = resampled_shape(
-        image.shape[1:], slice_spacing_mm(data.ct.spacing_mm, plane)[1:], spacing_mm
-    )
-    hu = resample_image(image, shape_hw)
-    labels = np.where(data.ignore.array, np.uint8(IGNORE), data.labels.array)
-    stored = np.empty(hu.shape, SLICE_DTYPE)
-    stored["hu"] = np.clip(np.rint(hu), AIR_HU, 32767)
-    stored["label"] = resample_labels(to_slices(labels, plane), shape_hw)
-    tissue = UNLABELLED_TISSUE + np.digitize(stored["hu"], HU_EDGES)
-    if structures is not None:
-        organs = resample_labels(to_slices(structures.array, plane), shape_hw)
-        tissue = np.where((organs > 0) & (organs < UNLABELLED_TISSUE), organs, tissue)
-    stored["tissue"] = tissue
+    labels, ignore = (to_slices(v.array, plane) for v in (data.labels, data.ignore))
+    organs = None if structures is None else to_slices(structures.array, plane)
+    spacing_hw = slice_spacing_mm(data.ct.spacing_mm, plane)[1:]
+    shape_hw = resampled_shape(image.shape[1:], spacing_hw, spacing_mm)
+    stored = np.empty((len(image), *shape_hw), SLICE_DTYPE)
+    for start in range(0, len(image), AT_A_TIME):  # little memory, however long the scan
+        part = slice(start, start + AT_A_TIME)
+        hu = np.clip(np.rint(resample_image(image[part], shape_hw)), AIR_HU, 32767)
+        stored["hu"][part] = hu
+        known = np.where(ignore[part], np.uint8(IGNORE), labels[part])
+        stored["label"][part] = resample_labels(known, shape_hw)
+        tissue = UNLABELLED_TISSUE + np.digitize(hu, HU_EDGES)
+        if organs is not None:
+            found = resample_labels(organs[part], shape_hw)
+            tissue = np.where((found > 0) & (found < UNLABELLED_TISSUE), found, tissue)
+        stored["tissue"][part] = tissue
     return stored
 
 

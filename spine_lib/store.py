@@ -123,31 +123,83 @@ def prepare_store(
     Returns:
         The store with exactly these cases, in this order, each once a plane.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
-    index = read_index(folder)
-    known: dict[str, list[dict]] = {}
-    for row in index["volumes"] if index else []:
-        known.setdefault(row["case_id"], []).append(row)
-    if index and index["settings"] != settings:
-        report(f"{folder} was made with {index['settings']}: making it anew with {settings}")
-        known = {}
-    rows = []
+    index = StoreIndex(folder, planes, spacing_mm, report)
     for case in cases:
-        found = known.get(case.case_id, [])
-        if not found or not all((folder / row["file"]).is_file() for row in found):
+        if not index.has(case):
             report(f"slicing {case.case_id}")
-            found = known[case.case_id] = _store_case(case, folder, planes, spacing_mm)
-            _write_index(folder, settings, [row for rows in known.values() for row in rows])
-        rows += found
-    _write_index(folder, settings, rows)
-    return SliceStore(folder)
+            index.add(case, store_case(case, index.folder, planes, spacing_mm))
+        index.keep(case)
+    return index.finish()
 
 
-def _store_case(
+class StoreIndex:
+    """Keep the index of a store that is being made; one that was stopped goes on.
+
+    Args:
+        folder: of the store; made if needed.
+        planes, spacing_mm: settings of all its volumes; what was made with others is forgotten.
+        report: called with a line where that happens.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        planes: Sequence[str],
+        spacing_mm: float,
+        report: Callable[[str], None],
+    ) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
+        self._known: dict[str, list[dict]] = {}
+        self._kept: list[str] = []
+        index = read_index(self.folder)
+        if index and index["settings"] != self._settings:
+            report(f"{folder} was made with {index['settings']}: making it anew with {self._settings}")
+        elif index is None and (self.folder / "index.json").is_file():
+            report(f"{folder} was made by another version of the library: making it anew")
+        elif index:
+            for row in index["volumes"]:
+                self._known.setdefault(row["case_id"], []).append(row)
+
+    def has(self, case: Case | PhantomCase) -> bool:
+        """Tell whether a case is stored already."""
+        rows = self._known.get(case.case_id, [])
+        return bool(rows) and all((self.folder / row["file"]).is_file() for row in rows)
+
+    def add(self, case: Case | PhantomCase, rows: list[dict], write: bool = True) -> None:
+        """Name the volumes of a case, and remember that on disk unless told to wait."""
+        self._known[case.case_id] = rows
+        if write:
+            self.write()
+
+    def keep(self, case: Case | PhantomCase) -> None:
+        """Put a case into the finished store, after those that were kept before."""
+        self._kept.append(case.case_id)
+
+    def write(self) -> None:
+        """Write what is known so far."""
+        self._write([row for rows in self._known.values() for row in rows])
+
+    def finish(self) -> SliceStore:
+        """Write the index of the kept cases and open the store."""
+        self._write([row for case_id in self._kept for row in self._known[case_id]])
+        return SliceStore(self.folder)
+
+    def _write(self, rows: list[dict]) -> None:
+        index = {"version": STORE_VERSION, "settings": self._settings, "volumes": rows}
+        with atomic_file(self.folder / "index.json") as stream:
+            stream.write(json.dumps(index, indent=1).encode())
+
+
+def store_case(
     case: Case | PhantomCase, folder: Path, planes: Sequence[str], spacing_mm: float
 ) -> list[dict]:
+    """Cut one case and write its slices.
+
+    Returns:
+        A row of the index for each plane.
+    """
     data = case.load()
     structures = case.load_structures() if case.scheme == "totalsegmentator" else None
     return [
@@ -180,12 +232,6 @@ def _store_slices(
         "foreground": np.flatnonzero(spine).tolist(),
         "sha256": hashlib.sha256(slices.tobytes()).hexdigest(),
     }
-
-
-def _write_index(folder: Path, settings: dict, rows: list[dict]) -> None:
-    index = {"version": STORE_VERSION, "settings": settings, "volumes": rows}
-    with atomic_file(folder / "index.json") as stream:
-        stream.write(json.dumps(index, indent=1).encode())
 
 
 class TrainingSlices(Dataset):

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SPINE = $(PYTHON) -m spine_lib
 
-.PHONY: help reproduce test test-fast notebooks lesson-results lab fetch setup lint clean
+.PHONY: help reproduce test test-fast notebooks lesson-results lab site fetch setup lint clean
 .DEFAULT_GOAL := help
 
 reproduce:  ## train both models on the built-in data; the table beside the paper's
@@ -23,6 +23,9 @@ lesson-results:  ## run the long measurements that the lessons draw
 
 lab:  ## the notebooks in JupyterLab
 	$(SPINE) lab
+
+site:  ## the course as pages that need no Python: lessons, sliders, reference
+	$(SPINE) site
 
 fetch:  ## fetch the four real patients
 	$(SPINE) fetch

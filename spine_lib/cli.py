@@ -21,6 +21,8 @@ from spine_lib.errors import SpineError
 RECIPES = Path(__file__).parent / "recipes"
 SCHEMES = ("canonical", "verse", "totalsegmentator", "pycad1089")
 DEFAULT_RECIPE = "sample"
+PUBLIC_SETS = ("pycad1089", "totalsegmentator", "verse", "ctspine1k", "folder")
+DATASETS = ("sample", "phantom", *PUBLIC_SETS)
 
 
 def main(
@@ -147,7 +149,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"spine_lib {__version__}")
     add = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for build in (_data_commands, _main_job, _predict, _developer_commands):
+    for build in (
+        _data_commands,
+        _dataset_commands,
+        _main_job,
+        _predict,
+        _developer_commands,
+        _handout,
+    ):
         build(add)
     return parser
 
@@ -200,6 +209,45 @@ def _data_commands(add) -> None:
     phantom.add_argument("--spacing", type=float, default=2.0, help="mm (default: 2)")
 
 
+def _public_set(command) -> None:
+    command.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder that a public data set was unpacked into"
+    )
+    command.add_argument(
+        "--workers", type=_positive, default=1, help="processes that slice its scans (1)"
+    )
+
+
+def _dataset_commands(add) -> None:
+    listing = _command(
+        add,
+        "datasets",
+        "list the public data sets: size, licence, where to get them, how to cite; or what lies "
+        "in a folder",
+        "spine datasets totalsegmentator --root Totalsegmentator_dataset_v201",
+    )
+    listing.add_argument("name", nargs="?", choices=PUBLIC_SETS)
+    listing.add_argument("--root", type=Path, metavar="DIR", help="folder to look into")
+    listing.add_argument("--split", type=Path, metavar="FILE", help="write the split as a CSV file")
+
+    prepare = _command(
+        add,
+        "prepare",
+        "cut a data set into slices, several scans at once; called again, it goes on where it was "
+        "stopped",
+        "spine prepare --dataset pycad1089 --root spine1089 --recipe paper --workers 8",
+    )
+    prepare.add_argument("--dataset", choices=DATASETS, help="instead of the recipe's")
+    _public_set(prepare)
+    prepare.add_argument("--recipe", default="paper", help="as for reproduce (%(default)s)")
+    prepare.add_argument(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="of a Dask cluster whose workers see the same folders, instead of --workers",
+    )
+
+
 def _main_job(add) -> None:
     names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     job = _command(
@@ -216,8 +264,27 @@ def _main_job(add) -> None:
         "--name", type=_run_name, help="of the folder in runs/ (default: the recipe's name)"
     )
     job.add_argument("--seeds", type=_whole, nargs="+", default=[0], help="one run for each")
-    job.add_argument("--dataset", choices=("sample", "phantom"), help="instead of the recipe's")
+    job.add_argument("--dataset", choices=DATASETS, help="instead of the recipe's")
+    _public_set(job)
     job.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    job.add_argument(
+        "--at-once",
+        type=_whole,
+        default=2,
+        help="trainings beside each other on a CPU, about 2 GB each (2)",
+    )
+    job.add_argument(
+        "--devices",
+        type=_positive,
+        default=1,
+        help="processes that share each training, on GPUs one for each (1)",
+    )
+    job.add_argument(
+        "--nodes", type=_positive, default=1, help="machines, each with so many devices (1)"
+    )
+    job.add_argument(
+        "--strategy", default="auto", help="of Lightning, for several devices (auto: ddp)"
+    )
 
 
 def _predict(add) -> None:
@@ -269,10 +336,34 @@ def _developer_commands(add) -> None:
     )
     results.add_argument("--fast", action="store_true", help="try the small version; keeps nothing")
     _command(add, "lab", "open the notebooks in JupyterLab", "spine lab")
+    site = _command(
+        add,
+        "site",
+        "make the course as pages that need no Python: lessons, sliders, reference",
+        "spine site",
+    )
+    site.add_argument("numbers", nargs="*", metavar="NN", help="lessons (default: all)")
+    site.add_argument("--out", type=Path, help="folder for it (default: docs/_build)")
     setup = _command(add, "setup", "install what is needed and say what is there", "spine setup")
     setup.add_argument("--again", action="store_true", help="install even if nothing has changed")
     _command(add, "lint", "check the style of the code with ruff", "spine lint")
     _command(add, "clean", "remove caches; keeps data, runs and .venv", "spine clean", False)
+
+
+def _handout(add) -> None:
+    handout = _command(
+        add,
+        "handout",
+        "for instructors: write the students' copy, the solutions and a course for nbgrader",
+        "spine handout ../autumn-course",
+    )
+    handout.add_argument("folder", type=Path, metavar="DIR", help="a new folder for the three")
+    handout.add_argument(
+        "numbers", nargs="*", metavar="NN", help="lessons of solutions and nbgrader (default: all)"
+    )
+    handout.add_argument(
+        "--run", action="store_true", help="run the solved lessons too, half a minute or more each"
+    )
 
 
 def _whole(text: str) -> int:

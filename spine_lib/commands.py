@@ -140,6 +140,7 @@ def phantom(options: Namespace) -> None:
 
 def reproduce(options: Namespace) -> None:
     """Run the main job; it prints its own table and where the report lies."""
+    from spine_lib.processes import Processes
     from spine_lib.reproduce import reproduce as run
 
     run(
@@ -148,7 +149,53 @@ def reproduce(options: Namespace) -> None:
         seeds=tuple(options.seeds),
         dataset=options.dataset,
         device=options.device,
+        at_once=options.at_once,
+        processes=Processes(options.devices, options.nodes, options.strategy),
+        data_root=options.root,
+        workers=options.workers,
     )
+
+
+def datasets(options: Namespace) -> None:
+    """List the public data sets; with a name and a root, say what lies there."""
+    from spine_lib.datasets.catalogue import catalogue_text, find_cases
+    from spine_lib.datasets.totalsegmentator import rebuild_1089
+
+    if options.name is None:
+        print(catalogue_text())
+        return
+    if options.root is None:
+        raise SpineError(f"spine datasets {options.name}: name its folder with --root")
+    found = find_cases(options.name, options.root)
+    for part in ("train", "validation", "test"):
+        print(f"{part}: {sum(case.split == part for case in found.cases)} scans")
+    print(f"split: {found.split_note}")
+    for item in found.left_out:
+        print(f"left out: {item}")
+    if options.name == "totalsegmentator":
+        print(f"the public 1089, rebuilt: {rebuild_1089(options.root)}")
+    if options.split:
+        rows = [f"{case.case_id},{case.patient_id},{case.split}" for case in found.cases]
+        text = "\n".join(["case_id,patient_id,split", *rows]) + "\n"
+        options.split.write_text(text, encoding="utf-8")
+        print(options.split)
+
+
+def prepare(options: Namespace) -> None:
+    """Cut the scans of a data set into slices, as `reproduce` will ask for them."""
+    from spine_lib.recipe import load_recipe
+    from spine_lib.sources import gather, prepare
+
+    recipe = load_recipe(options.recipe)
+    recipe = recipe.changed(dataset=options.dataset or recipe.dataset)
+    sources = gather(recipe, options.root)
+    for part in ("train", "validation"):
+        made = prepare(
+            sources.parts[part], recipe, workers=options.workers, scheduler=options.scheduler
+        )
+        print(f"{part}: {len(made.store.volumes)} volumes in {made.store.folder}")
+        for item in made.left_out:
+            print(f"left out: {item}")
 
 
 def predict(options: Namespace) -> None:
@@ -217,12 +264,28 @@ def lesson_results(options: Namespace) -> None:
             print(f"{experiment.NAME}: {result['seconds']:.0f} s, {results.keep_result(result)}")
 
 
+def handout(options: Namespace) -> None:
+    """Write what an instructor hands out and keeps."""
+    _require_source_tree("the lessons")
+    from spine_lib.course.handout import write_releases
+
+    write_releases(ROOT, options.folder, options.numbers, options.run)
+
+
 def lab(options: Namespace) -> int:
     """Open JupyterLab on the notebooks."""
     _require_source_tree("the notebooks")
     notebooks = ROOT / "notebooks"
     folder = notebooks if notebooks.is_dir() else ROOT
     return _in_project([sys.executable, "-m", "jupyterlab", str(folder)])
+
+
+def site(options: Namespace) -> None:
+    """Make the site of the course and say where it lies."""
+    _require_source_tree("the lessons")
+    from spine_lib.book import build_site
+
+    build_site(out=options.out, numbers=options.numbers)
 
 
 def lint(options: Namespace) -> int:
@@ -258,6 +321,7 @@ def clean(options: Namespace) -> None:
     """Remove what tools leave behind; never data, runs or the environment."""
     _require_source_tree("the caches")
     names = [".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist", "test-artefacts"]
+    names += ["docs/_build"]
     folders = [ROOT / name for name in names]
     for parent in ("spine_lib", "tests", "benchmarks", "notebooks"):
         folders += (ROOT / parent).rglob("__pycache__")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from spine_lib.errors import SpineError
 from spine_lib.recipe import Recipe
 from spine_lib.store import Draw, SliceStore, TrainingSlices, WholeSlices
 
@@ -15,13 +17,14 @@ from spine_lib.store import Draw, SliceStore, TrainingSlices, WholeSlices
 class PatchSampler(Sampler[Draw]):
     """Draw the slices of an epoch at random, phantoms and slices with spine as often as asked.
 
-    The order depends on the seed, the epoch and nothing else.  With several processes each takes
-    every n-th draw.
+    The order depends on the seed, the epoch and nothing else.  Several processes share the draws of
+    each step, so that together they take the batch that one would take.
 
     Args:
         store: the sliced training volumes.
         recipe: batch, steps_per_epoch, phantom_share, foreground_share and seed are used.
-        rank, world_size: which of how many processes this is.
+        rank, world_size: which of how many processes this is; a batch must be divisible by their
+            number.
     """
 
     def __init__(self, store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1):
@@ -35,12 +38,18 @@ class PatchSampler(Sampler[Draw]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.recipe.steps_per_epoch * self.recipe.batch
+        return self.recipe.steps_per_epoch * self.recipe.batch // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
         places = range(self.rank, len(self) * self.world_size, self.world_size)
         for place in places[self.skip :]:
             yield self._draw(place)
+
+    def cases(self, batch: int) -> list[str]:
+        """Return the ids of the cases that a batch of this epoch is cut from, all shares of it."""
+        size = self.recipe.batch
+        draws = map(self._draw, range(batch * size, (batch + 1) * size))
+        return sorted({self.store.volumes[draw.volume].case_id for draw in draws})
 
     def _draw(self, place: int) -> Draw:
         random = np.random.default_rng((self.recipe.seed, self.epoch, place))
@@ -59,37 +68,60 @@ class PatchSampler(Sampler[Draw]):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that can go on in the middle of an epoch; its sampler must have `skip`."""
+    """A DataLoader that can go on in the middle of an epoch; its sampler must have `skip`.
+
+    It also keeps the state of PyTorch's random numbers, which dropout draws from.
+    """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._done = 0
+        self._random: dict[str, torch.Tensor] = {}
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches of this epoch were handed out."""
-        return {"batches": self._done}
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches of this epoch were handed out, and the random numbers' state."""
+        return {"batches": self._done, "random": _random_state()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Leave out the batches that were handed out before the stop, once."""
         self._done = state["batches"] % max(1, len(self))
         self.sampler.skip = self._done * self.batch_size
+        if self.sampler.rank == 0:  # it is the first process's; the others draw other numbers
+            self._random = state.get("random", {})
 
     def __iter__(self):
-        if not self.sampler.skip:
+        resumed = self.sampler.skip > 0
+        if not resumed:
             self._done = 0
-        for batch in super().__iter__():
+            self._restore()
+        batches = super().__iter__()  # takes a random number
+        if resumed:
+            self._restore()
+        for batch in batches:
             self._done += 1
             yield batch
         self.sampler.skip = 0
+
+    def _restore(self) -> None:
+        random, self._random = self._random, {}
+        if "cpu" in random:
+            torch.set_rng_state(random["cpu"])
+        if "cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
 def training_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1
 ) -> ResumableLoader:
-    """Make the loader of augmented patches."""
+    """Make the loader of augmented patches; all processes together take `recipe.batch` of them."""
     return ResumableLoader(
         TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm),
-        batch_size=recipe.batch,
+        batch_size=recipe.batch // world_size,
         sampler=PatchSampler(store, recipe, rank, world_size),
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
@@ -97,7 +129,23 @@ def training_loader(
     )
 
 
-def validation_loader(store: SliceStore, recipe: Recipe, every: int = 12) -> DataLoader:
-    """Make the loader of whole slices, every n-th of a volume."""
+def validation_loader(
+    store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1, every: int = 12
+) -> DataLoader:
+    """Make the loader of whole slices, every n-th of a volume.
+
+    Several processes share the batches that one would take: every slice is in exactly one of them,
+    and none is taken twice to make their numbers even.
+
+    Raises:
+        SpineError: if there are fewer slices than processes.
+    """
     slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm)
-    return DataLoader(slices, batch_size=recipe.batch, num_workers=0)
+    if len(slices) < world_size:
+        raise SpineError(
+            f"{len(slices)} validation slices cannot be shared by {world_size} processes: use more "
+            "validation_phantoms or fewer processes"
+        )
+    size = min(recipe.batch, len(slices) // world_size)  # so that each gets a batch at least
+    batches = [range(a, min(a + size, len(slices))) for a in range(0, len(slices), size)]
+    return DataLoader(slices, batch_sampler=batches[rank::world_size], num_workers=0)

@@ -291,6 +291,8 @@ def aggregate(volumes: Mapping[str, VolumeEvaluation]) -> dict[str, dict]:
         volumes: what `evaluate_volume` returned, by case id.
 
     Returns:
+        A dictionary with
+
         - "pooled": scores of the voxels of all volumes counted together;
         - "per_volume": the mean over volumes (`mean_scores`), with the mean "nsd" and "hd95".
           Infinite HD95 are left out of the mean and counted in "hd95_infinite";

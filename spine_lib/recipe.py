@@ -14,6 +14,7 @@ import yaml
 
 from spine_lib.augment import Augmentation
 from spine_lib.errors import SpineError
+from spine_lib.losses import LOSSES
 from spine_lib.models import split_name
 from spine_lib.slices import PLANES
 
@@ -37,7 +38,7 @@ class Recipe:
         spacing_mm: size of a pixel that the networks see.
         neighbour_mm: if above 0, the slices this far before and behind are two more channels.
         foreground_share: share of the patches cut from slices that show spine.
-        loss: "bce_dice", "bce" or "dice".
+        loss: "bce_dice", "bce", "dice", "focal" or "focal_dice".
         steps: optimiser steps of a run.
         steps_per_epoch: after each epoch comes a validation and a checkpoint.
         batch: patches a step.
@@ -114,7 +115,6 @@ class Recipe:
         return dataclasses.replace(self, **values)
 
 
-LOSSES = ("bce_dice", "bce", "dice")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 

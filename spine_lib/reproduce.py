@@ -6,8 +6,7 @@ was stopped, and a finished run is evaluated and reported anew within a minute.
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import dataclasses
 import json
 import sys
 import time
@@ -17,29 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from spine_lib import __version__, run_facts
-from spine_lib.datasets.cases import Case, CaseData, PhantomCase, require_cases
-from spine_lib.datasets.phantom import phantom_cases
-from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
-from spine_lib.errors import SpineError
-from spine_lib.metrics import aggregate, evaluate_volume
+from spine_lib import run_facts
+from spine_lib.datasets.catalogue import PUBLIC_SETS
+from spine_lib.evaluation import evaluate_all, mean_over_seeds
 from spine_lib.nifti import atomic_file
 from spine_lib.paper import PAPER, check_table
+from spine_lib.processes import ALONE, Processes, is_first, one_at_a_time
 from spine_lib.recipe import Recipe, load_recipe
-from spine_lib.report import SAMPLE_MASK_NOTES, Overlay, draw_overlay, pick_slices, write_report
-from spine_lib.slices import require_separate
-from spine_lib.store import SliceStore, prepare_store
+from spine_lib.report import SAMPLE_MASK_NOTES, Overlay, write_report
+from spine_lib.side_by_side import Job, train_side_by_side
+from spine_lib.sources import CaseLike, gather, prepare, prepared_root
+from spine_lib.store import SliceStore
 from spine_lib.training import Fitted, choose_device, load_or_train
-from spine_lib.volumes import predict_volume, to_mask
 
-TRAINING_PHANTOMS_FROM = 1000
-VALIDATION_PHANTOMS_FROM = 2000
-TEST_PHANTOMS_FROM = 3000
-"""First seeds of the phantoms of each part, far enough apart never to meet."""
-
-PHANTOM_GRID = {"shape": (160, 160, 160), "spacing_mm": (2.0, 2.0, 3.0)}
-
-CaseLike = Case | PhantomCase
 Say = Callable[[str], object]
 
 
@@ -52,6 +41,10 @@ def reproduce(
     root: str | Path = "runs",
     progress: bool = True,
     say: Say = print,
+    at_once: int = 1,
+    processes: Processes = ALONE,
+    data_root: str | Path | None = None,
+    workers: int = 1,
 ) -> Path:
     """Train and evaluate the recipe's models and write `results.json` and `report.html`.
 
@@ -59,70 +52,63 @@ def reproduce(
         recipe: a recipe, the name of a built-in one, or a YAML file.
         name: of the run's folder in `root`; default the recipe's name.
         seeds: one training of each model for each.
-        dataset: "sample" or "phantom" instead of the recipe's.
+        dataset: "sample", "phantom" or a public data set, instead of the recipe's.
         device: "auto", "cpu" or "gpu".
         root: folder of all runs.
         progress: show progress bars.
         say: called with a line per stage.
+        at_once: trainings beside each other on a CPU, each in a process of its own; a script that
+            asks for more than one needs `if __name__ == "__main__":`.
+        processes: how many share each training; every one of them calls this, and the first alone
+            writes, prints and evaluates.
+        data_root: folder of a public data set.
+        workers: processes that slice its scans.
 
     Returns:
         The folder of the run.
 
     Raises:
-        SpineError: if data cannot be fetched, the recipe is not valid, or the folder holds a run
-            with another recipe.
+        SpineError: if data cannot be fetched, the recipe is not valid, the processes cannot share
+            its batch, or the folder holds a run with another recipe.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if dataset:
         recipe = recipe.changed(dataset=dataset)
     folder = Path(root) / (name or recipe.name)
+    processes.require_fit(recipe.batch, choose_device(device))
     device = "gpu" if choose_device(device) == "cuda" else "cpu"
-    parts = cases_of(recipe, say)
+    if not is_first():
+        progress, say = False, _silent
+    with one_at_a_time(prepared_root() / "lock"):
+        sources = gather(recipe, data_root, say)
+    parts = sources.parts
     with run_facts.peak_memory() as memory:
-        with timed(folder, "prepare"):
-            stores = {part: prepare(parts[part], recipe, say) for part in ("train", "validation")}
-        fitted = train_all(recipe, stores, folder, seeds, device, progress, say)
+        with timed(folder, "prepare"), one_at_a_time(prepared_root() / "lock"):
+            prepared = {
+                part: prepare(parts[part], recipe, say, workers, progress=progress)
+                for part in ("train", "validation")
+            }
+        stores = {part: made.store for part, made in prepared.items()}
+        with timed(folder, "train", add=True):
+            options = {"at_once": at_once, "processes": processes}
+            fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
+        if not is_first():
+            return folder
         with timed(folder, "evaluate"):
-            tests, overlays = evaluate_all(fitted, parts["test"], device, say)
+            keep = folder / "scores" if recipe.dataset in PUBLIC_SETS else None
+            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep)
     results = collect(recipe, parts, stores, fitted, tests, folder, device)
+    left_out = [*sources.left_out, *(i for made in prepared.values() for i in made.left_out)]
+    results["data"]["left_out"] = [str(item) for item in [*left_out, *unread]]
+    results["data"]["split"] = sources.split_note
+    results["processes"] = dataclasses.asdict(processes)
     results["peak_memory_mb"] = run_facts.remember_peak(folder, memory.megabytes)
     finish(results, fitted, overlays, parts, folder, say)
     return folder
 
 
-def cases_of(recipe: Recipe, say: Say = print) -> dict[str, list[CaseLike]]:
-    """Return the cases for "train", "validation" and "test"; no patient is in two of them.
-
-    Raises:
-        SpineError: if the data set is unknown or a part is empty.
-    """
-    if recipe.dataset not in ("sample", "phantom"):
-        raise SpineError(f"unknown dataset {recipe.dataset!r}: use sample or phantom")
-    parts: dict[str, list[CaseLike]] = {"train": [], "test": []}
-    if recipe.dataset == "sample":
-        fetch_sample(progress=say)
-        for case in sample_cases():
-            parts[case.split].append(case)
-    else:
-        parts["test"] = phantom_cases(2, TEST_PHANTOMS_FROM, **PHANTOM_GRID)
-    if recipe.phantoms:
-        parts["train"] += phantom_cases(recipe.phantoms, TRAINING_PHANTOMS_FROM, **PHANTOM_GRID)
-    parts["validation"] = phantom_cases(
-        recipe.validation_phantoms, VALIDATION_PHANTOMS_FROM, **PHANTOM_GRID
-    )
-    for part, cases in parts.items():
-        require_cases(cases, f"the {part} part of {recipe.dataset}")
-    require_separate(parts)
-    return parts
-
-
-def prepare(cases: Sequence[CaseLike], recipe: Recipe, say: Say = print) -> SliceStore:
-    """Slice cases into a store that all runs with the same cases and pixel size share."""
-    made_by = [__version__, recipe.planes, recipe.spacing_mm]
-    key = json.dumps([[str(case) for case in cases], made_by])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    folder = sample_root().parent / "prepared" / digest
-    return prepare_store(cases, folder, recipe.planes, recipe.spacing_mm, say)
+def _silent(line: str) -> None:
+    """Say nothing: the first process does."""
 
 
 def train_all(
@@ -133,78 +119,27 @@ def train_all(
     device: str,
     progress: bool,
     say: Say,
+    at_once: int = 1,
+    processes: Processes = ALONE,
 ) -> dict[str, dict[int, Fitted]]:
-    """Load or train every model with every seed, one after the other."""
-    fitted: dict[str, dict[int, Fitted]] = {model: {} for model in recipe.models}
-    for seed in seeds:
-        for model in recipe.models:
+    """Load or train every model with every seed, on a CPU several at once."""
+    data = (stores["train"], stores["validation"])
+    jobs = {
+        (model, seed): Job(model, recipe.changed(seed=seed), *data, folder / model / f"seed-{seed}")
+        for seed in seeds
+        for model in recipe.models
+    }
+    for (model, seed), job in jobs.items():
+        if not job.is_finished():
             say(f"{model}, seed {seed}: {recipe.steps} steps of {recipe.batch} patches")
-            fitted[model][seed] = load_or_train(
-                model,
-                recipe.changed(seed=seed),
-                stores["train"],
-                stores["validation"],
-                folder / model / f"seed-{seed}",
-                device,
-                progress,
-            )
-    return fitted
-
-
-def evaluate_all(
-    fitted: dict[str, dict[int, Fitted]], cases: Sequence[CaseLike], device: str, say: Say
-) -> tuple[dict[str, dict[int, dict]], dict[str, list[Overlay]]]:
-    """Score every network on every test case, on the case's own grid.
-
-    Returns:
-        By model and seed what `metrics.aggregate` gives; by model the overlays of its first seed.
-    """
-    scores: dict[str, dict[int, dict]] = {m: {s: {} for s in runs} for m, runs in fitted.items()}
-    masks: dict[str, dict[str, object]] = {model: {} for model in fitted}
-    for case in cases:
-        data = case.load()
-        truth, ignore = data.labels.array > 0, data.ignore.array
-        for model, runs in fitted.items():
-            for seed, run in runs.items():
-                say(f"testing {model}, seed {seed}, on {case.case_id}")
-                mask = to_mask(predict_volume(run.network, data.ct, run.recipe, device), run.recipe)
-                row = evaluate_volume(mask.array > 0, truth, data.ct.spacing_mm, ignore)
-                scores[model][seed][case.case_id] = row
-                masks[model].setdefault(case.case_id, mask)
-    tests = {m: {s: aggregate(rows) for s, rows in runs.items()} for m, runs in scores.items()}
-    first = {model: next(iter(runs.values())) for model, runs in scores.items()}
-    by_id = {case.case_id: case for case in cases}
-    load = functools.cache(lambda case_id: by_id[case_id].load())
-    overlays = {model: draw_overlays(load, first[model], masks[model]) for model in fitted}
-    for runs in tests.values():
-        for test in runs.values():
-            for case in cases:
-                test["volumes"][case.case_id]["patient_id"] = case.patient_id
-    return tests, overlays
-
-
-def draw_overlays(load: Callable[[str], CaseData], scores: dict, masks: dict) -> list[Overlay]:
-    """Draw the best, the median and the worst slice that shows spine; `load` takes a case id."""
-    dice = {}
-    for case_id, row in scores.items():
-        for index, (tp, fp, fn, _) in enumerate(row["slices"]):
-            dice[case_id, index] = 2 * tp / (2 * tp + fp + fn) if tp + fn else np.nan
-    drawn = []
-    for kind, (case_id, index) in pick_slices(dice).items():
-        data = load(case_id)
-        drawn.append(
-            draw_overlay(
-                data.ct,
-                data.labels,
-                masks[case_id],
-                index,
-                case_id,
-                kind,
-                dice[case_id, index],
-                ignore=data.ignore,
-            )
+    if device == "cpu" and processes.count == 1:
+        train_side_by_side(list(jobs.values()), at_once, progress)
+    fitted: dict[str, dict[int, Fitted]] = {model: {} for model in recipe.models}
+    for (model, seed), job in jobs.items():
+        fitted[model][seed] = load_or_train(
+            model, job.recipe, *data, job.folder, device, progress, processes=processes
         )
-    return drawn
+    return fitted
 
 
 def collect(
@@ -231,24 +166,30 @@ def collect(
         ]
         network = next(iter(runs.values())).network
         count = sum(p.numel() for p in network.parameters())
-        test = rows[0]["test"]
+        test = mean_over_seeds([row["test"] for row in rows])
         models[model] = {"name": PAPER.get(model, {}).get("name", model), "parameters": count}
         models[model] |= {"test": test, "runs": rows}
     stages = read_stages(folder)
-    training = sum(row["train_seconds"] for entry in models.values() for row in entry["runs"])
     return {
         "models": models,
-        "wall_seconds": round(stages["prepare"] + training + stages["evaluate"], 1),
-        "stages": {**stages, "train": round(training, 1)},
+        "wall_seconds": round(sum(stages.values()), 1),
+        "stages": stages,
         "device": run_facts.device_name(device),
         "versions": run_facts.versions(),
         "data": run_facts.describe_data(recipe, parts, stores),
         "target": "Spine: every labelled vertebra and, where the mask has it, the sacrum.",
-        "table_note": f"The table shows seed {next(iter(fitted[recipe.models[0]]))}.",
+        "table_note": _table_note(list(fitted[recipe.models[0]])),
         "test_looks": run_facts.test_looks(recipe),
         "recipe": recipe.to_dict(),
         "created": time.strftime("%Y-%m-%d"),
     }
+
+
+def _table_note(seeds: Sequence[int]) -> str:
+    listed = ", ".join(map(str, seeds))
+    if len(seeds) == 1:
+        return f"The table shows seed {listed}."
+    return f"The table shows the mean of {len(seeds)} seeds ({listed})."
 
 
 def finish(
@@ -274,18 +215,27 @@ def finish(
     )
     with atomic_file(folder.parent / "latest") as stream:
         stream.write(f"{folder.name}\n".encode())
+    say(results["table_note"])
     say(run_facts.table(results))
     say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
 
 
 @contextmanager
-def timed(folder: Path, stage: str):
-    """Remember how long a stage took; the longest counts, as later calls find it half done."""
+def timed(folder: Path, stage: str, add: bool = False):
+    """Remember how long a stage took.
+
+    What is done anew by every call counts with its longest time, what goes on where it was stopped
+    (`add`) with all its times together.
+    """
     started = time.perf_counter()
-    yield
-    stages = read_stages(folder)
-    stages[stage] = round(max(stages.get(stage, 0.0), time.perf_counter() - started), 1)
-    write_json(folder / "stages.json", stages)
+    try:
+        yield
+    finally:
+        seconds, stages = time.perf_counter() - started, read_stages(folder)
+        before = stages.get(stage, 0.0)
+        stages[stage] = round(before + seconds if add else max(before, seconds), 1)
+        if folder.is_dir() and is_first():
+            write_json(folder / "stages.json", stages)
 
 
 def read_stages(folder: Path) -> dict[str, float]:

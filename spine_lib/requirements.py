@@ -16,7 +16,7 @@ _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*([^;]*)")
 _BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([0-9][0-9.]*)")
 
 
-def requirements(root: Path, extras: tuple[str, ...] = ("test",)) -> list[str]:
+def requirements(root: Path, extras: tuple[str, ...] = ("test", "site", "instructor")) -> list[str]:
     """List the requirements of `pyproject.toml`, those of the extras included.
 
     Args:

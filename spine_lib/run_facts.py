@@ -129,6 +129,8 @@ def test_looks(recipe: Recipe) -> dict | str:
     """Say how often test patients had been looked at while the recipe was made."""
     if recipe.dataset == "phantom":
         return "The test phantoms were made for this run."
+    if recipe.dataset != "sample":
+        return "The library's recipes were made without this data set's test part."
     source = resources.files("spine_lib") / "recipes" / "history.json"
     return json.loads(source.read_text(encoding="utf-8"))["test_looks"]
 
@@ -137,9 +139,8 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
     """Set our settings beside the paper's; what its abstract does not say is unknown."""
     size = recipe["augmentation"]["size"]
     weights = recipe["encoder_weights"] or "random"
-    patients = "two patients and" if recipe["dataset"] == "sample" else "only"
     ours = {
-        "data": f"{patients} {recipe['phantoms']} phantoms for training",
+        "data": _training_data(recipe["dataset"], recipe["phantoms"]),
         "annotation": "spine against background; the four regions are merged",
         "models": ", ".join(recipe["models"]),
         "encoder of DeepLabv3+": "the encoder of U-Net",
@@ -167,6 +168,12 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
     ]
     more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
     return rows + [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+
+
+def _training_data(dataset: str, phantoms: int) -> str:
+    patients = {"sample": "two patients", "phantom": ""}.get(dataset, f"the scans of {dataset}")
+    made = f"{phantoms} phantoms" if phantoms else ""
+    return " and ".join(text for text in (patients, made) if text) + " for training"
 
 
 def command(arguments: Sequence[str]) -> str:

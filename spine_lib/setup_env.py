@@ -18,7 +18,7 @@ from spine_lib.errors import SpineError
 from spine_lib.requirements import in_range, missing_requirements, requirements, split_requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("test",)
+EXTRAS = ("test", "site", "instructor")
 STAMP = "spine-setup.stamp"
 SUPPORTED = ((3, 11), (3, 14))  # first that works, first that does not
 
@@ -130,7 +130,7 @@ def _run_or_refuse(command: list[str], venv: Path) -> None:
 
 
 def install(root: Path, python: str) -> None:
-    """Install the project and its test extra with pip, at the versions of `constraints.txt`.
+    """Install the project and its extras with pip, at the versions of `constraints.txt`.
 
     A PyTorch that is already there in a fitting version (CPU-only, say) is kept.
 

@@ -155,7 +155,9 @@ class StoreIndex:
         self._kept: list[str] = []
         index = read_index(self.folder)
         if index and index["settings"] != self._settings:
-            report(f"{folder} was made with {index['settings']}: making it anew with {self._settings}")
+            report(
+                f"{folder} was made with {index['settings']}: making it anew with {self._settings}"
+            )
         elif index is None and (self.folder / "index.json").is_file():
             report(f"{folder} was made by another version of the library: making it anew")
         elif index:

@@ -6,6 +6,7 @@ enlarged again to the scan's voxels, so that scores and exported masks speak of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from spine_lib.training import choose_device, choose_precision
 
 MULTIPLE = 32
 """Rows and columns must be multiples of this, for the encoder halves them five times."""
+
+_TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels that touch by a face, an edge or a corner belong to one piece."""
 
 
 def predict_volume(
@@ -116,6 +120,53 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     return pieces == sizes.argmax()
+
+
+def keep_pieces(
+    mask: np.ndarray, spacing_mm: Sequence[float], smallest_ml: float = 0.5
+) -> np.ndarray:
+    """Keep every piece that is not smaller than a volume.
+
+    A spine that the image cuts, or from which a vertebra is missing, falls into pieces rightly, and
+    `largest_component` keeps one of them only.
+
+    Args:
+        mask: boolean [x, y, z].
+        spacing_mm: size of a voxel along x, y and z.
+        smallest_ml: of a piece, whose voxels touch by a face, an edge or a corner.
+
+    Returns:
+        A boolean mask of the same shape; empty where all pieces are smaller.
+    """
+    pieces, _ = ndimage.label(mask, _TOUCHING)
+    sizes_ml = np.bincount(pieces.ravel()) * np.prod(spacing_mm) / 1000
+    kept = sizes_ml >= smallest_ml
+    kept[0] = False
+    return kept[pieces]
+
+
+def fill_holes(
+    mask: np.ndarray, spacing_mm: Sequence[float], largest_ml: float = 1.0
+) -> np.ndarray:
+    """Fill cavities that the mask encloses on all sides, up to a volume.
+
+    Cavities are looked for in three dimensions: in an axial slice the arch encloses the spinal
+    canal, which is a hole there and none in the body. The limit leaves alone what is too large to
+    be a gap, such as a canal that noise has closed at both ends.
+
+    Args:
+        mask: boolean [x, y, z].
+        spacing_mm: size of a voxel along x, y and z.
+        largest_ml: of a cavity, whose voxels touch by a face.
+
+    Returns:
+        A boolean mask of the same shape.
+    """
+    cavities, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+    sizes_ml = np.bincount(cavities.ravel()) * np.prod(spacing_mm) / 1000
+    small = sizes_ml <= largest_ml
+    small[0] = False
+    return mask | small[cavities]
 
 
 def predict_file(

@@ -98,6 +98,23 @@ def test_a_saved_viewer_has_slices_planes_windows_and_overlay(case, open_page, t
     keep_screenshot(page, "saved-page-sagittal")
 
 
+def test_an_overlay_drawn_with_larger_pixels_lies_on_the_same_part_of_the_ct(
+    case, open_page, tmp_path
+):
+    data, _, _ = case
+    style = render.Style("outline", "vertebra", pixel_mm=6.0)
+    viewer = SliceViewer(data.ct, data.labels, case_id="coarse", style=style)
+    page = open_page(viewer.save_html(tmp_path / "viewer.html"))
+    index = viewer.slice.value
+    wait_for_alt(page, f"axial slice {index + 1} of 80")
+    expected = render.render_slice(data.ct, index, "axial", WINDOWS["bone"])[..., 0]
+    found = shown(page)[0]
+    assert found.shape == expected.shape  # all of the slice, not a corner of it
+    assert np.abs(found - expected).mean() < 6
+    over = page.locator(".frame img:visible")
+    assert over.evaluate("one => one.naturalWidth") == 64
+
+
 def test_the_mark_of_a_saved_comparison_follows_the_slice(case, open_page, tmp_path):
     data, guess, chance = case
     viewer = CompareViewer(data.ct, data.labels, guess, chance, ("one", "two"), case_id="saved")

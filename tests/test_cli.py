@@ -97,13 +97,17 @@ def test_a_seed_is_a_whole_number(value):
 
 def test_the_options_of_the_main_job_reach_it(monkeypatch):
     from spine_lib import reproduce
+    from spine_lib.processes import Processes
 
     seen = {}
     monkeypatch.setattr(reproduce, "reproduce", lambda recipe, **rest: seen.update(rest, r=recipe))
     arguments = "reproduce --recipe my.yaml --name n --seeds 3 4 --dataset phantom --device cpu"
-    assert cli.main(arguments.split()) == 0
+    more = "--at-once 1 --devices 4 --nodes 2 --strategy ddp --root there --workers 3"
+    assert cli.main([*arguments.split(), *more.split()]) == 0
     expected = {"r": "my.yaml", "name": "n", "seeds": (3, 4), "dataset": "phantom"}
-    assert seen == {**expected, "device": "cpu"}
+    processes = Processes(devices=4, nodes=2, strategy="ddp")
+    expected |= {"data_root": Path("there"), "workers": 3}
+    assert seen == {**expected, "device": "cpu", "at_once": 1, "processes": processes}
 
 
 def test_a_prediction_takes_a_model_that_comes_with_the_library(monkeypatch, tmp_path):

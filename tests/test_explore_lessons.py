@@ -105,6 +105,38 @@ def test_the_threshold_slider_moves_scores_and_picture_together(small_phantom):
         ThresholdExplorer(small_phantom.ct, small_phantom.labels, small_phantom.labels)
 
 
+def test_every_score_follows_the_threshold_surfaces_too(small_phantom):
+    truth = small_phantom.labels.array > 0
+    chance = np.where(truth, 0.6, 0.2).astype(np.float32)
+    chance[np.roll(truth, 2, axis=2) & ~truth] = 0.4
+    viewer = ThresholdExplorer(
+        small_phantom.ct,
+        small_phantom.labels,
+        small_phantom.ct.with_array(chance),
+        tolerance_mm=2.0,
+    )
+    assert viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in viewer.more.value
+    assert "accuracy 1.000" in viewer.text.value and ">accuracy<" in viewer.chart.value
+    viewer.threshold.value = 0.3
+    guess = chance >= 0.3
+    measured = metrics.evaluate_volume(guess, truth, small_phantom.ct.spacing_mm)
+    assert viewer.scores == {name: measured[name] for name in viewer.scores}
+    assert f"HD95 {measured['hd95']:.1f} mm" in viewer.more.value
+    assert f"{measured['fp']} false positive" in viewer.more.value
+    viewer.threshold.value = 0.9
+    assert np.isinf(viewer.scores["hd95"]) and "HD95 without a value" in viewer.more.value
+
+
+def test_without_a_tolerance_no_surface_is_measured(small_phantom, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("surfaces were measured")
+
+    monkeypatch.setattr(metrics, "surface_distances", refuse)
+    chance = small_phantom.ct.with_array((small_phantom.labels.array > 0).astype(np.float32))
+    viewer = ThresholdExplorer(small_phantom.ct, small_phantom.labels, chance)
+    assert "nsd" not in viewer.scores and "HD95" not in viewer.more.value
+
+
 @pytest.fixture(scope="module")
 def slice_and_mask():
     rows, columns = np.indices((64, 72))

@@ -110,7 +110,7 @@ def test_everything_that_is_imported_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {
         "spine_lib": {normal(split_requirement(x)[0]) for x in PROJECT["dependencies"]}
-        | {"ipyniivue"},  # the extra viz3d
+        | {"ipyniivue", "distributed"},  # the extras viz3d and cluster
         "tests": set(requirements()),
     }
     for folder, names in declared.items():

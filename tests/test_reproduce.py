@@ -8,7 +8,8 @@ import pytest
 from spine_lib.datasets import phantom_cases
 from spine_lib.errors import SpineError
 from spine_lib.recipe import load_recipe
-from spine_lib.reproduce import PHANTOM_GRID, cases_of, reproduce, write_json
+from spine_lib.reproduce import reproduce, write_json
+from spine_lib.sources import PHANTOM_GRID, cases_of
 
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
 SCORES = {"dice", "iou", "iou_mean", "f1", "accuracy"}

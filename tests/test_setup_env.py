@@ -21,7 +21,7 @@ def project(tmp_path, monkeypatch) -> Path:
     """A project of its own with two requirements, in place of the real one."""
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "spine-lib"\ndependencies = ["torch>=2.6,<3", "torchvision>=0.21,<1"]\n'
-        '[project.optional-dependencies]\ntest = ["numpy>=2.0,<3"]\n',
+        '[project.optional-dependencies]\ntest = ["numpy>=2.0,<3"]\nsite = []\ninstructor = []\n',
         encoding="utf-8",
     )
     (tmp_path / "constraints.txt").write_text(PINS, encoding="utf-8")

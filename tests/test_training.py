@@ -4,27 +4,32 @@ import lightning as L
 import pytest
 import torch
 
-from spine_lib import training
+from spine_lib import devices, loading, training
 from spine_lib.augment import Augmentation
 from spine_lib.checkpoints import load_weights, save_weights
 from spine_lib.datasets import phantom_cases
 from spine_lib.errors import SpineError
+from spine_lib.loading import PatchSampler
+from spine_lib.losses import LOSSES, segmentation_loss
 from spine_lib.models import build_model
 from spine_lib.recipe import Recipe
-from spine_lib.store import prepare_store
-from spine_lib.training import fit, load_or_train, segmentation_loss
+from spine_lib.store import TrainingSlices, prepare_store
+from spine_lib.training import fit, load_or_train
 
 MODEL = "unet_resnet18"
 RECIPE = Recipe(
     models=(MODEL,),
-    steps=6,
-    steps_per_epoch=3,
+    steps=8,  # the averaged weights are brought up to date after steps 4 and 8
+    steps_per_epoch=4,
     batch=2,
     workers=0,
     averaging=0.5,
     precision="32-true",
     augmentation=Augmentation(size=32),
 )
+
+WITH_DROPOUT = "deeplabv3plus_resnet18"
+DROPOUT_RECIPE = RECIPE.changed(models=(WITH_DROPOUT,), augmentation=Augmentation(size=64))
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +48,50 @@ def unbroken(stores, tmp_path_factory):
 
 
 class StopAfter(L.Callback):
-    """Save and stop in the middle of a run, as a killed process that saved just before would."""
+    """Stop in the middle of a run, as a killed process would that saved just before, if at all."""
 
-    def __init__(self, step: int, path):
+    def __init__(self, step: int, path=None):
         self.step, self.path = step, path
 
     def on_train_batch_end(self, trainer, module, *_):
         if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
+            if self.path:
+                trainer.save_checkpoint(self.path)
             raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize("step", [3, 4])
-def test_a_resumed_run_ends_with_the_same_numbers(stores, unbroken, tmp_path, step):
-    """Step 3 is the last of an epoch, step 4 in the middle of the next."""
-    last = tmp_path / "last.ckpt"
+@pytest.mark.parametrize(("step", "saves"), [(4, True), (5, True), (6, False)])
+def test_a_resumed_run_ends_with_the_same_numbers(stores, unbroken, tmp_path, step, saves):
+    """Step 4 is the last of an epoch; killed after step 6, a run goes on from that epoch's end."""
+    last = tmp_path / "last.ckpt" if saves else None
     with pytest.raises(RuntimeError, match="killed"):
         fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (StopAfter(step, last),))
     resumed = fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
     for name, value in unbroken.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken_with_dropout(stores, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dropout")
+    return fit(WITH_DROPOUT, DROPOUT_RECIPE, *stores, folder, "cpu", progress=False)
+
+
+@pytest.mark.parametrize("saved", ["at the epoch's end", "just before"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_dropout_goes_on_with_the_random_numbers_of_the_stopped_run(
+    stores, unbroken_with_dropout, tmp_path, saved, kept, monkeypatch
+):
+    """Without them in the checkpoint it would drop other units, and end elsewhere."""
+    path = tmp_path / "last.ckpt" if saved == "just before" else None
+    if not kept:
+        monkeypatch.setattr(loading, "_random_state", dict)
+    arguments = (WITH_DROPOUT, DROPOUT_RECIPE, *stores, tmp_path, "cpu", False)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(*arguments, (StopAfter(6, path),))
+    resumed = fit(*arguments).state_dict()
+    pairs = [(value, resumed[name]) for name, value in unbroken_with_dropout.state_dict().items()]
+    assert all(torch.equal(a, b) for a, b in pairs) is kept
 
 
 def test_another_seed_gives_other_numbers(stores, unbroken, tmp_path):
@@ -164,7 +193,7 @@ def test_unknown_pixels_do_not_count_in_the_loss():
     logits, target = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.5).float()
     weight = torch.ones_like(logits)
     weight[..., :4] = 0
-    for kind in ("bce", "dice", "bce_dice"):
+    for kind in LOSSES:
         changed = logits.clone()
         changed[..., :4] += 3
         loss = segmentation_loss(logits, target, weight, kind)
@@ -175,23 +204,70 @@ def test_a_perfect_guess_has_less_loss_than_a_wrong_one():
     target = torch.zeros(1, 1, 16, 16)
     target[..., 4:9, 4:9] = 1
     weight = torch.ones_like(target)
-    for kind in ("bce", "dice", "bce_dice"):
+    for kind in LOSSES:
         right = segmentation_loss(40 * target - 20, target, weight, kind)
         wrong = segmentation_loss(20 - 40 * target, target, weight, kind)
         assert right < 0.02 < 0.5 < wrong
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(stores, tmp_path):
-    recipe = RECIPE.changed(learning_rate=1e30, averaging=0.0)
-    with pytest.raises(SpineError, match="loss became .* at step .*lower learning_rate"):
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases_of_the_batch(
+    stores, tmp_path, monkeypatch
+):
+    """The loader is asked what it handed out in the step of which the loss speaks."""
+    handed_out = []
+
+    class Noted(TrainingSlices):
+        def __getitem__(self, draw):
+            handed_out.append(self.store.volumes[draw.volume].case_id)
+            return super().__getitem__(draw)
+
+    monkeypatch.setattr(loading, "TrainingSlices", Noted)
+    recipe = RECIPE.changed(learning_rate=1e30, averaging=0.0, steps_per_epoch=2)
+    with pytest.raises(SpineError, match="loss became .* at step .*lower learning_rate") as caught:
         fit(MODEL, recipe, *stores, tmp_path, "cpu", progress=False)
+    last = sorted(set(handed_out[-recipe.batch :]))
+    assert f"in a batch of {', '.join(last)}: " in str(caught.value)
+
+
+def test_the_cases_of_a_batch_are_those_that_its_draws_name(stores):
+    recipe = RECIPE.changed(batch=3, steps_per_epoch=5)
+    sampler = PatchSampler(stores[0], recipe)
+    for epoch in (0, 2):
+        sampler.set_epoch(epoch)
+        ids = [stores[0].volumes[draw.volume].case_id for draw in sampler]
+        for batch in range(5):
+            assert sampler.cases(batch) == sorted(set(ids[3 * batch : 3 * batch + 3]))
+
+
+def test_the_focal_loss_turns_down_what_is_right_and_keeps_what_is_wrong():
+    target = torch.tensor([1.0, 0.0, 1.0, 0.0]).view(4, 1, 1, 1)
+    logits = torch.tensor([3.0, -3.0, -3.0, 3.0]).view(4, 1, 1, 1)
+    for number, (logit, truth) in enumerate(zip(logits, target, strict=True)):
+        one = (logit[None], truth[None], torch.ones(1, 1, 1, 1))
+        factor = segmentation_loss(*one, "focal") / segmentation_loss(*one, "bce")
+        sure_and_wrong = torch.sigmoid(torch.tensor(3.0 if number > 1 else -3.0)) ** 2
+        assert torch.isclose(factor, sure_and_wrong, rtol=1e-4)
+    both = segmentation_loss(logits, target, torch.ones_like(target), "focal_dice")
+    parts = [
+        segmentation_loss(logits, target, torch.ones_like(target), k) for k in ("focal", "dice")
+    ]
+    assert torch.isclose(both, sum(parts))
+
+
+def test_ctrl_c_during_training_is_told_as_such(stores, tmp_path):
+    class Interrupt(L.Callback):
+        def on_train_batch_end(self, *_):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Interrupt(),))
 
 
 @pytest.mark.parametrize(("limit", "able"), [("AVX2", False), ("AVX512_CORE", False)])
 def test_bf16_is_left_alone_where_onednn_may_not_use_it(monkeypatch, limit, able):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert training.cpu_computes_bf16() is able
-    assert training.choose_precision("auto", "cpu") == "32-true"
+    assert devices.cpu_computes_bf16() is able
+    assert devices.choose_precision("auto", "cpu") == "32-true"
 
 
 def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):
@@ -203,7 +279,7 @@ def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):
 
 
 def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):
-    def stopped(*args):
+    def stopped(*args, **named):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

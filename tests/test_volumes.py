@@ -8,10 +8,17 @@ from torch import nn
 
 from spine_lib.augment import Augmentation
 from spine_lib.checkpoints import save_weights
-from spine_lib.ct import Volume, load_ct, load_mask
+from spine_lib.ct import Volume, load_ct, load_mask, save_nifti
 from spine_lib.models import build_model
 from spine_lib.recipe import Recipe
-from spine_lib.volumes import largest_component, predict_file, predict_volume, to_mask
+from spine_lib.volumes import (
+    fill_holes,
+    keep_pieces,
+    largest_component,
+    predict_file,
+    predict_volume,
+    to_mask,
+)
 
 RECIPE = Recipe(
     planes=("axial",), spacing_mm=2.0, precision="32-true", augmentation=Augmentation(size=32)
@@ -82,6 +89,40 @@ def test_only_the_largest_piece_is_kept():
     assert not largest_component(np.zeros((2, 2, 2), bool)).any()
 
 
+def test_pieces_are_kept_by_their_millilitres():
+    mask = np.zeros((20, 20, 20), bool)
+    mask[1:9, 1:9, 1:9] = True  # 512 voxels
+    mask[9:11, 9:11, 9:11] = True  # 8 more, touching by a corner
+    mask[14:18, 14:18, 14:18] = True  # 64 voxels
+    mask[1, 1, 18] = True
+    spacing = (1.0, 2.0, 2.5)  # 5 cubic millimetres
+    assert np.count_nonzero(keep_pieces(mask, spacing, 0.3)) == 512 + 8 + 64
+    assert np.count_nonzero(keep_pieces(mask, spacing, 0.33)) == 520
+    assert np.array_equal(keep_pieces(mask, spacing, 0.0), mask)
+    assert not keep_pieces(mask, spacing, 5.0).any()
+    assert not keep_pieces(np.zeros_like(mask), spacing, 0.0).any()
+
+
+def test_holes_are_filled_and_the_canal_stays_open():
+    mask = np.zeros((20, 20, 12), bool)
+    mask[2:18, 2:18, 2:10] = True
+    mask[8:12, 8:12, :] = False  # a canal, open at both ends
+    mask[4:6, 4:6, 5:7] = False  # a hole of 8 voxels
+    filled = fill_holes(mask, (1.0, 1.0, 1.0))
+    assert np.count_nonzero(filled & ~mask) == 8 and filled[4, 4, 5]
+    assert not filled[9, 9, 5]
+    assert np.array_equal(fill_holes(filled, (1.0, 1.0, 1.0)), filled)
+
+
+def test_a_cavity_above_the_limit_stays_as_it_is():
+    mask = np.ones((20, 20, 20), bool)
+    mask[4:14, 4:14, 4:14] = False  # 1 ml
+    mask[16:18, 16:18, 16:18] = False
+    filled = fill_holes(mask, (1.0, 1.0, 1.0), largest_ml=0.9)
+    assert not filled[5, 5, 5] and filled[16, 16, 16]
+    assert fill_holes(mask, (1.0, 1.0, 1.0), largest_ml=1.0).all()
+
+
 def test_a_predicted_mask_lies_on_the_file_it_was_made_from(tmp_path):
     ras = scan(shape=(40, 44, 8))
     stored = np.ascontiguousarray(ras.array[::-1].transpose(2, 0, 1))
@@ -96,3 +137,16 @@ def test_a_predicted_mask_lies_on_the_file_it_was_made_from(tmp_path):
     assert image.shape == stored.shape and np.allclose(image.affine, affine)
     assert set(np.unique(np.asanyarray(image.dataobj))) <= {0, 1}
     assert np.allclose(load_mask(out).affine, load_ct(tmp_path / "ct.nii.gz").affine)
+
+
+def test_an_export_lies_on_its_scan_for_the_reader_that_slicer_uses(tmp_path, sample_root):
+    sitk = pytest.importorskip("SimpleITK")
+    ct = load_ct(sample_root / "crop" / "ct.nii.gz")  # stored P-I-R
+    bright = ct.with_array((ct.array > 300).astype(np.uint8))
+    scan = sitk.ReadImage(str(ct.path))
+    mask = sitk.ReadImage(str(save_nifti(bright, tmp_path / "mask.nii.gz")))
+    assert scan.GetSize() == mask.GetSize()
+    for ask in ("GetOrigin", "GetSpacing", "GetDirection"):
+        assert np.allclose(getattr(scan, ask)(), getattr(mask, ask)(), atol=1e-4)
+    hu, marked = sitk.GetArrayFromImage(scan), sitk.GetArrayFromImage(mask) > 0
+    assert marked.any() and (hu[marked] > 300).all() and (hu[~marked] <= 300).all()

@@ -8,6 +8,7 @@ from spine_lib.explore.augmentation import AugmentationExplorer
 from spine_lib.explore.compare import CompareViewer
 from spine_lib.explore.explorers import ThresholdExplorer, WindowExplorer
 from spine_lib.explore.ortho import OrthoViewer
+from spine_lib.explore.prevalence import PrevalenceExplorer
 from spine_lib.explore.quiz import AnnotationQuiz
 from spine_lib.explore.receptive import ReceptiveFieldExplorer
 from spine_lib.explore.shipped import compare_shipped
@@ -19,6 +20,7 @@ __all__ = [
     "AugmentationExplorer",
     "CompareViewer",
     "OrthoViewer",
+    "PrevalenceExplorer",
     "ReceptiveFieldExplorer",
     "SliceViewer",
     "ThresholdExplorer",

@@ -66,8 +66,9 @@ class Viewer(widgets.VBox):
             figure.suptitle("\n".join(words), fontsize=8)
             if paints:
                 handles = figures.legend_handles(paints[:12])
+                fits = 6 if width > 6 else 3  # entries side by side
                 figure.legend(
-                    handles=handles, loc="outside lower center", ncols=min(6, len(paints))
+                    handles=handles, loc="outside lower center", ncols=min(fits, len(paints))
                 )
         return figure
 

@@ -20,6 +20,7 @@ _LOOKS = (
     ("vermillion", "7 3"),
     ("bluish green", "2 3"),
     ("reddish purple", "9 3 2 3"),
+    ("orange", "14 3"),
 )
 
 
@@ -34,7 +35,7 @@ def line_chart(
     """Draw lines over one axis, with the current place marked.
 
     Args:
-        lines: x and y values by name; NaN leaves a gap.
+        lines: x and y values by name, five at most; NaN leaves a gap.
         alt: what the chart shows, in words.
         x_label, y_label: names of the axes.
         x_mark: where to draw an upright line, of the class `mark`; None draws none.

@@ -1,0 +1,97 @@
+"""Grade one answer: what a graded notebook calls where the student does not see it.
+
+`check` prints; nbgrader takes a cell for right unless it raises or writes to stderr. So `check` is
+made to raise here, the hidden inputs must be there, and what is raised reads like a sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from spine_lib.course import desk
+from spine_lib.course.exercise import Wrong, find_exercise, hidden_inputs
+from spine_lib.errors import SpineError
+
+
+class NoPoint(Wrong):
+    """An answer that gets no point, and why."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback through the library's code."""
+        return [str(self)]
+
+
+def grade(key: str, function: Callable) -> None:
+    """Check an answer on the open and the hidden inputs; raise where it is not right.
+
+    Args:
+        key: the exercise, for example "1.2".
+        function: the student's.
+
+    Raises:
+        NoPoint: what is wrong, in the student's terms.
+        SpineError: if there is no such exercise, or this copy has no hidden inputs.
+    """
+    require_hidden_inputs(key)
+    try:
+        with _grading(), contextlib.redirect_stdout(io.StringIO()):
+            desk.check(key, function)
+    except Wrong as wrong:
+        text = str(wrong).strip()
+        title = find_exercise(key).title
+        raise NoPoint(f"Exercise {key} ({title}), no point: {text}") from None
+
+
+def require_hidden_inputs(key: str) -> None:
+    """Refuse to grade with a copy of the library that was made for students.
+
+    Raises:
+        SpineError: if there is no such exercise, or no hidden inputs for it.
+    """
+    find_exercise(key)
+    if not hidden_inputs(key):
+        raise SpineError(
+            f"Exercise {key} cannot be graded: this copy of spine_lib, in {_home()}, was made for "
+            "students and lacks the hidden inputs; grade with the whole project, for instance by "
+            "naming its folder in PYTHONPATH."
+        )
+
+
+def before_grading(assignment: str = "", **others: Any) -> None:
+    """End nbgrader where it would grade with a students' copy; it calls this before each one.
+
+    Args:
+        assignment: name of a lesson, which starts with its number.
+        others: what else nbgrader says; not needed.
+
+    Raises:
+        SystemExit: if there are no hidden inputs for the lesson. nbgrader passes over every
+            `Exception` from here, and would then give points for answers that nobody tested.
+    """
+    try:
+        require_hidden_inputs(f"{int(assignment[:2])}.1")
+    except SpineError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _home() -> str:
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@contextlib.contextmanager
+def _grading() -> Iterator[None]:
+    """Set what makes `check` raise; keep stderr clean, which nbgrader takes for a failure."""
+    before = os.environ.get("SPINE_GRADING")
+    os.environ["SPINE_GRADING"] = "1"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        if before is None:
+            del os.environ["SPINE_GRADING"]
+        else:
+            os.environ["SPINE_GRADING"] = before

@@ -1,0 +1,187 @@
+"""Lesson 5: what an atrous convolution does, and how far a stack of layers sees.
+
+*Atrous* is French for "with holes": the taps of a kernel lie `rate` pixels apart (also called
+dilation).  The kernel keeps its nine weights and spans more of the map.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from spine_lib.errors import SpineError
+from spine_lib.models.resnet import STAGE_BLOCKS, stride_or_rate
+
+
+class Layer(NamedTuple):
+    """What a convolution or pooling means for the receptive field."""
+
+    kernel: int
+    stride: int = 1
+    rate: int = 1
+
+
+def atrous_convolution(image_hw: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
+    """Convolve an image with a kernel with holes, as networks do: without turning the kernel.
+
+    Args:
+        image_hw: float array [row, column]; beyond its edges there are zeros.
+        kernel: float array [row, column] with an odd number of each.
+        rate: distance between two taps of the kernel, in pixels; 1 leaves no holes.
+
+    Returns:
+        float64 array of the image's shape.
+
+    Raises:
+        SpineError: if the kernel has no middle or the rate is below 1.
+
+    Example:
+        >>> atrous_convolution(np.eye(3)[1:2], np.ones((1, 3)), rate=1)
+        array([[1., 1., 1.]])
+    """
+    rows, columns = kernel.shape
+    if rows % 2 == 0 or columns % 2 == 0 or rate < 1:
+        raise SpineError(
+            f"a kernel of {rows} x {columns} at rate {rate} has no middle tap: give odd sides and "
+            "a rate of 1 or more"
+        )
+    top, left = rate * (rows // 2), rate * (columns // 2)
+    padded = np.pad(image_hw.astype(np.float64), ((top, top), (left, left)))
+    height, width = image_hw.shape
+    result = np.zeros((height, width))
+    for (row, column), weight in np.ndenumerate(kernel):
+        above, beside = rate * row, rate * column
+        result += weight * padded[above : above + height, beside : beside + width]
+    return result
+
+
+def effective_kernel(kernel: int, rate: int) -> int:
+    """Return how many pixels a kernel with holes spans: `kernel` taps, `rate` apart.
+
+    Example:
+        >>> effective_kernel(3, 1), effective_kernel(3, 2), effective_kernel(3, 12)
+        (3, 5, 25)
+    """
+    return rate * (kernel - 1) + 1
+
+
+def receptive_field(layers: Iterable[Layer | tuple[int, int, int]]) -> int:
+    """Return the side of the square of input pixels on which one output pixel depends.
+
+    Each layer adds what its kernel reaches beyond its own pixel, counted in input pixels: a step
+    on its map is as many input pixels as all strides before it multiply to.
+
+    Args:
+        layers: kernel, stride and rate of each layer, from the image on.
+
+    Returns:
+        The side in pixels of the input. Source: Araujo et al. 2019, doi:10.23915/distill.00021.
+
+    Example:
+        >>> receptive_field([(3, 1, 1), (3, 1, 1)]), receptive_field([(3, 2, 1), (3, 1, 1)])
+        (5, 7)
+    """
+    side, step = 1, 1
+    for kernel, stride, rate in layers:
+        side += (effective_kernel(kernel, rate) - 1) * step
+        step *= stride
+    return side
+
+
+def encoder_layers(output_stride: int = 32, stages: int = 4) -> list[Layer]:
+    """List the layers on the longest way through ResNet-34.
+
+    Args:
+        output_stride: 8, 16 or 32.
+        stages: how many of the four to include.
+    """
+    layers, reached = [Layer(7, 2), Layer(3, 2)], 4
+    for number, blocks in enumerate(STAGE_BLOCKS[:stages]):
+        stride, rate = stride_or_rate(4 * 2**number, reached, output_stride)
+        layers += [Layer(3, stride, rate), *[Layer(3, 1, rate)] * (2 * blocks - 1)]
+        reached *= stride
+    return layers
+
+
+def tap_share(size: int, rate: int) -> float:
+    """Return which share of a 3 x 3 kernel's taps lies on the map, not on the zeros around it.
+
+    Args:
+        size: rows and columns of the map.
+        rate: of the kernel.
+
+    Returns:
+        The mean over all places of the kernel, from 1/9 (only ever the middle tap) to 1.
+
+    Example:
+        >>> round(9 * tap_share(4, 1), 2), round(9 * tap_share(4, 12), 2)
+        (6.25, 1.0)
+    """
+    along_a_line = (size + 2 * max(size - rate, 0)) / (3 * size)
+    return along_a_line**2
+
+
+def pixel_gradient(network: nn.Module, size: int, in_channels: int = 1) -> np.ndarray:
+    """Return how much each input pixel moves the middle pixel of a network's output.
+
+    Args:
+        network: in evaluation mode; maps [batch, in_channels, row, column] to maps of any size.
+            Of several outputs the last counts.
+        size: rows and columns of the input.
+        in_channels: of the input.
+
+    Returns:
+        float array [row, column], absolute gradients, summed over channels, for an input of noise.
+    """
+    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    noise = torch.rand(1, in_channels, size, size, generator=torch.Generator().manual_seed(0))
+    image = noise.to(dtype).requires_grad_()
+    output = network(image)
+    output = output[-1] if isinstance(output, list) else output
+    middle = output[0, :, output.shape[-2] // 2, output.shape[-1] // 2]
+    (gradient,) = torch.autograd.grad(middle.sum(), image)
+    return gradient[0].abs().sum(0).numpy()
+
+
+def open_all_paths(network: nn.Module) -> nn.Module:
+    """Return a copy of a network in which no path is blocked, to see what it *could* depend on.
+
+    All weights become the same positive number, batch normalisation does nothing and pooling takes
+    the mean; so no ReLU is shut and no gradient cancels another. In float64, for paths to the
+    outermost pixels are few.
+    """
+    network = copy.deepcopy(network).double().eval()
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+        if isinstance(layer, nn.BatchNorm2d):
+            _replace(network, name, nn.Identity())
+        if isinstance(layer, nn.MaxPool2d):
+            mean = nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
+            _replace(network, name, mean)
+    return network
+
+
+def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, layer)
+
+
+def side_seen(gradient_hw: np.ndarray) -> int:
+    """Return the side of the square around all input pixels with a gradient.
+
+    Args:
+        gradient_hw: array [row, column]; 0 where a pixel has no influence.
+
+    Raises:
+        SpineError: if there is no such pixel.
+    """
+    rows, columns = np.nonzero(gradient_hw)
+    if rows.size == 0:
+        raise SpineError("no input pixel has a gradient: is the network's output constant?")
+    return int(max(np.ptp(rows), np.ptp(columns))) + 1

@@ -1,0 +1,248 @@
+"""Lesson 5: DeepLabv3+, written out to be read.
+
+Three ideas (Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49):
+
+1. **Atrous convolution**: a kernel with holes looks far around at the price of a small one.
+2. **ASPP** (atrous spatial pyramid pooling): kernels of several rates and the mean of the whole
+   image look at the coarse map side by side.
+3. **A decoder** of one step: the result is enlarged four-fold, joined with an early, fine map, and
+   enlarged once more.
+
+The layers come in the order of segmentation_models_pytorch's network with the encoder resnet34, so
+that its weights can be moved here (`copy_from_library`) and both then give the same logits. They
+start alike, too: the encoder's stages as He et al. draw them, the rest as PyTorch does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spine_lib.errors import SpineError
+from spine_lib.models.resnet import STAGE_CHANNELS, ResNet34
+
+ATROUS_RATES = (12, 24, 36)
+DECODER_CHANNELS = 256
+LOW_LEVEL_CHANNELS = 48
+
+
+class DeepLabV3Plus(nn.Module):
+    """Segment an image: a ResNet-34 encoder, ASPP, and a decoder of one step.
+
+    ```
+    image --> encoder -- last map ------> ASPP --> 3x3 --> enlarged --> join --> 3x3 --> 1x1 --> x4
+                 |                                                       |
+                 +------ stage 1's map, a 4th of the image --> 1x1 ------+
+    ```
+
+    Args:
+        in_channels: of the image, 1 for a CT slice.
+        classes: channels of the output, 1 for spine or not.
+        atrous_rates: of the three dilated branches of ASPP, in pixels of the coarse map.
+        aspp_dropout: share of ASPP's channels that training blanks.
+        output_stride: pixels of the image for one of the coarse map: 16, or 8 at a higher price.
+
+    Raises:
+        SpineError: if the output stride is neither 8 nor 16, or there are not three rates.
+
+    Example:
+        >>> network = DeepLabV3Plus(atrous_rates=(1, 2, 3)).eval()
+        >>> network(torch.zeros(1, 1, 64, 96)).shape
+        torch.Size([1, 1, 64, 96])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 1,
+        atrous_rates: tuple[int, ...] = ATROUS_RATES,
+        aspp_dropout: float = 0.5,
+        output_stride: int = 16,
+    ) -> None:
+        super().__init__()
+        if output_stride not in (8, 16):
+            raise SpineError(
+                f"DeepLabv3+ has an output stride of 8 or 16, and {output_stride} is asked for"
+            )
+        self.output_stride = output_stride
+        channels = DECODER_CHANNELS
+        self.encoder = ResNet34(in_channels, output_stride)
+        self.aspp = ASPP(STAGE_CHANNELS[-1], channels, atrous_rates, aspp_dropout)
+        self.after_aspp = norm_relu(SeparableConv(channels, channels))
+        self.reduce_low = norm_relu(nn.Conv2d(STAGE_CHANNELS[0], LOW_LEVEL_CHANNELS, 1, bias=False))
+        self.fuse = norm_relu(SeparableConv(channels + LOW_LEVEL_CHANNELS, channels))
+        self.head = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits [batch, classes, row, column] for [batch, in_channels, row, column].
+
+        Raises:
+            SpineError: if rows or columns are no multiple of the output stride.
+        """
+        self._check_size(image)
+        maps = self.encoder(image)
+        low, deep = maps[1], maps[-1]
+        context = self.after_aspp(self.aspp(deep))
+        joined = torch.cat([enlarge(context, low.shape[-2:]), self.reduce_low(low)], dim=1)
+        return enlarge(self.head(self.fuse(joined)), image.shape[-2:])
+
+    def _check_size(self, image: Tensor) -> None:
+        rows, columns = image.shape[-2:]
+        if rows % self.output_stride or columns % self.output_stride:
+            raise SpineError(
+                f"an image of {rows} x {columns} pixels does not fit DeepLabv3+: rows and columns "
+                f"must be multiples of {self.output_stride}, so pad it"
+            )
+
+
+class ASPP(nn.Module):
+    """Look at a map at several scales side by side, and mix what was seen.
+
+    Five branches: a 1 x 1 convolution, a separable 3 x 3 for each of three rates, and the mean of
+    the whole map.
+
+    Args:
+        in_channels, out_channels: of the maps; each branch makes out_channels.
+        rates: three dilations, in pixels of the map.
+        dropout: share of channels that training blanks after mixing.
+
+    Raises:
+        SpineError: if there are not three rates of 1 or more.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, rates: tuple[int, ...], dropout: float
+    ) -> None:
+        super().__init__()
+        if len(rates) != 3 or min(rates) < 1:
+            raise SpineError(f"ASPP takes three atrous rates of 1 or more, not {tuple(rates)}")
+        self.branches = nn.ModuleList(
+            [
+                norm_relu(nn.Conv2d(in_channels, out_channels, 1, bias=False)),
+                *(norm_relu(SeparableConv(in_channels, out_channels, rate)) for rate in rates),
+                ImagePooling(in_channels, out_channels),
+            ]
+        )
+        self.mix = norm_relu(nn.Conv2d(5 * out_channels, out_channels, 1, bias=False))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [batch, in_channels, row, column] to out_channels of the same size."""
+        seen = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return self.dropout(self.mix(seen))
+
+
+class ImagePooling(nn.Module):
+    """Tell every pixel of a map the mean of the whole map, after a 1 x 1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = norm_relu(nn.Conv2d(in_channels, out_channels, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [batch, in_channels, row, column] to out_channels, the same value everywhere."""
+        mean = self.conv(x.mean(dim=(-2, -1), keepdim=True))
+        return mean.expand(-1, -1, *x.shape[-2:])
+
+
+class SeparableConv(nn.Sequential):
+    """Do a 3 x 3 convolution in two steps: each channel by itself, then a mixture of channels.
+
+    It takes 9 * in + in * out weights instead of 9 * in * out.
+
+    Args:
+        in_channels, out_channels: of the maps.
+        rate: dilation of the first step.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, rate: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(
+                in_channels,
+                in_channels,
+                3,
+                padding=rate,
+                dilation=rate,
+                groups=in_channels,
+                bias=False,
+            ),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        )
+
+
+def norm_relu(convolution: nn.Conv2d | SeparableConv) -> nn.Sequential:
+    """Append batch normalisation and ReLU to a convolution."""
+    last = convolution if isinstance(convolution, nn.Conv2d) else convolution[-1]
+    return nn.Sequential(convolution, nn.BatchNorm2d(last.out_channels), nn.ReLU())
+
+
+def enlarge(x: Tensor, shape_hw: tuple[int, int] | torch.Size) -> Tensor:
+    """Enlarge maps [batch, channel, row, column] bilinearly; corner pixels stay in the corners."""
+    return functional.interpolate(x, tuple(shape_hw), mode="bilinear", align_corners=True)
+
+
+# --- the library's twin ---------------------------------------------------------------------------
+
+
+def paired_layers(own: nn.Module, library: nn.Module) -> list[tuple[str, str]]:
+    """Pair the layers that hold weights, in the order in which both networks define them.
+
+    Args:
+        own: a `DeepLabV3Plus`.
+        library: segmentation_models_pytorch's, of the encoder resnet34.
+
+    Returns:
+        For each pair the two names, for example
+        ("encoder.stages.0.0.conv1", "encoder.layer1.0.conv1").
+
+    Raises:
+        SpineError: if the two are not built alike: another number of layers, or a pair of which
+            kind, channels, kernel, stride or dilation differ.
+    """
+    mine, theirs = _layers_with_weights(own), _layers_with_weights(library)
+    if len(mine) != len(theirs):
+        raise SpineError(
+            f"the networks have {len(mine)} and {len(theirs)} layers with weights, so they are no "
+            "twins: compare with deeplabv3plus_resnet34"
+        )
+    for (name, layer), (other_name, other) in zip(mine.items(), theirs.items()):
+        if _described(layer) != _described(other):
+            raise SpineError(
+                f"{name} is {_described(layer)} and its partner {other_name} is "
+                f"{_described(other)}: build both with the same channels, rates and output stride"
+            )
+    return list(zip(mine, theirs))
+
+
+def copy_from_library(own: nn.Module, library: nn.Module) -> None:
+    """Copy the weights of the library's network into our own, in place.
+
+    Afterwards both give the same logits in evaluation mode, to the precision of floats.
+
+    Args:
+        own: a `DeepLabV3Plus`.
+        library: its twin, made by `build_model("deeplabv3plus_resnet34", ...)`.
+
+    Raises:
+        SpineError: if the two are not built alike.
+    """
+    for name, other_name in paired_layers(own, library):
+        weights = library.get_submodule(other_name).state_dict()
+        own.get_submodule(name).load_state_dict(weights)
+
+
+def _layers_with_weights(network: nn.Module) -> dict[str, nn.Module]:
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, kinds)}
+
+
+def _described(layer: nn.Module) -> str:
+    if isinstance(layer, nn.BatchNorm2d):
+        return f"a batch normalisation of {layer.num_features} channels"
+    # The library also dilates 1 x 1 kernels, in which dilation changes nothing.
+    rate = layer.dilation[0] if max(layer.kernel_size) > 1 else 1
+    return (
+        f"a convolution of {layer.in_channels} to {layer.out_channels} channels, kernel "
+        f"{layer.kernel_size[0]}, stride {layer.stride[0]}, rate {rate}, {layer.groups} groups"
+    )

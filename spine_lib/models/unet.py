@@ -1,0 +1,179 @@
+"""Lesson 4: a U-Net, written out to be read.
+
+A U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) has the shape of its letter. On
+the way **down** the image is halved level by level while the number of channels doubles: fewer
+places, each described by more numbers that have seen more of the image. On the way **up** it is
+doubled again. What was where within a halved pixel is lost at the bottom; so on the way up each
+level is handed the map that the way down had at the same size, the **skip**:
+
+    image --> first --------------- skip ----------------> ups[-1] --> head --> logits
+                 downs[0] ----------- skip ---------> ups[-2]
+                     ...                             ...
+                         downs[-1] (the bottom) --> ups[0]
+
+Four blocks are all it takes, one class each: `DoubleConvolution`, `Down`, `Up`, `UNet`.  Two things
+differ from the paper's, as they do in most U-Nets today: convolutions pad their input, so that maps
+keep their size, and the way up enlarges by repeating pixels instead of by a transposed convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spine_lib.errors import SpineError
+
+
+class DoubleConvolution(nn.Sequential):
+    """Look twice at the 3 x 3 neighbourhood of each pixel; rows and columns stay.
+
+    Each look is a convolution, a batch normalisation and a ReLU. The convolution has no bias, for
+    the normalisation would take it away again and then add its own.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Down(nn.Module):
+    """Halve rows and columns, keeping the largest of each four pixels, and convolve twice.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.shrink = nn.MaxPool2d(2)
+        self.convolve = DoubleConvolution(inputs, outputs)
+
+    def forward(self, above: torch.Tensor) -> torch.Tensor:
+        """Map [batch, inputs, row, column] to [batch, outputs, row / 2, column / 2]."""
+        return self.convolve(self.shrink(above))
+
+
+class Up(nn.Module):
+    """Double rows and columns, put the skip's channels behind those there are, convolve twice.
+
+    Args:
+        inputs: channels that come from below.
+        skip: channels of the skip; 0 for none.
+        outputs: channels that go out.
+    """
+
+    def __init__(self, inputs: int, skip: int, outputs: int) -> None:
+        super().__init__()
+        self.convolve = DoubleConvolution(inputs + skip, outputs)
+
+    def forward(self, below: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        """Map [batch, inputs, row, column] to [batch, outputs, 2 row, 2 column].
+
+        Args:
+            below: the smaller map.
+            skip: [batch, skip, 2 row, 2 column], or None where the block was made without.
+        """
+        enlarged = functional.interpolate(below, scale_factor=2.0, mode="nearest")
+        joined = enlarged if skip is None else torch.cat([enlarged, skip], dim=1)
+        return self.convolve(joined)
+
+
+class UNet(nn.Module):
+    """Give every pixel of an image one logit a class.
+
+    Args:
+        in_channels: channels of the image, 1 for a CT slice.
+        classes: channels of the logits, 1 for spine or not.
+        width: channels at full size; each level down has twice as many as the one above.
+        depth: how often the image is halved.
+        skips: False leaves the skips out, to see what they are for.
+
+    Example:
+        >>> UNet(width=8, depth=2)(torch.zeros(1, 1, 32, 48)).shape
+        torch.Size([1, 1, 32, 48])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 1,
+        width: int = 32,
+        depth: int = 4,
+        skips: bool = True,
+    ) -> None:
+        super().__init__()
+        if min(in_channels, classes, width) < 1 or depth < 0:
+            raise SpineError(
+                f"a U-Net of {in_channels} channels, {classes} classes, width {width} and depth "
+                f"{depth} cannot be built: give a depth from 0 and all else from 1"
+            )
+        levels = [width * 2**level for level in range(depth + 1)]  # channels, from full size down
+        self.skips = skips
+        self.first = DoubleConvolution(in_channels, levels[0])
+        self.downs = nn.ModuleList(
+            Down(above, below) for above, below in zip(levels[:-1], levels[1:])
+        )
+        self.ups = nn.ModuleList(
+            Up(levels[n + 1], levels[n] if skips else 0, levels[n]) for n in reversed(range(depth))
+        )
+        self.head = nn.Conv2d(levels[0], classes, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map [batch, in_channels, row, column] to logits [batch, classes, row, column].
+
+        Raises:
+            SpineError: if rows or columns cannot be halved `depth` times.
+        """
+        self._require_size(image)
+        maps = [self.first(image)]
+        for down in self.downs:
+            maps.append(down(maps[-1]))
+        found = maps.pop()  # the bottom; what remains are the skips
+        for up in self.ups:
+            skip = maps.pop()
+            found = up(found, skip if self.skips else None)
+        return self.head(found)
+
+    def _require_size(self, image: torch.Tensor) -> None:
+        multiple = 2 ** len(self.downs)
+        rows, columns = image.shape[-2:]
+        if rows % multiple or columns % multiple:
+            raise SpineError(
+                f"an image of {rows} x {columns} pixels cannot be halved {len(self.downs)} times: "
+                f"pad it to multiples of {multiple}"
+            )
+
+
+def unet_parameters(
+    in_channels: int = 1, classes: int = 1, width: int = 32, depth: int = 4, skips: bool = True
+) -> int:
+    """Predict how many parameters a `UNet` of these arguments has, without building it.
+
+    A double convolution from a to b channels has 9 weights for each pair of channels, 9ab + 9bb,
+    and a scale and a shift for each channel of both normalisations, 4b.
+
+    Example:
+        >>> unet_parameters(width=32, depth=4)
+        7849025
+    """
+
+    def double(inputs: int, outputs: int) -> int:
+        return 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
+
+    levels = [width * 2**level for level in range(depth + 1)]
+    total = double(in_channels, levels[0]) + classes * (levels[0] + 1)
+    for above, below in zip(levels[:-1], levels[1:]):
+        total += double(above, below) + double(below + (above if skips else 0), above)
+    return total

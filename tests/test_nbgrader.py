@@ -1,0 +1,266 @@
+"""nbgrader takes the course as it is: releases it, grades right and wrong answers, explains."""
+
+import copy
+import html
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbgrader.api import Gradebook
+from nbgrader.nbgraderformat import MetadataValidator
+from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
+from test_course import load_mistakes
+
+from spine_lib import setup_env
+from spine_lib.course.exercise import find_exercise, lesson_exercises, lesson_solutions
+from spine_lib.course.handout_answers import answered_cell
+from spine_lib.course.handout_nbgrader import grade_ids, graded_notebook, write_nbgrader_course
+from spine_lib.course.notebook_source import lesson_sources, read_source
+
+FOLDER = setup_env.ROOT / "notebooks"
+SOURCES = lesson_sources(FOLDER)
+LESSON = "02_annotation_inspection"
+KEYS = [exercise.key for exercise in lesson_exercises(2)]
+
+each_lesson = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+
+
+def graded_id(cell) -> str | None:
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
+
+
+# --- the instructor's notebooks, all lessons ------------------------------------------------------
+
+
+@each_lesson
+def test_nbgrader_finds_the_cells_of_every_lesson_valid(path):
+    notebook = graded_notebook(read_source(path))
+    MetadataValidator().validate_nb(notebook)
+    nbformat.validate(notebook)
+    marked = {graded_id(cell): cell.metadata.nbgrader for cell in notebook.cells if graded_id(cell)}
+    for exercise in lesson_exercises(int(path.stem[:2])):
+        answer, check = (marked.pop(name) for name in grade_ids(exercise.key))
+        assert answer.solution and not answer.grade and not answer.locked
+        assert check.grade and check.locked and not check.solution and check.points == 1
+    assert not marked
+
+
+@each_lesson
+def test_what_students_are_given_is_the_lesson_with_its_stubs_and_visible_checks(path):
+    source = read_source(path)
+    notebook = graded_notebook(source)
+    resources: dict = {}
+    ClearSolutions(code_stub={"python": "raise NotImplementedError"}).preprocess(
+        notebook, resources
+    )
+    ClearHiddenTests().preprocess(notebook, resources)
+    for cell, own in zip(notebook.cells, source.notebook.cells, strict=True):
+        given = cell.source.removeprefix("from spine_lib.course import check\n\n").strip()
+        assert given == own.source.strip()
+        assert cell.id == own.id
+
+
+def test_a_cell_keeps_its_name_when_the_lesson_around_it_changes():
+    assert grade_ids("2.4") == ("exercise_2_4", "check_2_4")
+
+
+# --- one course from release to feedback ----------------------------------------------------------
+
+
+def crashing(key: str) -> str:
+    """Return a cell that goes wrong: differently in each exercise, and only harmlessly in 2.3."""
+    return {
+        "2.1": "def to_verse_ids(labels):\n    return 1 / 0",
+        "2.2": "def centroid_mm(labels, label, affine)\n    return 0",
+        "2.3": f'{answered_cell(find_exercise("2.3"))}\n\nraise RuntimeError("too late")',
+        "2.4": "def stray_voxels(mask):\n    while True:\n        pass",
+        "2.5": "def dice_after_smoothing(*arguments):\n    raise SystemExit(3)",
+    }[key]
+
+
+def wrong(key: str) -> str:
+    mistake, _ = load_mistakes(2).MISTAKES[key][0]
+    name = find_exercise(key).stub.split("(")[0].removeprefix("def ")
+    text = inspect.getsource(mistake).replace(f"def {mistake.__name__}(", f"def {name}(")
+    return f"import numpy as np\nfrom scipy import ndimage\n\n\n{text}"
+
+
+def sly(key: str) -> str:
+    """Return an answer that is right on the inputs that students have, and a check of its own."""
+    name = lesson_solutions(key).REFERENCES[key].__name__
+    return (
+        f"{answered_cell(find_exercise(key))}\n\n"
+        f"asked, honest = [], {name}\n\n\n"
+        f"def {name}(*arguments):\n"
+        "    asked.append(arguments)\n"
+        f"    return honest(*arguments) if len(asked) <= {len(find_exercise(key).examples())} "
+        "else honest\n\n\n"
+        "check = print"
+    )
+
+
+STUDENTS = {
+    "crashing": crashing,
+    "empty": lambda key: find_exercise(key).stub,
+    "killing": lambda key: "import os\n\nos._exit(1)",
+    "right": lambda key: answered_cell(find_exercise(key)),
+    "sly": sly,
+    "wrong": wrong,
+}
+
+
+def hand_in(course: Path, student: str) -> None:
+    """Fill in what was released; all but one student hand in the graded cells alone."""
+    released = course / "release" / LESSON / f"{LESSON}.ipynb"
+    notebook = copy.deepcopy(nbformat.read(released, as_version=4))
+    answers = {grade_ids(key)[0]: STUDENTS[student](key) for key in KEYS}
+    for cell in notebook.cells:
+        cell.source = answers.get(graded_id(cell), cell.source)
+    if student != "right":
+        notebook.cells = [c for c in notebook.cells if graded_id(c) or c.cell_type != "code"]
+    if student == "sly":  # a check that is deleted cannot fail
+        notebook.cells = [c for c in notebook.cells if graded_id(c) != "check_2_2"]
+    target = course / "submitted" / student / LESSON / f"{LESSON}.ipynb"
+    target.parent.mkdir(parents=True)
+    nbformat.write(notebook, target)
+
+
+def nbgrader(course: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("PYTEST_", "SPINE_"))}
+    paths = [str(setup_env.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    commands = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]  # alembic is there
+    return subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=course,
+        env={
+            **kept,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PATH": os.pathsep.join(commands),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory, sample_root) -> Path:
+    """A course of one lesson in which everybody has handed in and was graded."""
+    folder = tmp_path_factory.mktemp("course")
+    write_nbgrader_course(FOLDER, folder, ("02",))
+    data = {"SPINE_DATA": str(sample_root.parent)}
+    done = nbgrader(folder, "generate_assignment", LESSON)
+    assert done.returncode == 0, done.stderr
+    for student in STUDENTS:
+        hand_in(folder, student)
+    done = nbgrader(folder, "autograde", LESSON, **data)
+    (folder / "autograde.log").write_text(done.stderr, encoding="utf-8")
+    assert (folder / "autograded" / "right").is_dir(), done.stderr
+    done = nbgrader(folder, "generate_feedback", LESSON)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def scores(course: Path) -> dict[str, float]:
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
+        found = gradebook.assignment_submissions(LESSON)
+        assert all(one.max_score == len(KEYS) for one in found)
+        return {one.student.id: one.score for one in found}
+
+
+def feedback(course: Path, student: str) -> dict[str, str]:
+    """Return what a student reads below each check."""
+    page = (course / "feedback" / student / LESSON / f"{LESSON}.html").read_text(encoding="utf-8")
+    text = html.unescape(re.sub(r"<[^>]+>", "", page[page.index("<body") :]))
+    parts = re.split(r"Grade cell: check_(\d+_\d+)", text)
+    return {key.replace("_", "."): part for key, part in zip(parts[1::2], parts[2::2])}
+
+
+@pytest.mark.slow
+def test_the_release_tells_no_solution_and_no_hidden_test(course):
+    text = (course / "release" / LESSON / f"{LESSON}.ipynb").read_text(encoding="utf-8")
+    for word in ("SOLUTION", "HIDDEN", "grading", "is_mirrored(image_hu, mask):\\n    here"):
+        assert word not in text
+
+
+@pytest.mark.slow
+def test_points_go_to_right_answers_only(course):
+    assert scores(course) == {
+        "crashing": 1, "empty": 0, "killing": 0, "right": len(KEYS), "sly": 0, "wrong": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_right_answer_is_told_so(course):
+    told = feedback(course, "right")
+    for key in KEYS:
+        assert "right, on" in told[key] and "no point" not in told[key]
+        assert "Score: 1.0 / 1.0" in told[key]
+
+
+@pytest.mark.slow
+def test_a_wrong_answer_is_told_in_the_students_terms(course):
+    told = feedback(course, "wrong")
+    for key in KEYS:
+        words = load_mistakes(2).MISTAKES[key][0][1]
+        after = told[key].split(", no point: ")[1]
+        assert words.lower() in after.lower(), after[:500]
+        assert "Traceback" not in told[key] and "Score: 0.0 / 1.0" in told[key]
+
+
+@pytest.mark.slow
+def test_an_empty_answer_is_told_what_to_do(course):
+    told = feedback(course, "empty")
+    for key in KEYS:
+        assert "not yet. Fill in the function" in told[key]
+        assert "no point: the function is not filled in" in told[key]
+
+
+@pytest.mark.slow
+def test_a_crash_costs_its_own_point_alone_and_is_told_with_its_line(course):
+    told = feedback(course, "crashing")
+    assert "in line 2 (`return 1 / 0`): ZeroDivisionError" in told["2.1"]
+    assert "name 'centroid_mm' is not defined" in told["2.2"]
+    assert "Score: 1.0 / 1.0" in told["2.3"]
+    assert "was stopped after 5 seconds" in told["2.4"]
+    assert "stopped with an error in line 2 (`raise SystemExit(3)`)" in told["2.5"]
+
+
+@pytest.mark.slow
+def test_hidden_inputs_and_locked_checks_count_at_grading(course):
+    for key, told in feedback(course, "sly").items():
+        assert "no point: " in told, key
+    cells = nbformat.read(
+        course / "autograded" / "sly" / LESSON / f"{LESSON}.ipynb", as_version=4
+    ).cells
+    assert "check_2_2" in map(graded_id, cells)
+
+
+@pytest.mark.slow
+def test_a_submission_that_kills_its_kernel_holds_nobody_else_up(course):
+    log = (course / "autograde.log").read_text(encoding="utf-8")
+    assert f"error processing assignment '{LESSON}' for student 'killing'" in log
+    assert not (course / "feedback" / "killing").exists()
+    assert (course / "feedback" / "wrong").exists()
+
+
+@pytest.mark.slow
+def test_nobody_is_graded_with_a_students_copy(course, tmp_path):
+    copy_of_students = tmp_path / "students"
+    for path in (setup_env.ROOT / "spine_lib").rglob("*.py"):
+        target = copy_of_students / path.relative_to(setup_env.ROOT)
+        if "solutions" not in path.parts:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    again = ("autograde", LESSON, "--student=empty", "--force")
+    done = nbgrader(course, *again, PYTHONPATH=str(copy_of_students))
+    assert done.returncode != 0
+    assert "lacks the hidden inputs" in done.stderr

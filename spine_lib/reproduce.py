@@ -230,12 +230,18 @@ def timed(folder: Path, stage: str, add: bool = False):
     started = time.perf_counter()
     try:
         yield
-    finally:
-        seconds, stages = time.perf_counter() - started, read_stages(folder)
-        before = stages.get(stage, 0.0)
-        stages[stage] = round(before + seconds if add else max(before, seconds), 1)
-        if folder.is_dir() and is_first():
-            write_json(folder / "stages.json", stages)
+    except BaseException:
+        if add and folder.is_dir():  # what a stopped training took counts too
+            _add_stage(folder, stage, time.perf_counter() - started, add)
+        raise
+    _add_stage(folder, stage, time.perf_counter() - started, add)
+
+
+def _add_stage(folder: Path, stage: str, seconds: float, add: bool) -> None:
+    stages = read_stages(folder)
+    before = stages.get(stage, 0.0)
+    stages[stage] = round(before + seconds if add else max(before, seconds), 1)
+    write_json(folder / "stages.json", stages)
 
 
 def read_stages(folder: Path) -> dict[str, float]:

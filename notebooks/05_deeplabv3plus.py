@@ -204,9 +204,9 @@ for name, sight in sights.items():
     print(f"{name}: {side_seen(sight)} pixels")
 
 # %% [markdown]
-# With all paths open it is the formula's number to the pixel. With random weights it may be a little
-# less: some outermost path is always shut. But *how much* does each pixel count? We draw both along a
-# line through the middle.
+# With all paths open it is the formula's number to the pixel. With random weights it can be a little
+# less, where the outermost paths are shut. But *how much* does each pixel count? We draw both, summed
+# over the rows.
 
 # %%
 figure, axes = plt.subplots(figsize=(5.6, 2.6), layout="constrained")
@@ -618,7 +618,7 @@ patches = torch.rand(batch, 1, side, side)
 seconds = {}
 for name, network in networks.items():
     predict = cost.forward_seconds(network, slice_bchw, at_least_s=pick(full=1.0, fast=0.1))
-    step = cost.step_seconds(network, patches, at_least_s=pick(full=2.0, fast=0.1))
+    step = cost.step_seconds(network, patches, at_least_s=pick(full=1.0, fast=0.1))
     seconds[name] = (predict, step)
     print(f"{name:16} predict {1000 * predict:5.0f} ms, training step {1000 * step:5.0f} ms")
 
@@ -649,7 +649,7 @@ rows = {
 # %%
 import platform
 
-print(f"{platform.machine()}, {torch.get_num_threads()} threads; batch {batch} of {side} x {side}")
+print(f"{platform.machine()}, threads: {torch.get_num_threads()}; batch {batch} of {side} x {side}")
 print(f"{'':34}" + "".join(f"{name:>12}" for name in peak))
 for title, values in rows.items():
     print(f"{title:34}" + "".join(f"{values[name]:12.1f}" for name in peak))
@@ -675,8 +675,8 @@ from spine_lib.explore import compare_shipped
 compare_shipped("crop", size_px=300) if not note else print("This needs the real patients.")
 
 # %% [markdown]
-# *Figure: the viewer, here as a still: a slice of the lumbar spine with the errors of U-Net and of
-# DeepLabv3+ side by side.*
+# *Figure: the viewer, here as a still: a slice of the lumbar spine with its mask, and with the errors of
+# U-Net and of DeepLabv3+ beside it.*
 #
 # Both know where the vertebrae are; what differs lies along their outlines. In numbers, on the whole
 # scan: *precision* is the share of what was found that is spine, *recall* the share of the spine that

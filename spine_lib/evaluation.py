@@ -6,19 +6,21 @@ import functools
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from spine_lib import __version__
+from spine_lib import __version__, calibration
 from spine_lib.ct import Volume
 from spine_lib.datasets.cases import CaseData
 from spine_lib.datasets.found import LeftOut
 from spine_lib.errors import SpineError
 from spine_lib.metrics import aggregate, evaluate_volume
 from spine_lib.nifti import atomic_file
+from spine_lib.region_scores import NearestRegion, mean_regions, score_regions
 from spine_lib.report import Overlay, draw_overlay, pick_slices
+from spine_lib.schemes import to_regions
 from spine_lib.sources import CaseLike
 from spine_lib.training import Fitted
 from spine_lib.volumes import predict_volume, to_mask
@@ -43,8 +45,8 @@ def evaluate_all(
         keep: folder that remembers scores, where there are so many that a stop would hurt.
 
     Returns:
-        By model and seed what `metrics.aggregate` gives; by model the overlays of its first seed;
-        and the cases that cannot be read.
+        By model and seed what `summarise` gives; by model the overlays of its first seed; and the
+        cases that cannot be read.
 
     Raises:
         SpineError: if no case can be read.
@@ -60,12 +62,87 @@ def evaluate_all(
             say(f"left out {left_out[-1]}")
     if not read:
         raise SpineError(f"no test case can be read; the first: {left_out[0]}")
-    tests = {m: {s: aggregate(rows) for s, rows in runs.items()} for m, runs in desk.scores.items()}
+    tests = {m: {s: summarise(rows) for s, rows in runs.items()} for m, runs in desk.scores.items()}
     for runs in tests.values():
         for test in runs.values():
             for case in read:
                 test["volumes"][case.case_id]["patient_id"] = case.patient_id
     return tests, desk.overlays(read), left_out
+
+
+def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
+    """Put together what was measured on each case with one network.
+
+    Args:
+        rows: by case id, what `evaluate_case` returned.
+
+    Returns:
+        What `metrics.aggregate` gives, each volume with its "regions" and its calibration error
+        "ece"; and "regions" (`region_scores.mean_regions`) and "calibration" over all volumes
+        (`calibration.summarise`).
+    """
+    test = aggregate(rows)
+    for volume in test["volumes"].values():
+        volume["ece"] = calibration.expected_error(volume.pop("calibration"))
+    test["regions"] = mean_regions(rows.values())
+    bins = calibration.add_up(row["calibration"] for row in rows.values())
+    test["calibration"] = calibration.summarise(bins)
+    return test
+
+
+class Truth:
+    """Hold what is compared with the predictions of a case: made once for all networks.
+
+    Args:
+        data: the case.
+
+    Attributes:
+        mask: boolean [x, y, z], where spine is labelled.
+        ignore: boolean [x, y, z], where nothing is scored.
+        regions: region ids [x, y, z], 0 where ignored.
+        sha256: of CT, labels and ignored voxels as they are scored, whatever file they came in.
+    """
+
+    def __init__(self, data: CaseData) -> None:
+        self.spacing_mm = data.ct.spacing_mm
+        self.mask, self.ignore = data.labels.array > 0, data.ignore.array
+        self.regions = np.where(self.ignore, 0, to_regions(data.labels.array))
+        digest = hashlib.sha256()
+        for volume in (data.ct, data.labels, data.ignore):
+            digest.update(f"{volume.array.dtype.str}{volume.shape}".encode())
+            digest.update(np.ascontiguousarray(volume.array))
+        self.sha256 = digest.hexdigest()
+
+    @functools.cached_property
+    def nearest(self) -> NearestRegion:
+        """Say which region is nearest to a voxel."""
+        return NearestRegion(self.regions, self.spacing_mm)
+
+    @functools.cached_property
+    def near(self) -> np.ndarray:
+        """Boolean [x, y, z]: the voxels whose calibration is looked at."""
+        return calibration.near_truth(self.mask & ~self.ignore, self.spacing_mm, self.ignore)
+
+
+def evaluate_case(probability: np.ndarray, mask: np.ndarray, truth: Truth) -> dict:
+    """Measure one prediction: overlap, surfaces, regions and calibration.
+
+    Args:
+        probability: of spine, [x, y, z].
+        mask: boolean, what was made of it.
+        truth: of the case.
+
+    Returns:
+        What `metrics.evaluate_volume` gives, "regions" (`region_scores.score_regions`),
+        "calibration" (`calibration.reliability`), and the "sha256" of what was scored.
+    """
+    row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
+    row["regions"] = score_regions(
+        mask, truth.regions, truth.spacing_mm, truth.ignore, truth.nearest
+    )
+    row["calibration"] = calibration.reliability(probability, truth.mask, truth.near)
+    row["sha256"] = truth.sha256
+    return row
 
 
 def mean_over_seeds(tests: Sequence[dict]) -> dict:
@@ -115,15 +192,16 @@ class _Desk:
                 data = case.load()
             except SpineError as error:
                 raise _CannotRead from error
+            truth = Truth(data)
         for model, seed, run in jobs:
             row = known[model, seed]
             if row is None:
                 self._say(f"testing {model}, seed {seed}, on {case.case_id}")
-                mask = self._predict(run, data)
-                truth, ignore = data.labels.array > 0, data.ignore.array
-                row = evaluate_volume(mask.array > 0, truth, data.ct.spacing_mm, ignore)
+                probability = self._predict(run, data)
+                mask = to_mask(probability, run.recipe).array > 0
+                row = evaluate_case(probability.array, mask, truth)
                 if run is self._first(model):
-                    self._packed[model, case.case_id] = _pack(mask.array > 0)
+                    self._packed[model, case.case_id] = _pack(mask)
                 self._remember(model, seed, run, case, row)
             self.scores[model][seed][case.case_id] = row
 
@@ -137,7 +215,8 @@ class _Desk:
             if (model, case_id) in self._packed:
                 packed = self._packed[model, case_id]
                 return data.ct.with_array(_unpack(packed, data.ct.shape))
-            return self._predict(self._first(model), data)
+            first = self._first(model)
+            return to_mask(self._predict(first, data), first.recipe)
 
         return {
             model: draw_overlays(load, next(iter(runs.values())), functools.partial(mask_of, model))
@@ -148,7 +227,7 @@ class _Desk:
         return next(iter(self._fitted[model].values()))
 
     def _predict(self, run: Fitted, data: CaseData) -> Volume:
-        return to_mask(predict_volume(run.network, data.ct, run.recipe, self._device), run.recipe)
+        return predict_volume(run.network, data.ct, run.recipe, self._device)
 
     def _place(self, model: str, seed: int, run: Fitted, case: CaseLike) -> Path | None:
         if self._keep is None:
@@ -158,9 +237,10 @@ class _Desk:
     def _recall(self, model: str, seed: int, run: Fitted, case: CaseLike) -> dict | None:
         path = self._place(model, seed, run, case)
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path else None
+            row = json.loads(path.read_text(encoding="utf-8")) if path else {}
         except (OSError, ValueError):
             return None
+        return row if "sha256" in row else None  # what an older version kept lacks it
 
     def _remember(self, model: str, seed: int, run: Fitted, case: CaseLike, row: dict) -> None:
         if path := self._place(model, seed, run, case):

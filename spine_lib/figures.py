@@ -25,14 +25,14 @@ from spine_lib.logs import Rows, as_rows, points
 from spine_lib.render import OKABE_ITO, Grid, Paint
 
 INK = "#1a1a1a"
-_LOOKS = (
+LOOKS = (
     {"colour": OKABE_ITO["blue"], "dash": "-", "marker": "o"},
     {"colour": OKABE_ITO["vermillion"], "dash": (0, (5, 2)), "marker": "s"},
     {"colour": OKABE_ITO["bluish green"], "dash": (0, (1, 1.5)), "marker": "^"},
     {"colour": OKABE_ITO["reddish purple"], "dash": "-.", "marker": "D"},
 )
 _MPL_HATCHES = {"solid": "", "rising": "////", "falling": "\\\\\\\\", "dots": "...."}
-_STYLE = {
+STYLE = {
     "font.size": 9.5,
     "font.family": "sans-serif",
     "text.color": INK,
@@ -74,7 +74,7 @@ def learning_curves(
         SpineError: if no log has any of the values.
     """
     series = {name: as_rows(log) for name, log in runs.items()}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.1), layout="constrained")
         left, right = figure.subplots(1, 2)
         if _draw_losses(left, series, loss) + _draw_scores(right, series, score) == 0:
@@ -84,7 +84,7 @@ def learning_curves(
 
 def loss_curves(runs: Mapping[str, Rows], loss: str = "train_loss") -> Figure:
     """Plot the training losses alone; as :func:`learning_curves`, small enough for a phone."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4, 3), layout="constrained")
         _draw_losses(figure.subplots(), runs, loss)
     return figure
@@ -92,7 +92,7 @@ def loss_curves(runs: Mapping[str, Rows], loss: str = "train_loss") -> Figure:
 
 def score_curves(runs: Mapping[str, Rows], score: str = "val_dice") -> Figure:
     """Plot the validation Dice alone; as :func:`learning_curves`, small enough for a phone."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4, 3), layout="constrained")
         _draw_scores(figure.subplots(), runs, score)
     return figure
@@ -114,12 +114,12 @@ def patient_scores(
     patients = list(dict.fromkeys(patient for of in scores.values() for patient in of))
     if not patients:
         raise SpineError("There are no patients to plot: give scores by model and patient.")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = 1.1 + 0.32 * len(patients) * max(len(scores), 1)
         figure = Figure(figsize=(4.8, height), layout="constrained")
         axes = figure.subplots()
         offsets = np.linspace(-0.2, 0.2, len(scores)) if len(scores) > 1 else [0.0]
-        for (name, of), offset, look in zip(scores.items(), offsets, cycle(_LOOKS)):
+        for (name, of), offset, look in zip(scores.items(), offsets, cycle(LOOKS)):
             _draw_patients(axes, patients, of, offset, name, look)
         axes.set(xlabel=metric, ylim=(len(patients) - 0.5, -0.5))
         axes.set_yticks(range(len(patients)), patients)
@@ -153,7 +153,7 @@ def slice_triptych(
     }
     pixel_mm = render.pixel_size_mm(volume, plane)
     rows, columns = pictures["CT"].shape[:2]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 3 * rows / columns + 0.9), layout="constrained")
         for axes, (name, picture) in zip(figure.subplots(1, 3), pictures.items()):
             show_slice(axes, picture, plane, pixel_mm)
@@ -215,7 +215,7 @@ def encode_figure(figure: Figure, kind: str = "svg", dpi: int = 150) -> bytes:
     """Encode a figure as "svg" (text as paths, the same bytes each time) or "png"."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
@@ -228,7 +228,7 @@ _ON_IMAGE = {
 }
 
 
-def _line(look: Mapping) -> dict:
+def line_of(look: Mapping) -> dict:
     colour = np.array(look["colour"]) / 255
     return {"color": colour, "linestyle": look["dash"], "marker": look["marker"], "markersize": 4}
 
@@ -239,14 +239,14 @@ def _sparse(count: int) -> int:
 
 def _draw_losses(axes: Axes, series: Mapping[str, Rows], key: str) -> int:
     lowest = np.inf
-    for (name, rows), look in zip(series.items(), cycle(_LOOKS)):
+    for (name, rows), look in zip(series.items(), cycle(LOOKS)):
         steps, values = points(rows, key)
         if not steps.size:
             continue
         axes.plot(steps, values, color=np.array(look["colour"]) / 255, alpha=0.25, linewidth=0.8)
         half = len(values) // 40
         smooth = [np.median(values[max(0, k - half) : k + half + 1]) for k in range(len(values))]
-        axes.plot(steps, smooth, label=name, markevery=_sparse(len(steps)), **_line(look))
+        axes.plot(steps, smooth, label=name, markevery=_sparse(len(steps)), **line_of(look))
         lowest = min(lowest, values.min())
     if 0 < lowest < np.inf:
         axes.set_yscale("log")
@@ -258,10 +258,10 @@ def _draw_losses(axes: Axes, series: Mapping[str, Rows], key: str) -> int:
 
 
 def _draw_scores(axes: Axes, series: Mapping[str, Rows], key: str) -> int:
-    for (name, rows), look in zip(series.items(), cycle(_LOOKS)):
+    for (name, rows), look in zip(series.items(), cycle(LOOKS)):
         steps, values = points(rows, key)
         if steps.size:
-            axes.plot(steps, values, label=name, markevery=_sparse(len(steps)), **_line(look))
+            axes.plot(steps, values, label=name, markevery=_sparse(len(steps)), **line_of(look))
     axes.set(title="Validation Dice", xlabel="step", ylabel="Dice", ylim=(0, 1))
     return _finish(axes)
 

@@ -6,9 +6,12 @@ The keys that are read (all but "models" may be absent):
 
 - "models": by model id, {"name", "parameters", "test": scores, "runs": [{"seed", "test": scores,
   "train_seconds", "steps"}]}, where scores are {"pooled", "per_volume", "per_slice", "volumes"} of
-  `spine_lib.metrics.aggregate`. A case in "volumes" may carry its "patient_id".
+  `spine_lib.metrics.aggregate`, and "regions" and "calibration" of `spine_lib.evaluation`. A case
+  in "volumes" may carry its "patient_id" and its "regions".
+- "statistics": of `spine_lib.patient_statistics`; computed where it is absent.
 - "target": a sentence on what counts as spine; "table_note": which run the table shows.
-- "data": {"name", "train": [case ids], "test": [case ids], "same_as_paper": bool}.
+- "data": {"name", "train": [case ids], "test": [case ids], "same_as_paper": bool, "split": how the
+  cases were parted, "left_out": [case and reason], "checksums": SHA-256 by name}.
 - "paper": by model id {"name", "iou", "dice", "f1", "accuracy"}, in place of the paper's table.
 - "test_looks": a count, a sentence, or {"count", "note"}: how often the test pair was looked at.
 - "recipe": settings by name; "versions": by package; "device", "created" (a date), "wall_seconds",
@@ -17,17 +20,16 @@ The keys that are read (all but "models" may be absent):
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
-from matplotlib.figure import Figure
 
-from spine_lib import figures, logs, render, report_tables, report_words
+from spine_lib import logs, render, report_plots, report_regions, report_tables
 from spine_lib.errors import SpineError
+from spine_lib.paper_pattern import pattern_sentence
 from spine_lib.report_slices import KINDS, Overlay, draw_overlay, pick_slices
 
 __all__ = ["SAMPLE_MASK_NOTES", "Overlay", "draw_overlay", "pick_slices", "write_report"]
@@ -38,7 +40,9 @@ SECTIONS = (
     ("curves", "Learning curves"),
     ("slices", "Best, median and worst test slices"),
     ("volumes", "Scores by patient"),
-    ("seeds", "Uncertainty: seeds and intervals"),
+    ("regions", "Scores by region of the spine"),
+    ("calibration", "Calibration near the spine"),
+    ("seeds", "Uncertainty: seeds, intervals and tests"),
     ("deviations", "Deviations from the paper"),
     ("data", "Data, masks and licences"),
     ("rerun", "Running it again"),
@@ -89,13 +93,18 @@ def write_report(
     if not results.get("models"):
         raise SpineError("The results hold no models, so there is nothing to report: train first.")
     tables = report_tables.build(results, deviations)
+    regions = report_regions.build(results, tables["names"])
     context = {
         **tables,
+        **regions,
         "title": title,
         "sections": SECTIONS,
         "findings": [_message(finding) for finding in findings],
-        "curves": _curves(curves or {}, tables["names"]),
-        "dots": _dots(results, tables["names"]),
+        "curves": report_plots.curve_plots(curves or {}, tables["names"]),
+        "patients": report_plots.patient_plots(results, tables["names"]),
+        "region_plot": report_plots.region_plot(results, tables["names"], regions["regions_shown"]),
+        "calibration": report_plots.calibration_plot(results, tables["names"]),
+        "pattern": pattern_sentence(results["models"], tables["names"]),
         "overlays": _overlay_groups(overlays or {}, tables["names"]),
         "legend": [_legend_entry(paint) for paint in render.ERROR_PAINTS],
         "data_sources": data_sources,
@@ -116,55 +125,6 @@ def _message(finding: object) -> str:
     if isinstance(finding, Mapping):
         return str(finding.get("message", finding))
     return str(getattr(finding, "message", finding))
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _figure(figure: Figure, alt: str, caption: str) -> dict[str, str]:
-    uri = _uri("svg+xml", figures.encode_figure(figure))
-    return {"uri": uri, "alt": alt, "caption": caption}
-
-
-def _curves(runs: Mapping[str, object], names: Mapping[str, str]) -> list[dict[str, str]]:
-    series = {names.get(model, model): logs.as_rows(log) for model, log in runs.items() if log}
-    drawn = []
-    if any(logs.has_points(rows, "train_loss") for rows in series.values()):
-        alt = f"Training loss over training steps: {_ends(series, 'train_loss')}."
-        caption = "Training loss; faint as logged, strong as a running median."
-        drawn.append(_figure(figures.loss_curves(series), alt, caption))
-    if any(logs.has_points(rows, "val_dice") for rows in series.values()):
-        alt = f"Validation Dice over training steps: {_ends(series, 'val_dice')}."
-        caption = "Dice on the validation cases, which are not the test cases."
-        drawn.append(_figure(figures.score_curves(series), alt, caption))
-    return drawn
-
-
-def _ends(series: Mapping[str, logs.Rows], key: str) -> str:
-    ends = {name: logs.points(rows, key)[1] for name, rows in series.items()}
-    return "; ".join(
-        f"{name} from {values[0]:.3f} to {values[-1]:.3f}"
-        for name, values in ends.items()
-        if values.size
-    )
-
-
-def _dots(results: Mapping, names: Mapping[str, str]) -> dict[str, str] | None:
-    cases = report_words.cases_of(results)
-    scores = {}
-    for model, name in names.items():
-        runs = results["models"][model].get("runs") or [results["models"][model]]
-        tests = [run.get("test") or {} for run in runs]
-        scores[name] = {
-            case: [report_words.volume_scores(test, case, "dice") for test in tests]
-            for case in cases
-        }
-    if not cases:
-        return None
-    alt = "Dot plot of test Dice by case and model; the table above holds the same numbers."
-    caption = "Test Dice by case: a dot for each seed, a tick and a figure for their mean."
-    return _figure(figures.patient_scores(scores), alt, caption)
 
 
 def _overlay_groups(
@@ -189,7 +149,7 @@ def _overlay(overlay: Overlay) -> dict:
         percent = round(100 * length_mm / (width * overlay.pixel_mm), 2)
         bar = {"percent": percent, "length": f"{length_mm:g}"}
     return {
-        "uri": _uri("png", render.encode_png(overlay.image)),
+        "uri": report_plots.data_uri("png", render.encode_png(overlay.image)),
         "alt": overlay.alt,
         "caption": overlay.caption,
         "kind": overlay.kind.capitalize(),

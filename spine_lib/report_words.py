@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from spine_lib import statistics
+from spine_lib import patient_statistics, statistics
+from spine_lib.schemes import REGIONS
 
 MISSING = "\N{EN DASH}"
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -76,22 +77,49 @@ def cases_of(results: Mapping) -> list[str]:
     return list(dict.fromkeys(case for volumes in found for case in volumes))
 
 
+def case_regions(results: Mapping, model: str, case: str) -> Mapping[str, Mapping]:
+    """Return the scores of one case by region; empty if there are none."""
+    volumes = scores_on_test(results, model).get("volumes") or {}
+    return (volumes.get(case) or {}).get("regions") or {}
+
+
+def region_cases(results: Mapping, region: str) -> list[str]:
+    """Return the test cases that show a region."""
+    models = results["models"]
+    return [
+        case
+        for case in cases_of(results)
+        if any(region in case_regions(results, model, case) for model in models)
+    ]
+
+
+def regions_shown(results: Mapping) -> list[str]:
+    """Return the regions that the test cases show, from the head down."""
+    return [region for region in REGIONS if region_cases(results, region)]
+
+
+def region_scores(results: Mapping, model: str, region: str) -> list[float]:
+    """Return the Dice of one region in each test case that shows it."""
+    found = (case_regions(results, model, case).get(region) for case in cases_of(results))
+    return [one["dice"] for one in found if one is not None and one["dice"] is not None]
+
+
 def subtitle(results: Mapping) -> str:
     """Say on which data and when."""
-    data = _data(results)
+    data = data_of(results)
     parts = [f"Data: {data['name']}" if data.get("name") else "", results.get("created")]
     return " \N{MIDDLE DOT} ".join(str(part) for part in parts if part)
 
 
 def summary(results: Mapping, paper: Mapping, names: Mapping[str, str]) -> list[str]:
     """Say what was reached, and what it can be compared with."""
-    data = _data(results)
+    data = data_of(results)
     reached = []
     for model, name in names.items():
         pooled = number((scores_on_test(results, model).get("pooled") or {}).get("dice"))
         theirs = paper.get(model, {}).get("dice")
         reached.append(f"{name} {pooled}" + (f" (paper: {number(theirs)})" if theirs else ""))
-    sentences = [f"Pooled Dice of the spine on the test patients: {_listed(reached)}."]
+    sentences = [f"Pooled Dice of the spine on the test patients: {listed(reached)}."]
     if data.get("train") and data.get("test"):
         models, train, test = (
             _count(items, noun)
@@ -117,7 +145,7 @@ def facts(results: Mapping) -> list[tuple[str, str]]:
         ("Peak memory", f"{memory / 1024:.1f} GB" if memory else "not recorded"),
         ("Device", str(device or "not recorded")),
         ("Test cases", str(len(cases_of(results)))),
-        ("Seeds", _listed(_seeds(results)) or "not recorded"),
+        ("Seeds", listed(_seeds(results)) or "not recorded"),
     ]
 
 
@@ -141,10 +169,10 @@ def empty_slices(results: Mapping, names: Mapping[str, str]) -> list[str]:
         scores = scores_on_test(results, model).get("per_slice") or {}
         if "defined" in scores:
             sentences.append(
-                f"{name}: of the test slices, {scores['defined']} are scored, "
-                f"{scores.get('undefined', 0)} are undefined (no spine in truth or prediction), "
-                f"and {scores.get('false_positive_on_empty', 0)} of the scored hold no spine but a "
-                "prediction (score 0)."
+                f"{name}: of the test slices, {scores['defined']:g} are scored, "
+                f"{scores.get('undefined', 0):g} are undefined (no spine in truth or prediction), "
+                f"and {scores.get('false_positive_on_empty', 0):g} of the scored hold no spine but "
+                "a prediction (score 0)."
             )
     return sentences
 
@@ -161,24 +189,26 @@ def seed_reading(most: int) -> str:
     )
 
 
-def intervals(results: Mapping, names: Mapping[str, str]) -> list[str]:
-    """Say the intervals and the paired test over patients, or why they are not given."""
-    patients = {model: _by_patient(scores_on_test(results, model)) for model in names}
+def intervals(statistics_of: Mapping, names: Mapping[str, str]) -> list[str]:
+    """Say the intervals and the paired tests over patients, or why they are not given.
+
+    Args:
+        statistics_of: what `patient_statistics.of_models` gives.
+        names: of the models.
+    """
     sentences, too_few = [], set()
     for model, name in names.items():
-        interval = statistics.bootstrap_interval(patients[model].values())
-        if interval.low is None:
-            too_few.add(interval.n)
+        interval = statistics_of["intervals"].get(model, {}).get("dice")
+        if interval is None or interval["low"] is None:
+            too_few.add(interval["n"] if interval else 0)
         else:
             sentences.append(
-                f"{name}: Dice {interval.estimate:.3f}, 95 % interval {interval.low:.3f} to "
-                f"{interval.high:.3f} (bootstrap over {interval.n} patients)."
+                f"{name}: Dice {interval['estimate']:.3f}, 95 % interval {interval['low']:.3f} to "
+                f"{interval['high']:.3f} (bootstrap over {interval['n']} patients)."
             )
     if too_few:
         return sentences + [_not_given(n) for n in sorted(too_few)]
-    if len(names) == 2:
-        sentences.append(_paired(*patients.values(), *names.values()))
-    return sentences
+    return sentences + [_paired(pair, names) for pair in statistics_of["paired"]]
 
 
 def _not_given(n: int) -> str:
@@ -190,33 +220,34 @@ def _not_given(n: int) -> str:
     )
 
 
-def _paired(first: Mapping, second: Mapping, one: str, two: str) -> str:
-    differences = statistics.paired_differences(first, second)
-    test = statistics.sign_flip_test(differences.values())
-    if test.p_value is None:
-        return f"{one} against {two}: {test.reason}"
-    mean = math.fsum(differences.values()) / len(differences)
+def _paired(pair: Mapping, names: Mapping[str, str]) -> str:
+    one, two, dice = names[pair["first"]], names[pair["second"]], pair["metrics"]["dice"]
+    if dice["p_value"] is None:
+        return f"{one} against {two}: {dice['reason']}"
+    asked = sum(row["p_value"] is not None for row in pair["metrics"].values())
     return (
-        f"{one} less {two}: mean difference in Dice {mean:+.3f}, p = {test.p_value:.3g} "
-        f"(sign-flip test over {test.n} patients)."
+        f"{one} less {two}: mean difference in Dice {dice['estimate']:+.3f}, p = "
+        f"{dice['p_value']:.3g} (sign-flip test over {dice['n']} patients), "
+        f"{dice['p_holm']:.3g} after Holm's correction for {asked} metrics."
     )
 
 
-def _by_patient(scores: Mapping) -> dict[str, float]:
-    volumes = scores.get("volumes") or {}
-    dice = {case: volume_scores(scores, case, "dice") for case in volumes}
-    patients = {case: volume.get("patient_id", case) for case, volume in volumes.items()}
-    return statistics.mean_per_patient(dice, patients)
+def statistics_of(results: Mapping) -> Mapping:
+    """Return the statistics that the results hold, or compute them."""
+    return results.get("statistics") or patient_statistics.of_models(results["models"])
 
 
-def _data(results: Mapping) -> Mapping:
+def data_of(results: Mapping) -> Mapping:
+    """Return what is recorded about the data, which may be no more than a name."""
     data = results.get("data")
     return data if isinstance(data, Mapping) else {"name": data} if data else {}
 
 
-def _listed(items: Iterable[str]) -> str:
+def listed(items: Iterable[str], last: str = "and") -> str:
+    """Write items as a list in a sentence."""
     items = list(items)
-    return ", ".join(items[:-1]) + (" and " if len(items) > 1 else "") + items[-1] if items else ""
+    joined = f" {last} " if len(items) > 1 else ""
+    return ", ".join(items[:-1]) + joined + items[-1] if items else ""
 
 
 def _count(items: Sequence | Mapping, noun: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spine_lib import run_facts
+from spine_lib import patient_statistics, run_facts
 from spine_lib.datasets.catalogue import PUBLIC_SETS
 from spine_lib.evaluation import evaluate_all, mean_over_seeds
 from spine_lib.nifti import atomic_file
@@ -176,12 +176,14 @@ def collect(
         "stages": stages,
         "device": run_facts.device_name(device),
         "versions": run_facts.versions(),
-        "data": run_facts.describe_data(recipe, parts, stores),
+        "data": run_facts.describe_data(recipe, parts, stores, tests),
         "target": "Spine: every labelled vertebra and, where the mask has it, the sacrum.",
         "table_note": _table_note(list(fitted[recipe.models[0]])),
         "test_looks": run_facts.test_looks(recipe),
         "recipe": recipe.to_dict(),
         "created": time.strftime("%Y-%m-%d"),
+        "statistics": patient_statistics.of_models(models),
+        "command": run_facts.command(sys.argv),
     }
 
 
@@ -207,7 +209,7 @@ def finish(
         folder / "report.html",
         curves={model: next(iter(runs.values())).curve for model, runs in fitted.items()},
         overlays=overlays,
-        command=run_facts.command(sys.argv),
+        command=results["command"],
         deviations=run_facts.deviations(results["recipe"]),
         data_sources=run_facts.data_sources(parts),
         findings=check_table(),

@@ -95,13 +95,22 @@ def remember_peak(folder: Path, megabytes: float) -> float:
     return megabytes
 
 
-def describe_data(recipe: Recipe, parts: dict[str, list], stores: dict) -> dict:
-    """Return the case ids of each part and the checksums of what was trained on."""
+def describe_data(recipe: Recipe, parts: dict[str, list], stores: dict, tests: dict) -> dict:
+    """Return the case ids of each part and the checksums of what was trained on and scored.
+
+    Args:
+        recipe: names the data set.
+        parts: cases by part.
+        stores: slices by part.
+        tests: scores by model and seed (`spine_lib.evaluation`).
+    """
     checksums = {
         f"{part}/{volume.file.removesuffix('.npy')}": volume.sha256
         for part, store in stores.items()
         for volume in store.volumes
     }
+    scored = next(iter(next(iter(tests.values())).values()))["volumes"]
+    checksums |= {f"test/{case}": volume["sha256"] for case, volume in scored.items()}
     names = {part: [case.case_id for case in cases] for part, cases in parts.items()}
     return {"name": recipe.dataset, **names, "checksums": checksums, "same_as_paper": False}
 

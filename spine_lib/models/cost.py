@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import json
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,7 +19,6 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from spine_lib.errors import SpineError
@@ -107,9 +108,13 @@ def training_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
 
 
 def _median_seconds(function: Callable[[], None], at_least_s: float) -> float:
-    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-    timer.timeit(1)  # the first call prepares
-    return timer.blocked_autorange(min_run_time=at_least_s).median
+    function()  # the first call prepares
+    measured: list[float] = []
+    while len(measured) < 3 or sum(measured) < at_least_s:
+        started = time.perf_counter()
+        function()
+        measured.append(time.perf_counter() - started)
+    return statistics.median(measured)
 
 
 # --- memory, in a process of its own --------------------------------------------------------------

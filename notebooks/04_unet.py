@@ -67,7 +67,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure: the same pixel of a slice of the chest, marked by a cross, with 6, 18, 38 and 90 mm of its
-# surroundings. Only the widest view shows that it belongs to a vertebra.*
+# surroundings. Only the widest view shows the vertebra whole.*
 #
 # Six millimetres of grey could be anything. Somewhere between 18 and 90 mm you were sure. A network
 # needs the same: how much of the image one output pixel depends on is its *receptive field*. One
@@ -108,7 +108,8 @@ ReceptiveFieldExplorer()
 #
 # Between two halvings a U-Net looks twice. After each convolution comes a *batch normalisation*, which
 # brings every channel to mean 0 and spread 1 and then applies a scale and a shift that it learns, and
-# a *ReLU*, which replaces negative numbers by 0.
+# a *ReLU*, which replaces negative numbers by 0. In PyTorch they are `torch.nn.Conv2d`,
+# `torch.nn.BatchNorm2d` and `torch.nn.ReLU`; `torch.nn.Sequential` runs layers one after the other.
 #
 # ### Exercise 4.1: a double convolution
 
@@ -179,12 +180,15 @@ for one, halvings in zip(axes, range(4)):
 plt.show()
 
 # %% [markdown]
-# *Figure: a vertebra of the chest with the outline of its mask, and with the same after one, two and
-# three halvings: the outline turns into coarse steps.*
+# *Figure: a slice of the chest at the edge of a disc, with the outline of its mask, which leaves the disc
+# out, and with the same after one, two and three halvings: the outline turns into coarse steps.*
 #
 # After three halvings nobody could cut bone along that line. A network is not *quite* as badly off: it
 # may write into its many channels what was where within a place. But it has to learn this detour. The
 # skip takes the direct way: on the way up, each level gets the map that the way down had at that size.
+#
+# Enlarging is what `functional.interpolate` did to the mask above; `torch.cat` joins tensors, as
+# `np.concatenate` joins arrays.
 #
 # ### Exercise 4.2: enlarge and join
 
@@ -215,7 +219,7 @@ print(up.convolve[0])
 
 # %% [markdown]
 # From 96 to 32. The U-Net of the original paper enlarges by a *transposed convolution* with weights of its
-# own; most U-Nets of today, ours and the library's, repeat pixels and leave the rest to the convolutions.
+# own; many U-Nets of today, ours and the library's, repeat pixels and leave the rest to the convolutions.
 
 # %% [markdown]
 # ## 4. The whole letter
@@ -365,6 +369,16 @@ for depth in (1, 2, 3):
 #
 # Before anyone trains a network for hours: can it learn *one* batch by heart? If not, something is
 # broken, and it shows within seconds. This runs ahead of lesson 6, which explains each line of a step.
+# What you need of it here:
+#
+# - the *loss* is one number that says how wrong the logits are, and training lowers it; ours is the
+#   *cross-entropy*, about 0.69 for a network that calls every pixel a coin toss;
+# - `loss.backward()` finds for every weight in which direction the loss grows, its *gradient*, and
+#   **adds** it to what an earlier call left there; the *optimiser's* `zero_grad()` clears that;
+# - the optimiser, here `torch.optim.AdamW(network.parameters(), learning_rate)`, then changes every
+#   weight a little in `step()`;
+# - `network.train()` puts the network into training mode, in which a normalisation uses the mean and the
+#   spread of the batch at hand.
 #
 # ### Exercise 4.4: overfit one batch
 
@@ -425,7 +439,7 @@ plt.show()
 # 0; with plain gradient descent more slowly; with a second sigmoid it stays high.*
 #
 # The lowest curve passes the test. Plain gradient descent learns too, but slowly: that is the optimiser,
-# not the network. The second sigmoid is the commonest bug: probabilities where the loss expects logits.
+# not the network. The second sigmoid is a common bug: probabilities where the loss expects logits.
 # No error, and a loss that falls for a while; but each pixel of background costs at least
 # log 2 = 0.69, whatever the network says.
 
@@ -495,8 +509,8 @@ for name, spoilt in (("a crumb far away", crumb), ("a little thinner", thinner))
 
 # %% [markdown]
 # Dice calls the crumb nothing and the thinner mask a disaster. In millimetres the thinner one is off by
-# less than half a pixel on average and by a few at the tips; the crumb hardly moves the average, but at
-# worst it is a hand's breadth away. No single number is the truth, and lesson 7 says more.
+# less than half a pixel on average and by a few pixels at the tips; the crumb hardly moves the average,
+# but at worst it is a hand's breadth away. No single number is the truth, and lesson 7 says more.
 #
 # Now the comparison: the same small U-Net with and without skips, on the same batches of phantoms, whose
 # outlines are exact. **Predict** the two distances for a phantom that neither has seen.
@@ -533,9 +547,9 @@ for one, (arm, network) in zip(axes, trained.items()):
 plt.show()
 
 # %% [markdown]
-# *Figure: a slice of a held-out phantom with the true outline (orange) and the predicted one (blue), with
-# skips and without. With them blue follows orange; without them it is coarser. The black strip lies
-# outside the scan, and nothing is scored there.*
+# *Figure: a slice of a held-out phantom with the true outline (orange) and the predicted one (blue),
+# with skips and without. With them blue keeps closer to orange; without them it is coarser. The black
+# strip lies outside the scan, and nothing is scored there.*
 #
 # One seed, one phantom, few steps: that could be chance. So it was measured with three seeds, four
 # held-out phantoms and more steps. And since a U-Net without skips has fewer weights, a third network
@@ -572,10 +586,10 @@ for arm in arms:
     )
 
 # %% [markdown]
-# Without skips Dice loses less than a tenth, and the outline is more than twice as far off. It is so for
-# every seed, and more weights do not make up for it: the *way* counts, not the number. Read it with its
-# limits: short trainings of tiny networks on phantoms. One without skips that trains much longer would
-# learn more of the detour; how much, we did not measure.
+# On average Dice loses less than a tenth without skips, and the outline is more than twice as far off.
+# Both are worse for every seed, and more weights do not make up for it: the *way* counts, not the
+# number. Read it with its limits: short trainings of tiny networks on phantoms. One without skips that
+# trains much longer would learn more of the detour; how much, we did not measure.
 
 # %% [markdown]
 # ## 7. The library's U-Net

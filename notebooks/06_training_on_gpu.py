@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Training on GPU: from a loop by hand to one line for many processes
 #
-# Lessons 4 and 5 built networks; their weights were random or somebody else's. Here they are made. In
-# this notebook you will
+# Lessons 4 and 5 built networks; what was trained in them learned a single batch by heart. Here training
+# is done in earnest. In this notebook you will
 #
 # - **write** the training loop by hand and know what each of its lines is for,
 # - **choose** a loss where one pixel in a hundred is spine, by measurement over seeds,
@@ -83,9 +83,10 @@ first_layer = network.first[0].weight
 print(f"loss {loss.item():.3f}; slope along the first weight: {first_layer.grad.flatten()[0]:.5f}")
 
 # %% [markdown]
-# log 2 is what ignorance costs. `backward` has found the **slope** of the loss along each weight, all
-# at once, and left it in `.grad`. A positive slope says: make this weight smaller. The optimiser does
-# that for all of them, by a step whose length is the **learning rate**.
+# log 2 is what ignorance costs. `backward` has found the **slope** of the loss along each weight (all
+# slopes together are lesson 4's *gradient*) and left it in `.grad`. A positive slope says: make this
+# weight smaller. The optimiser does that for all of them; AdamW's first step moves each weight by
+# about the **learning rate**, however steep its slope.
 
 # %%
 optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -137,7 +138,8 @@ def training_step(network, optimiser, image, target):
 check("6.1", training_step)
 
 # %% [markdown]
-# A loop is that step, over and over, on batches drawn at random.
+# A loop is that step, over and over, on batches drawn at random. The library's loss takes one thing more,
+# `weight`: 1 where the label of a pixel is known and 0 where nobody knows it.
 
 # %%
 import numpy as np
@@ -214,11 +216,11 @@ plt.show()
 
 # %% [markdown]
 # *Figure: three losses over the one probability that a blind network gives every pixel. Cross-entropy
-# and focal loss are lowest near 0 and rise; Dice lies close to 1 everywhere.*
+# and focal loss are lowest at the left and rise; Dice lies close to 1 everywhere.*
 #
 # Cross-entropy is content with "1 % everywhere", which finds nothing, and its cost there is small
 # already: little is left to gain. Dice stays near 1 whatever a blind network says: only *where* pays.
-# And with it go the slopes.
+# The slopes tell the same story:
 
 # %%
 start = torch.zeros(8, 1, 64, 64, requires_grad=True)
@@ -444,7 +446,7 @@ print(f"pixels on the other side of 0.5: {crossed} of {full.numel()}")
 
 # %% [markdown]
 # This network is untrained: many probabilities lie close to 0.5, and some cross it though they move by a
-# hundredth or two at most. A trained network is surer. Still, it is not nothing: compare runs of one
+# few hundredths at most. A trained network is surer. Still, it is not nothing: compare runs of one
 # precision with runs of the same.
 
 # %% [markdown]
@@ -480,7 +482,7 @@ plt.show()
 #
 # Up to some rate nothing happens within a few steps; then the loss falls; beyond, it jumps. A good highest
 # rate lies well to the left of the first jump, where the loss has begun to fall: the recipes of this
-# course take 0.001 to 0.0015. It need not be kept: the best runs start small, since the first slopes lead
+# course take 0.001 to 0.0015. It need not be kept: most runs start small, since the first slopes lead
 # astray, and end small, so that the weights come to rest.
 #
 # ### Exercise 6.4: a schedule
@@ -553,7 +555,8 @@ def slopes(network, parts, kind):
     """Return all slopes of a batch of 16 that went through in some parts."""
     network.zero_grad()
     for some in torch.arange(16).tensor_split(parts):
-        loss = segmentation_loss(network(image[some]), target[some], everywhere[some], kind)
+        logits = network(image[some].double())
+        loss = segmentation_loss(logits, target[some], everywhere[some], kind)
         (loss * len(some) / 16).backward()
     return torch.cat([weights.grad.flatten() for weights in network.parameters()])
 
@@ -566,15 +569,17 @@ def difference(network, kind):
 
 # %%
 torch.manual_seed(0)
-network = UNet(width=8, depth=2).eval()  # BatchNorm takes its stored means: no image sees another
+network = UNet(width=8, depth=2).double()
+network.eval()  # BatchNorm takes its stored means: no image sees another
 print(f"cross-entropy, BatchNorm asleep: {difference(network, 'bce'):.1e}")
 print(f"Dice,          BatchNorm asleep: {difference(network, 'dice'):.1e}")
 print(f"cross-entropy, BatchNorm awake:  {difference(network.train(), 'bce'):.1e}")
 
 # %% [markdown]
-# Equal up to rounding for cross-entropy, a mean over equally many pixels in each part. (In 32 bits rounding
-# is what you see; the same in 64 bits gives 0.0000000000000002.) Not so with **Dice**: a mean of
-# four overlaps is not the overlap of all. And not with **BatchNorm**: it subtracts the mean of *its*
+# Equal up to rounding for cross-entropy, a mean over equally many pixels in each part. (The network
+# computes in 64 bits here. In 32 bits PyTorch may convolve small batches in another way than large
+# ones, and rounding then shows much earlier.) Not so with **Dice**: a mean of four overlaps is not the
+# overlap of all. And not with **BatchNorm**: it subtracts the mean of *its*
 # batch, and a part's mean is another. Accumulating makes a batch larger for the optimiser, never for
 # BatchNorm. The same holds when processes share a batch, in section 9.
 
@@ -630,9 +635,9 @@ for name, network in nets.items():
     print(f"{name:16} waits {waiting:4.0f} ms, computes {computing:4.0f} ms a step: {part:.0%}")
 
 # %% [markdown]
-# The loader takes the same time for both networks; what share of a step that is depends on the network
-# and the device. Imagine the second line with a GPU that computes twenty times as fast: it would wait
-# most of the time. This is why "the GPU is at 30 %" is nearly always a question about the loader.
+# The loader takes about the same time for both networks; what share of a step that is depends on the
+# network and the device. Divide the second line's computing by twenty, as for a fast GPU: now it waits
+# for a large part of its time. This is why "the GPU is at 30 %" is nearly always a question about the loader.
 #
 # The cure: **workers**, processes that make the next batches while this one is computed.
 
@@ -643,8 +648,8 @@ waiting, computing = 1000 * times.mean(axis=0)
 print(f"one worker: waits {waiting:.0f} ms, computes {computing:.0f} ms a step")
 
 # %% [markdown]
-# The waiting is gone, or nearly. On a machine with few cores the step may take longer instead: a worker
-# needs a core, too. How many workers? As many as it takes until the waiting is near 0, and no more.
+# Most of the waiting should be gone. On a machine with few cores the step may take longer instead: a
+# worker needs a core, too. How many workers? As many as it takes until the waiting is near 0, and no more.
 #
 # And where does the *step* spend its time? A profiler lists its operations.
 
@@ -664,7 +669,7 @@ for row in rows[:6]:
 
 # %% [markdown]
 # Convolutions and their slopes should lead the list. Where copies, `item` or something of NumPy's stand
-# high up, something is moved that need not be. On a GPU, add `sort_by="self_cuda_time_total"`; an idle
+# high up, something is moved that need not be. On a GPU, sort by `row.self_device_time_total`; an idle
 # GPU beside a busy CPU means that it waits for the loader or for being told what to do.
 
 # %% [markdown]
@@ -695,8 +700,8 @@ def make_checkpoint(network, optimiser, schedule, step):
 check("6.6", make_checkpoint)
 
 # %% [markdown]
-# Now for real. A recipe says everything that a run depends on; a script of ten lines trains with it, in
-# a process of its own, so that it can be killed.
+# Now for real. A recipe says everything that a run depends on; a short script trains with it, in a
+# process of its own, so that it can be killed.
 
 # %%
 recipe_text = """\
@@ -771,8 +776,9 @@ print(f"largest difference of any weight: {largest}")
 # %% [markdown]
 # Zero, not "about zero". For that the run must draw the same patches in the same order and change them
 # in the same way: each patch here is seeded by run, epoch and place (lesson 3). The checkpoint adds
-# weights and their moving average, optimiser, schedule, random numbers and the place in the epoch. On
-# a GPU some sums come out in another order each time, so there it is "nearly".
+# weights, their moving average over the steps (which is what gets scored), optimiser, schedule, random
+# numbers, which dropout draws from, and the place in the epoch. On a GPU some sums come out in another
+# order each time, so there it is "nearly".
 
 # %%
 for name in ("last.ckpt", "weights.safetensors"):

@@ -320,8 +320,9 @@ figure.legend(
 plt.show()
 
 # %% [markdown]
-# *Figure: U-Net's errors in a sagittal slice of the crop, three times: against all labels, few and mostly
-# on the rims; against L3 alone, where L2 and L4 are false positives; and with L2 and L4 marked as not scored.*
+# *Figure: U-Net's errors in a sagittal slice of the crop, three times: against all labels, few and
+# mostly on the rims; against L3 alone, where L2 and L4 are false positives; and with L2 and L4 marked as
+# not scored.*
 #
 # What counts as spine differs from data set to data set: S1 or the whole sacrum, cut vertebrae or not.
 # A score without its target, and without what it ignored, cannot be compared with another one.
@@ -350,9 +351,9 @@ for name, axis in (("to the right", 0), ("upwards", 2)):
 
 # %% [markdown]
 # In voxels both errors are 1. In the patient one is well under a millimetre, and the other more than the
-# 2 mm by which a pedicle screw may usually miss the bone. HD95, the 95th percentile of the Hausdorff
-# distance, says from how many mm on the worst twentieth of the surface is off; without the spacing it
-# says nothing.
+# 2 mm by which a pedicle screw may usually miss the bone. HD95 is the 95th percentile of the distances
+# from surface to surface (the largest of them is called the Hausdorff distance): the worst twentieth of
+# the surface is off by that many mm or more. Without the spacing it says nothing.
 #
 # ### Exercise 7.4: surface distances in mm
 
@@ -393,8 +394,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# *Figure: the surface Dice of both models against the tolerance, rising from about a half below a voxel's
-# size to nearly 1 at 5 mm; U-Net's curve lies above.*
+# *Figure: the surface Dice of both models against the tolerance, rising from a half or more below a
+# voxel's size to nearly 1 at 5 mm; U-Net's curve lies above.*
 #
 # The surface Dice, NSD, is the share of both surfaces that lie within a tolerance. It can be made as high
 # as one likes, so the tolerance is chosen *before* anybody looks, from what the use can bear and from how
@@ -461,8 +462,9 @@ plt.show()
 # vertebral bodies is; to plan screws through the pedicles; to count vertebrae; to print a model.
 #
 # For density the second is better, since the bodies are exact. A surgeon would refuse it: it says that
-# the back of L4 is not there. Counting works with either. Dice cannot tell them apart, the surface measures can, and
-# only a look, or a score for each vertebra, says what is missing. **The use chooses the metric.**
+# the back of L4 is not there. Counting works with either. Dice cannot tell them apart, the surface
+# measures can, and only a look, or a score for each vertebra, says what is missing. **The use chooses
+# the metric.**
 
 # %% [markdown]
 # ## 8. A sliding threshold
@@ -537,7 +539,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure: the Dice of both models on thirty phantoms. U-Net's lies above on every one. One phantom lies
-# far to the lower left, apart from all others for both models.*
+# far to the lower left, lowest for both models, and for U-Net far below all others.*
 #
 # One phantom lies apart. An average would swallow it, so look first: what happened there?
 
@@ -550,8 +552,8 @@ print(f"HD95 of this one {hd95.max():.0f} mm; of all, mean {hd95.mean():.1f}, me
 print(f"{np.median(hd95):.1f} mm")
 
 # %% [markdown]
-# The whole neck is missing and a half of the chest; two regions are fine. Its Dice, 0.83, would hardly
-# have told. Remember this phantom: it comes back.
+# The whole neck is missing and a half of the chest; two regions are fine. Its Dice, leftmost in the
+# figure, would hardly have told. Remember this phantom: it comes back.
 #
 # **Predict**: U-Net's mean is given below. Had we drawn thirty other phantoms, by how much would the
 # mean have moved?
@@ -605,7 +607,8 @@ for model, values in zip(("U-Net", "DeepLabv3+"), dice):
 # skewed, and another cohort might hold two such phantoms, or none.
 #
 # The unit here is the phantom. **Predict** what happens to the interval when every *slice* counts as a
-# patient: there are thousands of them.
+# patient: there are thousands of them. A short way to say how far a mean may be off is its *standard
+# error*: the spread of the single values, divided by the square root of their number.
 
 # %%
 rows = [row["slices"] for row in cohort_rows("U-Net").values()]
@@ -618,13 +621,14 @@ print(f"{len(rows)} phantoms:   standard error {means.std(ddof=1) / np.sqrt(len(
 
 # %% [markdown]
 # Six times as certain, for nothing. But slices of one spine resemble each other: where the neck is
-# missed, it is missed in dozens of slices at once. The next patient is another patient, not another slice. **As
-# many independent values as patients, never more.**
+# missed, it is missed in dozens of slices at once. The next patient is another patient, not another
+# slice. **As many independent values as patients, never more.**
 #
 # ## 10. A paired test
 #
 # Both models saw the same phantoms, so we compare them phantom by phantom. If they were equally good,
-# each difference could as well have come out with the other sign.
+# each difference could as well have come out with the other sign. How often would such signs, drawn by
+# chance alone, give a mean at least as far from 0? That share is the *p-value*.
 #
 # ### Exercise 7.6: a paired test
 
@@ -683,12 +687,12 @@ print(f"p = {sign_flip_test(others).p_value:.4f}")
 
 # %% [markdown]
 # Here it is again. In this phantom the prediction had a gap, and "the largest piece" was the lower half:
-# the step *itself* threw the neck away. Elsewhere it removes crumbs. Without that one phantom the test says
-# "no chance", and the gain is two thousandths of Dice.
+# the step *itself* threw the neck away. Elsewhere it removes crumbs. Without that one phantom the test
+# says "hardly chance", and the gain is two thousandths of Dice.
 #
-# Two lessons. A small p-value says that a difference is no chance, and not that it matters. And the one
-# patient that spoils a test is often the finding: we may not leave it out, but must report it. Lesson
-# 9 takes up how to clean masks more carefully.
+# Two lessons. A small p-value says that a difference is hardly chance, and not that it matters. And the
+# one patient that spoils a test is often the finding: we may not leave it out, but must report it.
+# Lesson 9 takes up how to clean masks more carefully.
 #
 # Last, several questions at once: which of the four regions does the better model improve? Whoever asks
 # often enough finds something. Holm's method makes p-values larger, so that all of them together raise
@@ -725,10 +729,10 @@ print(sign_flip_test([0.04, 0.05]).reason)
 print(bootstrap_interval([0.90, 0.82]).reason)
 
 # %% [markdown]
-# However large the difference is, half of all sign flips are as extreme: with two patients p is never below
-# 0.5. Six are the fewest with which 0.05 can be reached at all. And the bootstrap of two patients draws
-# one of them twice, or both: three possible means, and nothing beyond the two. How good is it to take the
-# range of two patients for an interval? With thirty phantoms we can try all pairs.
+# However large the difference is, half of all sign flips are as extreme: with two patients p is never
+# below 0.5. Six are the fewest with which 0.05 can be reached at all. And the bootstrap of two patients
+# draws one of them twice, or both: three possible means, and nothing beyond the two. How good is it to
+# take the range of two patients for an interval? With thirty phantoms we can try all pairs.
 
 # %%
 from itertools import combinations

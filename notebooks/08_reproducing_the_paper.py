@@ -302,10 +302,11 @@ for text in said:
     print(text.replace(str(mini), "runs/mini"))
 
 # %% [markdown]
-# Read it from the top. At the first time every scan is sliced, once and for all. Then a line for each
-# training, with its seed. Then every model meets every test scan, on the scan's own grid. The table comes
-# last, and the paper has no row for these encoders. After so few steps its scores mean nothing. Hold its
-# Dice against its accuracy all the same: where spine is rare, one may be near 0 and the other near 1.
+# Read it from the top: a line for each training, with its seed (the scans were sliced before that, once
+# and for all). Then every model meets every test scan, on the scan's own grid. The table comes last, and
+# the paper has no row for these encoders. After so few steps its scores mean nothing. Hold its Dice
+# against its accuracy all the same: where spine is rare, a network that finds nothing has the one near 0
+# and the other near 1, and one that calls everything spine has both near 0.
 
 # %%
 for path in sorted(mini.rglob("*")):

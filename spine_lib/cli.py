@@ -153,6 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
         _data_commands,
         _dataset_commands,
         _main_job,
+        _compare,
         _predict,
         _developer_commands,
         _handout,
@@ -285,6 +286,17 @@ def _main_job(add) -> None:
     job.add_argument(
         "--strategy", default="auto", help="of Lightning, for several devices (auto: ddp)"
     )
+
+
+def _compare(add) -> None:
+    compare = _command(
+        add,
+        "compare",
+        "set two finished runs side by side: recipes, scores, differences by patient",
+        "spine compare sample three-seeds --out comparison.html",
+    )
+    compare.add_argument("runs", nargs=2, metavar="RUN", help="a folder, or its name in runs/")
+    compare.add_argument("--out", type=Path, metavar="FILE", help=".json or .html to write as well")
 
 
 def _predict(add) -> None:

@@ -156,6 +156,16 @@ def reproduce(options: Namespace) -> None:
     )
 
 
+def compare(options: Namespace) -> None:
+    """Print two runs side by side; write the comparison where that is asked for."""
+    from spine_lib import compare_runs
+
+    found = compare_runs.compare_runs(*(compare_runs.load_run(name) for name in options.runs))
+    print(compare_runs.comparison_text(found))
+    if options.out is not None:
+        print(compare_runs.save_comparison(found, options.out))
+
+
 def datasets(options: Namespace) -> None:
     """List the public data sets; with a name and a root, say what lies there."""
     from spine_lib.datasets.catalogue import catalogue_text, find_cases

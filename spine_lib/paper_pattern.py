@@ -14,8 +14,12 @@ from dataclasses import dataclass
 
 from spine_lib.paper import PAPER
 
-KINDS = {"iou_mean": "mean over background and spine", "iou": "spine's own"}
-WAYS = {"pooled": "pooled", "per_volume": "mean over volumes", "per_slice": "mean over slices"}
+KINDS = {"iou_mean": "the mean over background and spine", "iou": "the spine's own"}
+WAYS = {
+    "pooled": "voxels pooled",
+    "per_volume": "averaged over volumes",
+    "per_slice": "averaged over slices",
+}
 
 
 @dataclass(frozen=True)

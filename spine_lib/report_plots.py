@@ -9,6 +9,7 @@ from itertools import cycle
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from spine_lib import figures, logs, report_words
 from spine_lib.patient_statistics import NAMES, per_patient
@@ -19,7 +20,7 @@ Plot = dict[str, str]
 PATIENTS_BY_NAME = 12
 """More patients than this are drawn by rank, without their names."""
 
-PLOTTED = {"dice": (0, 1), "nsd": (0, 1), "hd95": None}
+PLOTTED = {"dice": "Dice", "nsd": "surface Dice", "hd95": "HD95"}
 
 
 def data_uri(kind: str, data: bytes) -> str:
@@ -63,20 +64,22 @@ def _ends(series: Mapping[str, logs.Rows], key: str) -> str:
 def patient_plots(results: Mapping, names: Mapping[str, str]) -> list[Plot]:
     """Draw Dice, surface Dice and HD95 of each test patient, as far as they were measured."""
     plots = []
-    for metric, limits in PLOTTED.items():
+    for metric, called in PLOTTED.items():
         scores = {name: _by_patient(results, model, metric) for model, name in names.items()}
         patients = dict.fromkeys(patient for of in scores.values() for patient in of)
-        if not any(np.isfinite(value).any() for of in scores.values() for value in of.values()):
+        known = [v for of in scores.values() for seeds in of.values() for v in seeds]
+        known = [value for value in known if np.isfinite(value)]
+        if not known:
             continue
-        label = NAMES[metric]
-        alt = f"Test {label} of {len(patients)} patients: {_means(scores)}. Numbers in the table."
+        label, limits = NAMES[metric], (0, 1 if metric != "hd95" else max(1.0, 1.08 * max(known)))
+        alt = f"Test {called} of {len(patients)} patients: {_means(scores)}. Numbers in the table."
         if len(patients) <= PATIENTS_BY_NAME:
             figure = figures.patient_scores(scores, label, limits)
-            caption = f"Test {label} by patient: a dot for each seed, a tick and a figure for the "
+            caption = f"Test {called} by patient: a dot for each seed, a tick and a figure for the "
             caption += "mean of the seeds."
         else:
             figure = ranked_patients(scores, label, limits)
-            caption = f"Test {label} of each patient (mean of the seeds), in the order of "
+            caption = f"Test {called} of each patient (mean of the seeds), in the order of "
             caption += f"{next(iter(scores))}."
         plots.append(as_plot(figure, alt, caption))
     return plots
@@ -201,8 +204,9 @@ def reliability_diagram(bins: Mapping[str, Mapping[str, Mapping[str, float]]]) -
             below.bar(left, share, width, align="edge", color=line["color"])
         above.set(ylabel="share that is spine", xlim=(0, 1), ylim=(0, 1))
         above.legend(loc="upper left", handlelength=3)
-        below.set(xlabel="probability of spine", ylabel="voxels", yscale="log")
-        below.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=None))
+        below.set(xlabel="probability of spine", ylabel="voxels", yscale="log", ylim=(1e-3, 1))
+        below.set_yticks((1e-3, 1e-2, 1e-1, 1), ("0.1 %", "1 %", "10 %", "100 %"))
+        below.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

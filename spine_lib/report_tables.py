@@ -16,7 +16,7 @@ _PATIENT_COLUMNS = (
     ("Surface Dice", "nsd", 3),
     ("HD95, mm", "hd95", 1),
 )
-_DIGITS = {"hd95": 1}
+_DIGITS = {"hd95": 2}
 MOST_COLUMNS = 6
 """More test cases than this have no column each in the table of the seeds."""
 _READING = (
@@ -213,7 +213,7 @@ def _estimate(found: Mapping | None, digits: int, sign: str = "") -> str:
     mean, ends = f"{found['estimate']:{sign}.{digits}f}", (found["low"], found["high"])
     if None in ends:
         return mean
-    return f"{mean} [{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}]"
+    return f"{mean} [{ends[0]:{sign}.{digits}f},\N{NO-BREAK SPACE}{ends[1]:{sign}.{digits}f}]"
 
 
 def _checksums(results: Mapping) -> dict:

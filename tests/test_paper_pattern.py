@@ -49,7 +49,7 @@ def test_where_spine_is_half_of_it_the_class_mean_is_off_the_curve():
     assert common.distance > 3 * rare.distance
 
 
-ranked_name = "IoU as mean over background and spine, pooled"
+ranked_name = "IoU as the mean over background and spine, voxels pooled"
 
 
 def test_the_sentence_gives_the_averaging_and_both_gaps():

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from spine_lib import metrics
+from spine_lib.calibration import near_truth, reliability
 from spine_lib.errors import SpineError
+from spine_lib.evaluation import mean_over_seeds, summarise
+from spine_lib.patient_statistics import of_models
+from spine_lib.region_scores import score_regions
 from spine_lib.report import Overlay, draw_overlay, pick_slices, write_report
 
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
 CASES = ("dicom", "crop")
+SPACING = (1.0, 1.0, 2.0)
 
 
 def _evaluated(random, wrong):
@@ -25,7 +30,12 @@ def _evaluated(random, wrong):
     prediction = truth ^ (random.random(truth.shape) < wrong)
     prediction[..., :2] = False
     prediction[0, 0, 2] = True
-    return metrics.evaluate_volume(prediction, truth, (1.0, 1.0, 2.0))
+    regions = np.where(truth, np.where(np.arange(20) < 12, 3, 2), 0)
+    probability = np.where(prediction, 0.8, 0.1)
+    return metrics.evaluate_volume(prediction, truth, SPACING) | {
+        "regions": score_regions(prediction, regions, SPACING),
+        "calibration": reliability(probability, truth, near_truth(truth, SPACING)),
+    }
 
 
 def make_results(seeds=(0, 1, 2), cases=CASES):
@@ -37,14 +47,21 @@ def make_results(seeds=(0, 1, 2), cases=CASES):
             random = np.random.default_rng(100 * place + seed)
             wrong = 0.02 + 0.01 * place + 0.01 * random.random()
             volumes = {case: _evaluated(random, wrong * (1 + k)) for k, case in enumerate(cases)}
-            test = metrics.aggregate(volumes)
+            test = summarise(volumes)
             runs.append({"seed": seed, "test": test, "train_seconds": 231.4 + seed})
         models[model] = {"test": runs[0]["test"], "runs": runs}
     results = {
         "models": models,
         "target": "vertebrae with their processes, without the sacrum",
         "table_note": "Scores on the two test patients, run with seed 0.",
-        "data": {"name": "built-in sample", "train": ["chest", "abdomen"], "test": list(cases)},
+        "data": {
+            "name": "built-in sample",
+            "train": ["chest", "abdomen"],
+            "test": list(cases),
+            "split": "fixed by hand, by patient",
+            "left_out": ["case_0007: half a file"],
+            "checksums": {"train/chest": "77feb72" * 9},
+        },
         "wall_seconds": 512.3,
         "peak_memory_mb": 3122.0,
         "device": "CPU, 2 cores, bf16",
@@ -163,7 +180,7 @@ def test_the_page_loads_nothing_from_outside(page):
 
 def test_every_image_has_alt_text_and_is_whole(page):
     images = _Page(page).images
-    assert len(images) == 2 + 6 + 1
+    assert len(images) == 2 + 6 + 3 + 1 + 1  # curves, slices, patients, regions, calibration
     for image in images:
         assert len(image["alt"]) > 20
         data = base64.b64decode(image["src"].split("base64,")[1], validate=True)
@@ -219,6 +236,13 @@ def test_each_test_case_and_each_seed_has_its_row(page):
         "8.5 min",
         "Test-time flips are on.",
         "hold no spine but a prediction (score 0)",
+        "The test volumes show these regions: thoracic (2 volumes) and lumbar (2 volumes).",
+        "No real case of the test part shows a scored cervical or sacral region",
+        "a false positive to the region of the nearest true voxel",
+        "How the cases were parted: fixed by hand, by patient",
+        "Scans that were left out case_0007: half a file",
+        "train/chest 77feb72",
+        "Our own predictions come closest to the paper's pattern of IoU above Dice",
     ],
 )
 def test_the_page_says(page, sentence):
@@ -227,7 +251,7 @@ def test_the_page_says(page, sentence):
 
 def test_every_section_is_reached_from_the_contents(page):
     anchors = re.findall(r'<a href="#([a-z]+)"', page)
-    assert len(anchors) == 9
+    assert len(anchors) == 11
     assert re.findall(r'<h2 id="([a-z]+)"', page) == anchors
     assert len(re.findall(r"<h1\b", page)) == 1
 
@@ -251,6 +275,68 @@ def test_six_patients_get_an_interval_and_a_paired_test(tmp_path):
     )
     assert re.search(r"p = 0\.\d+ \(sign-flip test over 6 patients\)", words)
     assert "One seed was trained" in words
+
+
+def test_each_region_has_its_row_and_one_that_is_not_there_a_dash(page):
+    rows = _Page(page).rows
+    for entry, name in zip(make_results()["models"].values(), ("U-Net", "DeepLabv3+")):
+        for region, found in entry["test"]["regions"].items():
+            scores = [f"{found[key]:.3f}" for key in ("dice", "recall", "pooled_dice")]
+            assert any(
+                r[:1] == [region] and r[1].startswith(name) and r[3:] == scores for r in rows
+            )
+    assert sum(row[:1] == ["cervical"] and row[2:] == ["0", *["\u2013"] * 3] for row in rows) == 2
+
+
+def test_phantoms_are_called_phantoms_where_regions_are_named(tmp_path):
+    results = make_results()
+    results["data"]["name"] = "phantom"
+    words = _Page(write_report(results, tmp_path / "p.html").read_text(encoding="utf-8")).words
+    assert "No phantom of the test part shows" in words
+    assert "nothing follows for a region of a real patient" in words
+
+
+def test_the_calibration_is_given_with_its_error(page):
+    results, rows = make_results(), _Page(page).rows
+    for entry in results["models"].values():
+        found = entry["test"]["calibration"]
+        assert any(row[1:2] == [f"{found['ece']:.3f}"] and len(row) == 5 for row in rows)
+
+
+def test_all_metrics_are_tested_and_corrected_from_six_patients_on(tmp_path):
+    results = make_results(seeds=(0, 1), cases=tuple("abcdefg"))
+    page = write_report(results, tmp_path / "seven.html").read_text(encoding="utf-8")
+    found = of_models(results["models"])["paired"][0]["metrics"]
+    rows = _Page(page).rows
+    for metric, name in (("dice", "Dice"), ("nsd", "Surface Dice"), ("hd95", "HD95, mm")):
+        ps = [f"{found[metric][key]:.4f}" for key in ("p_value", "p_holm")]
+        assert any(row[:1] == [name] and row[4:6] == ps for row in rows), metric
+    assert "after Holm's correction for 4 metrics" in _Page(page).words
+
+
+def test_five_patients_get_no_table_of_tests(tmp_path):
+    results = make_results(seeds=(0,), cases=tuple("abcde"))
+    page = write_report(results, tmp_path / "five.html").read_text(encoding="utf-8")
+    assert 'id="tests-caption"' not in page
+
+
+def test_many_patients_are_drawn_by_rank_and_their_rows_folded(tmp_path):
+    results = make_results(seeds=(0, 1))
+    for entry in results["models"].values():
+        for test in [entry["test"], *(run["test"] for run in entry["runs"])]:
+            one = test["volumes"]["dicom"]
+            test["volumes"] = {f"case-{n}": one | {"dice": n / 40} for n in range(40)}
+    page = write_report(results, tmp_path / "many.html").read_text(encoding="utf-8")
+    assert "in the order of U-Net" in page and "<summary>80 rows" in page
+    assert max(len(row) for row in _Page(page).rows) < 12
+
+
+def test_the_mean_over_seeds_is_reported_with_whole_slices(tmp_path):
+    results = make_results()
+    for entry in results["models"].values():
+        entry["test"] = mean_over_seeds([run["test"] for run in entry["runs"]])
+    page = write_report(results, tmp_path / "mean.html").read_text(encoding="utf-8")
+    assert re.search(r"of the test slices, \d+ are scored", page)
 
 
 def test_scans_of_one_patient_count_as_one(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 INTERNAL = {
     "__main__", "base", "browser", "charts", "commands", "controls", "counts", "layers", "picture",
-    "pointer", "report_slices", "report_tables", "report_words", "requirements", "scene",
-    "setup_env",
+    "pointer", "report_plots", "report_regions", "report_slices", "report_tables", "report_words",
+    "requirements", "scene", "setup_env",
 }  # fmt: skip
 """Modules that nobody calls from outside: the set-up, halves of the report and of the viewers."""
 

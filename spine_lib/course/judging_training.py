@@ -110,7 +110,10 @@ def _judge_loss(loss: float, wanted: float, network: nn.Module, image, target) -
     for value, words in told:
         if math.isclose(loss, value.item(), rel_tol=1e-4):
             raise Wrong(f"your loss is {loss:.4g} instead of {wanted:.4g}: {words}")
-    raise Wrong(f"your loss is {loss:.4g} instead of {wanted:.4g}: return that before the step")
+    raise Wrong(
+        f"your loss is {loss:.4g} instead of {wanted:.4g}: return that before the step, of the "
+        "logits (given first) and the target"
+    )
 
 
 def _why_unchanged(network: nn.Module) -> str:
@@ -161,10 +164,7 @@ def judge_accumulate(function: Callable, arguments: tuple) -> None:
     before = _copies(network, optimiser)
     twin, twin_optimiser = _copies(*before)
     wanted = _right_step(twin, twin_optimiser, image, target)
-    sizes: list[int] = []
-    hook = network.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
-    loss = function(*arguments)
-    hook.remove()
+    loss, sizes, together = _watched(function, arguments)
     if sizes and max(sizes) > math.ceil(len(image) / parts):
         raise Wrong(
             f"{max(sizes)} images went through the network at once: the memory holds "
@@ -178,6 +178,30 @@ def judge_accumulate(function: Callable, arguments: tuple) -> None:
             f"the step is right, but you return {loss:.4g} instead of {wanted:.4g}, the mean over "
             "the whole batch"
         )
+    if together:
+        raise Wrong(
+            "the step is right, but no part had its backward before all had gone in, so the maps "
+            "of all lie in memory together: call backward for each part, which frees its maps"
+        )
+
+
+def _watched(function: Callable, arguments: tuple) -> tuple[object, list[int], bool]:
+    """Return the answer, the images of each forward, and whether no backward came in between."""
+    sizes: list[int] = []
+    backwards: list[torch.Tensor] = []
+    together = False
+
+    def watch(module, given, out) -> None:
+        nonlocal together
+        sizes.append(len(given[0]))
+        together = not backwards
+        if out.requires_grad:
+            out.register_hook(backwards.append)
+
+    hook = arguments[0].register_forward_hook(watch)
+    answer = function(*arguments)
+    hook.remove()
+    return answer, sizes, together
 
 
 def _copies(network: nn.Module, optimiser) -> tuple:

@@ -248,6 +248,17 @@ def never_clears(network, optimiser, image, target, parts):
     return total
 
 
+def goes_backward_once(network, optimiser, image, target, parts):
+    """Add up the losses and go backward through all parts at the end."""
+    optimiser.zero_grad()
+    total = 0.0
+    for images, targets in _pieces(image, target, parts):
+        total = total + entropy(network(images), targets) * len(images) / len(image)
+    total.backward()
+    optimiser.step()
+    return total.item()
+
+
 def _checkpoint(network, optimiser, schedule, step):
     return {
         "network": network.state_dict(),
@@ -330,6 +341,7 @@ MISTAKES = {
         (steps_in_the_loop, "one step, after the last"),
         (takes_it_all_at_once, "went through the network at once"),
         (never_clears, "zero_grad first"),
+        (goes_backward_once, "call backward for each part"),
     ],
     "6.6": [
         (keeps_the_weights_alone, "the checkpoint lacks optimiser"),

@@ -166,6 +166,12 @@ def measures_to_the_mask(prediction, truth, spacing_mm):
     return ndimage.distance_transform_edt(~truth, sampling=spacing_mm)[_surface(prediction)]
 
 
+def does_not_turn_the_surface_round(prediction, truth, spacing_mm):
+    """Measure to the nearest voxel that is no surface."""
+    away = ndimage.distance_transform_edt(_surface(truth), sampling=spacing_mm)
+    return away[_surface(prediction)]
+
+
 def goes_the_other_way(prediction, truth, spacing_mm):
     """Go from the truth to the prediction."""
     away = ndimage.distance_transform_edt(~_surface(prediction), sampling=spacing_mm)
@@ -295,6 +301,7 @@ MISTAKES = {
         (measures_in_voxels, "your distances are in voxels"),
         (turns_the_spacing_round, "do not turn it round"),
         (measures_to_the_mask, "inside the truth your distances are 0"),
+        (does_not_turn_the_surface_round, "the transform measures to the nearest False"),
         (goes_the_other_way, "go from the prediction to the truth"),
         (takes_all_voxels, "from every voxel of the prediction"),
         (takes_edges_and_corners, "one of its six faces does not"),

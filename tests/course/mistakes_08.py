@@ -201,6 +201,18 @@ def leaves_none_there(results):
     )
 
 
+def leaves_undefined_out(results):
+    """List only what is defined."""
+    found = {}
+    for model, entry in results["models"].items():
+        found[model] = {}
+        for run in entry["runs"]:
+            for volume in run["test"]["volumes"].values():
+                dices = found[model].setdefault(volume["patient_id"], [])
+                dices += [] if volume["dice"] is None else [volume["dice"]]
+    return found
+
+
 def takes_undefined_for_zero(results):
     """Score an undefined Dice 0."""
     return _collect(
@@ -314,6 +326,7 @@ MISTAKES = {
         (reads_the_mean, "the means over all volumes"),
         (averages_the_runs, "a list with one Dice for each run"),
         (leaves_none_there, "None cannot be averaged"),
+        (leaves_undefined_out, "an undefined Dice has its place too"),
         (takes_undefined_for_zero, "an undefined Dice is not 0"),
         (uses_the_names, "use the model ids"),
     ],

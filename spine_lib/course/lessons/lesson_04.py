@@ -369,11 +369,11 @@ def _judge_weights(function: Callable, arguments: tuple) -> None:
     missing = [name for name in ours if name not in answer]
     if missing:
         raise Wrong(
-            f"{missing[0]} is missing: where shapes differ our own tensor stays, so that "
+            f"your answer lacks {missing[0]}: where shapes differ our own tensor stays, so that "
             "load_state_dict finds all names"
         )
     if set(answer) - set(ours):
-        raise Wrong(f"{sorted(set(answer) - set(ours))[0]} is no name of our network")
+        raise Wrong(f"our network has no layer {sorted(set(answer) - set(ours))[0]}")
     if all(_equal(answer[name], ours[name]) for name in ours):
         raise Wrong("nothing came over, all tensors are still ours: no two names are the same")
     for (name, own), (other, value) in zip(ours.items(), theirs.items()):
@@ -382,14 +382,14 @@ def _judge_weights(function: Callable, arguments: tuple) -> None:
             continue
         if _equal(answer[name], value):
             raise Wrong(
-                f"{name} has shape {tuple(own.shape)} and got their tensor of shape "
+                f"our {name} has shape {tuple(own.shape)} and got their tensor of shape "
                 f"{tuple(value.shape)}, which our layer cannot take: keep ours there"
             )
         if _equal(answer[name], own):
-            raise Wrong(f"{name} is still ours, although {other} has the same shape")
+            raise Wrong(f"the tensor of {name} is still ours, although {other} has the same shape")
         source = next((key for key, one in theirs.items() if _equal(one, answer[name])), "no layer")
         raise Wrong(
-            f"{name} got the tensor of {source}, and its partner is {other}: pair them in the "
+            f"our {name} got the tensor of {source}, and its partner is {other}: pair them in the "
             "order of the dictionaries, not in that of the alphabet or of shapes"
         )
     if list(answer) != list(ours):

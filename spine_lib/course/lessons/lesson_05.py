@@ -392,6 +392,10 @@ def _judge_taps(function: Callable, arguments: tuple) -> None:
         *((value, f"you are off by one: {places}") for value in near),
         (1 - right, "this is the share that lies outside"),
         (
+            (max(size - 2 * rate, 0) / size) ** 2,
+            "this is the share of places where all nine lie inside: count taps, at every place",
+        ),
+        (
             ((3 * size - 2 * rate) / (3 * size)) ** 2,
             "a tap cannot miss more often than there are places: mind rates above the map's size",
         ),

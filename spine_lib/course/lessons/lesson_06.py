@@ -103,7 +103,10 @@ def _judge_dice(function: Callable, arguments: tuple) -> None:
     for value, words in told:
         if math.isclose(loss.item(), value.item(), abs_tol=1e-4):
             raise Wrong(f"your loss is {loss.item():.4f} instead of {right:.4f}: {words}")
-    raise Wrong(f"your loss is {loss.item():.4f} instead of {right:.4f}")
+    raise Wrong(
+        f"your loss is {loss.item():.4f} instead of {right:.4f}: compare your three sums with the "
+        "formula, one by one"
+    )
 
 
 def _dice(p, target, weight, smoothing: float = 10.0) -> torch.Tensor:
@@ -187,7 +190,10 @@ def _judge_focal(function: Callable, arguments: tuple) -> None:
     for parts, count, words in told:
         if math.isclose(loss, (parts.sum() / count.sum()).item(), rel_tol=1e-3):
             raise Wrong(f"your loss is {loss:.4g} instead of {right:.4g}: {words}")
-    raise Wrong(f"your loss is {loss:.4g} instead of {right:.4g}")
+    raise Wrong(
+        f"your loss is {loss:.4g} instead of {right:.4g}: each pixel has its own cross-entropy and "
+        "its own factor; the mean comes last"
+    )
 
 
 # --- 6.4 ------------------------------------------------------------------------------------------
@@ -255,11 +261,23 @@ def _why_rate(rate: float, step: int, steps: int, highest: float, warm_up: int) 
         (highest * math.cos(math.pi * way), "a cosine runs from 1 to -1: bring it to 1 to 0"),
         (highest * (1 + math.cos(180 * way)) / 2, "math.cos takes radians: half a wave is pi"),
         (highest, "it stays at its highest: the wave starts after the warm-up"),
+        (
+            highest * math.cos(math.pi / 2 * way),
+            "this is a quarter of a wave: half a wave goes from 0 to pi, between 1 and -1",
+        ),
+        (
+            highest * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up - 1))) / 2,
+            "the wave reaches 0 one step too early: it would do so at step number `steps`",
+        ),
+        (
+            highest * (step + 1) / warm_up,
+            "the line goes on for too long: its last step is number warm_up - 1",
+        ),
     )
     for value, words in rising if step < warm_up else falling:
         if math.isclose(rate, value, rel_tol=1e-6, abs_tol=1e-9 * highest):
             return words
-    return "look at the end of the line and the start of the wave"
+    return "draw the rates of all steps, and look where the line ends and the wave starts and ends"
 
 
 # --- 6.5 ------------------------------------------------------------------------------------------

@@ -294,6 +294,11 @@ def _told_distances(prediction, truth, spacing, back) -> list[tuple[np.ndarray, 
             "its *surface*, so that a prediction that is too small is found as well",
         ),
         (
+            away(surfaces[1], spacing)[surfaces[0]],
+            "your distance is 0 nearly everywhere: the transform measures to the nearest False, so "
+            "turn the truth's surface round (~)",
+        ),
+        (
             to_surface[prediction],
             "you measured from every voxel of the prediction: take those of its surface only",
         ),

@@ -315,7 +315,7 @@ def _judge_runs(function: Callable, arguments: tuple) -> None:
 def _judge_run_values(
     answer: object, right: list[float], results: dict, model: str, patient: str
 ) -> None:
-    where = f"{model}, {patient}"
+    where = f"in {model}, {patient}"
     if isinstance(answer, Real) or np.ndim(answer) == 0:
         raise Wrong(f"{where}: return a list with one Dice for each run, not {describe(answer)}")
     answer = list(answer)
@@ -324,6 +324,8 @@ def _judge_run_values(
     values = [_number(value, "a Dice") for value in answer]
     if len(values) != len(right):
         first = ' (the model\'s own "test" is that of its first run)' if len(values) == 1 else ""
+        if np.isnan(right).any():
+            first += '; an undefined Dice has its place too, as float("nan")'
         raise Wrong(f"{where}: there are {len(right)} runs, and you list {len(values)}{first}")
     if np.allclose(values, right, atol=NEAR, equal_nan=True):
         return

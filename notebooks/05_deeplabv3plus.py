@@ -256,15 +256,17 @@ plt.show()
 # fades.*
 #
 # The printed shares lie within 8, 32, 64 and 128 pixels (12, 48, 96 and 192 mm; the last is the whole
-# input, so it must be 100 %). U-Net looks mostly at its surroundings. DeepLabv3+ has two views: a near one, which step 5 explains, and a far one over
-# the whole slice, which step 4 does. (One input of noise, one pixel; other inputs differ in detail.)
+# input, so it must be 100 %). U-Net looks mostly at its surroundings. DeepLabv3+ has two views: a near
+# one, which step 5 explains, and a far one over the whole slice, which step 4 does. (One input of noise,
+# one pixel; other inputs differ in detail.)
 
 # %% [markdown]
 # ## 3. Dilation instead of stride
 #
-# The encoder's last map is 32 times smaller than the image, too coarse for outlines. Leaving out its last stride
-# keeps the map twice as large; but then each later kernel spans half as much of the image. Unless it
-# gets holes. The *output stride* says how many pixels of the image one of the last map stands for.
+# The encoder's last map is 32 times smaller than the image, too coarse for outlines. Leaving out its
+# last stride keeps the map twice as large; but then each later kernel spans half as much of the image.
+# Unless it gets holes. The *output stride* says how many pixels of the image one of the last map stands
+# for.
 
 # %% tags=["nbval-check-output"]
 slice_bchw = torch.zeros(1, 1, 256, 256)
@@ -362,8 +364,9 @@ for rates in ((4, 4, 4), (2, 2, 2), (1, 3, 8), (1, 2, 3)):
 
 # %% [markdown]
 # Rates with a common divisor above 1 leave holes, always. If the first is 1 and no later rate is larger
-# than the side of the square filled before it, none are left: 3, then 9, then 25. And our encoder? At output stride 16 its stage
-# 4 is six layers of rate 2 in a row. **Predict** what a pixel of its last map sees of stage 3's.
+# than the side of the square filled before it, none are left: 3, then 9, then 25. And our encoder? At
+# output stride 16 its stage 4 is six layers of rate 2 in a row. **Predict** what a pixel of its last map
+# sees of stage 3's.
 
 # %%
 stage_4 = open_all_paths(ResNet34(output_stride=16).stages[3])

@@ -26,7 +26,9 @@ nb_ipywidgets_js = {}  # by default two scripts from a server
 myst_enable_extensions = ["colon_fence", "attrs_block"]
 myst_heading_anchors = 3
 
-# The reference, from docstrings in Google's style.
+# The reference, from docstrings in Google's style. A constant that is a plain value of Python's has
+# no source page of its own: following it would list a module "builtins" that nothing describes.
+viewcode_follow_imported_members = False
 autosummary_generate = True
 autodoc_default_options = {
     "members": True,

@@ -92,7 +92,8 @@ def expected_error(bins: Mapping[str, Mapping[str, float]]) -> float:
     """Return the expected calibration error: by how much probability and truth differ, on average.
 
     Returns:
-        The mean over voxels of |share of spine - mean probability| of their bin; NaN without any.
+        The mean over voxels of how far the share of spine in their bin is from its mean
+        probability; NaN without any.
 
     Source: Naeini et al. (2015), doi:10.1609/aaai.v29i1.9602, for the probability of one class.
     """

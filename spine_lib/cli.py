@@ -270,7 +270,7 @@ def _main_job(add) -> None:
     job.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
     job.add_argument(
         "--at-once",
-        type=_whole,
+        type=_positive,
         default=2,
         help="trainings beside each other on a CPU, about 2 GB each (2)",
     )

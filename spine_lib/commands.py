@@ -170,6 +170,7 @@ def datasets(options: Namespace) -> None:
     """List the public data sets; with a name and a root, say what lies there."""
     from spine_lib.datasets.catalogue import catalogue_text, find_cases
     from spine_lib.datasets.totalsegmentator import rebuild_1089
+    from spine_lib.nifti import atomic_file
 
     if options.name is None:
         print(catalogue_text())
@@ -187,7 +188,8 @@ def datasets(options: Namespace) -> None:
     if options.split:
         rows = [f"{case.case_id},{case.patient_id},{case.split}" for case in found.cases]
         text = "\n".join(["case_id,patient_id,split", *rows]) + "\n"
-        options.split.write_text(text, encoding="utf-8")
+        with atomic_file(options.split) as stream:
+            stream.write(text.encode())
         print(options.split)
 
 

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +89,8 @@ def reproduce(
                 for part in ("train", "validation")
             }
         stores = {part: made.store for part, made in prepared.items()}
-        with timed(folder, "train", add=True):
-            options = {"at_once": at_once, "processes": processes}
-            fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
+        options = {"at_once": at_once, "processes": processes}
+        fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
         if not is_first():
             return folder
         with timed(folder, "evaluate"):
@@ -132,13 +131,15 @@ def train_all(
     for (model, seed), job in jobs.items():
         if not job.is_finished():
             say(f"{model}, seed {seed}: {recipe.steps} steps of {recipe.batch} patches")
-    if device == "cpu" and processes.count == 1:
-        train_side_by_side(list(jobs.values()), at_once, progress)
+    trains = not all(job.is_finished() for job in jobs.values())
     fitted: dict[str, dict[int, Fitted]] = {model: {} for model in recipe.models}
-    for (model, seed), job in jobs.items():
-        fitted[model][seed] = load_or_train(
-            model, job.recipe, *data, job.folder, device, progress, processes=processes
-        )
+    with timed(folder, "train", add=True) if trains else nullcontext():
+        if device == "cpu" and processes.count == 1:
+            train_side_by_side(list(jobs.values()), at_once, progress)
+        for (model, seed), job in jobs.items():
+            fitted[model][seed] = load_or_train(
+                model, job.recipe, *data, job.folder, device, progress, processes=processes
+            )
     return fitted
 
 
@@ -240,6 +241,8 @@ def timed(folder: Path, stage: str, add: bool = False):
 
 
 def _add_stage(folder: Path, stage: str, seconds: float, add: bool) -> None:
+    if not is_first():  # the others take the same time, and it counts once
+        return
     stages = read_stages(folder)
     before = stages.get(stage, 0.0)
     stages[stage] = round(before + seconds if add else max(before, seconds), 1)

@@ -48,9 +48,9 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
     """Train what is not trained yet, several networks at a time, on the CPU.
 
     The numbers are those of one training after the other, up to rounding: with fewer threads sums
-    are taken in another order.  With a single core or a single job
-    nothing is done here; the last of several has no more threads than the others had, so that a
-    run that was stopped comes to the same numbers.
+    are taken in another order.  With a single core or a single job nothing is done here; the last
+    of several has no more threads than the others had, so that a run that was stopped comes to the
+    same numbers.
 
     Args:
         jobs: trainings with folders of their own.

@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from spine_lib import cli
 from spine_lib.datasets.catalogue import PUBLIC_SETS, catalogue_text, find_cases
 from spine_lib.datasets.pycad1089 import split_of
 from spine_lib.datasets.totalsegmentator import (
@@ -354,3 +355,7 @@ def test_the_catalogue_says_licence_place_and_citation():
         assert entry.name in text and entry.licence in text and entry.cite in text
     with pytest.raises(SpineError, match="'imagenet' is not known"):
         find_cases("imagenet", ".")
+
+
+def test_the_command_line_offers_every_set_of_the_catalogue():
+    assert cli.PUBLIC_SETS == tuple(PUBLIC_SETS)

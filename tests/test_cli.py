@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spine_lib import cli, commands, setup_env
+from spine_lib import cli, commands, developing, setup_env
 from spine_lib.errors import SpineError
 
-NOTEBOOKS = [*commands.NOTEBOOK_OPTIONS, "tests", "notebooks"]
+NOTEBOOKS = [*developing.NOTEBOOK_OPTIONS, "tests", "notebooks"]
 COMMANDS = sorted(cli.build_parser()._subparsers._group_actions[0].choices)
 
 
@@ -39,8 +39,10 @@ def test_the_commands_are_those_that_the_readme_names():
 
 
 def test_every_command_has_a_function():
-    for name in COMMANDS:
-        assert callable(getattr(commands, name.replace("-", "_"))), name
+    rooms = {"commands": commands, "developing": developing}
+    for name, parser in cli.build_parser()._subparsers._group_actions[0].choices.items():
+        room = rooms[parser.get_default("room")]
+        assert callable(getattr(room, name.replace("-", "_"))), name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -223,7 +225,7 @@ def test_a_console_that_cannot_show_a_character_is_no_reason_to_fail(monkeypatch
 def test_set_up_is_asked_for_only_where_packages_are_needed(monkeypatch):
     asked = []
     monkeypatch.setattr(commands, "fetch", lambda options: None)
-    monkeypatch.setattr(commands, "clean", lambda options: None)
+    monkeypatch.setattr(developing, "clean", lambda options: None)
     for command in (["clean"], ["fetch"]):
         assert cli.main(command, before=lambda argv, again: asked.append((argv, again))) == 0
     assert asked == [(["fetch"], False)]
@@ -300,7 +302,7 @@ def test_fetch_lists_the_patients(sample_root, capsys):
 
 
 def test_clean_keeps_data_and_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setattr(developing, "ROOT", tmp_path)
     (tmp_path / "pyproject.toml").touch()
     for name in (".pytest_cache", "spine_lib/__pycache__", "data/sample", "runs/a", ".venv/x"):
         (tmp_path / name).mkdir(parents=True)
@@ -310,7 +312,7 @@ def test_clean_keeps_data_and_runs(tmp_path, monkeypatch):
 
 
 def test_an_installed_copy_has_no_tests_to_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setattr(developing, "ROOT", tmp_path)
     assert cli.main(["test"]) == 2
     assert "clone the project" in capsys.readouterr().err
 
@@ -327,8 +329,8 @@ def test_an_installed_copy_has_no_tests_to_run(tmp_path, monkeypatch, capsys):
 )
 def test_the_suite_is_spread_over_the_cores_unless_told_otherwise(monkeypatch, arguments, expected):
     seen = []
-    monkeypatch.setattr(commands, "_cores", lambda: 2)
-    monkeypatch.setattr(commands.browser, "ensure_browser", lambda: None)
-    monkeypatch.setattr(commands, "_in_project", lambda command, **env: seen.append(command) or 5)
+    monkeypatch.setattr(developing, "_cores", lambda: 2)
+    monkeypatch.setattr(developing.browser, "ensure_browser", lambda: None)
+    monkeypatch.setattr(developing, "_in_project", lambda command, **env: seen.append(command) or 5)
     assert cli.main(arguments) == 5
     assert seen == [[sys.executable, "-m", "pytest", *expected]]

@@ -419,12 +419,12 @@ def test_a_lesson_that_is_not_there_is_told_before_anything_is_written(tmp_path)
 
 
 def test_the_command_passes_its_arguments_on(monkeypatch, tmp_path):
-    from spine_lib import commands
+    from spine_lib import developing
 
     asked = []
     monkeypatch.setattr(handout, "write_releases", lambda *arguments: asked.append(arguments))
     assert cli.main(["handout", str(tmp_path), "02", "03", "--run"]) == 0
-    assert asked == [(commands.ROOT, tmp_path, ["02", "03"], True)]
+    assert asked == [(developing.ROOT, tmp_path, ["02", "03"], True)]
 
 
 # --- one grade ------------------------------------------------------------------------------------

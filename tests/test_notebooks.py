@@ -350,7 +350,7 @@ def test_the_picture_is_that_of_the_tagged_cell(tiny, tmp_path):
 
 
 def run_nbval(folder, *arguments) -> subprocess.CompletedProcess:
-    from spine_lib.commands import NOTEBOOK_OPTIONS
+    from spine_lib.developing import NOTEBOOK_OPTIONS
 
     shutil.copy(FOLDER / "conftest.py", folder)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from spine_lib import cli
+from spine_lib import arguments
 from spine_lib.datasets.catalogue import PUBLIC_SETS, catalogue_text, find_cases
 from spine_lib.datasets.pycad1089 import split_of
 from spine_lib.datasets.totalsegmentator import (
@@ -358,4 +358,4 @@ def test_the_catalogue_says_licence_place_and_citation():
 
 
 def test_the_command_line_offers_every_set_of_the_catalogue():
-    assert cli.PUBLIC_SETS == tuple(PUBLIC_SETS)
+    assert arguments.PUBLIC_SETS == tuple(PUBLIC_SETS)

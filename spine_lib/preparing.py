@@ -156,8 +156,8 @@ class _LoadedOnce:
     def load(self):
         return self._reading(self._case.load)
 
-    def load_structures(self):
-        return self._reading(self._case.load_structures)
+    def load_organs(self):
+        return self._reading(self._case.load_organs)
 
     @staticmethod
     def _reading(load: Callable):

@@ -202,14 +202,13 @@ def store_case(
     Returns:
         A row of the index for each plane.
     """
-    data = case.load()
-    structures = case.load_structures() if case.scheme == "totalsegmentator" else None
+    data, organs = case.load(), case.load_organs()
     return [
         _store_slices(
             case,
             plane,
             slice_spacing_mm(data.ct.spacing_mm, plane)[0],
-            cut(data, plane, spacing_mm, structures),
+            cut(data, plane, spacing_mm, organs),
             folder,
         )
         for plane in planes

@@ -197,8 +197,9 @@ def predict_file(
     volume = load_ct(ct)
     if recipe.classes == 1:
         mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
-        say("1 is spine, 0 background")
+        say("The mask holds 0 for background and 1 for spine.")
     else:
         mask = to_region_mask(*predict_regions(network, volume, recipe, device), recipe)
-        say(", ".join(f"{number} is {name}" for number, name in enumerate(REGIONS, start=1)))
+        ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
+        say(f"The mask holds ids of regions: 0 background, {ids}.")
     return save_nifti(mask, out)

@@ -56,7 +56,7 @@ def predict_regions(
 
     Beside what `predict_volume` needs this takes a byte a voxel for a network that sees one plane:
     its slices are done with one by one.  Over several planes the probabilities of all regions must
-    wait until the last one has been seen, for two bytes a region and voxel more.
+    wait until the last one has been seen, for two more bytes a region and voxel.
 
     Args:
         network: as for `predict_volume`, with the background and the regions as classes.

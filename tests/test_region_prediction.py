@@ -107,8 +107,8 @@ def test_over_several_planes_the_mean_probability_decides():
         sums.append(predict_volume(One(3.0), ct, recipe, "cpu").array)
     assert np.allclose(probability.array, 1 - sums[0], atol=1e-4)
     first, second = np.sort(np.array(sums[1:]), axis=0)[[-1, -2]]
-    clear = first - second > 2e-3  # the sums are kept in half precision
-    assert clear.mean() > 0.9
+    clear = first - second > 2e-4  # sums are kept in 16 bits
+    assert clear.mean() > 0.95
     assert np.array_equal(likeliest.array[clear], (np.argmax(sums[1:], axis=0) + 1)[clear])
     single = predict_regions(ByBrightness(3.0), ct, RECIPE, "cpu")[1].array
     assert not np.array_equal(single, likeliest.array)

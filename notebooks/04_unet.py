@@ -352,11 +352,11 @@ for width in (16, 24, 32, 64):
 # far does one pixel of such a network see?
 
 # %%
-from spine_lib.explore.receptive import measure_sight
+from spine_lib.models.atrous import pixel_gradient
 
 torch.manual_seed(0)
 for depth in (1, 2, 3):
-    seen = measure_sight(UNet(width=8, depth=depth), size=128) > 0
+    seen = pixel_gradient(UNet(width=8, depth=depth), size=128) > 0
     rows = np.flatnonzero(seen.any(axis=1))
     print(f"depth {depth}: about {rows[-1] - rows[0] + 1} of 128 rows")
 
@@ -408,9 +408,9 @@ check("4.4", fit_one_batch)
 
 # %%
 from spine_lib import metrics
-from spine_lib.course.experiments.skips import one_thread
 from spine_lib.course.one_batch import fit_one_batch
 from spine_lib.course.profile import pick
+from spine_lib.course.small_networks import one_thread
 
 chosen = np.linspace(0, len(chest) - 1, 8).astype(int)
 batch, known = torch.from_numpy(chest.images[chosen]), chest.labels[chosen] == 1

@@ -228,13 +228,12 @@ plt.show()
 # What do *trained* networks use? Two come with the library: a small U-Net and a small DeepLabv3+.
 
 # %%
-from spine_lib.explore.receptive import measure_sight
 from spine_lib.pretrained import load_pretrained
 
 distance = np.abs(np.indices((256, 256)) - 128).max(axis=0)
 trained = {}
 for name, key in (("U-Net", "unet_light"), ("DeepLabv3+", "deeplabv3plus_light")):
-    sight = measure_sight(load_pretrained(key)[0], size=256)
+    sight = pixel_gradient(load_pretrained(key)[0], size=256)
     trained[name] = sight / sight.sum()
     within = [trained[name][distance <= far].sum() for far in (8, 32, 64, 128)]
     print(f"{name:10} " + ", ".join(f"{share:4.0%}" for share in within))

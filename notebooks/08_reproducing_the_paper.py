@@ -542,25 +542,18 @@ plt.show()
 # The paper's Dice and ours need not be alike for this: whatever the Dice, the upper curve says what a
 # class mean must exceed it by. So we ask of every averaging how far from that curve it lies.
 
-
 # %%
-def off_the_curve(test):
-    """Return how far IoU - Dice lies from what a class mean with rare spine gives."""
-    return test["gap"] - (1 - test["dice"]) ** 2 / (2 - test["dice"])
+from spine_lib.paper_pattern import class_mean_excess, rank_averagings
 
-
-paper_rows = [{"dice": row["dice"], "gap": row["iou"] - row["dice"]} for row in PAPER.values()]
-print(f"{'paper':24}", "  ".join(f"{off_the_curve(row):+.3f}" for row in paper_rows))
-distance = {}
-for (key, way), tests in compared.items():
-    off = [off_the_curve(test) for test in tests]
-    distance[f"{kinds[key]}, {way}"] = np.abs(off).mean()
-    print(f"{f'{kinds[key]}, {way}':24}", "  ".join(f"{one:+.3f}" for one in off))
-print("closest to the paper's pattern:", min(distance, key=distance.get))
+for row in PAPER.values():
+    off = row["iou"] - row["dice"] - class_mean_excess(row["dice"])
+    print(f"{off:+.3f}  the paper's {row['name']}")
+for averaging in rank_averagings(results["models"]):
+    print(f" {averaging.distance:.3f}  ours, {averaging.name}")
 
 # %% [markdown]
-# That is our answer, and its last line the averaging under which our own predictions behave as the
-# paper's table does. A class mean over volumes or slices falls short of the curve wherever a volume is a
+# That is our answer: the first of our lines is the averaging under which our own predictions behave as
+# the paper's table does. A class mean over volumes or slices falls short of the curve wherever a volume is a
 # narrow crop around the spine: there spine is not rare, and the background no longer easy.
 
 # %% [markdown]

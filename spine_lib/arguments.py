@@ -15,7 +15,7 @@ from spine_lib import __version__
 RECIPES = Path(__file__).parent / "recipes"
 SCHEMES = ("canonical", "verse", "totalsegmentator", "pycad1089")
 DEFAULT_RECIPE = "sample"
-PUBLIC_SETS = ("pycad1089", "totalsegmentator", "verse", "ctspine1k", "folder")
+PUBLIC_SETS = ("pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder")
 DATASETS = ("sample", "phantom", *PUBLIC_SETS)
 
 

@@ -154,8 +154,8 @@ def compare(options: Namespace) -> None:
 def datasets(options: Namespace) -> None:
     """List the public data sets; with a name and a root, say what lies there."""
     from spine_lib.datasets.catalogue import catalogue_text, find_cases
-    from spine_lib.datasets.totalsegmentator import rebuild_1089
-    from spine_lib.nifti import atomic_file
+    from spine_lib.datasets.found import write_split
+    from spine_lib.datasets.rebuilt1089 import rebuild_1089
 
     if options.name is None:
         print(catalogue_text())
@@ -163,19 +163,18 @@ def datasets(options: Namespace) -> None:
     if options.root is None:
         raise SpineError(f"spine datasets {options.name}: name its folder with --root")
     found = find_cases(options.name, options.root)
-    for part in ("train", "validation", "test"):
-        print(f"{part}: {sum(case.split == part for case in found.cases)} scans")
+    parts = {part: [] for part in ("train", "validation", "test")}
+    for case in found.cases:
+        parts.setdefault(case.split, []).append(case)
+    for part, cases in parts.items():
+        print(f"{part}: {len(cases)} scans")
     print(f"split: {found.split_note}")
     for item in found.left_out:
         print(f"left out: {item}")
     if options.name == "totalsegmentator":
-        print(f"the public 1089, rebuilt: {rebuild_1089(options.root)}")
+        print(f"--dataset rebuilt1089 takes: {rebuild_1089(options.root)}")
     if options.split:
-        rows = [f"{case.case_id},{case.patient_id},{case.split}" for case in found.cases]
-        text = "\n".join(["case_id,patient_id,split", *rows]) + "\n"
-        with atomic_file(options.split) as stream:
-            stream.write(text.encode())
-        print(options.split)
+        print(write_split(parts, options.split))
 
 
 def prepare(options: Namespace) -> None:

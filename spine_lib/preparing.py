@@ -21,12 +21,13 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from spine_lib.cutting import Unreadable, cut_or_say_why
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.datasets.found import LeftOut
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
 from spine_lib.slices import SLICE_DTYPE, resampled_shape, slice_spacing_mm
-from spine_lib.store import SliceStore, StoreIndex, store_case
+from spine_lib.store import SliceStore, StoreIndex
 
 WRITE_EVERY_S = 5.0
 """The index is written at most this often; what was finished since is cut again after a kill."""
@@ -38,13 +39,6 @@ class Prepared:
 
     store: SliceStore
     left_out: list[LeftOut]
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Stand for a case whose files cannot be read, with the reason."""
-
-    reason: str
 
 
 def prepare_cases(
@@ -121,50 +115,6 @@ def _collect(futures: dict[Future, Case], index: StoreIndex, left_out: dict, bar
             "A worker was killed, most likely as memory ran out: run the command again with fewer "
             "--workers; what was finished is kept."
         ) from error
-
-
-def cut_or_say_why(
-    case: Case | PhantomCase, folder: Path, planes: tuple[str, ...], spacing_mm: float
-) -> list[dict] | Unreadable:
-    """Cut one case in a worker.
-
-    Returns:
-        Rows of the index, or the reason why the case cannot be read.
-
-    Raises:
-        SpineError: if the slices cannot be written: that concerns every case.
-    """
-    try:
-        return store_case(_LoadedOnce(case), folder, planes, spacing_mm)
-    except _CannotRead as error:
-        return Unreadable(str(error.__cause__))
-
-
-class _CannotRead(Exception):
-    """Part what is wrong with a case from what is wrong with the disk."""
-
-
-class _LoadedOnce:
-    """Stand for a case and tell apart where an error comes from."""
-
-    def __init__(self, case: Case | PhantomCase) -> None:
-        self._case = case
-
-    def __getattr__(self, name: str):
-        return getattr(self._case, name)
-
-    def load(self):
-        return self._reading(self._case.load)
-
-    def load_structures(self):
-        return self._reading(self._case.load_structures)
-
-    @staticmethod
-    def _reading(load: Callable):
-        try:
-            return load()
-        except SpineError as error:
-            raise _CannotRead from error
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 
 from spine_lib import patient_statistics, run_facts
 from spine_lib.datasets.catalogue import PUBLIC_SETS
+from spine_lib.datasets.found import write_split
 from spine_lib.evaluation import evaluate_all, mean_over_seeds
 from spine_lib.nifti import atomic_file
 from spine_lib.paper import PAPER, check_table
@@ -82,6 +83,8 @@ def reproduce(
     with one_at_a_time(prepared_root() / "lock"):
         sources = gather(recipe, data_root, say)
     parts = sources.parts
+    if is_first() and recipe.dataset in PUBLIC_SETS:
+        write_split(parts, folder / "split.csv")
     with run_facts.peak_memory() as memory:
         with timed(folder, "prepare"), one_at_a_time(prepared_root() / "lock"):
             prepared = {

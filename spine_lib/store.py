@@ -6,7 +6,6 @@ training step reads only the pages of the slices that it draws.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ import torch
 from torch.utils.data import Dataset
 
 from spine_lib.augment import Augmentation, TrainingAugmenter, network_input
+from spine_lib.cutting import store_case
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
-from spine_lib.slices import AIR_HU, IGNORE, cut, slice_spacing_mm, with_neighbours
+from spine_lib.slices import AIR_HU, IGNORE, with_neighbours
 from spine_lib.targets import to_target
 
 STORE_VERSION = 3
@@ -193,48 +193,6 @@ class StoreIndex:
         index = {"version": STORE_VERSION, "settings": self._settings, "volumes": rows}
         with atomic_file(self.folder / "index.json") as stream:
             stream.write(json.dumps(index, indent=1).encode())
-
-
-def store_case(
-    case: Case | PhantomCase, folder: Path, planes: Sequence[str], spacing_mm: float
-) -> list[dict]:
-    """Cut one case and write its slices.
-
-    Returns:
-        A row of the index for each plane.
-    """
-    data = case.load()
-    structures = case.load_structures() if case.scheme == "totalsegmentator" else None
-    return [
-        _store_slices(
-            case,
-            plane,
-            slice_spacing_mm(data.ct.spacing_mm, plane)[0],
-            cut(data, plane, spacing_mm, structures),
-            folder,
-        )
-        for plane in planes
-    ]
-
-
-def _store_slices(
-    case: Case | PhantomCase, plane: str, distance_mm: float, slices: np.ndarray, folder: Path
-) -> dict:
-    name = f"{case.case_id}-{plane}.npy"
-    with atomic_file(folder / name) as stream:
-        np.save(stream, slices, allow_pickle=False)
-    spine = ((slices["label"] > 0) & (slices["label"] != IGNORE)).any(axis=(1, 2))
-    return {
-        "case_id": case.case_id,
-        "patient_id": case.patient_id,
-        "source": case.source,
-        "plane": plane,
-        "file": name,
-        "shape": list(slices.shape),
-        "distance_mm": distance_mm,
-        "foreground": np.flatnonzero(spine).tolist(),
-        "sha256": hashlib.sha256(slices.tobytes()).hexdigest(),
-    }
 
 
 class TrainingSlices(Dataset):

@@ -26,8 +26,9 @@ from spine_lib.explore import (
 from spine_lib.explore.augmentation import MOVES_MASK, STEPS, augment_slice
 from spine_lib.explore.explorers import THRESHOLDS, counts_by_threshold, hu_histogram
 from spine_lib.explore.quiz import MISTAKES, plant
-from spine_lib.explore.receptive import ASPP, DOUBLING, count_paths, count_paths_aspp, measure_sight
+from spine_lib.explore.receptive import ASPP, DOUBLING, count_paths, count_paths_aspp
 from spine_lib.explore.view3d import VIEWS, surface_picture
+from spine_lib.models.atrous import pixel_gradient
 
 
 def test_the_window_explorer_says_what_share_is_black_and_white(small_phantom):
@@ -229,7 +230,7 @@ def test_a_network_is_measured_and_left_in_its_mode():
         torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2),
         torch.nn.Conv2d(2, 1, 3, padding=2, dilation=2),
     ).train()  # fmt: skip
-    seen = measure_sight(network, 32)
+    seen = pixel_gradient(network, 32)
     rows, columns = np.nonzero(seen)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (13, 19, 13, 19)
     assert network.training

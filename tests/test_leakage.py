@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from spine_lib.course.boxes import Boxes, cut_boxes
 from spine_lib.course.experiments import leakage
 from spine_lib.course.label_maps import file_labels
 from spine_lib.datasets import sample_cases
@@ -17,7 +18,7 @@ def patients():
     for name, count in (("a", 9), ("b", 12), ("c", 30)):
         labels = rng.integers(0, 2, (count, 1, 32, 32)).astype(np.uint8)
         images = labels + rng.normal(0, 0.1, labels.shape)
-        found.append(leakage.Patient(name, images.astype(np.float32), labels))
+        found.append(Boxes(name, images.astype(np.float32), labels, (1.0, 4.0, 4.0)))
     return found
 
 
@@ -68,7 +69,7 @@ def test_the_network_learns_what_is_on_the_slices_it_sees(patients):
 
 
 def test_boxes_hold_the_spine_and_count_nothing_outside_the_image(small_phantom):
-    patient = leakage.patient_from("phantom", small_phantom)
+    patient = cut_boxes("phantom", small_phantom, leakage.PIXEL_MM, leakage.BOX)
     assert patient.images.shape[1:] == (1, leakage.BOX, leakage.BOX)
     assert (patient.labels == 1).any(axis=(1, 2, 3)).mean() > 0.9
     air = patient.images == patient.images.min()

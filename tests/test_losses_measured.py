@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from spine_lib.course import small_networks
 from spine_lib.course.experiments import losses
 from spine_lib.losses import LOSSES
 
@@ -26,13 +27,13 @@ def test_every_loss_of_the_library_is_measured():
 
 def test_every_loss_starts_from_the_same_weights_and_sees_the_same_batches(data, monkeypatch):
     seen = {}
-    library = losses.losses.segmentation_loss
+    library = small_networks.segmentation_loss
 
     def noted(logits, target, weight, kind):
         seen.setdefault(kind, []).append((logits.detach().clone(), target.clone()))
         return library(logits, target, weight, kind)
 
-    monkeypatch.setattr(losses.losses, "segmentation_loss", noted)
+    monkeypatch.setattr(small_networks, "segmentation_loss", noted)
     for kind in ("bce", "dice"):
         assert len(list(losses.train(kind, data, seed=4, steps=3))) == 3
     for (_, one), (_, other) in zip(seen["bce"], seen["dice"], strict=True):

@@ -162,3 +162,8 @@ def test_a_scheduler_that_does_not_answer_is_told(cases, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     with pytest.raises(SpineError, match="No Dask scheduler answers at"):
         prepare_cases(cases, tmp_path, **SETTINGS, scheduler="nonsense://x", progress=False)
+
+
+def test_a_worker_does_without_pytorch_which_would_take_half_a_gigabyte():
+    code = "import sys, spine_lib.cutting; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -68,6 +68,13 @@ def test_a_broken_test_scan_is_named_and_does_not_stop_the_rest(run):
     assert "by scan" in results["data"]["split"]
 
 
+def test_the_run_publishes_its_split_as_a_file(run):
+    rows = (run[0] / "split.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "case_id,patient_id,split"
+    parts = [row.split(",")[2] for row in rows[1:]]
+    assert [parts.count(part) for part in ("train", "validation", "test")] == [2, 1, 3]
+
+
 def test_scores_that_are_there_are_not_computed_again(run):
     assert sum("testing" in line for line in run[1]) == 4
     assert not any("testing" in line for line in run[2])

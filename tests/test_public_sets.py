@@ -1,5 +1,7 @@
 """Readers of the public data sets, on trees of phantoms with each set's layout and quirks."""
 
+import shutil
+
 import cv2
 import nibabel as nib
 import numpy as np
@@ -8,13 +10,8 @@ import pytest
 from spine_lib import arguments
 from spine_lib.datasets.catalogue import PUBLIC_SETS, catalogue_text, find_cases
 from spine_lib.datasets.pycad1089 import split_of
-from spine_lib.datasets.totalsegmentator import (
-    is_orthonormal,
-    itk_reads,
-    known_refused,
-    mask_names,
-    rebuild_1089,
-)
+from spine_lib.datasets.rebuilt1089 import is_orthonormal, itk_reads, known_refused, rebuild_1089
+from spine_lib.datasets.totalsegmentator import mask_names
 from spine_lib.errors import SpineError
 from spine_lib.schemes import SACRUM
 from spine_lib.slices import require_separate
@@ -144,6 +141,29 @@ def test_the_rebuilt_1089_leave_out_what_itk_refuses(total):
     assert rebuilt.refused == ("s0000",) and rebuilt.kept == ("s0005", "s0011")
     assert rebuilt.listed == 1 and len(known_refused()) == 136
     assert "3 subjects less 1 whose affine ITK refuses leave 2" in str(rebuilt)
+
+
+def test_the_rebuilt_1089_are_read_with_the_official_split_and_the_public_masks(total, phantom):
+    found = find_cases("rebuilt1089", total)
+    assert [(case.case_id, case.split) for case in found.cases] == [("s0005", "validation")]
+    assert str(found.left_out[0]) == "s0000: its affine is one that ITK refuses"
+    assert [item.case_id for item in found.left_out] == ["s0000", "s0011"]
+    assert found.split_note.startswith("the official one") and "less 1 whose" in found.split_note
+    data = found.cases[0].load()
+    # the phantom's sacrum is written as the structure below S1
+    assert np.array_equal(data.ignore.array, phantom.labels.array == SACRUM)
+    assert data.ignore.array.any()
+    assert np.array_equal(data.labels.array, phantom.labels.array)
+
+
+def test_a_broken_header_is_listed_and_does_not_stop_the_rebuilding(total, tmp_path):
+    root = tmp_path / "total"
+    shutil.copytree(total, root)
+    (root / "s0000" / "ct.nii.gz").write_bytes(b"no NIfTI")
+    rebuilt = rebuild_1089(root)
+    assert rebuilt.kept == ("s0005", "s0011") and rebuilt.refused == ()
+    assert "1 cannot be read" in str(rebuilt)
+    assert "s0000" in [item.case_id for item in find_cases("rebuilt1089", root).left_out]
 
 
 @pytest.mark.parametrize(("off", "good"), [(0.0, True), (2e-5, True), (2e-3, False)])

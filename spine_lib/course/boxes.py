@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from spine_lib.augment import network_input
+from spine_lib.course.small_networks import Batch
 from spine_lib.datasets import CaseData
 from spine_lib.slices import AIR_HU, IGNORE, cut
 
@@ -61,9 +62,7 @@ def cut_boxes(name: str, data: CaseData, pixel_mm: float, size: int) -> Boxes:
     return Boxes(name, network_input(image), labels, spacing_mm)
 
 
-def draw_batch(
-    boxes: Sequence[Boxes], count: int, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def draw_batch(boxes: Sequence[Boxes], count: int, random: np.random.Generator) -> Batch:
     """Draw slices at random, half of them mirrored left to right.
 
     Args:
@@ -72,8 +71,7 @@ def draw_batch(
         random: decides which.
 
     Returns:
-        Images, targets (1 is spine) and weights (0 where the label is unknown), each float32
-        [count, 1, row, column].
+        Images, targets and weights, each float32 [count, 1, row, column].
     """
     images, labels = [], []
     for _ in range(count):
@@ -82,6 +80,11 @@ def draw_batch(
         way = -1 if random.random() < 0.5 else 1
         images.append(one.images[index, :, :, ::way])
         labels.append(one.labels[index, :, :, ::way])
+    return as_batch(images, labels)
+
+
+def as_batch(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Batch:
+    """Stack images and labels [1, row, column], 0, 1 or 255 for unknown, to a batch."""
     image, label = np.stack(images), np.stack(labels)
     target, weight = (label == 1).astype(np.float32), (label != IGNORE).astype(np.float32)
     return torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(weight)

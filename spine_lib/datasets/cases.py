@@ -162,6 +162,10 @@ class Case:
         """
         return load_mask(self.mask_path)
 
+    def load_organs(self) -> Volume | None:
+        """Read the label map if it names other organs than the spine, else return None."""
+        return self.load_structures() if self.scheme == "totalsegmentator" else None
+
 
 @dataclass(frozen=True)
 class PhantomCase:
@@ -206,6 +210,9 @@ class PhantomCase:
     def load_structures(self) -> Volume:
         """Return the canonical label map, for a phantom has no file with ids of its own."""
         return self.load().labels
+
+    def load_organs(self) -> None:
+        """Return None: a phantom's labels are of the spine alone."""
 
 
 def require_cases(cases: list, where: str) -> list:

@@ -10,6 +10,7 @@ from spine_lib.datasets.ctspine1k import read_ctspine1k
 from spine_lib.datasets.folder import read_folder
 from spine_lib.datasets.found import Found
 from spine_lib.datasets.pycad1089 import read_pycad1089
+from spine_lib.datasets.rebuilt1089 import read_rebuilt1089
 from spine_lib.datasets.totalsegmentator import read_totalsegmentator
 from spine_lib.datasets.verse import read_verse
 from spine_lib.errors import SpineError
@@ -62,6 +63,16 @@ PUBLIC_SETS: dict[str, PublicSet] = {
             "Wasserthal et al. 2023, doi:10.1148/ryai.230024",
             "meta.csv, s0000/ct.nii.gz, s0000/segmentations/vertebrae_C1.nii.gz",
             read_totalsegmentator,
+        ),
+        PublicSet(
+            "rebuilt1089",
+            "1089 of totalsegmentator's",
+            "C1 to L5, S1; the rest of the sacrum ignored",
+            "CC BY 4.0",
+            "doi.org/10.5281/zenodo.6802613 (version 2)",
+            "Wasserthal et al. 2023, doi:10.1148/ryai.230024",
+            "that of totalsegmentator; subjects whose affine ITK refuses are left out",
+            read_rebuilt1089,
         ),
         PublicSet(
             "verse",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from spine_lib.datasets.cases import Case, require_cases
 from spine_lib.errors import SpineError
+from spine_lib.nifti import atomic_file
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,19 @@ class Found:
     cases: list[Case]
     left_out: list[LeftOut]
     split_note: str
+
+
+def write_split(parts: Mapping[str, Iterable[Case]], path: Path) -> Path:
+    """Write which case is in which part, as a CSV file with case_id, patient_id and split."""
+    with atomic_file(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("case_id", "patient_id", "split"))
+        for part, cases in parts.items():
+            rows.writerows((case.case_id, case.patient_id, part) for case in cases)
+        text.flush()
+        text.detach()
+    return path
 
 
 def require_folder(root: str | Path) -> Path:

@@ -61,6 +61,21 @@ class SacrumBelowS1:
 
 
 @dataclass(frozen=True)
+class OtherStructures:
+    """Ignore structures that a mask names, where another source with which it is to agree has none.
+
+    Attributes:
+        ids: of the structures, in the label map as its file has them.
+    """
+
+    ids: tuple[int, ...]
+
+    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the voxels to ignore, bool [x, y, z]."""
+        return np.isin(structures, self.ids)
+
+
+@dataclass(frozen=True)
 class BeyondLabelledVertebrae:
     """Ignore what is not labelled above the uppermost and below the lowest labelled vertebra.
 

@@ -7,14 +7,10 @@ on, and `meta.csv`, which has the official split.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from spine_lib.ct import Volume, load_mask, require_same_grid
@@ -25,8 +21,6 @@ from spine_lib.schemes import SCHEMES
 
 LAYOUT = "meta.csv and folders s0000 with ct.nii.gz and segmentations/vertebrae_C1.nii.gz"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
-ORTHONORMAL_WITHIN = 1e-4
-"""How far the product of a rotation with its transpose may be from the identity."""
 
 
 def mask_names() -> dict[int, str]:
@@ -64,6 +58,9 @@ class StructuresCase(Case):
                 )
             together.array[mask.array > 0] = number
         return together
+
+    def load_organs(self) -> None:
+        """Return None: only the masks of the spine are read, and `load` has them."""
 
 
 def read_totalsegmentator(root: str | Path, only: Iterable[str] | None = None) -> Found:
@@ -138,88 +135,3 @@ def read_meta(root: Path) -> dict[str, str]:
     if odd:
         raise SpineError(f"{path}: split is {odd[0]!r}; expected {', '.join(SPLITS)}.")
     return {row["image_id"]: SPLITS[row["split"]] for row in rows}
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """Say which subjects the public 1089 scans very probably are.
-
-    Attributes:
-        kept: subjects that ITK reads.
-        refused: subjects whose affine is not orthonormal to ITK's tolerance.
-        listed: how many of the refused are in the list of subjects that others found refused.
-    """
-
-    kept: tuple[str, ...]
-    refused: tuple[str, ...]
-    listed: int
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.kept) + len(self.refused)} subjects less {len(self.refused)} whose affine "
-            f"ITK refuses leave {len(self.kept)}; {self.listed} of the refused are among the "
-            f"{len(known_refused())} that others listed"
-        )
-
-
-@cache
-def known_refused() -> frozenset[str]:
-    """Return the 136 subjects that 3D Slicer could not open.
-
-    Source: https://github.com/wasserth/TotalSegmentator/issues/461
-    """
-    text = resources.files("spine_lib.datasets").joinpath("itk_refuses.json").read_text("utf-8")
-    return frozenset(json.loads(text)["subjects"])
-
-
-def rebuild_1089(root: str | Path) -> Rebuilt:
-    """Select the subjects that the public 1089 scans were very probably made from.
-
-    Only headers are read.
-
-    Args:
-        root: folder of TotalSegmentator's data.
-
-    Raises:
-        SpineError: if the folder is another.
-    """
-    root = require_folder(root)
-    splits = read_meta(root)
-    there = [name for name in sorted(splits) if (root / name / "ct.nii.gz").is_file()]
-    good = {name for name in there if itk_reads(root / name / "ct.nii.gz")}
-    refused = tuple(name for name in there if name not in good)
-    return Rebuilt(
-        tuple(n for n in there if n in good), refused, len(known_refused() & set(refused))
-    )
-
-
-def itk_reads(path: Path) -> bool:
-    """Tell whether ITK would take a NIfTI's affine: its rotation must be orthonormal.
-
-    ITK takes the sform if its code is set and it is orthonormal, else the qform if its code is
-    set; a qform is orthonormal by its making.
-
-    Args:
-        path: NIfTI file; only its header is read.
-
-    Raises:
-        SpineError: if the header cannot be read.
-    """
-    try:
-        header = nib.load(path).header
-    except Exception as error:  # nibabel raises many kinds for a broken file
-        raise SpineError(f"{path} cannot be read ({error}): fetch it again.") from error
-    sform, code = header.get_sform(coded=True)
-    if code and is_orthonormal(sform):
-        return True
-    return int(header["qform_code"]) > 0
-
-
-def is_orthonormal(affine: np.ndarray) -> bool:
-    """Tell whether an affine's axes stand at right angles, to ITK's tolerance."""
-    axes = np.asarray(affine, float)[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if not np.all(lengths > 0):
-        return False
-    rotation = axes / lengths
-    return bool(np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN))

@@ -68,28 +68,6 @@ def count_paths_aspp(rates: Sequence[int] = ASPP_RATES) -> np.ndarray:
     return total
 
 
-def measure_sight(network: nn.Module, size: int = 128) -> np.ndarray:
-    """Measure how strongly each input pixel moves the middle output pixel of a network.
-
-    Args:
-        network: maps [batch, 1, row, column] to logits of the same rows and columns.
-        size: rows and columns of the input, a multiple of what the network needs.
-
-    Returns:
-        float32 [size, size], absolute gradients for one input of noise.
-    """
-    import torch
-
-    was_training = network.training
-    device = next(network.parameters()).device
-    noise = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(0))
-    image = noise.to(device).requires_grad_()
-    output = network.eval()(image)
-    (gradient,) = torch.autograd.grad(output[0, 0, size // 2, size // 2], image)
-    network.train(was_training)
-    return gradient[0, 0].abs().cpu().numpy()
-
-
 class ReceptiveFieldExplorer(Viewer):
     """Choose layers, kernel and dilation, and see what one output pixel sees.
 
@@ -118,7 +96,9 @@ class ReceptiveFieldExplorer(Viewer):
         pattern, layers = self.pattern.value, self.layers.value
         if pattern in self._networks:
             if pattern not in self._measured:
-                self._measured[pattern] = measure_sight(self._networks[pattern], self._size)
+                from spine_lib.models.atrous import pixel_gradient
+
+                self._measured[pattern] = pixel_gradient(self._networks[pattern], self._size)
             return self._measured[pattern]
         if pattern == ASPP:
             return count_paths_aspp()

@@ -130,22 +130,24 @@ def pixel_gradient(network: nn.Module, size: int, in_channels: int = 1) -> np.nd
     """Return how much each input pixel moves the middle pixel of a network's output.
 
     Args:
-        network: in evaluation mode; maps [batch, in_channels, row, column] to maps of any size.
-            Of several outputs the last counts.
+        network: maps [batch, in_channels, row, column] to maps of any size; of several outputs the
+            last counts. It is asked in evaluation mode.
         size: rows and columns of the input.
         in_channels: of the input.
 
     Returns:
         float array [row, column], absolute gradients, summed over channels, for an input of noise.
     """
-    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    like = next(network.parameters(), torch.empty(0))
     noise = torch.rand(1, in_channels, size, size, generator=torch.Generator().manual_seed(0))
-    image = noise.to(dtype).requires_grad_()
-    output = network(image)
+    image = noise.to(like).requires_grad_()
+    was_training = network.training
+    output = network.eval()(image)
+    network.train(was_training)
     output = output[-1] if isinstance(output, list) else output
     middle = output[0, :, output.shape[-2] // 2, output.shape[-1] // 2]
     (gradient,) = torch.autograd.grad(middle.sum(), image)
-    return gradient[0].abs().sum(0).numpy()
+    return gradient[0].abs().sum(0).cpu().numpy()
 
 
 def open_all_paths(network: nn.Module) -> nn.Module:

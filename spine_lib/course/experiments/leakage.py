@@ -9,8 +9,7 @@ the second scores more is what leaked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,11 +18,10 @@ import torch
 from torch import nn
 
 from spine_lib import metrics
-from spine_lib.augment import network_input
+from spine_lib.course.boxes import Boxes, as_batch, cut_boxes
 from spine_lib.course.lesson_data import course_case
-from spine_lib.datasets import CaseData, make_phantom
-from spine_lib.slices import AIR_HU, IGNORE, cut
-from spine_lib.training import segmentation_loss
+from spine_lib.course.small_networks import Batch, SmallUNet, train_small
+from spine_lib.datasets import make_phantom
 
 NAME = "leakage"
 SEEDS = (0, 1, 2, 3, 4)
@@ -41,24 +39,6 @@ SCORED_SHARE = 0.25
 """Share of each patient's slices that are scored and never trained on."""
 
 STEPS, BATCH, LEARNING_RATE = 200, 16, 3e-3
-
-
-@dataclass(frozen=True)
-class Patient:
-    """Hold one patient's axial slices that show spine.
-
-    Attributes:
-        name: of the patient.
-        images: float32 [slice, 1, row, column], scaled as the networks take them.
-        labels: uint8, same shape; 0 background, 1 spine, 255 unknown.
-    """
-
-    name: str
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 @dataclass(frozen=True)
@@ -84,37 +64,16 @@ class Slices:
 
 
 @cache
-def load_patients(phantoms: int = PHANTOMS) -> tuple[Patient, ...]:
+def load_patients(phantoms: int = PHANTOMS) -> tuple[Boxes, ...]:
     """Load the four patients of the sample and some phantoms, cut into small axial slices."""
-    patients = [patient_from(name, course_case(name)[0]) for name in PATIENTS]
+    patients = [cut_boxes(name, course_case(name)[0], PIXEL_MM, BOX) for name in PATIENTS]
     for seed in range(100, 100 + phantoms):
         data = make_phantom(seed, shape=(64, 64, 48), spacing_mm=3.0, tight=True)
-        patients.append(patient_from(f"phantom {seed}", data))
+        patients.append(cut_boxes(f"phantom {seed}", data, PIXEL_MM, BOX))
     return tuple(patients)
 
 
-def patient_from(name: str, data: CaseData) -> Patient:
-    """Cut a case into axial slices and take a box around the spine from each that shows it."""
-    stored = cut(data, "axial", PIXEL_MM)
-    spine = (stored["label"] > 0) & (stored["label"] != IGNORE)
-    stored = stored[spine.any(axis=(1, 2))]
-    image = np.full((len(stored), 1, BOX, BOX), AIR_HU, np.float32)
-    labels = np.full(image.shape, IGNORE, np.uint8)  # outside the image nothing is known
-    middle = np.median(np.argwhere(spine), axis=0)[1:]
-    source, target = [], []
-    for centre, size in zip(middle, stored.shape[1:]):
-        start = int(centre) - BOX // 2
-        low, high = max(start, 0), min(start + BOX, size)
-        source.append(slice(low, high))
-        target.append(slice(low - start, high - start))
-    pixels = stored[:, *source]
-    image[:, 0, *target] = pixels["hu"]
-    label = pixels["label"]
-    labels[:, 0, *target] = np.where(label == IGNORE, IGNORE, label > 0)
-    return Patient(name, network_input(image), labels)
-
-
-def split_slices(patients: Sequence[Patient], seed: int) -> tuple[Slices, Slices]:
+def split_slices(patients: Sequence[Boxes], seed: int) -> tuple[Slices, Slices]:
     """Split all slices at random, whoever they belong to.
 
     Returns:
@@ -130,86 +89,33 @@ def split_slices(patients: Sequence[Patient], seed: int) -> tuple[Slices, Slices
     return Slices(np.array(kept)), Slices(np.array(scored))
 
 
-class SmallUNet(nn.Module):
-    """A U-Net of three levels and about 67 000 parameters; lesson 4 explains it."""
-
-    def __init__(self, width: int = 12) -> None:
-        super().__init__()
-        self.first = _block(1, width)
-        self.second = _block(width, 2 * width)
-        self.third = _block(2 * width, 4 * width)
-        self.up_second = _block(6 * width, 2 * width)
-        self.up_first = _block(3 * width, width)
-        self.last = nn.Conv2d(width, 1, 1)
-        self.shrink = nn.MaxPool2d(2)
-        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map [batch, 1, row, column] to logits of the same shape."""
-        first = self.first(image)
-        second = self.second(self.shrink(first))
-        third = self.third(self.shrink(second))
-        second = self.up_second(torch.cat([second, self.enlarge(third)], dim=1))
-        return self.last(self.up_first(torch.cat([first, self.enlarge(second)], dim=1)))
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    layers = []
-    for channels in (inputs, outputs):
-        layers += [
-            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
-
-
-def train(patients: Sequence[Patient], slices: Slices, steps: int, seed: int) -> nn.Module:
+def train(patients: Sequence[Boxes], slices: Slices, steps: int, seed: int) -> nn.Module:
     """Train the small network on the named slices, nothing else changed between splits."""
     random = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
     network = SmallUNet().to(memory_format=torch.channels_last)  # a third faster on a CPU
-    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
-    with _one_thread():
-        for _ in range(steps):
-            image, label = _batch(patients, slices.some(BATCH, random))
-            target, known = (label == 1).float(), (label != IGNORE).float()
-            loss = segmentation_loss(network(image), target, known)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    batches = iter(lambda: _batch(patients, slices.some(BATCH, random)), None)
+    for _ in train_small(network, batches, steps, LEARNING_RATE):
+        pass
     return network.eval()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread: images this small gain little, and threads that wait cost a lot."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _batch(patients: Sequence[Patient], slices: Slices) -> tuple[torch.Tensor, torch.Tensor]:
-    images = np.stack([patients[p].images[i] for p, i in slices.pairs])
-    labels = np.stack([patients[p].labels[i] for p, i in slices.pairs])
-    return torch.from_numpy(images), torch.from_numpy(labels)
+def _batch(patients: Sequence[Boxes], slices: Slices) -> Batch:
+    pairs = slices.pairs
+    images = [patients[patient].images[index] for patient, index in pairs]
+    return as_batch(images, [patients[patient].labels[index] for patient, index in pairs])
 
 
 @torch.no_grad()
-def score(network: nn.Module, patients: Sequence[Patient], slices: Slices) -> float:
+def score(network: nn.Module, patients: Sequence[Boxes], slices: Slices) -> float:
     """Return the Dice of the named slices, their pixels pooled."""
-    image, label = _batch(patients, slices)
-    guess, label = (network(image) > 0).numpy(), label.numpy()
-    return metrics.dice(metrics.confusion(guess, label == 1, label == IGNORE))
+    image, target, weight = _batch(patients, slices)
+    guess = (network(image) > 0).numpy()
+    return metrics.dice(metrics.confusion(guess, target.numpy() > 0, weight.numpy() == 0))
 
 
 def compare_splits(
-    patients: Sequence[Patient],
+    patients: Sequence[Boxes],
     held_out: Sequence[str],
     seed: int,
     steps: int,

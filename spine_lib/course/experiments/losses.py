@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib import losses
 from spine_lib.augment import network_input
-from spine_lib.course.experiments.leakage import SmallUNet, _one_thread
+from spine_lib.course.small_networks import Batch, SmallUNet, one_thread, train_small
 from spine_lib.datasets import make_phantom
 from spine_lib.slices import IGNORE, cut
 
@@ -33,8 +32,6 @@ TRAINED_ON, SCORED_ON = (400, 406), (500, 503)
 STEPS, BATCH, LEARNING_RATE, SCORED_EVERY = 200, 8, 3e-3, 20
 WIDTH = 8
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @cache
@@ -80,25 +77,21 @@ def train(
     random = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
     network = SmallUNet(WIDTH).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
-    for step in range(1, steps + 1):
+
+    def draw() -> Batch:
         rows = torch.from_numpy(random.choice(len(data[0]), BATCH, replace=False))
-        image, target, weight = (part[rows] for part in data)
-        with _one_thread():
-            loss = losses.segmentation_loss(network(image), target, weight, kind)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        yield step, float(loss.detach()), network
+        return tuple(part[rows] for part in data)
+
+    losses = train_small(network, iter(draw, None), steps, LEARNING_RATE, kind)
+    for step, loss in enumerate(losses, start=1):
+        yield step, loss, network
 
 
 def score(network: nn.Module, data: Batch) -> dict[float, dict[str, float]]:
     """Return pooled Dice, precision and recall by threshold of the probability."""
     image, target, weight = data
     network.eval()
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode(), one_thread():
         probability = torch.cat([torch.sigmoid(network(part)) for part in image.split(32)])
     network.train()
     return {threshold: _scores(probability > threshold, target, weight) for threshold in THRESHOLDS}

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -20,10 +19,10 @@ from torch import nn
 
 from spine_lib import metrics
 from spine_lib.course.boxes import Boxes, cut_boxes, draw_batch
+from spine_lib.course.small_networks import train_small
 from spine_lib.datasets import make_phantom
 from spine_lib.models.unet import UNet
 from spine_lib.slices import IGNORE
-from spine_lib.training import segmentation_loss
 
 NAME = "skips"
 SEEDS = (0, 1, 2)
@@ -63,28 +62,10 @@ def train(arm: str, boxes: Sequence[Boxes], steps: int, seed: int) -> nn.Module:
     """Train the network of an arm; every arm sees the same batches in the same order."""
     random = np.random.default_rng([seed, 1])
     network = build(arm, seed).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
-    with one_thread():
-        for _ in range(steps):
-            image, target, weight = draw_batch(boxes, BATCH, random)
-            loss = segmentation_loss(network(image), target, weight)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    batches = iter(lambda: draw_batch(boxes, BATCH, random), None)
+    for _ in train_small(network, batches, steps, LEARNING_RATE):
+        pass
     return network.eval()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: images this small gain little, and threads that wait cost a lot."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.no_grad()

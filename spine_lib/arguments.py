@@ -190,7 +190,8 @@ def _predict(add) -> None:
     predict = _command(
         add,
         "predict",
-        "segment a CT and write the mask on its own grid",
+        "segment a CT and write the mask on its own grid: 1 is spine, or by a network that names "
+        "regions 1 is cervical, 2 thoracic, 3 lumbar, 4 sacral",
         "spine predict ct.nii.gz --out mask.nii.gz "
         "--checkpoint runs/sample/unet_resnet34/seed-0/weights.safetensors",
     )

@@ -73,7 +73,7 @@ def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module,
     if model is not None and name != model:
         raise SpineError(f"{path} holds a {name}, not a {model}: name the other checkpoint")
     recipe = recipe_from_dict(recipe, str(path))
-    network = build_model(name, recipe.channels, **recipe.decoder())
+    network = build_model(name, recipe.channels, recipe.classes, **recipe.decoder())
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:

@@ -203,5 +203,5 @@ def predict(options: Namespace) -> None:
         from spine_lib.pretrained import weights_path
 
         checkpoint = weights_path(options.pretrained)
-    written = predict_file(options.ct, options.out, checkpoint, options.device)
+    written = predict_file(options.ct, options.out, checkpoint, options.device, print)
     print(f"The mask is in {written}")

@@ -17,13 +17,14 @@ from spine_lib.datasets.cases import CaseData
 from spine_lib.datasets.found import LeftOut
 from spine_lib.errors import SpineError
 from spine_lib.metrics import aggregate, evaluate_volume
+from spine_lib.named_regions import mean_named, score_named
 from spine_lib.nifti import atomic_file
 from spine_lib.region_scores import NearestRegion, mean_regions, score_regions
 from spine_lib.report import Overlay, draw_overlay, pick_slices
 from spine_lib.schemes import to_regions
 from spine_lib.sources import CaseLike
 from spine_lib.training import Fitted
-from spine_lib.volumes import predict_volume, to_mask
+from spine_lib.volumes import predict_regions, predict_volume, to_mask, to_region_mask
 
 Say = Callable[[str], object]
 
@@ -79,7 +80,8 @@ def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
     Returns:
         What `metrics.aggregate` gives, each volume with its "regions" and its calibration error
         "ece"; and "regions" (`region_scores.mean_regions`) and "calibration" over all volumes
-        (`calibration.summarise`).
+        (`calibration.summarise`). Where the network names the regions, each volume has "named"
+        (`named_regions.score_named`), and all together have it (`named_regions.mean_named`).
     """
     test = aggregate(rows)
     for volume in test["volumes"].values():
@@ -87,6 +89,8 @@ def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
     test["regions"] = mean_regions(rows.values())
     bins = calibration.add_up(row["calibration"] for row in rows.values())
     test["calibration"] = calibration.summarise(bins)
+    if all("named" in row for row in rows.values()):
+        test["named"] = mean_named(rows.values())
     return test
 
 
@@ -124,17 +128,21 @@ class Truth:
         return calibration.near_truth(self.mask & ~self.ignore, self.spacing_mm, self.ignore)
 
 
-def evaluate_case(probability: np.ndarray, mask: np.ndarray, truth: Truth) -> dict:
+def evaluate_case(
+    probability: np.ndarray, mask: np.ndarray, truth: Truth, named: np.ndarray | None = None
+) -> dict:
     """Measure one prediction: overlap, surfaces, regions and calibration.
 
     Args:
         probability: of spine, [x, y, z].
         mask: boolean, what was made of it.
         truth: of the case.
+        named: region ids that the prediction gives to its mask, 0 elsewhere; None if it does not.
 
     Returns:
         What `metrics.evaluate_volume` gives, "regions" (`region_scores.score_regions`),
-        "calibration" (`calibration.reliability`), and the "sha256" of what was scored.
+        "calibration" (`calibration.reliability`), the "sha256" of what was scored, and "named"
+        (`named_regions.score_named`) if regions were named.
     """
     row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
     row["regions"] = score_regions(
@@ -142,6 +150,8 @@ def evaluate_case(probability: np.ndarray, mask: np.ndarray, truth: Truth) -> di
     )
     row["calibration"] = calibration.reliability(probability, truth.mask, truth.near)
     row["sha256"] = truth.sha256
+    if named is not None:
+        row["named"] = score_named(named, truth.regions, truth.ignore)
     return row
 
 
@@ -197,9 +207,7 @@ class _Desk:
             row = known[model, seed]
             if row is None:
                 self._say(f"testing {model}, seed {seed}, on {case.case_id}")
-                probability = self._predict(run, data)
-                mask = to_mask(probability, run.recipe).array > 0
-                row = evaluate_case(probability.array, mask, truth)
+                mask, row = self._measure(run, data, truth)
                 if run is self._first(model):
                     self._packed[model, case.case_id] = _pack(mask)
                 self._remember(model, seed, run, case, row)
@@ -228,6 +236,16 @@ class _Desk:
 
     def _predict(self, run: Fitted, data: CaseData) -> Volume:
         return predict_volume(run.network, data.ct, run.recipe, self._device)
+
+    def _measure(self, run: Fitted, data: CaseData, truth: Truth) -> tuple[np.ndarray, dict]:
+        """Return a network's mask of a case, and its scores."""
+        if run.recipe.classes == 1:
+            probability = self._predict(run, data)
+            mask = to_mask(probability, run.recipe).array > 0
+            return mask, evaluate_case(probability.array, mask, truth)
+        found = predict_regions(run.network, data.ct, run.recipe, self._device)
+        named = to_region_mask(*found, run.recipe).array
+        return named > 0, evaluate_case(found[0].array, named > 0, truth, named)
 
     def _place(self, model: str, seed: int, run: Fitted, case: CaseLike) -> Path | None:
         if self._keep is None:

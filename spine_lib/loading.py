@@ -120,7 +120,7 @@ def training_loader(
 ) -> ResumableLoader:
     """Make the loader of augmented patches; all processes together take `recipe.batch` of them."""
     return ResumableLoader(
-        TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm),
+        TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
         batch_size=recipe.batch // world_size,
         sampler=PatchSampler(store, recipe, rank, world_size),
         num_workers=recipe.workers,
@@ -140,7 +140,7 @@ def validation_loader(
     Raises:
         SpineError: if there are fewer slices than processes.
     """
-    slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm)
+    slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm, target=recipe.target)
     if len(slices) < world_size:
         raise SpineError(
             f"{len(slices)} validation slices cannot be shared by {world_size} processes: use more "

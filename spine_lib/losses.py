@@ -35,36 +35,63 @@ def segmentation_loss(
     """Return cross-entropy, focal loss, one minus soft Dice, or a sum, over the labelled pixels.
 
     Args:
-        logits, target, weight: float [batch, 1, row, column]; weight 0 leaves a pixel out.
+        logits: float [batch, class, row, column]; one class is spine or not.
+        target: float [batch, 1, row, column], the number of each pixel's class.
+        weight: float, as the target; weight 0 leaves a pixel out.
         kind: one of `LOSSES`.
         together: given sums over this process's pixels, returns those over all processes' pixels;
             see `sum_over_processes`.
 
     Returns:
-        A scalar.  Soft Dice is taken over the whole batch: slices without spine then count.  Focal
-        loss is the mean over pixels (Lin et al. 2017, doi:10.1109/ICCV.2017.324, without its
-        weights of the classes).
+        A scalar.  Cross-entropy is over all classes.  Soft Dice is taken over the whole batch:
+        slices without spine then count.  Of several classes it is the mean over all but the
+        background, those included that the batch does not show: were these left out, nothing would
+        keep a network from seeing a neck in every pelvis.  Focal loss is the mean over pixels (Lin
+        et al. 2017, doi:10.1109/ICCV.2017.324, without its weights of the classes).
     """
     logits = logits.float()
+    entropy = _entropy(logits, target)
     parts = []
     if "bce" in kind:
-        entropy = functional.binary_cross_entropy_with_logits(
-            logits, target, weight, reduction="sum"
-        )
-        entropy, known = together(entropy, weight.sum())
-        parts.append(entropy / known.clamp(min=1))
+        total, known = together((weight * entropy).sum(), weight.sum())
+        parts.append(total / known.clamp(min=1))
     if "focal" in kind:
-        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        missed = (torch.sigmoid(logits) - target).abs()  # 0 where right and sure, 1 where wrong
+        missed = _missed(logits, target, entropy)
         focal, known = together((weight * missed**FOCUS * entropy).sum(), weight.sum())
         parts.append(focal / known.clamp(min=1))
     if "dice" in kind:
-        probability = torch.sigmoid(logits) * weight
-        overlap, guessed, true = together(
-            (probability * target).sum(), probability.sum(), (target * weight).sum()
-        )
-        parts.append(1 - (2 * overlap + SMOOTHING) / (guessed + true + SMOOTHING))
+        sums = together(*_dice_sums(logits, target, weight))
+        overlap, guessed, true = torch.stack(sums).view(3, -1)
+        parts.append((1 - (2 * overlap + SMOOTHING) / (guessed + true + SMOOTHING)).mean())
     return torch.stack(parts).sum()
+
+
+def _entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of each pixel, [batch, 1, row, column]."""
+    if logits.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return functional.cross_entropy(logits, target[:, 0].long(), reduction="none")[:, None]
+
+
+def _missed(logits: torch.Tensor, target: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
+    """Return one less the probability of the truth: 0 where right and sure, 1 where wrong."""
+    if logits.shape[1] == 1:
+        return (torch.sigmoid(logits) - target).abs()
+    return -torch.expm1(-entropy)
+
+
+def _dice_sums(
+    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> list[torch.Tensor]:
+    """Sum over pixels: each class's overlap, then what was guessed of each, then what is true."""
+    if logits.shape[1] == 1:
+        probability, truth = torch.sigmoid(logits), target
+    else:
+        classes = torch.arange(1, logits.shape[1], device=target.device)
+        probability = logits.softmax(1)[:, 1:]
+        truth = (target == classes.view(1, -1, 1, 1)).to(logits.dtype)
+    guessed, true = probability * weight, truth * weight
+    return [one.sum() for part in (guessed * truth, guessed, true) for one in part.unbind(1)]
 
 
 def sum_over_processes(*sums: torch.Tensor) -> tuple[torch.Tensor, ...]:

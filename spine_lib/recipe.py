@@ -17,6 +17,7 @@ from spine_lib.errors import SpineError
 from spine_lib.losses import LOSSES
 from spine_lib.models import split_name
 from spine_lib.slices import PLANES
+from spine_lib.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Recipe:
     Attributes:
         name: of the recipe.
         dataset: where cases come from: "sample" or "phantom".
+        target: "spine", or "regions" for networks that name the four regions of the spine.
         models: architectures with their encoders, trained one after the other.
         encoder_weights: None, "imagenet" or "package".
         atrous_rates: of DeepLabv3+'s ASPP, in pixels of its map, a 16th of the input's size.
@@ -38,7 +40,8 @@ class Recipe:
         spacing_mm: size of a pixel that the networks see.
         neighbour_mm: if above 0, the slices this far before and behind are two more channels.
         foreground_share: share of the patches cut from slices that show spine.
-        loss: "bce_dice", "bce", "dice", "focal" or "focal_dice".
+        loss: "bce_dice", "bce", "dice", "focal" or "focal_dice"; for several classes "bce" is the
+            cross-entropy over all of them.
         steps: optimiser steps of a run.
         steps_per_epoch: after each epoch comes a validation and a checkpoint.
         batch: patches a step.
@@ -56,6 +59,7 @@ class Recipe:
 
     name: str = "sample"
     dataset: str = "sample"
+    target: str = "spine"
     models: tuple[str, ...] = ("unet_resnet34", "deeplabv3plus_resnet34")
     encoder_weights: str | None = None
     atrous_rates: tuple[int, ...] = (12, 24, 36)
@@ -87,6 +91,7 @@ class Recipe:
             split_name(model)
         known = bool(self.planes) and set(self.planes) <= set(PLANES)
         _require(known, "planes", self.planes, f"a list of {', '.join(PLANES)}")
+        _require(self.target in TARGETS, "target", self.target, f"one of {', '.join(TARGETS)}")
         _require(self.loss in LOSSES, "loss", self.loss, f"one of {', '.join(LOSSES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, str(PRECISIONS))
         for name in ("steps", "steps_per_epoch", "batch", "spacing_mm", "learning_rate"):
@@ -101,6 +106,11 @@ class Recipe:
     def channels(self) -> int:
         """Channels of the networks' input: the slice, and its neighbours if asked for."""
         return 3 if self.neighbour_mm > 0 else 1
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the networks: 1 for spine, with regions one more than there are."""
+        return TARGETS[self.target]
 
     def decoder(self) -> dict[str, Any]:
         """Return what `build_model` is told about decoders."""

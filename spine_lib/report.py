@@ -6,8 +6,8 @@ The keys that are read (all but "models" may be absent):
 
 - "models": by model id, {"name", "parameters", "test": scores, "runs": [{"seed", "test": scores,
   "train_seconds", "steps"}]}, where scores are {"pooled", "per_volume", "per_slice", "volumes"} of
-  `spine_lib.metrics.aggregate`, and "regions" and "calibration" of `spine_lib.evaluation`. A case
-  in "volumes" may carry its "patient_id" and its "regions".
+  `spine_lib.metrics.aggregate`, and "regions", "calibration" and, of networks that name regions,
+  "named" of `spine_lib.evaluation`. A case in "volumes" may carry its "patient_id" and "regions".
 - "statistics": of `spine_lib.patient_statistics`; computed where it is absent.
 - "target": a sentence on what counts as spine; "table_note": which run the table shows.
 - "data": {"name", "train": [case ids], "test": [case ids], "same_as_paper": bool, "split": how the
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import jinja2
 
-from spine_lib import logs, render, report_plots, report_regions, report_tables
+from spine_lib import logs, render, report_names, report_plots, report_regions, report_tables
 from spine_lib.errors import SpineError
 from spine_lib.paper_pattern import pattern_sentence
 from spine_lib.report_slices import KINDS, Overlay, draw_overlay, pick_slices
@@ -93,19 +93,21 @@ def write_report(
     if not results.get("models"):
         raise SpineError("The results hold no models, so there is nothing to report: train first.")
     tables = report_tables.build(results, deviations)
-    regions = report_regions.build(results, tables["names"])
+    names = tables["names"]
+    regions = report_regions.build(results, names)
     context = {
         **tables,
         **regions,
+        "summary": [*tables["summary"], *filter(None, [report_names.sentence(results, names)])],
         "title": title,
         "sections": SECTIONS,
         "findings": [_message(finding) for finding in findings],
-        "curves": report_plots.curve_plots(curves or {}, tables["names"]),
-        "patients": report_plots.patient_plots(results, tables["names"]),
-        "region_plot": report_plots.region_plot(results, tables["names"], regions["regions_shown"]),
-        "calibration": report_plots.calibration_plot(results, tables["names"]),
-        "pattern": pattern_sentence(results["models"], tables["names"]),
-        "overlays": _overlay_groups(overlays or {}, tables["names"]),
+        "curves": report_plots.curve_plots(curves or {}, names),
+        "patients": report_plots.patient_plots(results, names),
+        "region_plot": report_plots.region_plot(results, names, regions["regions_shown"]),
+        "calibration": report_plots.calibration_plot(results, names),
+        "pattern": pattern_sentence(results["models"], names),
+        "overlays": _overlay_groups(overlays or {}, names),
         "legend": [_legend_entry(paint) for paint in render.ERROR_PAINTS],
         "data_sources": data_sources,
         "mask_notes": mask_notes,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spine_lib import report_names
 from spine_lib import report_words as words
 from spine_lib.calibration import REACH_MM
 from spine_lib.report_tables import row_of, table_of
 from spine_lib.schemes import REGIONS
 
 HOW = (
-    "The networks tell spine from background only. What they found and missed is counted to the "
-    "region of the true voxel, a false positive to the region of the nearest true voxel, however "
-    "far away. A mean is over the volumes that show the region."
+    "What they found and missed is counted to the region of the true voxel, a false positive to "
+    "the region of the nearest true voxel, however far away. A mean is over the volumes that show "
+    "the region."
 )
+BINARY = "The networks tell spine from background only. "
+NAMING = "The names that the networks give to regions play no part in this table. "
 
 
 def build(results: Mapping, names: Mapping[str, str]) -> dict:
@@ -25,6 +28,7 @@ def build(results: Mapping, names: Mapping[str, str]) -> dict:
         "region_table": _region_table(results, names, shown),
         "region_volumes": _volume_table(results, names, shown),
         "calibration_table": _calibration_table(results, names),
+        **report_names.build(results, names),
     }
 
 
@@ -35,7 +39,9 @@ def _notes(results: Mapping, shown: list[str]) -> list[str]:
     )
     phantom = words.data_of(results).get("name") == "phantom"
     kind = "phantom" if phantom else "real case"
-    notes = [HOW, f"The test volumes show these regions: {listed}."]
+    naming = any(report_names.found_by(results, model) for model in results["models"])
+    notes = [(NAMING if naming else BINARY) + HOW]
+    notes += [f"The test volumes show these regions: {listed}."]
     missing = [region for region in REGIONS if region not in shown]
     if missing:
         notes.append(

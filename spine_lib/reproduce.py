@@ -181,7 +181,7 @@ def collect(
         "device": run_facts.device_name(device),
         "versions": run_facts.versions(),
         "data": run_facts.describe_data(recipe, parts, stores, tests),
-        "target": "Spine: every labelled vertebra and, where the mask has it, the sacrum.",
+        "target": run_facts.counted_as_spine(recipe),
         "table_note": _table_note(list(fitted[recipe.models[0]])),
         "test_looks": run_facts.test_looks(recipe),
         "recipe": recipe.to_dict(),

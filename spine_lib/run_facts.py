@@ -19,6 +19,7 @@ from spine_lib import __version__
 from spine_lib.paper import KNOWN_SETTINGS, PAPER, UNKNOWN_SETTINGS
 from spine_lib.recipe import Recipe
 from spine_lib.report_words import number
+from spine_lib.schemes import REGIONS
 
 PACKAGES = (
     "torch",
@@ -150,7 +151,7 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
     weights = recipe["encoder_weights"] or "random"
     ours = {
         "data": _training_data(recipe["dataset"], recipe["phantoms"]),
-        "annotation": "spine against background; the four regions are merged",
+        "annotation": _ANNOTATION[recipe.get("target", "spine")],
         "models": ", ".join(recipe["models"]),
         "encoder of DeepLabv3+": "the encoder of U-Net",
         "image size": f"patches of {size}x{size} pixels of {recipe['spacing_mm']:g} mm",
@@ -177,6 +178,20 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
     ]
     more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
     return rows + [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+
+
+_ANNOTATION = {
+    "spine": "spine against background; the four regions are merged",
+    "regions": "the four regions against each other and the background; scored merged as well",
+}
+
+
+def counted_as_spine(recipe: Recipe) -> str:
+    """Say what is segmented and scored."""
+    spine = "Spine: every labelled vertebra and, where the mask has it, the sacrum."
+    if recipe.classes == 1:
+        return spine
+    return f"{spine} The networks name its {len(REGIONS)} regions; as spine counts any of them."
 
 
 def _training_data(dataset: str, phantoms: int) -> str:
@@ -207,8 +222,20 @@ def table(results: dict) -> str:
                 (f"  ours, {way.replace('_', ' ')}", *(number(scores[k]) for k in columns))
             )
     width = max(len(line[0]) for line in lines)
-    return "\n".join(
+    rows = [
         line[0].ljust(width)
         + "".join(cell.rjust(max(9, len(name) + 2)) for cell, name in zip(line[1:], head[1:]))
         for line in lines
-    )
+    ]
+    return "\n".join([*rows, *_named_lines(results)])
+
+
+def _named_lines(results: dict) -> list[str]:
+    """Return a line for each model that names regions."""
+    lines = []
+    for entry in results["models"].values():
+        if named := entry["test"].get("named"):
+            shown = {**named["pooled_dice"], "mean": named["mean_pooled_dice"]}
+            scores = ", ".join(f"{name} {number(value)}" for name, value in shown.items())
+            lines.append(f"{entry['name']}: pooled Dice of the regions by name: {scores}")
+    return lines

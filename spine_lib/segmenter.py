@@ -12,6 +12,7 @@ from spine_lib.errors import SpineError
 from spine_lib.losses import segmentation_loss, sum_over_processes
 from spine_lib.models import build_model
 from spine_lib.recipe import recipe_from_dict
+from spine_lib.targets import class_map
 
 
 class Segmenter(L.LightningModule):
@@ -29,14 +30,15 @@ class Segmenter(L.LightningModule):
         self.network = build_model(
             model,
             self.recipe.channels,
+            self.recipe.classes,
             encoder_weights=self.recipe.encoder_weights,
             **self.recipe.decoder(),
         )
         self.network.to(memory_format=torch.channels_last)
-        self._counts = torch.zeros(3, dtype=torch.float64)
+        self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map [batch, channel, row, column] to logits [batch, 1, row, column]."""
+        """Map [batch, channel, row, column] to logits [batch, class, row, column]."""
         return self.network(image.contiguous(memory_format=torch.channels_last))
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:
@@ -78,21 +80,28 @@ class Segmenter(L.LightningModule):
                 distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch, batch_index: int) -> None:
-        """Count one batch of whole slices; Dice is pooled over all of them."""
+        """Count one batch of whole slices; Dice is pooled over all of them.
+
+        The first row of counts is the spine, the others are its regions where they are taught.
+        """
         image, target, weight = batch
         logits = self(image).float()
         loss = segmentation_loss(logits, target, weight, self.recipe.loss)
         self.log("val_loss", loss, sync_dist=True)
-        guess = (logits > 0) & (weight > 0)
-        truth = target > 0
-        sums = [(guess & truth).sum(), guess.sum(), truth.sum()]
+        guess = torch.where(weight > 0, class_map(logits), 0)
+        pairs = [(guess > 0, target > 0)]
+        pairs += [(guess == region, target == region) for region in range(1, logits.shape[1])]
+        sums = [torch.stack([(a & b).sum(), a.sum(), b.sum()]) for a, b in pairs]
         self._counts += torch.stack(sums).double().cpu()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the pooled Dice."""
+        """Log the pooled Dice of the spine, and the mean of its regions that there are."""
         counts = self.trainer.strategy.reduce(self._counts.to(self.device), reduce_op="sum")
-        both, guessed, true = counts.tolist()
-        self.log("val_dice", 2 * both / max(1.0, guessed + true), prog_bar=True)
+        dice = [2 * both / max(1.0, guessed + true) for both, guessed, true in counts.tolist()]
+        self.log("val_dice", dice[0], prog_bar=True)
+        shown = [one for one, (_, *sizes) in zip(dice[1:], counts[1:].tolist()) if any(sizes)]
+        if shown:
+            self.log("val_region_dice", sum(shown) / len(shown))
         self._counts.zero_()
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, **_) -> None:

@@ -22,6 +22,7 @@ from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
 from spine_lib.slices import AIR_HU, IGNORE, with_neighbours
+from spine_lib.targets import to_target
 
 STORE_VERSION = 3
 
@@ -202,6 +203,7 @@ class TrainingSlices(Dataset):
         augmentation: which changes, how strong, and the size of a patch.
         seed: of the run.
         neighbour_mm: distance of the slices that become further channels; 0 for none.
+        target: what a network is taught, key of `targets.TARGETS`.
     """
 
     def __init__(
@@ -210,9 +212,10 @@ class TrainingSlices(Dataset):
         augmentation: Augmentation,
         seed: int = 0,
         neighbour_mm: float = 0.0,
+        target: str = "spine",
     ) -> None:
         self.store = store
-        self.neighbour_mm = neighbour_mm
+        self.neighbour_mm, self.target = neighbour_mm, target
         self.seed = seed
         self.augmenter = TrainingAugmenter(augmentation)
         self._maps: dict[int, np.ndarray] = {}
@@ -224,8 +227,8 @@ class TrainingSlices(Dataset):
         """Return one patch.
 
         Returns:
-            Input float32 [channel, row, column], target float32 [1, row, column] (0 or 1), and
-            weight float32 [1, row, column] (0 where the label is unknown).
+            Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or
+            the region's id), and weight float32 [1, row, column] (0 where the label is unknown).
         """
         if draw.volume not in self._maps:
             self._maps[draw.volume] = self.store.read(draw.volume)
@@ -234,7 +237,7 @@ class TrainingSlices(Dataset):
         # A mirrored patient is still one from the front or above, but not from the side.
         mirror = self.store.volumes[draw.volume].plane != "sagittal"
         image_hu, label = self.augmenter(pixels, seeds, mirror)
-        return as_tensors(image_hu, label)
+        return as_tensors(image_hu, label, self.target)
 
     def __getstate__(self) -> dict:
         """Leave the memory maps behind: a spawned worker opens its own."""
@@ -248,14 +251,19 @@ class WholeSlices(Dataset):
         store: sliced volumes.
         every: take each n-th slice of a volume.
         multiple: rows and columns become multiples of this, as the networks ask.
-        neighbour_mm: as for `TrainingSlices`.
+        neighbour_mm, target: as for `TrainingSlices`.
     """
 
     def __init__(
-        self, store: SliceStore, every: int = 1, multiple: int = 32, neighbour_mm: float = 0.0
+        self,
+        store: SliceStore,
+        every: int = 1,
+        multiple: int = 32,
+        neighbour_mm: float = 0.0,
+        target: str = "spine",
     ) -> None:
         self.store = store
-        self.neighbour_mm = neighbour_mm
+        self.neighbour_mm, self.target = neighbour_mm, target
         shapes = np.array([volume.shape[1:] for volume in store.volumes])
         self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // multiple) * multiple)
         self.items = [
@@ -277,17 +285,19 @@ class WholeSlices(Dataset):
         label = np.full(self.shape_hw, IGNORE, np.uint8)
         image_hu[:rows, :columns] = pixels["hu"]
         label[:rows, :columns] = pixels["label"][..., channels // 2]
-        return as_tensors(image_hu, label)
+        return as_tensors(image_hu, label, self.target)
 
 
 def as_tensors(
-    image_hu: np.ndarray, label: np.ndarray
+    image_hu: np.ndarray, label: np.ndarray, target: str = "spine"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn an image [row, column, channel] in HU and its labels into what training takes."""
+    """Turn an image [row, column, channel] in HU and its labels into what training takes.
+
+    The target is one channel of class numbers, whatever their number: what is above 0 is spine.
+    """
     known = label != IGNORE
-    target = (label > 0) & known
     return (
         torch.from_numpy(np.ascontiguousarray(network_input(image_hu).transpose(2, 0, 1))),
-        torch.from_numpy(target[None].astype(np.float32)),
+        torch.from_numpy(to_target(label, target)[None].astype(np.float32)),
         torch.from_numpy(known[None].astype(np.float32)),
     )

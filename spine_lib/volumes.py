@@ -6,30 +6,19 @@ enlarged again to the scan's voxels, so that scores and exported masks speak of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy import ndimage
 from torch import nn
 
-from spine_lib.augment import network_input
 from spine_lib.checkpoints import load_weights
 from spine_lib.ct import Volume, load_ct, save_nifti
+from spine_lib.errors import SpineError
+from spine_lib.predicting import Ballot, add_enlarged, predict_parts, spine_of
 from spine_lib.recipe import Recipe
-from spine_lib.slices import (
-    AIR_HU,
-    resample_image,
-    resampled_shape,
-    slice_spacing_mm,
-    to_slices,
-    with_neighbours,
-)
-from spine_lib.training import choose_device, choose_precision
-
-MULTIPLE = 32
-"""Rows and columns must be multiples of this, for the encoder halves them five times."""
+from spine_lib.schemes import REGIONS
 
 _TOUCHING = np.ones((3, 3, 3), bool)
 """Voxels that touch by a face, an edge or a corner belong to one piece."""
@@ -41,7 +30,8 @@ def predict_volume(
     """Predict the probability of spine for every voxel of a scan.
 
     Args:
-        network: maps [batch, channel, row, column] to logits; stays on the device it is moved to.
+        network: maps [batch, channel, row, column] to logits of one class or several; stays on the
+            device it is moved to.
         ct: scan in HU.
         recipe: says planes, pixel size and whether to average over the mirror image (not
             from the side).
@@ -49,55 +39,49 @@ def predict_volume(
         batch: slices at once.
 
     Returns:
-        float32 probabilities from 0 to 1 on the scan's grid.
+        float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
+        the background.
     """
-    kind = choose_device(device)
-    network = network.to(kind, memory_format=torch.channels_last).eval()
     total = np.zeros(ct.shape, np.float32, order="F")
-    for plane in recipe.planes:
-        image = to_slices(ct.array, plane)
-        target = to_slices(total, plane)
-        spacing_hw = slice_spacing_mm(ct.spacing_mm, plane)[1:]
-        shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
-        mirror = recipe.flip and plane != "sagittal"
-        parts = [slice(start, start + batch) for start in range(0, len(image), batch)]
-        small = np.concatenate([resample_image(image[part], shape_hw) for part in parts])
-        distance_mm = slice_spacing_mm(ct.spacing_mm, plane)[0]
-        seen = [
-            with_neighbours(index, len(small), distance_mm, recipe.neighbour_mm)
-            for index in range(len(small))
-        ]
-        for part in parts:
-            found = _predict_slices(network, small[seen[part]], recipe, kind, mirror)
-            target[part] += resample_image(found, image.shape[1:])
+    for plane, part, found in predict_parts(network, ct, recipe, device, batch):
+        add_enlarged(total, plane, part, spine_of(found))
     total /= len(recipe.planes)
     return ct.with_array(total)
 
 
-def _predict_slices(
-    network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str, mirror: bool
-) -> np.ndarray:
-    """Return probabilities [slice, row, column] of [slice, channel, row, column] in HU.
+def predict_regions(
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
+) -> tuple[Volume, Volume]:
+    """Predict the probability of spine and the likeliest region, running the network once.
 
-    Air is put around the slices meanwhile, up to a size that the network takes.
+    Beside what `predict_volume` needs this takes a byte a voxel for a network that sees one plane:
+    its slices are done with one by one.  Over several planes the probabilities of all regions must
+    wait until the last one has been seen, for two more bytes a region and voxel.
+
+    Args:
+        network: as for `predict_volume`, with the background and the regions as classes.
+        ct, recipe, device, batch: as for `predict_volume`.
+
+    Returns:
+        float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
+        1 and more in every voxel: what would be there, if it were spine (`to_region_mask` asks
+        both).
+
+    Raises:
+        SpineError: if the recipe's networks tell spine from background only.
     """
-    size = recipe.augmentation.size
-    rows, columns = stack_hu.shape[2:]
-    padding = [max(size, -(-n // MULTIPLE) * MULTIPLE) - n for n in (rows, columns)]
-    before = [n // 2 for n in padding]
-    widths = [(0, 0), (0, 0), *((b, n - b) for b, n in zip(before, padding))]
-    padded = np.pad(stack_hu, widths, constant_values=AIR_HU)
-    image = torch.from_numpy(network_input(padded)).to(kind)
-    image = image.contiguous(memory_format=torch.channels_last)
-    bf16 = choose_precision(recipe.precision, kind) == "bf16-mixed"
-    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
-        logits = network(image).float()
-        probability = torch.sigmoid(logits)
-        if mirror:
-            mirrored = torch.sigmoid(network(image.flip(-1)).float()).flip(-1)
-            probability = (probability + mirrored) / 2
-    top, left = before
-    return probability[:, 0, top : top + rows, left : left + columns].cpu().numpy()
+    if recipe.classes == 1:
+        raise SpineError(
+            "this network tells spine from background and names no regions: use predict_volume, or "
+            "train one with the recipe's target set to regions"
+        )
+    total = np.zeros(ct.shape, np.float32, order="F")
+    ballot = Ballot(ct.shape, recipe)
+    for plane, part, found in predict_parts(network, ct, recipe, device, batch):
+        add_enlarged(total, plane, part, spine_of(found))
+        ballot.add(plane, part, found)
+    total /= len(recipe.planes)
+    return ct.with_array(total), ct.with_array(ballot.likeliest())
 
 
 def to_mask(probability: Volume, recipe: Recipe) -> Volume:
@@ -110,6 +94,24 @@ def to_mask(probability: Volume, recipe: Recipe) -> Volume:
     if recipe.largest_component:
         mask = largest_component(mask)
     return probability.with_array(mask.astype(np.uint8))
+
+
+def to_region_mask(probability: Volume, likeliest: Volume, recipe: Recipe) -> Volume:
+    """Name the regions of the mask that `to_mask` makes.
+
+    A voxel is spine if the probabilities of all regions together pass the threshold, whichever of
+    them is highest; so the mask is the same as without names, and what is cleaned away loses its
+    name with it.
+
+    Args:
+        probability, likeliest: as `predict_regions` gives them.
+        recipe: of the network.
+
+    Returns:
+        uint8 volume: 0 for background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral.
+    """
+    mask = to_mask(probability, recipe)
+    return mask.with_array(mask.array * likeliest.array)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -170,7 +172,11 @@ def fill_holes(
 
 
 def predict_file(
-    ct: str | Path, out: str | Path, checkpoint: str | Path, device: str = "auto"
+    ct: str | Path,
+    out: str | Path,
+    checkpoint: str | Path,
+    device: str = "auto",
+    say: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Segment a CT file or DICOM folder and write the mask on its original grid.
 
@@ -179,6 +185,7 @@ def predict_file(
         out: NIfTI file to write; it lies on the scan in 3D Slicer.
         checkpoint: `weights.safetensors` or `.ckpt`.
         device: "auto", "cpu" or "gpu".
+        say: called with a line on what the numbers in the mask mean.
 
     Returns:
         The path written.
@@ -188,5 +195,11 @@ def predict_file(
     """
     network, recipe = load_weights(checkpoint)
     volume = load_ct(ct)
-    mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
+    if recipe.classes == 1:
+        mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
+        say("The mask holds 0 for background and 1 for spine.")
+    else:
+        mask = to_region_mask(*predict_regions(network, volume, recipe, device), recipe)
+        ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
+        say(f"The mask holds ids of regions: 0 background, {ids}.")
     return save_nifti(mask, out)

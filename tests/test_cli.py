@@ -117,7 +117,7 @@ def test_a_prediction_takes_a_model_that_comes_with_the_library(monkeypatch, tmp
 
     seen = []
     monkeypatch.setattr(
-        volumes, "predict_file", lambda ct, out, checkpoint, device: seen.append(checkpoint) or out
+        volumes, "predict_file", lambda ct, out, checkpoint, *_: seen.append(checkpoint) or out
     )
     out = str(tmp_path / "mask.nii.gz")
     assert cli.main(["predict", "ct.nii", "--pretrained", "unet_light", "--out", out]) == 0
@@ -130,7 +130,7 @@ def test_the_options_of_a_prediction_reach_it(monkeypatch, tmp_path, capsys):
 
     seen = {}
 
-    def predict_file(ct, out, checkpoint, device):
+    def predict_file(ct, out, checkpoint, device, say):
         seen.update(ct=ct, checkpoint=checkpoint, device=device)
         return out
 

@@ -22,6 +22,7 @@ from spine_lib.processes import Processes, is_first
 from spine_lib.recipe import Recipe
 from spine_lib.reproduce import reproduce
 from spine_lib.store import prepare_store
+from spine_lib.targets import TARGETS
 
 OUTSIDE = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
@@ -150,13 +151,15 @@ def test_the_first_of_all_processes_is_known_before_they_are_connected(monkeypat
 # --- the loss -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("classes", TARGETS.values())
 @pytest.mark.parametrize("kind", LOSSES)
-def test_the_mean_of_the_shares_slopes_is_the_slope_of_the_whole_batch(monkeypatch, kind):
+def test_the_mean_of_the_shares_slopes_is_the_slope_of_the_whole_batch(monkeypatch, kind, classes):
     """Two processes in turn: what each adds to a sum is noted first, then handed to both."""
     torch.manual_seed(0)
-    network = nn.Conv2d(1, 1, 3, padding=1).double()
+    network = nn.Conv2d(1, classes, 3, padding=1).double()
     image = torch.randn(6, 1, 8, 8, dtype=torch.float64)
-    target = (torch.rand_like(image) > 0.9).double()
+    target = torch.randint(max(2, classes), image.shape) * (torch.rand_like(image) > 0.7).double()
+    target[2:] *= target[2:] < 3  # the last class is in one share only
     weight = (torch.rand_like(image) > 0.3).double()
     weight[:2] = 0.0  # the shares hold different numbers of known pixels
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
@@ -197,7 +200,7 @@ from spine_lib.training import load_or_train
 MODEL = "unet_resnet18"
 RECIPE = Recipe(
     models=(MODEL,), phantom_share=1.0, steps=6, steps_per_epoch=3, batch=4, workers=0,
-    averaging=0.5, precision="32-true", augmentation=Augmentation(size=32),
+    averaging=0.5, precision="32-true", augmentation=Augmentation(size=32), target=sys.argv[3],
 )
 build_model = segmenter.build_model
 
@@ -235,7 +238,7 @@ precision: 32-true
 augmentation: {size: 32}
 """
 
-EQUAL = {"train_loss": 1e-4, "val_loss": 1e-4, "val_dice": 1e-3}
+EQUAL = {"train_loss": 1e-4, "val_loss": 1e-4, "val_dice": 1e-3, "val_region_dice": 1e-3}
 """Without BatchNorm, up to rounding: sums come in another order."""
 
 WEIGHT_TOLERANCE = 2e-4
@@ -264,14 +267,16 @@ def log_of(folder) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-def test_without_batchnorm_two_processes_end_with_the_numbers_of_one(store, tmp_path):
+@pytest.mark.parametrize("target", TARGETS)
+def test_without_batchnorm_two_processes_end_with_the_numbers_of_one(store, tmp_path, target):
     shutil.copytree(store.folder, tmp_path / "store")
     (tmp_path / "train.py").write_text(WITHOUT_BATCHNORM, encoding="utf-8")
     for name, count in (("one", "1"), ("two", "2")):
-        start(tmp_path, "train.py", name, count)
+        start(tmp_path, "train.py", name, count, target)
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert [row.keys() for row in one] == [row.keys() for row in two]
     assert sum("val_dice" in row for row in one) == 2
+    assert sum("val_region_dice" in row for row in one) == (2 if TARGETS[target] > 1 else 0)
     for a, b in zip(one, two, strict=True):
         for name, tolerance in EQUAL.items():
             assert b.get(name, 0) == pytest.approx(a.get(name, 0), abs=tolerance), (name, a, b)

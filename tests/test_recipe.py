@@ -32,6 +32,7 @@ def test_a_recipe_file_changes_only_what_it_names(tmp_path):
         ("steps: true", "steps is True; it must be of type int"),
         ("steps: 0", "steps is 0; it must be a number above 0"),
         ("planes: [oblique]", "planes is ('oblique',); it must be a list of axial"),
+        ("target: vertebrae", "target is 'vertebrae'; it must be one of spine, regions"),
         ("phantom_share: 1.5", "phantom_share is 1.5; it must be from 0 to 1"),
         ("models: [unet]", "unknown model 'unet'"),
         ("augmentation: {size: 100}", "size is 100; it must be 32, 64"),

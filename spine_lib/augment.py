@@ -31,6 +31,12 @@ FIRST_SPINE_CLASS = 220
 UNKNOWN_CLASS = 219
 """Class of pixels that leave loss and scores."""
 
+CLASS_OF_LABEL = (np.arange(256) + FIRST_SPINE_CLASS).astype(np.uint8)
+CLASS_OF_LABEL[IGNORE] = UNKNOWN_CLASS
+LABEL_OF_CLASS = np.maximum(np.arange(256) - FIRST_SPINE_CLASS, 0).astype(np.uint8)
+LABEL_OF_CLASS[UNKNOWN_CLASS] = IGNORE
+"""Tables, which a pixel is looked up in faster than it is computed."""
+
 
 def network_input(image_hu: np.ndarray) -> np.ndarray:
     """Scale HU to the numbers that the networks take, about -1.5 to 2.5.
@@ -181,10 +187,11 @@ class TrainingAugmenter:
     def _patch(self, pixels: np.ndarray, random: np.random.Generator):
         """Cut a generous square around a point, so that turning it shows no empty corners."""
         side = int(self.augmentation.size * 1.5)
-        rows, columns = np.nonzero(pixels["label"][..., pixels.shape[2] // 2] % IGNORE)
-        if len(rows) and random.random() < self.augmentation.centred:
-            pick = random.integers(len(rows))
-            centre = np.array([rows[pick], columns[pick]]) + random.normal(0, 8, 2)
+        label = np.ascontiguousarray(pixels["label"][..., pixels.shape[2] // 2])
+        spine = np.flatnonzero((label > 0) & (label != IGNORE))
+        if len(spine) and random.random() < self.augmentation.centred:
+            pick = spine[random.integers(len(spine))]
+            centre = np.array(np.unravel_index(pick, label.shape)) + random.normal(0, 8, 2)
         else:
             centre = random.uniform(0, pixels.shape[:2])
         corner = np.rint(centre - side / 2).astype(int)
@@ -203,16 +210,13 @@ class TrainingAugmenter:
 
 def classes_of(pixels: np.ndarray) -> np.ndarray:
     """Merge label and tissue of stored pixels into one class a pixel, uint8."""
-    label = pixels["label"]
-    classes = np.where(label > 0, label + np.uint8(FIRST_SPINE_CLASS), pixels["tissue"])
-    classes[label == IGNORE] = UNKNOWN_CLASS
-    return classes
+    label = np.ascontiguousarray(pixels["label"])
+    return np.where(label > 0, CLASS_OF_LABEL[label], pixels["tissue"])
 
 
 def labels_of(classes: np.ndarray) -> np.ndarray:
     """Undo `classes_of`: 0, canonical ids, 255 = ignore, uint8."""
-    label = np.where(classes > FIRST_SPINE_CLASS, classes - np.uint8(FIRST_SPINE_CLASS), 0)
-    return np.where(classes == UNKNOWN_CLASS, np.uint8(IGNORE), label.astype(np.uint8))
+    return LABEL_OF_CLASS[classes]
 
 
 def to_unit(image_hu: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from spine_lib.ct import Volume
 from spine_lib.datasets.cases import CaseData
 from spine_lib.datasets.found import LeftOut
 from spine_lib.errors import SpineError
+from spine_lib.laps import Lap, no_lap
 from spine_lib.metrics import aggregate, evaluate_volume
 from spine_lib.nifti import atomic_file
 from spine_lib.region_scores import NearestRegion, mean_regions, score_regions
@@ -34,6 +35,7 @@ def evaluate_all(
     device: str,
     say: Say,
     keep: Path | None = None,
+    lap: Lap = no_lap,
 ) -> tuple[dict[str, dict[int, dict]], dict[str, list[Overlay]], list[LeftOut]]:
     """Score every network on every test case, on the case's own grid.
 
@@ -43,6 +45,7 @@ def evaluate_all(
         device: "cpu" or "gpu".
         say: called with a line for each prediction.
         keep: folder that remembers scores, where there are so many that a stop would hurt.
+        lap: called for each scan and network; see `spine_lib.laps`.
 
     Returns:
         By model and seed what `summarise` gives; by model the overlays of its first seed; and the
@@ -51,7 +54,7 @@ def evaluate_all(
     Raises:
         SpineError: if no case can be read.
     """
-    desk = _Desk(fitted, device, say, keep)
+    desk = _Desk(fitted, device, say, keep, lap)
     read, left_out = [], []
     for case in cases:
         try:
@@ -177,9 +180,11 @@ class _CannotRead(Exception):
 class _Desk:
     """Predict, score and remember; a mask is kept packed, as hundreds of them would fill memory."""
 
-    def __init__(self, fitted: dict, device: str, say: Say, keep: Path | None) -> None:
+    def __init__(
+        self, fitted: dict, device: str, say: Say, keep: Path | None, lap: Lap = no_lap
+    ) -> None:
         self._fitted, self._device, self._say = fitted, device, say
-        self._keep = keep
+        self._keep, self._lap = keep, lap
         self._packed: dict[tuple[str, str], bytes] = {}
         self.scores: dict[str, dict[int, dict]] = {m: {s: {} for s in r} for m, r in fitted.items()}
 
@@ -193,16 +198,19 @@ class _Desk:
             except SpineError as error:
                 raise _CannotRead from error
             truth = Truth(data)
+            self._lap("read test scans", may_end=False)
         for model, seed, run in jobs:
             row = known[model, seed]
             if row is None:
                 self._say(f"testing {model}, seed {seed}, on {case.case_id}")
                 probability = self._predict(run, data)
+                self._lap(f"predict {model}", may_end=False)
                 mask = to_mask(probability, run.recipe).array > 0
                 row = evaluate_case(probability.array, mask, truth)
                 if run is self._first(model):
                     self._packed[model, case.case_id] = _pack(mask)
                 self._remember(model, seed, run, case, row)
+                self._lap(f"score {model}")
             self.scores[model][seed][case.case_id] = row
 
     def overlays(self, cases: Sequence[CaseLike]) -> dict[str, list[Overlay]]:

@@ -21,7 +21,7 @@ from spine_lib.augment import Augmentation, TrainingAugmenter, network_input
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
-from spine_lib.slices import AIR_HU, IGNORE, cut, slice_spacing_mm, with_neighbours
+from spine_lib.slices import AIR_HU, IGNORE, SLICE_DTYPE, cut, slice_spacing_mm, with_neighbours
 
 STORE_VERSION = 3
 
@@ -89,7 +89,10 @@ class SliceStore:
         """Copy a slice of a mapped volume, and its neighbours: [row, column, channel]."""
         volume = self.volumes[draw.volume]
         indices = with_neighbours(draw.slice, volume.shape[0], volume.distance_mm, neighbour_mm)
-        return np.stack([mapped[index] for index in indices], axis=-1)
+        # As whole numbers a slice is copied at once, as a structure field by field.
+        pixels = mapped.view(np.uint32)
+        stacked = np.stack([pixels[index] for index in indices], axis=-1)
+        return stacked.view(SLICE_DTYPE)
 
 
 def read_index(folder: Path) -> dict | None:

@@ -71,6 +71,7 @@ def load_or_train(
     progress: bool = True,
     bar: int = 0,
     processes: Processes = ALONE,
+    callbacks: tuple[L.Callback, ...] = (),
 ) -> Fitted:
     """Load a finished run, go on with a stopped one, or train.
 
@@ -83,6 +84,7 @@ def load_or_train(
         progress: show a progress bar.
         bar: how many bars of other trainings are above it.
         processes: how many share the training; every one of them calls this.
+        callbacks: of Lightning, besides those that keep checkpoints and logs.
 
     Raises:
         SpineError: if the folder holds a run with another recipe, training diverges, or the
@@ -100,7 +102,8 @@ def load_or_train(
     before = _read_seconds(folder)
     stores = (training, validation)
     try:
-        module = fit(model, recipe, *stores, folder, device, progress, bar=bar, processes=processes)
+        options = {"callbacks": callbacks, "bar": bar, "processes": processes}
+        module = fit(model, recipe, *stores, folder, device, progress, **options)
     finally:  # what a stopped run took counts too
         seconds = time.perf_counter() - started
         if folder.is_dir() and is_first():

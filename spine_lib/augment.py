@@ -184,8 +184,36 @@ class TrainingAugmenter:
             narrow_view(image, label, random)
         return image, label
 
+    def cut_square(
+        self, pixels: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a generous square around a point and change nothing in it.
+
+        Args:
+            pixels: `slices.SLICE_DTYPE` [row, column, channel].
+            random: decides where.
+
+        Returns:
+            int16 HU [side, side, channel] and uint8 labels of the middle channel [side, side],
+            air and 0 where there is no slice; a side is one and a half patches long.
+        """
+        shape, source, target = self._square(pixels, random)
+        image, label = np.full(shape, AIR_HU, np.int16), np.zeros(shape[:2], np.uint8)
+        image[target] = pixels["hu"][source]
+        label[target] = pixels["label"][source][..., shape[2] // 2]
+        return image, label
+
     def _patch(self, pixels: np.ndarray, random: np.random.Generator):
         """Cut a generous square around a point, so that turning it shows no empty corners."""
+        shape, source, target = self._square(pixels, random)
+        image = np.full(shape, AIR_HU, np.float32)
+        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
+        image[target] = pixels["hu"][source]
+        classes[target] = classes_of(pixels[source])
+        return image, classes
+
+    def _square(self, pixels: np.ndarray, random: np.random.Generator):
+        """Choose a square; return its shape, and where the slice meets it, in each of the two."""
         side = int(self.augmentation.size * 1.5)
         label = np.ascontiguousarray(pixels["label"][..., pixels.shape[2] // 2])
         spine = np.flatnonzero((label > 0) & (label != IGNORE))
@@ -195,17 +223,11 @@ class TrainingAugmenter:
         else:
             centre = random.uniform(0, pixels.shape[:2])
         corner = np.rint(centre - side / 2).astype(int)
-        shape = (side, side, pixels.shape[2])
-        image = np.full(shape, AIR_HU, np.float32)
-        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
         start = np.maximum(corner, 0)
-        stop = np.minimum(corner + side, pixels.shape[:2])
-        if (stop > start).all():
-            source = tuple(slice(a, b) for a, b in zip(start, stop))
-            target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
-            image[target] = pixels["hu"][source]
-            classes[target] = classes_of(pixels[source])
-        return image, classes
+        stop = np.maximum(start, np.minimum(corner + side, pixels.shape[:2]))
+        source = tuple(slice(a, b) for a, b in zip(start, stop))
+        target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
+        return (side, side, pixels.shape[2]), source, target
 
 
 def classes_of(pixels: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from spine_lib.devices import choose_precision, prepare_device
 from spine_lib.loading import training_loader
@@ -35,8 +36,9 @@ def bare_steps(model: str, recipe: Recipe, store: SliceStore, device: str) -> It
     module = Segmenter(model, recipe.to_dict()).to(device).train()
     module.compile_if_asked()
     optimiser = module.configure_optimizers()["optimizer"]
-    batch = next(iter(training_loader(store, recipe.changed(workers=0, batch=recipe.batch))))
-    image, target, weight = module.on_device(batch)
+    batch = next(iter(training_loader(store, recipe.changed(workers=0))))
+    batch = move_data_to_device(batch, torch.device(device))
+    image, target, weight = module.on_after_batch_transfer(batch, 0)
     mixed = "bf16" in choose_precision(recipe.precision, device)
     while True:
         started = time.perf_counter()

@@ -147,7 +147,8 @@ def rehearse(options: Namespace) -> int:
 
     from spine_lib.laps import OutOfTime
     from spine_lib.processes import Processes
-    from spine_lib.rehearsal import Rehearsal, rehearse as run
+    from spine_lib.rehearsal import Rehearsal
+    from spine_lib.rehearsal import rehearse as run
 
     wishes = ("scans", "epochs", "steps", "batch", "encoder_weights", "recipe")
     try:

@@ -56,7 +56,7 @@ class Laps:
         """Add the time since the last call to a stage.
 
         Args:
-            stage: its name; None where the time is not to be counted.
+            stage: its name; None where the time is not to be counted, and the call goes on.
             units: how many were finished.
             may_end: False where what was done so far is not kept yet.
 
@@ -71,7 +71,7 @@ class Laps:
             if now - self._written > WRITE_EVERY_S:
                 self.write()
         self._mark = now
-        if may_end and self.is_over():
+        if stage is not None and may_end and self.is_over():
             self.end()
 
     def units(self, stage: str) -> int:

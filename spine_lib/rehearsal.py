@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import platform
@@ -41,11 +42,12 @@ VALIDATED = 1 / 12
 def piece(file: Path, laps: Laps) -> Iterator[None]:
     """Note when a call ran and how busy the machine was, however the call ends."""
     started, before = time.time(), psutil.getloadavg()
+    known = copy.deepcopy(laps.stages)
     try:
         yield
     finally:
         laps.write()
-        if laps.file is not None:
+        if laps.file is not None and laps.stages != known:  # something was done
             row = {
                 "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
                 "seconds": round(time.time() - started, 1),

@@ -101,9 +101,7 @@ def reproduce(
             return folder
         with timed(folder, "evaluate"):
             keep = folder / "scores" if recipe.dataset in PUBLIC_SETS else None
-            tests, overlays, unread = evaluate_all(
-                fitted, parts["test"], device, say, keep, lap
-            )
+            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep, lap)
     results = collect(recipe, parts, stores, fitted, tests, folder, device)
     left_out = [*sources.left_out, *(i for made in prepared.values() for i in made.left_out)]
     results["data"]["left_out"] = [str(item) for item in [*left_out, *unread]]

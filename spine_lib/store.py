@@ -239,6 +239,28 @@ def _store_slices(
     }
 
 
+class VolumeMaps:
+    """Map each volume of a store when it is first asked for.
+
+    Args:
+        store: sliced volumes.
+    """
+
+    def __init__(self, store: SliceStore) -> None:
+        self._store = store
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return a volume as `SliceStore.read` does."""
+        if number not in self._maps:
+            self._maps[number] = self._store.read(number)
+        return self._maps[number]
+
+    def __getstate__(self) -> dict:
+        """Leave the memory maps behind: a spawned worker opens its own."""
+        return {**self.__dict__, "_maps": {}}
+
+
 class TrainingSlices(Dataset):
     """Cut augmented patches from a store; indexed by `Draw`.
 
@@ -260,7 +282,7 @@ class TrainingSlices(Dataset):
         self.neighbour_mm = neighbour_mm
         self.seed = seed
         self.augmenter = TrainingAugmenter(augmentation)
-        self._maps: dict[int, np.ndarray] = {}
+        self._maps = VolumeMaps(store)
 
     def __len__(self) -> int:
         return sum(volume.shape[0] for volume in self.store.volumes)
@@ -272,18 +294,12 @@ class TrainingSlices(Dataset):
             Input float32 [channel, row, column], target float32 [1, row, column] (0 or 1), and
             weight float32 [1, row, column] (0 where the label is unknown).
         """
-        if draw.volume not in self._maps:
-            self._maps[draw.volume] = self.store.read(draw.volume)
         pixels = self.store.stack(self._maps[draw.volume], draw, self.neighbour_mm)
         seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
         # A mirrored patient is still one from the front or above, but not from the side.
         mirror = self.store.volumes[draw.volume].plane != "sagittal"
         image_hu, label = self.augmenter(pixels, seeds, mirror)
         return as_tensors(image_hu, label)
-
-    def __getstate__(self) -> dict:
-        """Leave the memory maps behind: a spawned worker opens its own."""
-        return {**self.__dict__, "_maps": {}}
 
 
 class WholeSlices(Dataset):

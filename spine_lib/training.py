@@ -29,7 +29,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spine_lib.checkpoints import load_weights, save_weights
-from spine_lib.devices import choose_device, choose_precision
+from spine_lib.devices import (
+    choose_device,
+    choose_precision,
+    prepare_device,
+    require_compiler,
+)
 from spine_lib.errors import SpineError
 from spine_lib.loading import training_loader, validation_loader
 from spine_lib.logs import read_log
@@ -142,6 +147,9 @@ def fit(
     if last.is_file():
         hyper = _read_hyperparameters(last)
         _require_same_recipe(recipe_from_dict(hyper["recipe"]), recipe, folder)
+    prepare_device(kind, recipe.precision)
+    if recipe.compile:
+        require_compiler(kind)
     module = Segmenter(model, recipe.to_dict())
     with _quiet():
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
@@ -194,6 +202,7 @@ def _trainer(
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
             use_distributed_sampler=False,
+            benchmark=kind == "cuda" or None,
         )
     except (ValueError, MisconfigurationException) as error:
         line = str(error).splitlines()[0].rstrip(".")

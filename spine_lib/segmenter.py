@@ -40,7 +40,8 @@ class Segmenter(L.LightningModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map [batch, channel, row, column] to logits [batch, 1, row, column]."""
-        network = self._compiled if self.training and self._compiled else self.network
+        compiled = self.training and self._compiled is not None
+        network = self._compiled if compiled else self.network
         return network(image.contiguous(memory_format=torch.channels_last))
 
     def compile_if_asked(self) -> None:

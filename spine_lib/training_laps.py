@@ -36,10 +36,16 @@ class TrainingLaps(L.Callback):
         """Count a step; the first of a call is its start."""
         self._laps(f"{'train' if self._begun else 'start'} {self._model}", may_end=False)
         self._begun = True
+        if trainer.global_step % module.recipe.steps_per_epoch == 0:
+            return  # an epoch ends with its validation
+        if trainer.global_step == module.recipe.steps:
+            return
         if trainer.world_size > 1 and trainer.global_step % self.ASK_EVERY:
             return
         if trainer.strategy.reduce_boolean_decision(self._laps.is_over(), all=False):
             trainer.save_checkpoint(self._last)
+            for logger in trainer.loggers:
+                logger.save()
             self._laps.end()
 
     def on_validation_start(self, trainer, module) -> None:

@@ -13,6 +13,7 @@ Prints a table and writes `benchmarks/results/feeding.json`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+import numpy as np
 import psutil
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -43,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "feeding.json"
 GPU_SPEEDS = (500, 1000, 2000, 4000)
 """Images a second that a GPU may train on."""
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> None:
@@ -85,9 +87,8 @@ def measure(store: SliceStore, recipes: dict[str, Recipe], batches: int) -> dict
         way: iter(training_loader(store, recipe.changed(workers=1, steps_per_epoch=10**6)))
         for way, recipe in recipes.items()
     }
-    for batches_of in beside.values():  # workers start, and fill their queue of four
-        for _ in range(5):
-            next(batches_of)
+    for batches_of in beside.values():  # the workers start
+        next(batches_of)
     found: dict[str, dict[str, list[float]]] = {way: {} for way in recipes}
     for number in range(ROUNDS):
         for way, loader in loaders.items():
@@ -105,22 +106,22 @@ def measure(store: SliceStore, recipes: dict[str, Recipe], batches: int) -> dict
 
 def core_speed(loader, batches: int, number: int) -> dict[str, float]:
     """Make and collate batches in this process; return patches a CPU second and their size."""
-    draws = list(loader.sampler)[: loader.batch_size * batches * (number + 1)]
-    draws = draws[-loader.batch_size * batches :]
+    count = loader.batch_size * batches
+    draws = list(itertools.islice(loader.sampler, count * number, count * (number + 1)))
     started = time.process_time()
     for start in range(0, len(draws), loader.batch_size):
         batch = default_collate([loader.dataset[d] for d in draws[start:][: loader.batch_size]])
     seconds = time.process_time() - started
     size = sum(part.nbytes for part in batch) / loader.batch_size
-    return {"images_per_core_second": len(draws) / seconds, "bytes_a_patch": size}
+    return {"images_per_core_second": count / seconds, "bytes_a_patch": size}
 
 
 def loader_speed(batches_of, batches: int) -> float:
-    """Return patches a second that a worker delivers, its queue emptied first."""
+    """Return patches a second that a worker delivers, its queue of four batches emptied first."""
     for _ in range(4):
         next(batches_of)
     started = time.perf_counter()
-    count = sum(len(next(batches_of)[0]) for _ in range(4 * batches))
+    count = sum(len(next(batches_of)[0]) for _ in range(2 * batches))
     return count / (time.perf_counter() - started)
 
 
@@ -144,13 +145,15 @@ def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, flo
     """Return what each stage of a patch costs a core, in CPU ms."""
     augmenter, maps = TrainingAugmenter(recipe.augmentation), VolumeMaps(store)
     loader = training_loader(store, recipe)
-    draws = list(loader.sampler)[:count]
+    draws = list(itertools.islice(loader.sampler, count))
     spent = dict.fromkeys(("read", "crop", "geometry", "photometry", "tensors"), 0.0)
     for draw in draws:
         marks = [time.process_time()]
         pixels = store.stack(maps[draw.volume], draw, recipe.neighbour_mm)
         marks.append(time.process_time())
-        image, classes = augmenter._patch(pixels, loader_random(draw))
+        image, classes = augmenter._patch(
+            pixels, np.random.default_rng((0, draw.epoch, draw.place))
+        )
         marks.append(time.process_time())
         moved = augmenter._geometry(image=image, mask=classes)
         marks.append(time.process_time())
@@ -162,13 +165,6 @@ def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, flo
         for name, before, after in zip(spent, marks, marks[1:], strict=False):
             spent[name] += after - before
     return {name: round(1e3 * seconds / count, 3) for name, seconds in spent.items()}
-
-
-def loader_random(draw):
-    """Return the random numbers of a patch."""
-    import numpy as np
-
-    return np.random.default_rng((0, draw.epoch, draw.place))
 
 
 def cores(measured: dict[str, dict]) -> dict[str, dict[str, int]]:

@@ -116,6 +116,7 @@ def rehearse(
     _require_same(folder, what)
     laps = Laps(folder / "laps.json" if is_first() else None, minutes)
     with rehearsal_facts.piece(folder / "pieces.json", laps):
+        say(f"{what.scans} phantoms of about {' x '.join(map(str, what.middle))} voxels in {scans}")
         write_tree(scans, what.scans, workers, what.middle, what.spacing_mm, laps)
         recipe = what.recipe_for(scans, workers if kind == "cuda" else 1)
         if not (folder / "results.json").is_file():

@@ -21,6 +21,7 @@ from spine_lib.phantom_tree import shares_of
 from spine_lib.processes import Processes
 from spine_lib.recipe import Recipe
 from spine_lib.reproduce import write_json
+from spine_lib.slices import slice_spacing_mm
 
 if TYPE_CHECKING:
     from spine_lib.rehearsal import Rehearsal
@@ -78,19 +79,18 @@ def summarise(
         processes: that shared each training.
     """
     stages = _read(folder / "laps.json", {})
+    pieces = _read(folder / "pieces.json", [])
     measured = measure(stages, recipe, what.scans)
-    slices = recipe.steps_per_epoch * recipe.batch / shares_of(what.scans)["train"]
-    if what.steps:
-        slices = float(what.middle[2])
+    slices = sum(slice_spacing_mm(what.middle, plane)[0] for plane in recipe.planes)
     computed = extrapolate(measured, recipe, slices)
     return {
         "goal": {**GOAL, "reached": reached(measured, computed, kind)},
         "measured": measured,
         "computed": computed,
         "rehearsed": {**dataclasses.asdict(what), "steps": recipe.steps},
-        "notes": notes(what, recipe),
+        "notes": notes(what, recipe, pieces),
         "hardware": hardware(kind, workers, recipe, processes),
-        "pieces": _read(folder / "pieces.json", []),
+        "pieces": pieces,
         "recipe": recipe.to_dict(),
         "versions": run_facts.versions(),
         "created": time.strftime("%Y-%m-%d"),
@@ -162,7 +162,7 @@ def extrapolate(measured: dict, recipe: Recipe, slices: float) -> dict:
     Args:
         measured: what `measure` returned.
         recipe: names the models.
-        slices: of a scan.
+        slices: of the public set's median scan, in all planes of the recipe.
 
     Returns:
         Seconds a stage and minutes in all; what was not measured counts nothing.
@@ -214,7 +214,7 @@ def reached(measured: dict, computed: dict, kind: str) -> dict | str:
     return {"minutes": minutes, "computed": True, "share_of_bare_step": share, "met": met}
 
 
-def notes(what: Rehearsal, recipe: Recipe) -> list[str]:
+def notes(what: Rehearsal, recipe: Recipe, pieces: list[dict]) -> list[str]:
     """Say what a reader of the figures must know."""
     lines = [
         "'measured' was timed in the stated pieces, on phantoms; 'computed' is those speeds times "
@@ -223,6 +223,12 @@ def notes(what: Rehearsal, recipe: Recipe) -> list[str]:
     ]
     if recipe.encoder_weights is None:
         lines.append("Encoders start at random: the recipe's ImageNet weights were not fetched.")
+    busiest = max((row["load_before"][0] for row in pieces), default=0.0)
+    if busiest > psutil.cpu_count():
+        lines.append(
+            f"The machine was busy with other programs (load {busiest:g} on {psutil.cpu_count()} "
+            "cores when a call began): alone it is faster."
+        )
     if what.steps:
         lines.append(
             f"Each training was cut short after {recipe.steps} steps of {recipe.batch} patches; "

@@ -33,7 +33,7 @@ phantoms: 0
 phantom_share: 0
 validation_phantoms: 0
 spacing_mm: 6
-batch: 4
+batch: 16
 workers: 0
 averaging: 0
 precision: 32-true
@@ -142,7 +142,7 @@ def test_a_rehearsal_stopped_after_every_unit_ends_with_each_unit_counted_once(f
     laps = Laps(root / "small" / "laps.json")
     for model, row in measured["train"].items():
         assert laps.units(f"start {model}") + laps.units(f"train {model}") == steps
-        assert row["bare_step"]["images"] == 2 * 4
+        assert row["bare_step"]["images"] == 2 * 16
         assert measured["evaluate"][model]["predict"]["scans"] == 1
         assert measured["evaluate"][model]["score"]["scans"] == 1
     assert measured["report"]["reports"] == 1

@@ -3,24 +3,31 @@
 Three ways to train the same network on patches of the same size and the same batch:
 
 - `spine_lib`: `training.fit` as `spine reproduce` calls it: Lightning, mixed precision and
-  channels_last where the hardware gains by them, augmented patches made beside the step;
+  channels_last where the hardware gains by them, averaged weights, augmented patches made beside
+  the step;
 - `example_loop`: the loop of segmentation_models_pytorch's examples, written anew here: 32 bit,
   Adam, Dice loss, a DataLoader with a worker for each core that reads and scales the same slices;
-- `bare_step`: forward, backward and optimiser of `spine_lib` on one batch that lies in memory.
+- `bare_step`: forward, backward and optimiser of `spine_lib` on one batch that lies in memory;
+- `compiled_step` (with `--compile`): the same, written by torch.compile; its first step, which
+  waits for the compiler, is given apart.
 
-Prints a table and writes `benchmarks/results/training.json`; returns 1 where a goal is missed. The
-goals are stated for a CPU with AMX and for a datacentre GPU; elsewhere only the share of the bare
-step counts.
+The ways take turns, round after round, so that what else runs on the machine meets all alike. A
+round's speed is that of all its timed steps together; a way's is the median over the rounds.
+Prints a table and keeps it under its setting in `benchmarks/results/training.json`; returns 1 where
+a goal is missed. The goals are stated for a CPU with AMX and for a datacentre GPU; elsewhere only
+the share of the bare step counts.
 
     python benchmarks/training.py
-    python benchmarks/training.py --model deeplabv3plus_resnet34 --size 256 --batch 8
+    python benchmarks/training.py --size 256 --rounds 3 --steps 4
+    python benchmarks/training.py --model deeplabv3plus_resnet34 --compile
 
-Close other programs first.
+Close other programs first; the load of the machine is kept beside the figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -32,23 +39,24 @@ from pathlib import Path
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import lightning as L
+import psutil
 import segmentation_models_pytorch as smp
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from spine_lib import run_facts
 from spine_lib.augment import network_input
+from spine_lib.bare_step import bare_steps, wait_for
 from spine_lib.datasets import phantom_cases
-from spine_lib.devices import choose_device, choose_precision
-from spine_lib.loading import training_loader
-from spine_lib.losses import segmentation_loss
+from spine_lib.devices import choose_device, choose_precision, require_compiler
 from spine_lib.recipe import Recipe, load_recipe
-from spine_lib.segmenter import Segmenter
 from spine_lib.store import SliceStore, prepare_store
 from spine_lib.training import fit
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
-WARM_UP = 5
+WARM_UP = 2
+"""Steps of each way in each round that are not timed."""
+
 GOALS = {
     "amx": {"times_example_loop": 2.2, "share_of_bare_step": 0.85},
     "cpu": {"share_of_bare_step": 0.85},
@@ -58,33 +66,44 @@ GOALS = {
 
 def main() -> int:
     """Run the benchmark, print the table and return 0 if the goals are met, else 1."""
+    options = parser().parse_args()
+    recipe = benchmark_recipe(options)
+    if options.compile:
+        require_compiler(choose_device())
+    load = psutil.getloadavg()
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(Path(folder) / "store")
+        seconds, first = run_rounds(options, recipe, store, Path(folder))
+    result = summarise(options, recipe, seconds, first)
+    result["load_average"] = {"before": load, "after": psutil.getloadavg()}
+    print(table(result))
+    keep(options.output, result)
+    return 0 if result["goals_met"] else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="unet_resnet34")
     parser.add_argument("--size", type=int, default=128, help="rows and columns of a patch")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=30, help="timed steps of each way")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of each way in a round")
+    parser.add_argument("--workers", type=int, help="of the library's loader")
+    parser.add_argument("--augment-on", default="worker", choices=("worker", "device"))
+    parser.add_argument("--compile", action="store_true", help="time the compiled step too")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    recipe = benchmark_recipe(options)
-    with tempfile.TemporaryDirectory() as folder:
-        store = make_store(Path(folder) / "store")
-        seconds = {
-            "spine_lib": time_library(options.model, recipe, store, Path(folder) / "run"),
-            "example_loop": time_example(options.model, recipe, store),
-            "bare_step": time_bare(options.model, recipe, store),
-        }
-    result = summarise(options, seconds)
-    print(table(result))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8", newline="\n")
-    return 0 if result["goals_met"] else 1
+    return parser
 
 
 def benchmark_recipe(options: argparse.Namespace) -> Recipe:
     """Return the main job's recipe with the asked size, batch and number of steps."""
     base = load_recipe("sample")
     augmentation = {**base.to_dict()["augmentation"], "size": options.size}
+    if options.augment_on == "device":
+        augmentation["redraw"] = 0.0
     steps = options.steps + WARM_UP
+    beside = max(1, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else base.workers
     return base.changed(
         augmentation=type(base.augmentation)(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in augmentation.items()}
@@ -92,7 +111,8 @@ def benchmark_recipe(options: argparse.Namespace) -> Recipe:
         batch=options.batch,
         steps=steps,
         steps_per_epoch=steps,
-        workers=max(1, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else base.workers,
+        workers=beside if options.workers is None else options.workers,
+        augment_on=options.augment_on,
     )
 
 
@@ -100,6 +120,33 @@ def make_store(folder: Path) -> SliceStore:
     """Slice two phantoms of the size of a public scan."""
     grid = {"shape": (229, 237, 60), "spacing_mm": 1.5, "levels": ("T12", "L4")}
     return prepare_store(phantom_cases(2, 0, **grid), folder, ("axial",), 1.5)
+
+
+def run_rounds(
+    options: argparse.Namespace, recipe: Recipe, store: SliceStore, folder: Path
+) -> tuple[dict[str, list[list[float]]], dict[str, float]]:
+    """Let the ways take turns.
+
+    Returns:
+        Seconds of each timed step by way and round, and of the first step of the endless ways.
+    """
+    device, model = choose_device(), options.model
+    endless = {"bare_step": bare_steps(model, recipe, store, device)}
+    if options.compile:
+        endless["compiled_step"] = bare_steps(model, recipe.changed(compile=True), store, device)
+    first = {way: round(next(steps), 2) for way, steps in endless.items()}
+    seconds: dict[str, list[list[float]]] = {}
+    for number in range(options.rounds):
+        run = folder / f"run-{number}"
+        turns = {
+            "spine_lib": time_library(model, recipe, store, run),
+            "example_loop": time_example(model, recipe, store),
+        }
+        for way, steps in endless.items():
+            turns[way] = list(itertools.islice(steps, recipe.steps))[WARM_UP:]
+        for way, times in turns.items():
+            seconds.setdefault(way, []).append(times)
+    return seconds, first
 
 
 class StepTimes(L.Callback):
@@ -110,7 +157,7 @@ class StepTimes(L.Callback):
 
     def on_train_batch_end(self, trainer, module, *_) -> None:
         """Note the time, after the device has done its work."""
-        _wait()
+        wait_for(choose_device())
         self.ends.append(time.perf_counter())
 
 
@@ -156,35 +203,9 @@ def time_example(model: str, recipe: Recipe, store: SliceStore) -> list[float]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        _wait()
+        wait_for(device)
         ends.append(time.perf_counter())
     return _between(ends)
-
-
-def time_bare(model: str, recipe: Recipe, store: SliceStore) -> list[float]:
-    """Repeat the library's step on one batch in memory; return seconds a step."""
-    device = choose_device()
-    module = Segmenter(model, recipe.to_dict()).to(device).train()
-    optimiser = module.configure_optimizers()["optimizer"]
-    batch = next(iter(training_loader(store, recipe.changed(workers=0))))
-    image, target, weight = (part.to(device) for part in batch[:3])
-    mixed = "bf16" in choose_precision(recipe.precision, device)
-    ends = []
-    for _ in range(recipe.steps):
-        with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            loss = segmentation_loss(module(image), target, weight, recipe.loss)
-        optimiser.zero_grad()
-        loss.backward()
-        module.configure_gradient_clipping(optimiser, 1.0)
-        optimiser.step()
-        _wait()
-        ends.append(time.perf_counter())
-    return _between(ends)
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _between(ends: list[float]) -> list[float]:
@@ -192,32 +213,33 @@ def _between(ends: list[float]) -> list[float]:
     return [after - before for before, after in zip(ends[WARM_UP - 1 :], ends[WARM_UP:])]
 
 
-def summarise(options: argparse.Namespace, seconds: dict[str, list[float]]) -> dict:
-    """Put the figures together: images a second from the median step."""
+def summarise(
+    options: argparse.Namespace,
+    recipe: Recipe,
+    seconds: dict[str, list[list[float]]],
+    first: dict[str, float],
+) -> dict:
+    """Put the figures together: images a second of each round, and their median."""
     device = choose_device()
-    ways = {
-        way: {
-            "images_per_second": round(options.batch / statistics.median(times), 2),
-            "step_ms": {
-                "median": round(statistics.median(times) * 1e3, 1),
-                "fastest": round(min(times) * 1e3, 1),
-                "slowest": round(max(times) * 1e3, 1),
-            },
-        }
-        for way, times in seconds.items()
-    }
-    speed = {way: row["images_per_second"] for way, row in ways.items()}
+    ways = {way: speeds(rounds, options.batch) for way, rounds in seconds.items()}
+    for way, value in first.items():
+        ways[way]["first_step_s"] = value
     reached = {
-        "times_example_loop": round(speed["spine_lib"] / speed["example_loop"], 2),
-        "share_of_bare_step": round(speed["spine_lib"] / speed["bare_step"], 3),
+        "times_example_loop": round(ratio(ways, "spine_lib", "example_loop"), 2),
+        "share_of_bare_step": round(ratio(ways, "spine_lib", "bare_step"), 3),
     }
+    if options.compile:
+        reached["compiled_times_bare_step"] = round(ratio(ways, "compiled_step", "bare_step"), 2)
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     goals = GOALS["cuda" if device == "cuda" else "amx" if amx else "cpu"]
     return {
         "model": options.model,
         "patch": options.size,
         "batch": options.batch,
-        "steps": options.steps,
+        "rounds": options.rounds,
+        "steps_a_round": options.steps,
+        "workers": recipe.workers,
+        "augment_on": recipe.augment_on,
         "ways": ways,
         "reached": reached,
         "goals": goals,
@@ -226,18 +248,46 @@ def summarise(options: argparse.Namespace, seconds: dict[str, list[float]]) -> d
         "precision": choose_precision("auto", device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": run_facts.versions(),
+        "created": time.strftime("%Y-%m-%d"),
     }
+
+
+def speeds(rounds: list[list[float]], batch: int) -> dict:
+    """Return images a second of each round, and their median."""
+    each = [round(batch * len(times) / sum(times), 2) for times in rounds]
+    return {"images_per_second": statistics.median(each), "rounds": each}
+
+
+def ratio(ways: dict[str, dict], one: str, other: str) -> float:
+    """Return how many times faster one way is: the median over the rounds of both."""
+    pairs = zip(ways[one]["rounds"], ways[other]["rounds"], strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def keep(file: Path, result: dict) -> None:
+    """Keep a result beside those of other settings and devices."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    kind = "gpu" if torch.cuda.is_available() else "cpu"
+    name = f"{result['model']}, {result['batch']} x {result['patch']}, {kind}"
+    if result["augment_on"] == "device":
+        name += ", augmented on the device"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**found, name: result}, indent=1) + "\n"
+    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 def table(result: dict) -> str:
     """Return the figures as text."""
     lines = [f"{result['model']}, {result['batch']} x {result['patch']}, {result['device']}"]
     for way, row in result["ways"].items():
-        median = row["step_ms"]["median"]
-        lines.append(f"{way:14} {row['images_per_second']:8.2f} images/s   {median:8.1f} ms a step")
+        speed = row["images_per_second"]
+        lines.append(f"{way:14} {speed:8.2f} images/s   (rounds: {row['rounds']})")
     for name, value in result["reached"].items():
         goal = result["goals"].get(name)
-        lines.append(f"{name:20} {value:6.2f}" + (f"  (goal {goal})" if goal else ""))
+        lines.append(f"{name:25} {value:6.2f}" + (f"  (goal {goal})" if goal else ""))
     return "\n".join(lines)
 
 

@@ -31,6 +31,12 @@ FIRST_SPINE_CLASS = 220
 UNKNOWN_CLASS = 219
 """Class of pixels that leave loss and scores."""
 
+CLASS_OF_LABEL = (np.arange(256) + FIRST_SPINE_CLASS).astype(np.uint8)
+CLASS_OF_LABEL[IGNORE] = UNKNOWN_CLASS
+LABEL_OF_CLASS = np.maximum(np.arange(256) - FIRST_SPINE_CLASS, 0).astype(np.uint8)
+LABEL_OF_CLASS[UNKNOWN_CLASS] = IGNORE
+"""Tables, which a pixel is looked up in faster than it is computed."""
+
 
 def network_input(image_hu: np.ndarray) -> np.ndarray:
     """Scale HU to the numbers that the networks take, about -1.5 to 2.5.
@@ -178,41 +184,61 @@ class TrainingAugmenter:
             narrow_view(image, label, random)
         return image, label
 
+    def cut_square(
+        self, pixels: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a generous square around a point and change nothing in it.
+
+        Args:
+            pixels: `slices.SLICE_DTYPE` [row, column, channel].
+            random: decides where.
+
+        Returns:
+            int16 HU [side, side, channel] and uint8 labels of the middle channel [side, side],
+            air and 0 where there is no slice; a side is one and a half patches long.
+        """
+        shape, source, target = self._square(pixels, random)
+        image, label = np.full(shape, AIR_HU, np.int16), np.zeros(shape[:2], np.uint8)
+        image[target] = pixels["hu"][source]
+        label[target] = pixels["label"][source][..., shape[2] // 2]
+        return image, label
+
     def _patch(self, pixels: np.ndarray, random: np.random.Generator):
         """Cut a generous square around a point, so that turning it shows no empty corners."""
+        shape, source, target = self._square(pixels, random)
+        image = np.full(shape, AIR_HU, np.float32)
+        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
+        image[target] = pixels["hu"][source]
+        classes[target] = classes_of(pixels[source])
+        return image, classes
+
+    def _square(self, pixels: np.ndarray, random: np.random.Generator):
+        """Choose a square; return its shape, and where the slice meets it, in each of the two."""
         side = int(self.augmentation.size * 1.5)
-        rows, columns = np.nonzero(pixels["label"][..., pixels.shape[2] // 2] % IGNORE)
-        if len(rows) and random.random() < self.augmentation.centred:
-            pick = random.integers(len(rows))
-            centre = np.array([rows[pick], columns[pick]]) + random.normal(0, 8, 2)
+        label = np.ascontiguousarray(pixels["label"][..., pixels.shape[2] // 2])
+        spine = np.flatnonzero((label > 0) & (label != IGNORE))
+        if len(spine) and random.random() < self.augmentation.centred:
+            pick = spine[random.integers(len(spine))]
+            centre = np.array(np.unravel_index(pick, label.shape)) + random.normal(0, 8, 2)
         else:
             centre = random.uniform(0, pixels.shape[:2])
         corner = np.rint(centre - side / 2).astype(int)
-        shape = (side, side, pixels.shape[2])
-        image = np.full(shape, AIR_HU, np.float32)
-        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
         start = np.maximum(corner, 0)
-        stop = np.minimum(corner + side, pixels.shape[:2])
-        if (stop > start).all():
-            source = tuple(slice(a, b) for a, b in zip(start, stop))
-            target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
-            image[target] = pixels["hu"][source]
-            classes[target] = classes_of(pixels[source])
-        return image, classes
+        stop = np.maximum(start, np.minimum(corner + side, pixels.shape[:2]))
+        source = tuple(slice(a, b) for a, b in zip(start, stop))
+        target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
+        return (side, side, pixels.shape[2]), source, target
 
 
 def classes_of(pixels: np.ndarray) -> np.ndarray:
     """Merge label and tissue of stored pixels into one class a pixel, uint8."""
-    label = pixels["label"]
-    classes = np.where(label > 0, label + np.uint8(FIRST_SPINE_CLASS), pixels["tissue"])
-    classes[label == IGNORE] = UNKNOWN_CLASS
-    return classes
+    label = np.ascontiguousarray(pixels["label"])
+    return np.where(label > 0, CLASS_OF_LABEL[label], pixels["tissue"])
 
 
 def labels_of(classes: np.ndarray) -> np.ndarray:
     """Undo `classes_of`: 0, canonical ids, 255 = ignore, uint8."""
-    label = np.where(classes > FIRST_SPINE_CLASS, classes - np.uint8(FIRST_SPINE_CLASS), 0)
-    return np.where(classes == UNKNOWN_CLASS, np.uint8(IGNORE), label.astype(np.uint8))
+    return LABEL_OF_CLASS[classes]
 
 
 def to_unit(image_hu: np.ndarray) -> np.ndarray:

@@ -141,6 +141,32 @@ def reproduce(options: Namespace) -> None:
     )
 
 
+def rehearse(options: Namespace) -> int:
+    """Rehearse at true size; 3 if the minutes were over first."""
+    import math
+
+    from spine_lib.laps import OutOfTime
+    from spine_lib.processes import Processes
+    from spine_lib.rehearsal import Rehearsal
+    from spine_lib.rehearsal import rehearse as run
+
+    wishes = ("scans", "epochs", "steps", "batch", "encoder_weights", "recipe")
+    try:
+        run(
+            Rehearsal(**{name: getattr(options, name) for name in wishes}),
+            name=options.name,
+            minutes=options.minutes or math.inf,
+            workers=options.workers,
+            device=options.device,
+            processes=Processes(options.devices, options.nodes, options.strategy),
+            keep=options.keep,
+        )
+    except OutOfTime as pause:
+        print(pause)
+        return 3
+    return 0
+
+
 def compare(options: Namespace) -> None:
     """Print two runs side by side; write the comparison where that is asked for."""
     from spine_lib import compare_runs

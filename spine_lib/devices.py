@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import torch
@@ -35,6 +36,46 @@ def choose_precision(wish: str, device: str) -> str:
         return wish
     able = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_computes_bf16()
     return "bf16-mixed" if able else "32-true"
+
+
+def prepare_device(device: str, precision: str) -> None:
+    """Let a GPU look for its fastest convolutions, and multiply 32 bits in TensorFloat-32.
+
+    Args:
+        device: "cuda" or "cpu", where nothing is to be done.
+        precision: of the recipe.
+    """
+    if device != "cuda":
+        return
+    torch.backends.cudnn.benchmark = True  # training patches are all of one size
+    if choose_precision(precision, device) == "32-true":
+        torch.set_float32_matmul_precision("high")
+
+
+def require_compiler(device: str) -> None:
+    """Refuse a recipe that wants its networks compiled where that cannot be done.
+
+    Raises:
+        SpineError: if `torch.compile` finds no C++ compiler for a CPU, or no Triton for a GPU.
+    """
+    if device == "cuda":
+        missing = "Triton" if importlib.util.find_spec("triton") is None else ""
+    else:
+        missing = "" if _has_cpp_compiler() else "C++ compiler"
+    if missing:
+        raise SpineError(
+            f"the recipe says compile: true, and torch.compile finds no {missing}"
+            " here: install one, or set compile: false"
+        )
+
+
+def _has_cpp_compiler() -> bool:
+    from torch._inductor import config, cpp_builder, exc
+
+    try:
+        return bool(cpp_builder.get_cpp_compiler()) and bool(config.cpp.cxx)
+    except (exc.InvalidCxxCompiler, RuntimeError):
+        return False
 
 
 def cpu_computes_bf16() -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from spine_lib.device_augment import RawSlices
 from spine_lib.errors import SpineError
 from spine_lib.recipe import Recipe
 from spine_lib.store import Draw, SliceStore, TrainingSlices, WholeSlices
@@ -94,7 +95,11 @@ class ResumableLoader(DataLoader):
         if not resumed:
             self._done = 0
             self._restore()
-        batches = super().__iter__()  # takes a random number
+        if self._iterator is None:
+            batches = super().__iter__()  # takes a random number
+        else:  # workers of an earlier epoch go on; the same number is taken all the same
+            torch.empty((), dtype=torch.int64).random_()
+            batches = super().__iter__()
         if resumed:
             self._restore()
         for batch in batches:
@@ -119,12 +124,14 @@ def training_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1
 ) -> ResumableLoader:
     """Make the loader of augmented patches; all processes together take `recipe.batch` of them."""
+    slices = RawSlices if recipe.augment_on == "device" else TrainingSlices
     return ResumableLoader(
-        TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
+        slices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
         batch_size=recipe.batch // world_size,
         sampler=PatchSampler(store, recipe, rank, world_size),
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
+        persistent_workers=recipe.workers > 0,  # starting them anew costs seconds an epoch
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -25,6 +25,7 @@ from spine_lib.cutting import Unreadable, cut_or_say_why
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.datasets.found import LeftOut
 from spine_lib.errors import SpineError
+from spine_lib.laps import Lap, no_lap
 from spine_lib.nifti import atomic_file
 from spine_lib.slices import SLICE_DTYPE, resampled_shape, slice_spacing_mm
 from spine_lib.store import SliceStore, StoreIndex
@@ -50,6 +51,7 @@ def prepare_cases(
     scheduler: str = "",
     progress: bool = True,
     say: Callable[[str], object] = print,
+    lap: Lap = no_lap,
 ) -> Prepared:
     """Cut cases into slices with several workers; called again, it goes on where it was stopped.
 
@@ -62,6 +64,7 @@ def prepare_cases(
             folders, instead of processes here.
         progress: show a progress bar with an estimate of the time left.
         say: called with a line where something is to be told.
+        lap: called for each case; see `spine_lib.laps`.
 
     Returns:
         The store with the cases that can be read, in their order, and the others with the reason;
@@ -83,7 +86,7 @@ def prepare_cases(
             for case in missing
         }
         try:
-            _collect(futures, index, left_out, bar)
+            _collect(futures, index, left_out, bar, lap)
         finally:
             for future in futures:
                 future.cancel()
@@ -98,7 +101,9 @@ def prepare_cases(
     return Prepared(index.finish(), broken)
 
 
-def _collect(futures: dict[Future, Case], index: StoreIndex, left_out: dict, bar: tqdm) -> None:
+def _collect(
+    futures: dict[Future, Case], index: StoreIndex, left_out: dict, bar: tqdm, lap: Lap
+) -> None:
     written = time.monotonic()
     try:
         for future in as_completed(futures):
@@ -110,6 +115,7 @@ def _collect(futures: dict[Future, Case], index: StoreIndex, left_out: dict, bar
                 index.add(case, rows, write=due)
                 written = time.monotonic() if due else written
             bar.update()
+            lap("prepare")
     except BrokenProcessPool as error:
         raise SpineError(
             "A worker was killed, most likely as memory ran out: run the command again with fewer "
@@ -155,7 +161,7 @@ def estimate_bytes(
     """
     sizes = []
     for case in cases:
-        grid = _grid(case)
+        grid = grid_of(case)
         if grid is None:
             continue
         shape, spacing = grid
@@ -168,7 +174,7 @@ def estimate_bytes(
     return round(np.mean(sizes) * len(cases)) if sizes else 0
 
 
-def _grid(case: Case | PhantomCase) -> tuple[tuple, tuple] | None:
+def grid_of(case: Case | PhantomCase) -> tuple[tuple, tuple] | None:
     """Return shape and spacing along x, y, z without reading an array, or None."""
     if case.ct_path is None or not case.ct_path.is_file():
         return None

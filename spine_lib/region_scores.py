@@ -10,6 +10,7 @@ voxels take part in nothing, and a region is only scored where some of its bone 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.spatial import KDTree
 
 from spine_lib import metrics
 from spine_lib.schemes import REGIONS
-from spine_lib.surfaces import check_masks
+from spine_lib.surfaces import MANY_POINTS, check_masks
 
 RegionScores = dict[str, dict[str, float]]
 """By region name: "dice", "recall" and the counts "tp", "fp" and "fn"."""
@@ -39,6 +40,8 @@ class NearestRegion:
         surface = np.argwhere(spine & ~ndimage.binary_erosion(spine))
         self._regions = regions[tuple(surface.T)]
         self._tree = KDTree(surface * self._spacing_mm) if len(surface) else None
+        self._spine = spine
+        self._everywhere = regions
 
     def of(self, voxels: np.ndarray) -> np.ndarray:
         """Return the region id of each voxel that lies outside the spine.
@@ -51,7 +54,17 @@ class NearestRegion:
         """
         if self._tree is None or not len(voxels):
             return np.zeros(len(voxels), self._regions.dtype)
+        if len(voxels) > MANY_POINTS:  # a network that has hardly been trained
+            return self._map[tuple(voxels.T)]
         return self._regions[self._tree.query(voxels * self._spacing_mm)[1]]
+
+    @functools.cached_property
+    def _map(self) -> np.ndarray:
+        """Return for every voxel the region that is nearest."""
+        nearest = ndimage.distance_transform_edt(
+            ~self._spine, self._spacing_mm, return_distances=False, return_indices=True
+        )
+        return self._everywhere[tuple(nearest)]
 
 
 def score_regions(

@@ -20,6 +20,7 @@ from spine_lib import patient_statistics, run_facts
 from spine_lib.datasets.catalogue import PUBLIC_SETS
 from spine_lib.datasets.found import write_split
 from spine_lib.evaluation import evaluate_all, mean_over_seeds
+from spine_lib.laps import Laps, no_lap
 from spine_lib.nifti import atomic_file
 from spine_lib.paper import PAPER, check_table
 from spine_lib.processes import ALONE, Processes, is_first, one_at_a_time
@@ -29,6 +30,7 @@ from spine_lib.side_by_side import Job, train_side_by_side
 from spine_lib.sources import CaseLike, gather, prepare, prepared_root
 from spine_lib.store import SliceStore
 from spine_lib.training import Fitted, choose_device, load_or_train
+from spine_lib.training_laps import TrainingLaps
 
 Say = Callable[[str], object]
 
@@ -46,6 +48,7 @@ def reproduce(
     processes: Processes = ALONE,
     data_root: str | Path | None = None,
     workers: int = 1,
+    laps: Laps | None = None,
 ) -> Path:
     """Train and evaluate the recipe's models and write `results.json` and `report.html`.
 
@@ -64,6 +67,7 @@ def reproduce(
             writes, prints and evaluates.
         data_root: folder of a public data set.
         workers: processes that slice its scans.
+        laps: stop watch that times every stage by its units, and may end the call.
 
     Returns:
         The folder of the run.
@@ -78,6 +82,7 @@ def reproduce(
     folder = Path(root) / (name or recipe.name)
     processes.require_fit(recipe.batch, choose_device(device))
     device = "gpu" if choose_device(device) == "cuda" else "cpu"
+    lap = laps or no_lap
     if not is_first():
         progress, say = False, _silent
     with one_at_a_time(prepared_root() / "lock"):
@@ -88,17 +93,18 @@ def reproduce(
     with run_facts.peak_memory() as memory:
         with timed(folder, "prepare"), one_at_a_time(prepared_root() / "lock"):
             prepared = {
-                part: prepare(parts[part], recipe, say, workers, progress=progress)
+                part: prepare(parts[part], recipe, say, workers, progress=progress, lap=lap)
                 for part in ("train", "validation")
             }
         stores = {part: made.store for part, made in prepared.items()}
-        options = {"at_once": at_once, "processes": processes}
+        lap(None)
+        options = {"at_once": at_once, "processes": processes, "laps": laps}
         fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
         if not is_first():
             return folder
         with timed(folder, "evaluate"):
             keep = folder / "scores" if recipe.dataset in PUBLIC_SETS else None
-            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep)
+            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep, lap)
     results = collect(recipe, parts, stores, fitted, tests, folder, device)
     left_out = [*sources.left_out, *(i for made in prepared.values() for i in made.left_out)]
     results["data"]["left_out"] = [str(item) for item in [*left_out, *unread]]
@@ -106,6 +112,7 @@ def reproduce(
     results["processes"] = dataclasses.asdict(processes)
     results["peak_memory_mb"] = run_facts.remember_peak(folder, memory.megabytes)
     finish(results, fitted, overlays, parts, folder, say)
+    lap("report")
     return folder
 
 
@@ -123,6 +130,7 @@ def train_all(
     say: Say,
     at_once: int = 1,
     processes: Processes = ALONE,
+    laps: Laps | None = None,
 ) -> dict[str, dict[int, Fitted]]:
     """Load or train every model with every seed, on a CPU several at once."""
     data = (stores["train"], stores["validation"])
@@ -140,9 +148,13 @@ def train_all(
         if device == "cpu" and processes.count == 1:
             train_side_by_side(list(jobs.values()), at_once, progress)
         for (model, seed), job in jobs.items():
-            fitted[model][seed] = load_or_train(
-                model, job.recipe, *data, job.folder, device, progress, processes=processes
+            watch = (TrainingLaps(laps, model, job.folder),) if laps else ()
+            options = {"processes": processes, "callbacks": watch}
+            fitted[model][seed] = run = load_or_train(
+                model, job.recipe, *data, job.folder, device, progress, **options
             )
+            if laps:
+                laps(f"end {model}" if run.seconds else None)
     return fitted
 
 
@@ -231,31 +243,38 @@ def timed(folder: Path, stage: str, add: bool = False):
     """Remember how long a stage took.
 
     What is done anew by every call counts with its longest time, what goes on where it was stopped
-    (`add`) with all its times together.
+    (`add`) with all its times together. What was stopped before it was done counts too.
     """
     started = time.perf_counter()
     try:
         yield
     except BaseException:
-        if add and folder.is_dir():  # what a stopped training took counts too
-            _add_stage(folder, stage, time.perf_counter() - started, add)
+        if folder.is_dir():
+            _add_stage(folder, stage, time.perf_counter() - started, add, done=False)
         raise
     _add_stage(folder, stage, time.perf_counter() - started, add)
 
 
-def _add_stage(folder: Path, stage: str, seconds: float, add: bool) -> None:
+def _add_stage(folder: Path, stage: str, seconds: float, add: bool, done: bool = True) -> None:
     if not is_first():  # the others take the same time, and it counts once
         return
-    stages = read_stages(folder)
+    stages, stopped = read_stages(folder), read_stages(folder, "stopped.json")
+    if not add:
+        seconds += stopped.pop(stage, 0.0)
+        if not done:
+            write_json(folder / "stopped.json", {**stopped, stage: seconds})
+            return
     before = stages.get(stage, 0.0)
     stages[stage] = round(before + seconds if add else max(before, seconds), 1)
     write_json(folder / "stages.json", stages)
+    if (folder / "stopped.json").is_file():
+        write_json(folder / "stopped.json", stopped)
 
 
-def read_stages(folder: Path) -> dict[str, float]:
+def read_stages(folder: Path, name: str = "stages.json") -> dict[str, float]:
     """Return the seconds of each stage so far."""
     try:
-        return json.loads((folder / "stages.json").read_text(encoding="utf-8"))
+        return json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import distributed, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from spine_lib.device_augment import RawPatches, augment_batch
 from spine_lib.errors import SpineError
 from spine_lib.losses import segmentation_loss, sum_over_processes
 from spine_lib.models import build_model
@@ -36,10 +37,29 @@ class Segmenter(L.LightningModule):
         )
         self.network.to(memory_format=torch.channels_last)
         self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
+        self._waiting: tuple[torch.Tensor, int, int] | None = None
+        self._compiled = None
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map [batch, channel, row, column] to logits [batch, class, row, column]."""
-        return self.network(image.contiguous(memory_format=torch.channels_last))
+        compiled = self.training and self._compiled is not None
+        network = self._compiled if compiled else self.network
+        return network(image.contiguous(memory_format=torch.channels_last))
+
+    def compile_if_asked(self) -> None:
+        """Let training, where all sizes are one, use a compiled copy of the network's code.
+
+        The weights stay the network's own, so that checkpoints are the same either way.
+        """
+        if self.recipe.compile and self._compiled is None:
+            compiled = torch.compile(self.network, dynamic=False)
+            object.__setattr__(self, "_compiled", compiled)  # not a part with weights of its own
+
+    def on_after_batch_transfer(self, batch, dataloader_idx: int):
+        """Augment what workers handed over raw."""
+        if isinstance(batch, RawPatches):
+            return augment_batch(batch, self.recipe.augmentation.size)
+        return batch
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:
         """Return the loss of one batch."""
@@ -47,23 +67,49 @@ class Segmenter(L.LightningModule):
         logits = self(image)
         shared = {"together": sum_over_processes} if self.trainer.world_size > 1 else {}
         loss = segmentation_loss(logits, target, weight, self.recipe.loss, **shared)
-        if not torch.isfinite(loss):
-            self._stop(loss.item(), batch_index)
+        self._watch(loss.detach(), batch_index)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def _stop(self, loss: float, batch_index: int) -> None:
+    def _watch(self, loss: torch.Tensor, batch_index: int) -> None:
+        """Look whether the loss is a number; a GPU's one step later, so as not to wait for it."""
+        self.look_at_loss()
+        self._waiting = (loss, batch_index, self.global_step)
+        if not self.looks_later:
+            self.look_at_loss()
+
+    @property
+    def looks_later(self) -> bool:
+        """Tell whether a loss is looked at after the next step has been started."""
+        return self.device.type == "cuda"
+
+    def look_at_loss(self) -> None:
+        """Stop the run if the loss that was not looked at yet is no number."""
+        waiting, self._waiting = self._waiting, None
+        if waiting and not torch.isfinite(waiting[0]):
+            self._stop(waiting[0].item(), *waiting[1:])
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep no weights that a broken loss has spoilt."""
+        self.look_at_loss()
+
+    def _stop(self, loss: float, batch_index: int, step: int) -> None:
         """End the run; the loss is the same in all processes, and the first one says what it is."""
         if self.global_rank:
             raise SystemExit(0)
         cases = self.trainer.train_dataloader.sampler.cases(batch_index)
         raise SpineError(
-            f"the loss became {loss} at step {self.global_step} of {self.hparams.model}, in a "
+            f"the loss became {loss} at step {step} of {self.hparams.model}, in a "
             f"batch of {', '.join(cases)}: look at these cases, lower learning_rate or use "
             "precision 32-true"
         )
 
     def on_train_start(self) -> None:
+        """Compile if asked for, and seed; see `_seed_dropout`."""
+        self.compile_if_asked()
+        self._seed_dropout()
+
+    def _seed_dropout(self) -> None:
         """Let each process drop other units; the first does what it would do alone."""
         if self.global_rank:
             torch.manual_seed(self.recipe.seed + 1000 * self.global_rank + self.global_step)
@@ -75,6 +121,7 @@ class Segmenter(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Score one network: until here the statistics of BatchNorm are each process's own."""
+        self.look_at_loss()
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 distributed.broadcast(buffer, 0)

@@ -20,6 +20,7 @@ from spine_lib.datasets.found import LeftOut
 from spine_lib.datasets.phantom import phantom_cases
 from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
 from spine_lib.errors import SpineError
+from spine_lib.laps import Lap, no_lap
 from spine_lib.preparing import Prepared, prepare_cases
 from spine_lib.recipe import Recipe
 from spine_lib.slices import require_separate
@@ -131,6 +132,7 @@ def prepare(
     workers: int = 1,
     scheduler: str = "",
     progress: bool = True,
+    lap: Lap = no_lap,
 ) -> Prepared:
     """Slice cases into a store that all runs with the same cases and pixel size share.
 
@@ -138,8 +140,8 @@ def prepare(
         cases: what to slice.
         recipe: its planes and spacing are used.
         say: called with a line where something is to be told.
-        workers, scheduler, progress: as for `preparing.prepare_cases`; few cases are sliced one
-            after the other.
+        workers, scheduler, progress, lap: as for `preparing.prepare_cases`; few cases are sliced
+            one after the other.
 
     Returns:
         The store, and the scans that cannot be read.
@@ -150,7 +152,7 @@ def prepare(
     if recipe.dataset not in PUBLIC_SETS:
         return Prepared(prepare_store(cases, folder, recipe.planes, recipe.spacing_mm, say), [])
     settings = (folder, recipe.planes, recipe.spacing_mm)
-    return prepare_cases(cases, *settings, workers, scheduler, progress, say)
+    return prepare_cases(cases, *settings, workers, scheduler, progress, say, lap)
 
 
 def prepared_root() -> Path:

@@ -21,7 +21,7 @@ from spine_lib.cutting import store_case
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
-from spine_lib.slices import AIR_HU, IGNORE, with_neighbours
+from spine_lib.slices import AIR_HU, IGNORE, SLICE_DTYPE, with_neighbours
 from spine_lib.targets import to_target
 
 STORE_VERSION = 3
@@ -90,7 +90,10 @@ class SliceStore:
         """Copy a slice of a mapped volume, and its neighbours: [row, column, channel]."""
         volume = self.volumes[draw.volume]
         indices = with_neighbours(draw.slice, volume.shape[0], volume.distance_mm, neighbour_mm)
-        return np.stack([mapped[index] for index in indices], axis=-1)
+        # As whole numbers a slice is copied at once, as a structure field by field.
+        pixels = mapped.view(np.uint32)
+        stacked = np.stack([pixels[index] for index in indices], axis=-1)
+        return stacked.view(SLICE_DTYPE)
 
 
 def read_index(folder: Path) -> dict | None:
@@ -195,6 +198,28 @@ class StoreIndex:
             stream.write(json.dumps(index, indent=1).encode())
 
 
+class VolumeMaps:
+    """Map each volume of a store when it is first asked for.
+
+    Args:
+        store: sliced volumes.
+    """
+
+    def __init__(self, store: SliceStore) -> None:
+        self._store = store
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return a volume as `SliceStore.read` does."""
+        if number not in self._maps:
+            self._maps[number] = self._store.read(number)
+        return self._maps[number]
+
+    def __getstate__(self) -> dict:
+        """Leave the memory maps behind: a spawned worker opens its own."""
+        return {**self.__dict__, "_maps": {}}
+
+
 class TrainingSlices(Dataset):
     """Cut augmented patches from a store; indexed by `Draw`.
 
@@ -218,7 +243,7 @@ class TrainingSlices(Dataset):
         self.neighbour_mm, self.target = neighbour_mm, target
         self.seed = seed
         self.augmenter = TrainingAugmenter(augmentation)
-        self._maps: dict[int, np.ndarray] = {}
+        self._maps = VolumeMaps(store)
 
     def __len__(self) -> int:
         return sum(volume.shape[0] for volume in self.store.volumes)
@@ -230,18 +255,12 @@ class TrainingSlices(Dataset):
             Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or
             the region's id), and weight float32 [1, row, column] (0 where the label is unknown).
         """
-        if draw.volume not in self._maps:
-            self._maps[draw.volume] = self.store.read(draw.volume)
         pixels = self.store.stack(self._maps[draw.volume], draw, self.neighbour_mm)
         seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
         # A mirrored patient is still one from the front or above, but not from the side.
         mirror = self.store.volumes[draw.volume].plane != "sagittal"
         image_hu, label = self.augmenter(pixels, seeds, mirror)
         return as_tensors(image_hu, label, self.target)
-
-    def __getstate__(self) -> dict:
-        """Leave the memory maps behind: a spawned worker opens its own."""
-        return {**self.__dict__, "_maps": {}}
 
 
 class WholeSlices(Dataset):

@@ -20,6 +20,9 @@ NAN = math.nan
 # A surface exactly at the tolerance is within it, however sqrt and the spacing were rounded.
 ROUNDING_MM = 1e-6
 
+MANY_POINTS = 150_000
+"""From so many on, a map of distances to all voxels is made sooner than each point is looked up."""
+
 
 def _as_mask(array: np.ndarray, name: str) -> np.ndarray:
     """Return an array of 0 and 1 as a boolean mask; boolean arrays pass through untouched."""
@@ -120,14 +123,18 @@ def surface_distances(
         return np.empty(0), np.empty(0)
     box = _bounding_box(either)
     ignored = None if scored is None else ~scored[box]
-    points = [np.argwhere(_surface(mask[box], ignored)) * spacing for mask in (prediction, truth)]
-    return _distances_to(*points), _distances_to(*reversed(points))
+    surfaces = [_surface(mask[box], ignored) for mask in (prediction, truth)]
+    return _distances_to(*surfaces, spacing), _distances_to(*reversed(surfaces), spacing)
 
 
-def _distances_to(points_mm: np.ndarray, others_mm: np.ndarray) -> np.ndarray:
-    if len(others_mm) == 0:
-        return np.full(len(points_mm), np.inf)
-    return KDTree(others_mm, leafsize=32).query(points_mm)[0]
+def _distances_to(surface: np.ndarray, other: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Return how far each voxel of a surface is from the nearest one of another, in mm."""
+    points, others = np.argwhere(surface), np.argwhere(other)
+    if len(others) == 0:
+        return np.full(len(points), np.inf)
+    if max(len(points), len(others)) > MANY_POINTS:  # a network that has hardly been trained
+        return ndimage.distance_transform_edt(~other, sampling=spacing)[surface]
+    return KDTree(others * spacing, leafsize=32).query(points * spacing)[0]
 
 
 def nsd_from_distances(distances: tuple[np.ndarray, np.ndarray], tolerance_mm: float) -> float:

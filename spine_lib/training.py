@@ -29,7 +29,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spine_lib.checkpoints import load_weights, save_weights
-from spine_lib.devices import choose_device, choose_precision
+from spine_lib.devices import (
+    choose_device,
+    choose_precision,
+    prepare_device,
+    require_compiler,
+)
 from spine_lib.errors import SpineError
 from spine_lib.loading import training_loader, validation_loader
 from spine_lib.logs import read_log
@@ -71,6 +76,7 @@ def load_or_train(
     progress: bool = True,
     bar: int = 0,
     processes: Processes = ALONE,
+    callbacks: tuple[L.Callback, ...] = (),
 ) -> Fitted:
     """Load a finished run, go on with a stopped one, or train.
 
@@ -83,6 +89,7 @@ def load_or_train(
         progress: show a progress bar.
         bar: how many bars of other trainings are above it.
         processes: how many share the training; every one of them calls this.
+        callbacks: of Lightning, besides those that keep checkpoints and logs.
 
     Raises:
         SpineError: if the folder holds a run with another recipe, training diverges, or the
@@ -100,7 +107,8 @@ def load_or_train(
     before = _read_seconds(folder)
     stores = (training, validation)
     try:
-        module = fit(model, recipe, *stores, folder, device, progress, bar=bar, processes=processes)
+        options = {"callbacks": callbacks, "bar": bar, "processes": processes}
+        module = fit(model, recipe, *stores, folder, device, progress, **options)
     finally:  # what a stopped run took counts too
         seconds = time.perf_counter() - started
         if folder.is_dir() and is_first():
@@ -139,6 +147,9 @@ def fit(
     if last.is_file():
         hyper = _read_hyperparameters(last)
         _require_same_recipe(recipe_from_dict(hyper["recipe"]), recipe, folder)
+    prepare_device(kind, recipe.precision)
+    if recipe.compile:
+        require_compiler(kind)
     module = Segmenter(model, recipe.to_dict())
     with _quiet():
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
@@ -191,6 +202,7 @@ def _trainer(
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
             use_distributed_sampler=False,
+            benchmark=kind == "cuda" or None,
         )
     except (ValueError, MisconfigurationException) as error:
         line = str(error).splitlines()[0].rstrip(".")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spine_lib import metrics
+from spine_lib import metrics, surfaces
 from spine_lib.errors import SpineError
 from spine_lib.metrics import Confusion, confusion, confusions_by_slice
 
@@ -400,6 +400,18 @@ def test_there_is_no_surface_where_a_mask_meets_the_ignore_region():
     shell, open_shell = 4 * 4 * 6 - 2 * 2 * 4, 4 * 4 * 6 - 2 * 2 * 5
     assert metrics.surface_distances(mask, mask, SPACING_MM)[0].size == shell
     assert metrics.surface_distances(mask, mask, SPACING_MM, ignore)[0].size == open_shell
+
+
+def test_very_many_surface_voxels_are_measured_by_a_map_to_the_same_distances(monkeypatch):
+    random = np.random.default_rng(2)
+    prediction, truth, ignore = random.random((3, 12, 14, 16)) < 0.3
+    looked_up = metrics.surface_distances(prediction, truth, SPACING_MM, ignore)
+    monkeypatch.setattr(surfaces, "MANY_POINTS", 5)
+    mapped = metrics.surface_distances(prediction, truth, SPACING_MM, ignore)
+    for one, other in zip(looked_up, mapped, strict=True):
+        assert one.size > 100 and np.allclose(one, other, rtol=1e-12)
+    nothing = np.zeros_like(truth)
+    assert np.isinf(metrics.surface_distances(prediction, nothing, SPACING_MM)[0]).all()
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, -1.0, 1.0), 2.0])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spine_lib import region_scores
 from spine_lib.errors import SpineError
 from spine_lib.metrics import by_region, confusion, dice
 from spine_lib.region_scores import NearestRegion, mean_regions, score_regions
@@ -49,7 +50,10 @@ def test_spacing_decides_what_is_near():
     assert NearestRegion(regions, (0.5, 1.0, 3.0)).of(voxel) == [3]
 
 
-def test_the_nearest_region_is_that_of_a_search_through_all_voxels():
+@pytest.mark.parametrize("many", [10, 10**6])
+def test_the_nearest_region_is_that_of_a_search_through_all_voxels(many, monkeypatch):
+    """From many voxels on, a map is made instead of looking up each."""
+    monkeypatch.setattr(region_scores, "MANY_POINTS", many)
     random = np.random.default_rng(4)
     regions = np.zeros((14, 12, 16), np.uint8)
     regions[4:11, 3:9, 2:7], regions[2:9, 4:10, 8:15] = 3, 2

@@ -13,6 +13,7 @@ from spine_lib.loading import PatchSampler
 from spine_lib.losses import LOSSES, segmentation_loss
 from spine_lib.models import build_model
 from spine_lib.recipe import Recipe
+from spine_lib.segmenter import Segmenter
 from spine_lib.store import TrainingSlices, prepare_store
 from spine_lib.training import fit, load_or_train
 
@@ -290,3 +291,74 @@ def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):
     (tmp_path / "seconds.json").write_text("1000.0", encoding="utf-8")
     fitted = load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
     assert fitted.trained_seconds == pytest.approx(1000 + fitted.seconds)
+
+
+def test_workers_that_live_on_leave_dropout_its_random_numbers(
+    stores, unbroken_with_dropout, tmp_path
+):
+    """A loader takes a random number whenever it begins, with or without new workers."""
+    recipe = DROPOUT_RECIPE.changed(workers=1)
+    found = fit(WITH_DROPOUT, recipe, *stores, tmp_path, "cpu", progress=False).state_dict()
+    for name, value in unbroken_with_dropout.state_dict().items():
+        assert torch.equal(value, found[name]), name
+
+
+@pytest.mark.parametrize("spoilt", [5, 4, 8])
+def test_a_loss_that_is_looked_at_one_step_later_is_named_with_its_own_step(
+    stores, tmp_path, monkeypatch, spoilt
+):
+    """As on a GPU; steps 4 and 8 are the last of an epoch, and their weights must not be kept."""
+    right = training.Segmenter.training_step
+
+    def step(module, batch, index):
+        image, *rest = batch
+        if module.global_step == spoilt - 1:
+            image = image * float("nan")
+        return right(module, (image, *rest), index)
+
+    monkeypatch.setattr(Segmenter, "looks_later", True)
+    monkeypatch.setattr(Segmenter, "training_step", step)
+    with pytest.raises(SpineError, match=f"at step {spoilt - 1} of .*in a batch of phantom"):
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    last = tmp_path / "last.ckpt"
+    if spoilt > 4:
+        assert torch.load(last, weights_only=True)["global_step"] == 4
+    else:
+        assert not last.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not devices._has_cpp_compiler(), reason="no C++ compiler for torch.compile")
+def test_compiled_training_leaves_the_same_checkpoints(stores, tmp_path):
+    recipe = RECIPE.changed(compile=True, steps=2, steps_per_epoch=2)
+    compiled = load_or_train(MODEL, recipe, *stores, tmp_path / "a", "cpu", progress=False)
+    plain = recipe.changed(compile=False)
+    eager = load_or_train(MODEL, plain, *stores, tmp_path / "b", "cpu", progress=False)
+    for file in ("weights.safetensors", "last.ckpt"):
+        one, two = (load_weights(tmp_path / run / file, MODEL)[0].state_dict() for run in "ab")
+        assert list(one) == list(two) and not any("_orig_mod" in name for name in one)
+        for name, value in one.items():
+            assert torch.allclose(value.float(), two[name].float(), atol=0.02), name
+    assert compiled.recipe.compile and not eager.recipe.compile
+
+
+def test_compiling_without_a_compiler_is_declined_before_anything_starts(
+    stores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(devices, "_has_cpp_compiler", lambda: False)
+    with pytest.raises(SpineError, match=r"finds no C\+\+ compiler.*set compile: false"):
+        fit(MODEL, RECIPE.changed(compile=True), *stores, tmp_path, "cpu", progress=False)
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SpineError, match="finds no Triton"):
+        devices.require_compiler("cuda")
+
+
+def test_a_checkpoint_from_before_a_setting_existed_is_read_with_the_old_behaviour(
+    stores, finished, tmp_path
+):
+    state = torch.load(finished[0] / "last.ckpt", weights_only=True)
+    for name in ("compile", "augment_on"):
+        del state["hyper_parameters"]["recipe"][name]
+    torch.save(state, tmp_path / "last.ckpt")
+    _, recipe = load_weights(tmp_path / "last.ckpt")
+    assert recipe == RECIPE and recipe.augment_on == "worker" and not recipe.compile

@@ -1,0 +1,194 @@
+"""Time how many training patches a core makes, and compute how many cores keep a GPU fed.
+
+Patches of the recipe `paper` (256x256), made as its loader makes them, in both ways that a recipe
+knows: `augment_on: worker`, where a core does all, and `augment_on: device`, where it cuts raw
+squares and the network's device does the rest. CPU time is measured, so that another program beside
+it does not count; what a loader delivers to the trainer is timed too, on the clock.
+
+Prints a table and writes `benchmarks/results/feeding.json`.
+
+    python benchmarks/feeding.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import numpy as np
+import psutil
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch.utils.data import default_collate
+
+from spine_lib import run_facts
+from spine_lib.augment import TrainingAugmenter, from_unit, labels_of, to_unit
+from spine_lib.bare_step import wait_for
+from spine_lib.datasets import phantom_cases
+from spine_lib.device_augment import augment_batch
+from spine_lib.devices import choose_device
+from spine_lib.loading import training_loader
+from spine_lib.recipe import Recipe, load_recipe
+from spine_lib.store import SliceStore, VolumeMaps, as_tensors, prepare_store
+
+RESULTS = Path(__file__).parent / "results" / "feeding.json"
+GPU_SPEEDS = (500, 1000, 2000, 4000)
+"""Images a second that a GPU may train on."""
+
+ROUNDS = 3
+
+
+def main() -> None:
+    """Measure both ways in turns, compute the cores, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=2, help="of 64 patches, in each round")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    load = psutil.getloadavg()
+    base = load_recipe("paper")
+    recipes = {way: base.changed(augment_on=way, workers=0) for way in ("worker", "device")}
+    with tempfile.TemporaryDirectory() as folder:
+        cases = phantom_cases(2, 0, shape=(229, 237, 120), spacing_mm=1.5)
+        store = prepare_store(cases, Path(folder) / "store", ("axial",), 1.5)
+        measured = measure(store, recipes, options.batches)
+        measured["worker"]["stages_ms"] = stages(store, recipes["worker"])
+    result = {
+        "patch": base.augmentation.size,
+        "batch": base.batch,
+        "measured": measured,
+        "computed": {"cores_for_gpu_images_per_second": cores(measured)},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": run_facts.device_name("gpu" if torch.cuda.is_available() else "cpu"),
+        "load_average": {"before": load, "after": psutil.getloadavg()},
+        "versions": run_facts.versions(),
+        "created": time.strftime("%Y-%m-%d"),
+    }
+    print(table(result))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1) + "\n"
+    options.output.write_text(text, encoding="utf-8", newline="\n")
+
+
+def measure(store: SliceStore, recipes: dict[str, Recipe], batches: int) -> dict[str, dict]:
+    """Let both ways take turns; return patches a second of one core, and of a loader's worker."""
+    loaders = {way: training_loader(store, recipe) for way, recipe in recipes.items()}
+    beside = {
+        way: iter(training_loader(store, recipe.changed(workers=1, steps_per_epoch=10**6)))
+        for way, recipe in recipes.items()
+    }
+    for batches_of in beside.values():  # the workers start
+        next(batches_of)
+    found: dict[str, dict[str, list[float]]] = {way: {} for way in recipes}
+    for number in range(ROUNDS):
+        for way, loader in loaders.items():
+            row = core_speed(loader, batches, number) | {
+                "device_ms_a_batch": device_ms(loader, recipes[way])
+            }
+            row["loader_with_one_worker_images_per_second"] = loader_speed(beside[way], batches)
+            for name, value in row.items():
+                found[way].setdefault(name, []).append(value)
+    return {
+        way: {name: round(statistics.median(values), 2) for name, values in rows.items()}
+        for way, rows in found.items()
+    }
+
+
+def core_speed(loader, batches: int, number: int) -> dict[str, float]:
+    """Make and collate batches in this process; return patches a CPU second and their size."""
+    count = loader.batch_size * batches
+    draws = list(itertools.islice(loader.sampler, count * number, count * (number + 1)))
+    started = time.process_time()
+    for start in range(0, len(draws), loader.batch_size):
+        batch = default_collate([loader.dataset[d] for d in draws[start:][: loader.batch_size]])
+    seconds = time.process_time() - started
+    size = sum(part.nbytes for part in batch) / loader.batch_size
+    return {"images_per_core_second": count / seconds, "bytes_a_patch": size}
+
+
+def loader_speed(batches_of, batches: int) -> float:
+    """Return patches a second that a worker delivers, its queue of four batches emptied first."""
+    for _ in range(4):
+        next(batches_of)
+    started = time.perf_counter()
+    count = sum(len(next(batches_of)[0]) for _ in range(2 * batches))
+    return count / (time.perf_counter() - started)
+
+
+def device_ms(loader, recipe: Recipe) -> float:
+    """Return what augmenting a batch costs where the network is."""
+    if recipe.augment_on != "device":
+        return 0.0
+    device = choose_device()
+    batch = move_data_to_device(next(iter(loader)), torch.device(device))
+    times = []
+    for _ in range(3):
+        wait_for(device)
+        started = time.perf_counter()
+        augment_batch(batch, recipe.augmentation.size)
+        wait_for(device)
+        times.append(time.perf_counter() - started)
+    return 1e3 * min(times)
+
+
+def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, float]:
+    """Return what each stage of a patch costs a core, in CPU ms."""
+    augmenter, maps = TrainingAugmenter(recipe.augmentation), VolumeMaps(store)
+    loader = training_loader(store, recipe)
+    draws = list(itertools.islice(loader.sampler, count))
+    spent = dict.fromkeys(("read", "crop", "geometry", "photometry", "tensors"), 0.0)
+    for draw in draws:
+        marks = [time.process_time()]
+        pixels = store.stack(maps[draw.volume], draw, recipe.neighbour_mm)
+        marks.append(time.process_time())
+        image, classes = augmenter._patch(
+            pixels, np.random.default_rng((0, draw.epoch, draw.place))
+        )
+        marks.append(time.process_time())
+        moved = augmenter._geometry(image=image, mask=classes)
+        marks.append(time.process_time())
+        shape = (*moved["mask"].shape, -1)
+        unit = augmenter._photometry(image=to_unit(moved["image"].reshape(shape)))["image"]
+        marks.append(time.process_time())
+        as_tensors(from_unit(unit.reshape(shape)), labels_of(moved["mask"]))
+        marks.append(time.process_time())
+        for name, before, after in zip(spent, marks, marks[1:], strict=False):
+            spent[name] += after - before
+    return {name: round(1e3 * seconds / count, 3) for name, seconds in spent.items()}
+
+
+def cores(measured: dict[str, dict]) -> dict[str, dict[str, int]]:
+    """Compute how many cores make what a GPU takes, with one more for the trainer itself."""
+    return {
+        way: {
+            str(speed): math.ceil(speed / row["images_per_core_second"]) + 1 for speed in GPU_SPEEDS
+        }
+        for way, row in measured.items()
+    }
+
+
+def table(result: dict) -> str:
+    """Return the figures as text."""
+    lines = [f"patches of {result['patch']} x {result['patch']}, a core of {result['machine']}"]
+    for way, row in result["measured"].items():
+        needed = result["computed"]["cores_for_gpu_images_per_second"][way]
+        wanted = ", ".join(f"{count} for {speed}" for speed, count in needed.items())
+        lines.append(
+            f"augment_on {way:6}: {row['images_per_core_second']:7.0f} a core and CPU second; "
+            f"computed cores: {wanted} images/s"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -71,7 +71,8 @@ def _scores(results: Mapping, naming: Mapping[str, str]) -> dict:
     head = ["Region", "Model", "Volumes", "Dice by name, mean", "Dice by place, mean"]
     head += ["Dice by name, pooled", "Dice by place, pooled"]
     caption = "Regions as the networks name them, beside the spine found in their place. Volumes: "
-    caption += "those in which truth or prediction has the region."
+    caption += "those in which truth or prediction has the region. The last row is the mean over "
+    caption += "the regions of a volume, then over volumes, and the mean of the pooled Dice."
     return table_of(caption, head, rows, (1,))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 INTERNAL = {
     "__main__", "arguments", "base", "browser", "charts", "commands", "controls", "counts",
-    "cutting", "developing", "layers", "picture", "pointer", "report_plots", "report_regions",
-    "report_slices", "report_tables", "report_words", "requirements", "scene", "setup_env",
+    "cutting", "developing", "layers", "picture", "pointer", "predicting", "report_names",
+    "report_plots", "report_regions", "report_slices", "report_tables", "report_words",
+    "requirements", "scene", "setup_env",
 }  # fmt: skip
 """Modules that nobody calls from outside: the set-up, halves of the report and of the viewers."""
 

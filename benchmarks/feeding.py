@@ -157,10 +157,10 @@ def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, flo
         marks.append(time.process_time())
         moved = augmenter._geometry(image=image, mask=classes)
         marks.append(time.process_time())
-        shape = (*moved["mask"].shape, -1)
+        shape = (recipe.augmentation.size, recipe.augmentation.size, pixels.shape[2])
         unit = augmenter._photometry(image=to_unit(moved["image"].reshape(shape)))["image"]
         marks.append(time.process_time())
-        as_tensors(from_unit(unit.reshape(shape)), labels_of(moved["mask"]))
+        as_tensors(from_unit(unit.reshape(shape)), labels_of(moved["mask"].reshape(shape)[..., 0]))
         marks.append(time.process_time())
         for name, before, after in zip(spent, marks, marks[1:], strict=False):
             spent[name] += after - before

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +31,30 @@ class OutOfTime(SpineError):
 
 def no_lap(stage: str | None, units: int = 1, may_end: bool = True) -> None:
     """Time nothing."""
+
+
+def each_done(futures: Collection[Future], lap: Lap, stage: str) -> Iterator[Future]:
+    """Yield futures as they are done, and count each once it was dealt with.
+
+    Args:
+        futures: of a pool of workers.
+        lap: the stop watch.
+        stage: what one of them is a unit of.
+
+    Raises:
+        OutOfTime: if the minutes are over, after those were yielded too that had been begun.
+    """
+    waiting = set(futures)
+    for future in as_completed(futures):
+        waiting.discard(future)
+        yield future
+        try:
+            lap(stage)
+        except OutOfTime:
+            for begun in [future for future in waiting if not future.cancel()]:
+                yield begun
+                lap(stage, may_end=False)
+            raise
 
 
 class Laps:

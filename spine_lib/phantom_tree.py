@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from spine_lib.datasets.phantom import make_phantom
 from spine_lib.datasets.pycad1089 import SHARES, split_of
 from spine_lib.errors import SpineError
-from spine_lib.laps import Lap, no_lap
+from spine_lib.laps import Lap, each_done, no_lap
 from spine_lib.nifti import write_nifti
 from spine_lib.schemes import SACRUM
 
@@ -159,9 +159,8 @@ def write_tree(
     with ProcessPoolExecutor(min(workers, len(missing)), spawn) as pool:
         running = [pool.submit(write_case, root, n, tuple(middle), spacing_mm) for n in missing]
         try:
-            for future in as_completed(running):
+            for future in each_done(running, lap, "phantoms"):
                 future.result()
-                lap("phantoms")
         except BrokenProcessPool as error:
             raise SpineError(
                 "A worker was killed, most likely as memory ran out: run the command again with "

@@ -12,7 +12,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from spine_lib.cutting import Unreadable, cut_or_say_why
 from spine_lib.datasets.cases import Case, PhantomCase
 from spine_lib.datasets.found import LeftOut
 from spine_lib.errors import SpineError
-from spine_lib.laps import Lap, no_lap
+from spine_lib.laps import Lap, each_done, no_lap
 from spine_lib.nifti import atomic_file
 from spine_lib.slices import SLICE_DTYPE, resampled_shape, slice_spacing_mm
 from spine_lib.store import SliceStore, StoreIndex
@@ -106,7 +106,7 @@ def _collect(
 ) -> None:
     written = time.monotonic()
     try:
-        for future in as_completed(futures):
+        for future in each_done(futures, lap, "prepare"):
             case, rows = futures[future], future.result()
             if isinstance(rows, Unreadable):
                 left_out[case.case_id] = rows.reason
@@ -115,7 +115,6 @@ def _collect(
                 index.add(case, rows, write=due)
                 written = time.monotonic() if due else written
             bar.update()
-            lap("prepare")
     except BrokenProcessPool as error:
         raise SpineError(
             "A worker was killed, most likely as memory ran out: run the command again with fewer "

@@ -1,10 +1,11 @@
 """The stop watch of long runs: sums over calls, and an end in time."""
 
 import json
+from concurrent.futures import Future
 
 import pytest
 
-from spine_lib.laps import Laps, OutOfTime, no_lap
+from spine_lib.laps import Laps, OutOfTime, each_done, no_lap
 
 
 class Clock:
@@ -71,3 +72,18 @@ def test_without_a_file_nothing_is_written_and_without_a_watch_nothing_is_timed(
     laps.write()
     assert not list(tmp_path.iterdir())
     no_lap("slice", units=3, may_end=False)
+
+
+def test_out_of_time_what_was_begun_is_still_counted_and_the_rest_is_not_started(clock):
+    laps, dealt_with = Laps(None, minutes=1, clock=clock), []
+    done, begun, waits = Future(), Future(), Future()
+    done.set_result("done")
+    begun.set_running_or_notify_cancel()
+    clock.now += 100
+    with pytest.raises(OutOfTime):
+        for future in each_done([done, begun, waits], laps, "slice"):
+            if future is begun:
+                begun.set_result("begun")
+            dealt_with.append(future.result())
+    assert dealt_with == ["done", "begun"] and waits.cancelled()
+    assert laps.units("slice") == 2

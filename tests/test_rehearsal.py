@@ -146,7 +146,7 @@ def test_a_rehearsal_stopped_after_every_unit_ends_with_each_unit_counted_once(f
         assert measured["evaluate"][model]["predict"]["scans"] == 1
         assert measured["evaluate"][model]["score"]["scans"] == 1
     assert measured["report"]["reports"] == 1
-    assert len(facts["pieces"]) == pieces
+    assert len(facts["pieces"]) == pieces - 1  # the last call only puts the result together
     assert all(len(piece["load_before"]) == 3 for piece in facts["pieces"])
 
 
@@ -159,7 +159,7 @@ def test_the_result_says_what_was_measured_what_computed_and_on_what(finished):
     assert facts["recipe"]["encoder_weights"] is None
     assert any("random" in note for note in facts["notes"])
     assert "computed for 1089 scans, 2 models, 10 epochs at 32x32" in lines[-2]
-    assert not any("testing" in line or "steps of" in line for line in again)
+    assert not any(line.startswith("testing ") or "steps of" in line for line in again)
 
 
 @pytest.mark.slow

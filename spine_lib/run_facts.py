@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from spine_lib import __version__
+from spine_lib.ablations.kept import remarks
 from spine_lib.paper import KNOWN_SETTINGS, PAPER, UNKNOWN_SETTINGS
 from spine_lib.recipe import Recipe
 from spine_lib.report_words import number
@@ -176,7 +177,11 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
         for name in (*KNOWN_SETTINGS, *UNKNOWN_SETTINGS)
     ]
     more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
-    return rows + [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+    rows += [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+    found = remarks()
+    return [
+        row | ({"note": found[row["setting"]]} if row["setting"] in found else {}) for row in rows
+    ]
 
 
 def _training_data(dataset: str, phantoms: int) -> str:

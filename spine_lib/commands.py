@@ -171,7 +171,7 @@ def ablate(options: Namespace) -> None:
         workers=options.workers,
     )
     if options.keep:
-        print(kept.keep(folders))
+        print(*kept.keep(folders), sep="\n")
 
 
 def datasets(options: Namespace) -> None:

@@ -178,10 +178,13 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
     ]
     more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
     rows += [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+    return [row | _remark(row["setting"]) for row in rows]
+
+
+def _remark(setting: str) -> dict[str, str]:
+    """Return what the kept ablation of a setting found, as a note to it."""
     found = remarks()
-    return [
-        row | ({"note": found[row["setting"]]} if row["setting"] in found else {}) for row in rows
-    ]
+    return {"note": found[setting]} if setting in found else {}
 
 
 def _training_data(dataset: str, phantoms: int) -> str:

@@ -9,6 +9,7 @@ much each of them matters.
 - `parts`: some volumes or slices of a store, as a store.
 - `scoring`: Dice of a trained network on the patients left out, remembered.
 - `comparing`: differences by patient, intervals, p-values, and what they allow one to say.
+- `collecting`: what is written down of it.
 - `running`: all of it as one call that goes on where it was stopped.
 - `words`, `page`: the table as text, as Markdown, and on a page with a plot.
 - `kept`: what was measured on the built-in data and came with the project.

@@ -17,6 +17,34 @@ Run = Mapping[str, Any]
 """One training: its "fold", "seed" and "volumes" (by case id, what `scoring.score` gives)."""
 
 
+def compare_all(found: Mapping[str, Mapping], reference: str) -> list[dict]:
+    """Compare every variant with the reference in every group, and correct for their number.
+
+    Args:
+        found: by variant, an entry of `ablation.json`.
+        reference: name of the variant that the others are compared with.
+
+    Returns:
+        Rows of `compare` with "variant", "group", "p_holm" and "reading".
+    """
+    rows = []
+    for name, entry in found.items():
+        for group in GROUPS:
+            if name == reference:
+                continue
+            row = compare(entry["runs"], found[reference]["runs"], group)
+            if row is None:
+                continue
+            row = {"variant": name, "group": group, "fair": entry["unfair_on"] != group} | row
+            if not row["fair"]:
+                row["p_value"] = None  # a question that was not asked does not count for Holm
+            rows.append(row)
+    correct(rows)
+    for row in rows:
+        row["reading"] = reading(row, not row["fair"])
+    return rows
+
+
 def mean_scores(runs: Sequence[Run], group: str, metric: str = METRIC) -> dict[str, float]:
     """Average a score over seeds and folds, case by case.
 

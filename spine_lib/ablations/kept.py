@@ -10,8 +10,10 @@ from spine_lib.ablations import words
 from spine_lib.errors import SpineError
 from spine_lib.nifti import atomic_file
 
-FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "ablations.json"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 """Where they are kept; a library installed without its repository has none."""
+
+FILE, DOCUMENT = BENCHMARKS / "results" / "ablations.json", BENCHMARKS / "ablations.md"
 
 
 @cache
@@ -33,15 +35,20 @@ def kept(file: Path = FILE) -> dict[str, dict]:
 
 def remarks() -> dict[str, str]:
     """Return what the kept ablations found, by the setting in the report's table of deviations."""
-    return {results["setting"]: words.finding(results) for results in kept().values()}
+    where = "The tables: benchmarks/ablations.md."
+    return {one["setting"]: f"{words.finding(one)} {where}" for one in kept().values()}
 
 
-def keep(folders: list[Path], file: Path = FILE) -> Path:
+def keep(folders: list[Path], file: Path = FILE, document: Path = DOCUMENT) -> list[Path]:
     """Gather `ablation.json` of several folders into the file of kept ablations.
 
     Args:
         folders: what `running.ablate` returned.
         file: to write; ablations that are in it already stay unless they were run anew.
+        document: page with all kept tables, written anew.
+
+    Returns:
+        What was written.
     """
     found = dict(kept.__wrapped__(file))
     for folder in folders:
@@ -49,5 +56,7 @@ def keep(folders: list[Path], file: Path = FILE) -> Path:
         found[results["name"]] = results
     with atomic_file(file) as stream:
         stream.write((json.dumps({"ablations": found}, indent=1) + "\n").encode())
+    with atomic_file(document) as stream:
+        stream.write(words.document(found).encode())
     kept.cache_clear()
-    return file
+    return [file, document]

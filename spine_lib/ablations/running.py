@@ -6,14 +6,12 @@ stopped goes on.  Trainings of the recipe as it stands are shared by all ablatio
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spine_lib import run_facts
-from spine_lib.ablations import comparing, folds, page, parts, scoring, words
+from spine_lib.ablations import collecting, comparing, folds, page, parts, scoring, words
 from spine_lib.ablations.folds import Sides
 from spine_lib.ablations.scoring import Training
 from spine_lib.ablations.variants import Ablation, Variant, chosen
@@ -127,7 +125,7 @@ def _one(ablation: Ablation, variants: Sequence[Variant], settings: Settings) ->
     say(f"ablation {ablation.name}: {ablation.line}")
     trainings = _trainings(ablation, variants, settings)
     _train(list(dict.fromkeys(one for of in trainings.values() for one in of.values())), settings)
-    results = _collect(ablation, variants, trainings, settings)
+    results = _results(ablation, variants, trainings, settings)
     results["call_seconds"] = round(time.perf_counter() - started, 1)
     write_json(folder / "ablation.json", results)
     page.write_page([results], folder / "ablation.html")
@@ -264,117 +262,26 @@ def _line(training: Training, rows: dict[str, dict], settings: Settings) -> str:
     return f"{where}: Dice {', '.join(means)}"
 
 
-# --- results --------------------------------------------------------------------------------------
-
-
-def _collect(
+def _results(
     ablation: Ablation,
     variants: Sequence[Variant],
     trainings: dict[str, dict[Key, Training]],
     settings: Settings,
 ) -> dict:
-    """Put together what `ablation.json` holds."""
-    found, seconds = {}, {}
-    for variant in variants:
-        runs = []
-        for (_, fold, seed), training in trainings[variant.name].items():
-            seconds[training.folder], rows = _finished(training)
-            runs.append({"fold": fold, "seed": seed, "volumes": rows})
-            runs[-1]["train_seconds"] = round(seconds[training.folder], 1)
-        found[variant.name] = _entry(variant, runs, settings)
-    scored = {one for of in trainings.values() for job in of.values() for one in job.scored}
-    read = {case for entry in found.values() for run in entry["runs"] for case in run["volumes"]}
-    left_out = sorted({one.case.case_id for one in scored} - read)
+    runs, seconds = {}, {}
+    for name, jobs in trainings.items():
+        runs[name] = []
+        for (_, fold, seed), training in jobs.items():
+            took, rows = _finished(training)
+            seconds[training.folder] = took
+            row = {"fold": fold, "seed": seed, "train_seconds": round(took, 1), "volumes": rows}
+            runs[name].append(row)
+    every = [training for jobs in trainings.values() for training in jobs.values()]
     return {
-        "name": ablation.name,
-        "line": ablation.line,
-        "setting": ablation.setting,
-        "reference": variants[0].name,
-        "variants": found,
-        "comparisons": compare_all(found, variants[0].name),
-        "trivial": {
-            one.case.case_id: scoring.trivial(one)
-            for one in scored
-            if one.group == "patients" and one.case.case_id not in left_out
-        },
-        "left_out": left_out,
-        "recipe": settings.recipe.to_dict(),
-        "model": settings.model,
-        "seeds": list(settings.seeds),
-        "folds": {fold.name: fold.label for fold in settings.sides.folds},
-        "note": _note(variants, settings.sides),
-        "margin_mm": scoring.MARGIN_MM,
-        "checksums": _checksums(trainings, found),
+        **collecting.collect(
+            ablation, variants, runs, settings.recipe, settings.model, settings.sides
+        ),
+        **collecting.data_facts(every, runs),
+        **collecting.run_facts_of(settings.device, settings.at_once, settings.seeds),
         "train_seconds": round(sum(seconds.values()), 1),
-        "device": run_facts.device_name(settings.device),
-        "at_once": settings.at_once,
-        "versions": run_facts.versions(),
-        "command": run_facts.command(sys.argv),
-        "created": time.strftime("%Y-%m-%d"),
     }
-
-
-def _note(variants: Sequence[Variant], sides: Sides) -> str:
-    if not variants[0].split:
-        return sides.note
-    return f"{folds.SPLIT_NOTE} The test part was not read."
-
-
-def _entry(variant: Variant, runs: list[dict], settings: Settings) -> dict:
-    return {
-        "label": variant.label,
-        "changes": _plain_changes(variant, settings),
-        "model": variant.model or settings.model,
-        "caution": variant.caution,
-        "unfair_on": variant.unfair_on,
-        "dice": {
-            group: scores
-            for group in comparing.GROUPS
-            if (scores := comparing.mean_scores(runs, group))
-        },
-        "runs": runs,
-    }
-
-
-def _plain_changes(variant: Variant, settings: Settings) -> dict:
-    recipe = variant.recipe(settings.recipe).to_dict()
-    changes = {name: recipe[name] for name in variant.changes}
-    return changes | ({"split": variant.split} if variant.split else {})
-
-
-def compare_all(found: dict[str, dict], reference: str) -> list[dict]:
-    """Compare every variant with the reference in every group, and correct for their number.
-
-    Args:
-        found: by variant, an entry of `ablation.json`.
-        reference: name of the variant that the others are compared with.
-
-    Returns:
-        Rows of `comparing.compare` with "variant", "group", "p_holm" and "reading".
-    """
-    rows = []
-    for name, entry in found.items():
-        for group in comparing.GROUPS:
-            if name == reference:
-                continue
-            row = comparing.compare(entry["runs"], found[reference]["runs"], group)
-            if row is None:
-                continue
-            row = {"variant": name, "group": group, "fair": entry["unfair_on"] != group} | row
-            if not row["fair"]:
-                row["p_value"] = None  # a question that was not asked does not count for Holm
-            rows.append(row)
-    comparing.correct(rows)
-    for row in rows:
-        row["reading"] = comparing.reading(row, not row["fair"])
-    return rows
-
-
-def _checksums(trainings: dict[str, dict[Key, Training]], found: dict[str, dict]) -> dict:
-    """Return the SHA-256 of the slices that were trained on and of the volumes that were scored."""
-    stores = [one.training for of in trainings.values() for one in of.values()]
-    sums = {f"train/{v.case_id}-{v.plane}": v.sha256 for store in stores for v in store.volumes}
-    for entry in found.values():
-        for run in entry["runs"]:
-            sums |= {f"scored/{case}": row["sha256"] for case, row in run["volumes"].items()}
-    return dict(sorted(sums.items()))

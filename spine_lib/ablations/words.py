@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import jinja2
+
 from spine_lib.ablations.comparing import GROUPS
 from spine_lib.ablations.variants import ABLATIONS
 from spine_lib.compare_runs import aligned
 from spine_lib.report_words import duration
+
+CLEARLY = 0.05
+"""A Dice that is higher by less than this is not called clearly above another."""
 
 DASH, SPACE = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 
@@ -141,13 +146,29 @@ def markdown(results: Mapping) -> str:
 
 def notes(results: Mapping) -> list[str]:
     """Return sentences on how the table is to be read."""
-    sentences = [results["note"]]
     count = len(results["seeds"])
-    sentences.append(
+    sentences = [
+        results["note"],
         f"Means over {count} seed{'s' if count != 1 else ''} "
-        f"({', '.join(map(str, results['seeds']))}); differences are to "
-        f"'{results['variants'][results['reference']]['label']}'."
+        f"({', '.join(map(str, results['seeds']))}); differences are to {results_label(results)}.",
+        *_on_intervals(results),
+    ]
+    for entry in results["variants"].values():
+        if entry["caution"]:
+            sentences.append(f"{entry['label']}: {entry['caution']}")
+    if left_out := results.get("left_out"):
+        sentences.append(f"Left out, as they cannot be read: {', '.join(left_out)}.")
+    if results.get("trivial"):
+        sentences.append(_trivial(results))
+    sentences.append(
+        f"The trainings of this table took {duration(results['train_seconds'])} in all, "
+        f"{results['at_once']} beside each other on {results['device']}."
     )
+    return sentences
+
+
+def _on_intervals(results: Mapping) -> list[str]:
+    sentences = []
     if any(row["low"] is not None for row in results["comparisons"]):
         sentences.append(
             "Intervals are over patients, for the networks that were trained; what training once "
@@ -159,39 +180,56 @@ def notes(results: Mapping) -> list[str]:
             f"Real patients: {reasons[0]} In brackets each patient's difference, and between which "
             "values it lies with single seeds."
         )
-    for entry in results["variants"].values():
-        if entry["caution"]:
-            sentences.append(f"{entry['label']}: {entry['caution']}")
-    if left_out := results.get("left_out"):
-        sentences.append(f"Left out, as they cannot be read: {', '.join(left_out)}.")
-    if trivial := results.get("trivial"):
-        sentences.append(_trivial(trivial))
-    sentences.append(
-        f"The trainings of this table took {duration(results['train_seconds'])} in all, "
-        f"{results['at_once']} beside each other on {results['device']}."
-    )
     return sentences
 
 
-def _trivial(trivial: Mapping[str, Mapping[str, float]]) -> str:
-    texts = [
-        f"{value(of['whole box'])} and {value(of['best threshold'])} on {case}"
-        for case, of in sorted(trivial.items())
-    ]
-    return (
-        "Without a network, calling the whole box spine and the best of several thresholds of bone "
-        f"score {', '.join(texts)}."
+def _trivial(results: Mapping) -> str:
+    """Set the reference beside what needs no network."""
+    dice = results["variants"][results["reference"]]["dice"]["patients"]
+    texts = []
+    for case, of in sorted(results["trivial"].items()):
+        beaten = dice[case] > of["best threshold"] + CLEARLY
+        texts.append(
+            f"{value(dice[case])} on {case}, where the best threshold of bone scores "
+            f"{value(of['best threshold'])} and calling the whole box spine "
+            f"{value(of['whole box'])}{'' if beaten else ', so it is not clearly above trivial'}"
+        )
+    return f"How good such a short run is: {results_label(results)} scores {'; '.join(texts)}."
+
+
+def results_label(results: Mapping) -> str:
+    """Return the label of the reference."""
+    return f"'{results['variants'][results['reference']]['label']}'"
+
+
+def document(kept: Mapping[str, Mapping]) -> str:
+    """Write the page of the benchmarks that holds the kept tables."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("spine_lib", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found = [kept[name] for name in ABLATIONS if name in kept]
+    return environment.get_template("ablations.md").render(
+        ablations=[{"results": one, "table": markdown(one), "notes": notes(one)} for one in found],
+        missing=[name for name in ABLATIONS if name not in kept],
+        first=found[0],
     )
 
 
 def finding(results: Mapping) -> str:
     """Say in one or two sentences what an ablation found, for a remark elsewhere."""
-    texts = []
-    for name, entry in results["variants"].items():
-        if name != results["reference"]:
-            texts.append(f"{entry['label']}: {_finding(results, name)}")
-    reference = results["variants"][results["reference"]]["label"]
-    return f"Ablation, short runs, Dice against {reference}. {'; '.join(texts)}."
+    labels = {name: _bare(entry["label"]) for name, entry in results["variants"].items()}
+    reference = labels.pop(results["reference"])
+    texts = [f"{label}: {_finding(results, name)}" for name, label in labels.items()]
+    return f"Ablation in short runs, difference in Dice to {reference}. {'; '.join(texts)}."
+
+
+def _bare(label: str) -> str:
+    """Leave out what is only true beside the recipe of the ablation."""
+    return label.removesuffix(" (the recipe)")
 
 
 def _finding(results: Mapping, variant: str) -> str:

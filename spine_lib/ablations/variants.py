@@ -30,8 +30,9 @@ class Variant:
         changes: of the recipe.
         model: instead of the run's; "" for that.
         split: "patient" or "slice" where a split is compared, and slices are counted; else "".
-        caution: a sentence on what makes the comparison unfair; "" where nothing does.
-        unfair_on: the group of cases, "patients" or "phantoms", that the caution speaks of.
+        caution: a sentence on what else differs; "" where nothing does.
+        unfair_on: the group of cases, "patients" or "phantoms", on which the comparison is no fair
+            one for that reason; "" for none.
     """
 
     name: str
@@ -105,15 +106,14 @@ def _recipe(label: str) -> Variant:
 def _planes(recipe: Recipe, model: str) -> list[Variant]:
     kinds = [*((plane,) for plane in PLANES), PLANES]
     others = [planes for planes in kinds if set(planes) != set(recipe.planes)]
-    return [
-        _recipe(_plane_label(recipe.planes)),
-        *(
-            Variant("-".join(planes), _plane_label(planes), {"planes": planes})
-            if len(planes) < len(PLANES)
-            else Variant("all", _plane_label(planes), {"planes": planes})
-            for planes in others
-        ),
-    ]
+    return [_recipe(_plane_label(recipe.planes)), *map(_plane, others)]
+
+
+def _plane(planes: tuple[str, ...]) -> Variant:
+    if len(planes) == 1:
+        return Variant(planes[0], planes[0], {"planes": planes})
+    caution = "The steps stay the same, so that each plane is seen less often than it is alone."
+    return Variant("all", _plane_label(planes), {"planes": planes}, caution=caution)
 
 
 def _plane_label(planes: Sequence[str]) -> str:
@@ -158,9 +158,21 @@ def _phantoms(recipe: Recipe, model: str) -> list[Variant]:
 
 def _neighbours(recipe: Recipe, model: str) -> list[Variant]:
     others = [mm for mm in NEIGHBOURS_MM if mm != recipe.neighbour_mm]
+    caution = (
+        "Of a pretrained encoder the first layer starts from the weights of the three colours "
+        "where there are three channels, and from their sum where there is one."
+    )
     return [
         _recipe(_neighbour_label(recipe.neighbour_mm)),
-        *(Variant(f"{mm:g}-mm", _neighbour_label(mm), {"neighbour_mm": mm}) for mm in others),
+        *(
+            Variant(
+                f"{mm:g}-mm",
+                _neighbour_label(mm),
+                {"neighbour_mm": mm},
+                caution=caution if recipe.encoder_weights else "",
+            )
+            for mm in others
+        ),
     ]
 
 

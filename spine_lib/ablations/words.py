@@ -153,9 +153,8 @@ def notes(results: Mapping) -> list[str]:
         f"({', '.join(map(str, results['seeds']))}); differences are to {results_label(results)}.",
         *_on_intervals(results),
     ]
-    for entry in results["variants"].values():
-        if entry["caution"]:
-            sentences.append(f"{entry['label']}: {entry['caution']}")
+    cautions = dict.fromkeys(entry["caution"] for entry in results["variants"].values())
+    sentences += [caution for caution in cautions if caution]
     if left_out := results.get("left_out"):
         sentences.append(f"Left out, as they cannot be read: {', '.join(left_out)}.")
     if results.get("trivial"):

@@ -441,8 +441,10 @@ def test_of_a_public_set_the_validation_part_is_scored_and_the_test_part_is_not_
     first = found["variants"][found["reference"]]
     assert sorted(first["dice"]) == ["patients"]
     assert sorted(first["dice"]["patients"]) == names["validation"][:2]
-    assert set(names["train"]) <= set(opened)
-    assert not set(opened) & set(names["test"])
+    assert {f"train/{case}-axial" for case in names["train"]} <= set(found["checksums"])
+    looked_at = {*opened, *re.findall(r"case_\d+", " ".join(found["checksums"]))}
+    assert set(names["validation"][:2]) <= looked_at
+    assert not looked_at & set(names["test"])
     if name == "neighbours":  # a split slices them first, and its store says what it left out
         assert found["left_out"] == names["validation"][2:]
 

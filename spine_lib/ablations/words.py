@@ -160,8 +160,9 @@ def notes(results: Mapping) -> list[str]:
     if results.get("trivial"):
         sentences.append(_trivial(results))
     sentences.append(
-        f"The trainings of this table took {duration(results['train_seconds'])} in all, "
-        f"{results['at_once']} beside each other on {results['device']}."
+        f"Wall time of its trainings added up, other work on the machine included: "
+        f"{duration(results['train_seconds'])}, {results['at_once']} beside each other on "
+        f"{results['device']}."
     )
     return sentences
 

@@ -27,7 +27,7 @@ def kept(file: Path = FILE) -> dict[str, dict]:
         return {}
     try:
         return json.loads(file.read_text(encoding="utf-8"))["ablations"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpineError(
             f"{file} cannot be read as kept ablations ({type(error).__name__}): restore it"
         ) from error

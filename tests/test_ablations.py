@@ -495,7 +495,7 @@ def test_without_a_name_all_are_listed_with_what_is_kept(capsys):
     said = capsys.readouterr().out
     for name, ablation in ABLATIONS.items():
         assert re.search(rf"^{name} +{re.escape(ablation.line)}$", said, re.M)
-    assert said.count("kept: Ablation") == len(kept.kept())
+    assert said.count("kept: Ablation in short runs") == len(kept.kept())
 
 
 # --- what was measured and kept -------------------------------------------------------------------

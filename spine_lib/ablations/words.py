@@ -224,7 +224,7 @@ def finding(results: Mapping) -> str:
     labels = {name: _bare(entry["label"]) for name, entry in results["variants"].items()}
     reference = labels.pop(results["reference"])
     texts = [f"{label}: {_finding(results, name)}" for name, label in labels.items()]
-    return f"Ablation in short runs, difference in Dice to {reference}. {'; '.join(texts)}."
+    return f"Ablation in short runs, difference in Dice to '{reference}': {'; '.join(texts)}."
 
 
 def _bare(label: str) -> str:

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         _main_job,
         _rehearse,
         _compare,
+        _ablate,
         _predict,
         _developer_commands,
         _handout,
@@ -215,6 +216,44 @@ def _compare(add) -> None:
     )
     compare.add_argument("runs", nargs=2, metavar="RUN", help="a folder, or its name in runs/")
     compare.add_argument("--out", type=Path, metavar="FILE", help=".json or .html to write as well")
+
+
+def _ablate(add) -> None:
+    ablate = _command(
+        add,
+        "ablate",
+        "change one setting and measure what it brings: split, plane, loss, weights, phantoms, "
+        "neighbours, or all; without a name, list them",
+        "spine ablate loss --seeds 0 1 2",
+    )
+    ablate.add_argument("ablation", nargs="?", metavar="NAME", help="one of these, or all")
+    ablate.add_argument(
+        "--recipe", default="ablation", help="what is changed: as for reproduce (%(default)s)"
+    )
+    ablate.add_argument("--model", help="network instead of the recipe's: unet_resnet34, ...")
+    ablate.add_argument(
+        "--seeds", type=_whole, nargs="+", default=[0, 1, 2], help="one run for each (0 1 2)"
+    )
+    ablate.add_argument(
+        "--name",
+        type=_run_name,
+        default="ablations",
+        help="of the folder in runs/ that all ablations share (%(default)s)",
+    )
+    ablate.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        help="instead of the recipe's; of a public one the validation part is scored, never the "
+        "test part",
+    )
+    _public_set(ablate)
+    ablate.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    ablate.add_argument(
+        "--at-once", type=_positive, default=2, help="trainings beside each other on a CPU (2)"
+    )
+    ablate.add_argument(
+        "--keep", action="store_true", help="for developers: keep the numbers in benchmarks/"
+    )
 
 
 def _predict(add) -> None:

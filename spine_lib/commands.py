@@ -177,6 +177,29 @@ def compare(options: Namespace) -> None:
         print(compare_runs.save_comparison(found, options.out))
 
 
+def ablate(options: Namespace) -> None:
+    """Change one setting and measure what it brings; without a name, list what can be changed."""
+    from spine_lib.ablations import kept, running, words
+
+    if options.ablation is None:
+        print(words.catalogue(kept.kept()))
+        return
+    folders = running.ablate(
+        options.ablation,
+        options.recipe,
+        model=options.model,
+        seeds=tuple(options.seeds),
+        run=options.name,
+        dataset=options.dataset,
+        data_root=options.root,
+        device=options.device,
+        at_once=options.at_once,
+        workers=options.workers,
+    )
+    if options.keep:
+        print(*kept.keep(folders), sep="\n")
+
+
 def datasets(options: Namespace) -> None:
     """List the public data sets; with a name and a root, say what lies there."""
     from spine_lib.datasets.catalogue import catalogue_text, find_cases

@@ -203,14 +203,14 @@ def comparison_text(found: Mapping) -> str:
     for model in found["scores"]:
         rows = [("", *found["runs"], "difference"), *_score_rows(found["scores"][model])]
         rows += _volume_rows(found["volumes"][model])
-        lines += ["", model, *_aligned(rows), *_paired_lines(found["paired"][model])]
+        lines += ["", model, *aligned(rows), *_paired_lines(found["paired"][model])]
     return "\n".join(lines)
 
 
 def _recipe_lines(recipe: Mapping[str, list]) -> list[str]:
     if not recipe:
         return ["The recipes are the same."]
-    return ["Recipe:", *_aligned([(name, *map(str, pair)) for name, pair in recipe.items()])]
+    return ["Recipe:", *aligned([(name, *map(str, pair)) for name, pair in recipe.items()])]
 
 
 def _score_rows(scores: Mapping) -> list[tuple]:
@@ -243,7 +243,7 @@ def _paired_lines(paired: Mapping[str, Mapping]) -> list[str]:
         ps = [f"{row[key]:.4f}" for key in ("p_value", "p_holm")]
         estimate = _number(row["estimate"], metric, "+")
         rows.append((NAMES[metric], estimate, " to ".join(ends), *ps, str(row["n"])))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _with_range(score: Mapping, metric: str) -> str:
@@ -264,7 +264,8 @@ def _number(value: float | None, metric: str, sign: str = "") -> str:
     return f"{value:{sign}.{1 if metric == 'hd95' else 3}f}"
 
 
-def _aligned(rows: list[tuple]) -> list[str]:
+def aligned(rows: list[tuple]) -> list[str]:
+    """Return rows of texts as lines, the first column to the left, the others to the right."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return [
         "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()

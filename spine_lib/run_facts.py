@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from spine_lib import __version__
+from spine_lib.ablations.kept import remarks
 from spine_lib.paper import KNOWN_SETTINGS, PAPER, UNKNOWN_SETTINGS
 from spine_lib.recipe import Recipe
 from spine_lib.report_words import number
@@ -177,7 +178,14 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
         for name in (*KNOWN_SETTINGS, *UNKNOWN_SETTINGS)
     ]
     more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
-    return rows + [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+    rows += [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
+    return [row | _remark(row["setting"]) for row in rows]
+
+
+def _remark(setting: str) -> dict[str, str]:
+    """Return what the kept ablation of a setting found, as a note to it."""
+    found = remarks()
+    return {"note": found[setting]} if setting in found else {}
 
 
 _ANNOTATION = {

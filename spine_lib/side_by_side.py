@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 
 from spine_lib.recipe import Recipe
 from spine_lib.store import SliceStore
-from spine_lib.training import load_or_train
+from spine_lib.training import Fitted, load_or_train
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,13 @@ class Job:
         return (self.folder / "weights.safetensors").is_file()
 
 
-def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = True) -> None:
+def train_side_by_side(
+    jobs: Sequence[Job],
+    at_once: int = 2,
+    progress: bool = True,
+    afterwards: Callable[[Job, Fitted], Any] | None = None,
+    tell: Callable[[Job, Any], object] = lambda job, found: None,
+) -> None:
     """Train what is not trained yet, several networks at a time, on the CPU.
 
     The numbers are those of one training after the other, up to rounding: with fewer threads sums
@@ -56,6 +62,9 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
         jobs: trainings with folders of their own.
         at_once: how many; each needs about 2 GB.
         progress: show a progress bar for each.
+        afterwards: called with each job and its network in the process that trained it; a function
+            of a module, as it is sent there by its name.
+        tell: called here with each job that ended and what `afterwards` returned.
 
     Raises:
         SpineError: as `load_or_train` does; the other training is still finished, or kept as far
@@ -68,13 +77,13 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     threads = _cores() // at_once
     with ProcessPoolExecutor(at_once, spawn, _begin, (threads,)) as pool:
-        running = [
-            pool.submit(_train, job, place % at_once if progress else None)
+        running = {
+            pool.submit(_train, job, place % at_once if progress else None, afterwards): job
             for place, job in enumerate(waiting)
-        ]
+        }
         try:
             for future in as_completed(running):
-                future.result()
+                tell(running[future], future.result())
         finally:
             for future in running:
                 future.cancel()
@@ -98,10 +107,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train(job: Job, place: int | None) -> None:
+def _train(
+    job: Job, place: int | None, afterwards: Callable[[Job, Fitted], Any] | None = None
+) -> Any:
     # with every core busy, a process that makes patches beside the step would gain nothing
     recipe = job.recipe.changed(workers=0)
     options: dict[str, Any] = {"device": "cpu", "progress": place is not None}
-    load_or_train(
+    fitted = load_or_train(
         job.model, recipe, job.training, job.validation, job.folder, **options, bar=place or 0
     )
+    return afterwards(job, fitted) if afterwards else None

@@ -14,7 +14,7 @@ INTERNAL = {
 }  # fmt: skip
 """Modules that nobody calls from outside: the set-up, halves of the report and of the viewers."""
 
-PACKAGES = (".", "models", "datasets", "explore")
+PACKAGES = (".", "models", "datasets", "ablations", "explore")
 REST = "Beside all"
 
 

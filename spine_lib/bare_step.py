@@ -20,7 +20,9 @@ from spine_lib.segmenter import Segmenter
 from spine_lib.store import SliceStore
 
 
-def bare_steps(model: str, recipe: Recipe, store: SliceStore, device: str) -> Iterator[float]:
+def bare_steps(
+    model: str, recipe: Recipe, store: SliceStore, device: str, wait: bool = True
+) -> Iterator[float]:
     """Repeat a training's step on one batch that lies in the device's memory.
 
     Args:
@@ -28,6 +30,7 @@ def bare_steps(model: str, recipe: Recipe, store: SliceStore, device: str) -> It
         recipe: batch, size, loss, optimiser, precision and `compile` are used.
         store: the batch is cut from it.
         device: "cuda" or "cpu".
+        wait: for a GPU after every step; else the caller does, and the seconds mean nothing.
 
     Yields:
         Seconds of one step after the other, without end; the first ones are slower.
@@ -48,7 +51,8 @@ def bare_steps(model: str, recipe: Recipe, store: SliceStore, device: str) -> It
         loss.backward()
         module.configure_gradient_clipping(optimiser, 1.0)
         optimiser.step()
-        wait_for(device)
+        if wait:
+            wait_for(device)
         yield time.perf_counter() - started
 
 

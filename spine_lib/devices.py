@@ -47,7 +47,7 @@ def prepare_device(device: str, precision: str) -> None:
     """
     if device != "cuda":
         return
-    torch.backends.cudnn.benchmark = True  # training patches are all of one size
+    torch.backends.cudnn.benchmark = True  # all patches are of one size; scans are not
     if choose_precision(precision, device) == "32-true":
         torch.set_float32_matmul_precision("high")
 

@@ -269,12 +269,20 @@ class _Desk:
             row = json.loads(path.read_text(encoding="utf-8")) if path else {}
         except (OSError, ValueError):
             return None
-        return row if "sha256" in row else None  # what an older version kept lacks it
+        # what an older version kept lacks both
+        return row if "sha256" in row and row.get("files") == _stamps(case) else None
 
     def _remember(self, model: str, seed: int, run: Fitted, case: CaseLike, row: dict) -> None:
         if path := self._place(model, seed, run, case):
             with atomic_file(path) as stream:
-                stream.write(json.dumps(row, default=int).encode())  # NumPy's whole numbers
+                kept = {**row, "files": _stamps(case)}
+                stream.write(json.dumps(kept, default=int).encode())  # NumPy's whole numbers
+
+
+def _stamps(case: CaseLike) -> list[list[int]]:
+    """Return size and time of a case's files, so that other files are noticed."""
+    paths = [path for path in (case.ct_path, case.mask_path) if path is not None]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]
 
 
 @functools.cache

@@ -40,6 +40,8 @@ def predict_parts(
     """
     kind = choose_device(device)
     network = network.to(kind, memory_format=torch.channels_last).eval()
+    if kind == "cuda":  # training looks for the fastest convolutions of one size; scans differ
+        torch.backends.cudnn.benchmark = False
     for plane in recipe.planes:
         image = to_slices(ct.array, plane)
         distance_mm, *spacing_hw = slice_spacing_mm(ct.spacing_mm, plane)

@@ -26,7 +26,7 @@ class Recipe:
 
     Attributes:
         name: of the recipe.
-        dataset: where cases come from: "sample" or "phantom".
+        dataset: where cases come from: "sample", "phantom" or a public data set.
         target: "spine", or "regions" for networks that name the four regions of the spine.
         models: architectures with their encoders, trained one after the other.
         encoder_weights: None, "imagenet" or "package".

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spine_lib import rehearsal_facts
-from spine_lib.bare_step import bare_steps
-from spine_lib.devices import choose_device
+from spine_lib.bare_step import bare_steps, wait_for
+from spine_lib.devices import choose_device, require_compiler
 from spine_lib.errors import SpineError
 from spine_lib.laps import Laps
-from spine_lib.phantom_tree import MEDIAN_SHAPE, SPACING_MM, write_tree
+from spine_lib.phantom_tree import MEDIAN_SHAPE, SPACING_MM, shares_of, write_tree
 from spine_lib.preparing import grid_of
-from spine_lib.processes import ALONE, Processes, is_first
+from spine_lib.processes import ALONE, Processes, is_first, one_at_a_time
 from spine_lib.recipe import Recipe, load_recipe
 from spine_lib.reproduce import Say, reproduce, write_json
 from spine_lib.slices import slice_spacing_mm
 from spine_lib.sources import gather, prepare
 
 EPOCHS = 10
-BARE_STEPS = 6
+BARE_STEPS = {"cpu": 6, "cuda": 60}
 """Timed steps on one batch in memory, after two that are not."""
 
 
@@ -56,12 +56,16 @@ class Rehearsal:
     middle: tuple[int, int, int] = MEDIAN_SHAPE
     spacing_mm: float = SPACING_MM
 
+    def base(self) -> Recipe:
+        """Return the recipe without its number of steps, on the public set's layout alone."""
+        alone = {"phantoms": 0, "phantom_share": 0.0, "validation_phantoms": 0}
+        recipe = load_recipe(self.recipe).changed(dataset="pycad1089", **alone)
+        weights = None if self.encoder_weights == "none" else recipe.encoder_weights
+        return recipe.changed(batch=self.batch or recipe.batch, encoder_weights=weights)
+
     def recipe_for(self, scans: Path, workers: int) -> Recipe:
         """Return the recipe for the scans in a folder, with so many processes for patches."""
-        recipe = load_recipe(self.recipe).changed(dataset="pycad1089", workers=workers)
-        recipe = recipe.changed(batch=self.batch or recipe.batch)
-        if self.encoder_weights == "none":
-            recipe = recipe.changed(encoder_weights=None)
+        recipe = self.base().changed(workers=workers)
         epoch = math.ceil(_training_slices(recipe, scans) / recipe.batch)
         steps = self.steps or self.epochs * epoch
         return recipe.changed(steps=steps, steps_per_epoch=min(steps, epoch))
@@ -69,7 +73,13 @@ class Rehearsal:
 
 def _training_slices(recipe: Recipe, scans: Path) -> int:
     cases = gather(recipe, scans, _silent).parts["train"]
-    shapes = [grid_of(case)[0] for case in cases]
+    grids = {case.case_id: grid_of(case) for case in cases}
+    broken = [case_id for case_id, grid in grids.items() if grid is None]
+    if broken:
+        raise SpineError(
+            f"{scans}: the scan {broken[0]} cannot be read: delete it, it is made anew"
+        )
+    shapes = [grid[0] for grid in grids.values()]
     pairs = itertools.product(shapes, recipe.planes)
     return sum(int(slice_spacing_mm(shape, plane)[0]) for shape, plane in pairs)
 
@@ -113,11 +123,15 @@ def rehearse(
     """
     folder, kind = Path(root) / name, choose_device(device)
     scans, result = folder / "scans", folder / "rehearsal.json"
+    _require_possible(what, kind, processes)
     _require_same(folder, what)
+    if not is_first():
+        progress, say = False, _silent
     laps = Laps(folder / "laps.json" if is_first() else None, minutes)
     with rehearsal_facts.piece(folder / "pieces.json", laps):
         say(f"{what.scans} phantoms of about {' x '.join(map(str, what.middle))} voxels in {scans}")
-        write_tree(scans, what.scans, workers, what.middle, what.spacing_mm, laps)
+        with one_at_a_time(folder / "scans.lock"):
+            write_tree(scans, what.scans, workers, what.middle, what.spacing_mm, laps)
         recipe = what.recipe_for(scans, workers if kind == "cuda" else 1)
         if not (folder / "results.json").is_file():
             options = {"root": root, "data_root": scans, "workers": workers, "laps": laps}
@@ -125,7 +139,8 @@ def rehearse(
             reproduce(recipe, name, device=device, **options)
         if not is_first():
             return result
-        _time_bare_steps(recipe, scans, kind, laps, say)
+        if processes.count == 1:
+            _time_bare_steps(recipe, scans, kind, laps, say)
     facts = rehearsal_facts.summarise(what, recipe, folder, kind, workers, processes)
     for path in (result, keep):
         if path is not None:
@@ -133,6 +148,15 @@ def rehearse(
     say(rehearsal_facts.text(facts))
     say(f"kept in {keep or result}")
     return result
+
+
+def _require_possible(what: Rehearsal, kind: str, processes: Processes) -> None:
+    """Refuse what cannot work before hours go into the phantoms."""
+    recipe = what.base()
+    processes.require_fit(recipe.batch, kind)
+    shares_of(what.scans)
+    if recipe.compile:
+        require_compiler(kind)
 
 
 def _require_same(folder: Path, what: Rehearsal) -> None:
@@ -158,9 +182,15 @@ def _time_bare_steps(recipe: Recipe, scans: Path, kind: str, laps: Laps, say: Sa
     store = prepare(parts["train"], recipe, _silent, progress=False).store
     for model in recipe.models:
         stage = f"bare step {model}"
-        if laps.units(stage) >= BARE_STEPS:
+        count = BARE_STEPS[kind]
+        if laps.units(stage) >= count:
             continue
-        say(f"{model}: {BARE_STEPS} bare steps of {recipe.batch} patches")
-        steps = bare_steps(model, recipe, store, kind)
-        for number, _ in zip(range(BARE_STEPS + 2), steps):
-            laps(None if number < 2 else stage)
+        say(f"{model}: {count} bare steps of {recipe.batch} patches")
+        steps = bare_steps(model, recipe, store, kind, wait=False)
+        for number in range(2 + count):
+            if number == 2:
+                wait_for(kind)
+                laps(None)
+            next(steps)
+        wait_for(kind)  # once: a training does not wait for the GPU at every step either
+        laps(stage, count)

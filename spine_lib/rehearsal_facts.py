@@ -35,6 +35,9 @@ GOAL = {
     "on": "one datacentre GPU, making the phantoms excluded",
 }
 
+TRAINING = ("steps", "start", "validation", "between_epochs", "end")
+"""Stages of a training that 'computed' is made of."""
+
 VALIDATED = 1 / 12
 """Share of the validation part's slices that each validation looks at."""
 
@@ -84,11 +87,11 @@ def summarise(
     slices = sum(slice_spacing_mm(what.middle, plane)[0] for plane in recipe.planes)
     computed = extrapolate(measured, recipe, slices)
     return {
-        "goal": {**GOAL, "reached": reached(measured, computed, kind)},
+        "goal": {**GOAL, "reached": reached(measured, computed, kind, processes.count)},
         "measured": measured,
         "computed": computed,
         "rehearsed": {**dataclasses.asdict(what), "steps": recipe.steps},
-        "notes": notes(what, recipe, pieces),
+        "notes": [*notes(what, recipe, pieces), *not_measured(measured)],
         "hardware": hardware(kind, workers, recipe, processes),
         "pieces": pieces,
         "recipe": recipe.to_dict(),
@@ -203,10 +206,12 @@ def _each(row: dict | None) -> float:
     return row["seconds"] / next(iter(row.values())) if row else 0.0
 
 
-def reached(measured: dict, computed: dict, kind: str) -> dict | str:
-    """Set what was reached beside the goal, which is stated for a GPU."""
+def reached(measured: dict, computed: dict, kind: str, devices: int = 1) -> dict | str:
+    """Set what was reached beside the goal, which is stated for one GPU."""
     if kind != "cuda":
         return "not measured: no GPU"
+    if devices > 1:
+        return f"not measured: {devices} devices share each training"
     shares = [row["share_of_bare_step"] for row in measured["train"].values()]
     known = [share for share in shares if share is not None]
     minutes, share = computed["minutes"], min(known, default=None)
@@ -235,6 +240,15 @@ def notes(what: Rehearsal, recipe: Recipe, pieces: list[dict]) -> list[str]:
             "epochs are computed."
         )
     return lines
+
+
+def not_measured(measured: dict) -> list[str]:
+    """Name the stages that took no time here, which 'computed' lacks therefore."""
+    rows = {stage: measured[stage] for stage in ("prepare", "report")}
+    for model, row in measured["train"].items():
+        rows |= {f"{stage.replace('_', ' ')} of {model}": row[stage] for stage in TRAINING}
+    missing = [stage for stage, row in rows.items() if row is None]
+    return [f"Not measured, and so not in 'computed': {', '.join(missing)}."] if missing else []
 
 
 def hardware(kind: str, workers: int, recipe: Recipe, processes: Processes) -> dict:

@@ -154,7 +154,8 @@ def train_all(
                 model, job.recipe, *data, job.folder, device, progress, **options
             )
             if laps:
-                laps(f"end {model}" if run.seconds else None)
+                # several processes have not agreed to end here
+                laps(f"end {model}" if run.seconds else None, may_end=processes.count == 1)
     return fitted
 
 
@@ -226,7 +227,7 @@ def finish(
         curves={model: next(iter(runs.values())).curve for model, runs in fitted.items()},
         overlays=overlays,
         command=results["command"],
-        deviations=run_facts.deviations(results["recipe"]),
+        deviations=run_facts.deviations(results["recipe"], **_split_of(results)),
         data_sources=run_facts.data_sources(parts),
         findings=check_table(),
         mask_notes=SAMPLE_MASK_NOTES if results["recipe"]["dataset"] == "sample" else (),
@@ -236,6 +237,12 @@ def finish(
     say(results["table_note"])
     say(run_facts.table(results))
     say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
+
+
+def _split_of(results: dict) -> dict[str, str]:
+    """Say of a public data set how it was split; the built-in patients are known."""
+    split = results["data"].get("split")
+    return {"split": split} if split and results["recipe"]["dataset"] in PUBLIC_SETS else {}
 
 
 @contextmanager

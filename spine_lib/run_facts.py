@@ -17,6 +17,7 @@ import torch
 
 from spine_lib import __version__
 from spine_lib.ablations.kept import remarks
+from spine_lib.nifti import atomic_file
 from spine_lib.paper import KNOWN_SETTINGS, PAPER, UNKNOWN_SETTINGS
 from spine_lib.recipe import Recipe
 from spine_lib.report_words import number
@@ -93,7 +94,8 @@ def remember_peak(folder: Path, megabytes: float) -> float:
         megabytes = max(megabytes, float(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError):
         pass
-    path.write_text(json.dumps(megabytes), encoding="utf-8")
+    with atomic_file(path) as stream:
+        stream.write(json.dumps(megabytes).encode())
     return megabytes
 
 
@@ -146,15 +148,20 @@ def test_looks(recipe: Recipe) -> dict | str:
     return json.loads(source.read_text(encoding="utf-8"))["test_looks"]
 
 
-def deviations(recipe: dict) -> list[dict[str, str]]:
-    """Set our settings beside the paper's; what its abstract does not say is unknown."""
+def deviations(recipe: dict, split: str = "by patient") -> list[dict[str, str]]:
+    """Set our settings beside the paper's; what its abstract does not say is unknown.
+
+    Args:
+        recipe: `Recipe.to_dict()`.
+        split: how the cases came to their parts.
+    """
     size = recipe["augmentation"]["size"]
     weights = recipe["encoder_weights"] or "random"
     ours = {
         "data": _training_data(recipe["dataset"], recipe["phantoms"]),
         "annotation": _ANNOTATION[recipe.get("target", "spine")],
         "models": ", ".join(recipe["models"]),
-        "encoder of DeepLabv3+": "the encoder of U-Net",
+        "encoder of DeepLabv3+": _encoder(recipe["models"]),
         "image size": f"patches of {size}x{size} pixels of {recipe['spacing_mm']:g} mm",
         "plane": " and ".join(recipe["planes"]),
         "channels": (
@@ -162,7 +169,7 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
             if recipe["neighbour_mm"]
             else "the slice alone"
         ),
-        "split": "by patient",
+        "split": split,
         "epochs": f"{recipe['steps']} steps of {recipe['batch']} patches",
         "optimiser": (
             f"AdamW, one cycle up to {recipe['learning_rate']:g}, weight decay "
@@ -170,7 +177,7 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
         ),
         "loss": recipe["loss"],
         "batch size": str(recipe["batch"]),
-        "augmentation": "geometry, photometry, redrawn tissues, narrow fields of view",
+        "augmentation": _augmentation(recipe),
         "how scores were averaged": "pooled, per volume and per slice; both IoUs",
     }
     rows = [
@@ -180,6 +187,21 @@ def deviations(recipe: dict) -> list[dict[str, str]]:
     more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
     rows += [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
     return [row | _remark(row["setting"]) for row in rows]
+
+
+def _encoder(models: Sequence[str]) -> str:
+    encoders = {name.partition("_")[0]: name.partition("_")[2] for name in models}
+    ours = encoders.get("deeplabv3plus", "not trained")
+    return "the encoder of U-Net" if ours == encoders.get("unet") else ours
+
+
+def _augmentation(recipe: dict) -> str:
+    wish = recipe["augmentation"]
+    parts = ["geometry", "photometry"]
+    parts += ["redrawn tissues"] if wish["redraw"] else []
+    parts += ["narrow fields of view"] if wish["narrow_view"] else []
+    where = " (on the device)" if recipe.get("augment_on") == "device" else ""
+    return ", ".join(parts) + where
 
 
 def _remark(setting: str) -> dict[str, str]:

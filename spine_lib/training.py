@@ -39,6 +39,7 @@ from spine_lib.errors import SpineError
 from spine_lib.loading import training_loader, validation_loader
 from spine_lib.logs import read_log
 from spine_lib.losses import segmentation_loss as segmentation_loss  # lesson 6 looks for it here
+from spine_lib.nifti import atomic_file
 from spine_lib.processes import ALONE, Processes, is_first
 from spine_lib.recipe import Recipe, recipe_from_dict
 from spine_lib.segmenter import MovingAverage, Segmenter
@@ -112,7 +113,8 @@ def load_or_train(
     finally:  # what a stopped run took counts too
         seconds = time.perf_counter() - started
         if folder.is_dir() and is_first():
-            (folder / "seconds.json").write_text(json.dumps(before + seconds), encoding="utf-8")
+            with atomic_file(folder / "seconds.json") as stream:
+                stream.write(json.dumps(before + seconds).encode())
     network = module.network.cpu().eval()
     if not is_first():
         return Fitted(network, recipe, weights, seconds, before + seconds, [])
@@ -184,7 +186,9 @@ def _trainer(
         ModelCheckpoint(folder, "best", "val_dice", mode="max", enable_version_counter=False),
         ModelCheckpoint(folder, "last", enable_version_counter=False),
     ]
-    average = [MovingAverage(recipe.averaging)] if recipe.averaging else []
+    # a run that ends before the first update would keep the weights that it began with
+    averages = recipe.averaging and recipe.steps >= MovingAverage.EVERY
+    average = [MovingAverage(recipe.averaging)] if averages else []
     try:
         return L.Trainer(
             accelerator=kind,
@@ -202,7 +206,6 @@ def _trainer(
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
             use_distributed_sampler=False,
-            benchmark=kind == "cuda" or None,
         )
     except (ValueError, MisconfigurationException) as error:
         line = str(error).splitlines()[0].rstrip(".")

@@ -17,7 +17,9 @@ from spine_lib.device_augment import (
 )
 from spine_lib.errors import SpineError
 from spine_lib.loading import training_loader
+from spine_lib.logs import read_log
 from spine_lib.recipe import Recipe
+from spine_lib.segmenter import Segmenter
 from spine_lib.slices import AIR_HU, IGNORE
 from spine_lib.store import prepare_store
 from spine_lib.training import fit
@@ -245,3 +247,16 @@ def test_squares_are_air_where_the_slice_ends(store):
     assert patch.image_hu.shape == (1, 96, 96) and patch.image_hu.dtype == torch.int16
     assert (patch.image_hu[0] == AIR_HU).float().mean() > 0.5
     assert patch.label.dtype == torch.uint8 and patch.label.shape == (96, 96)
+
+
+def test_regions_and_neighbouring_slices_are_learned_from_patches_made_on_the_device(
+    store, tmp_path
+):
+    recipe = RECIPE.changed(target="regions", neighbour_mm=12.0, steps=2)
+    before = Segmenter("unet_resnet18", recipe.to_dict()).network.encoder.conv1.weight
+    module = fit("unet_resnet18", recipe, store, store, tmp_path, "cpu", progress=False)
+    assert before.shape[1] == 3
+    logged = read_log(tmp_path / "metrics.csv")
+    assert any(0 <= row.get("val_region_dice", -1) <= 1 for row in logged)
+    with torch.inference_mode():
+        assert module.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 5, 32, 32)

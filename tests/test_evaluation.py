@@ -88,7 +88,10 @@ def test_scores_that_an_older_version_kept_are_made_anew(tmp_path, measured):
     desk = _Desk({}, "cpu", print, tmp_path)
     weights = tmp_path / "w"
     weights.write_bytes(b"x")
-    run, case = SimpleNamespace(weights=weights), SimpleNamespace(case_id="a")
+    run, case = (
+        SimpleNamespace(weights=weights),
+        SimpleNamespace(case_id="a", ct_path=None, mask_path=None),
+    )
     desk._remember("m", 0, run, case, {"dice": 0.5, "slices": []})
     assert desk._recall("m", 0, run, case) is None
     desk._remember("m", 0, run, case, measured[1])

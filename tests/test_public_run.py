@@ -1,6 +1,7 @@
 """The whole experiment on a public data set, on a tree of phantoms in its layout."""
 
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ from spine_lib.datasets.pycad1089 import split_of
 from spine_lib.errors import SpineError
 from spine_lib.recipe import load_recipe
 from spine_lib.reproduce import reproduce
+from spine_lib.run_facts import deviations
 from spine_lib.sources import gather
 
 pytestmark = pytest.mark.slow
@@ -78,6 +80,31 @@ def test_the_run_publishes_its_split_as_a_file(run):
 def test_scores_that_are_there_are_not_computed_again(run):
     assert sum("testing" in line for line in run[1]) == 4
     assert not any("testing" in line for line in run[2])
+
+
+def test_a_mask_that_was_fetched_again_is_scored_again(run, tree):
+    path, lines, _ = run
+    name = numbers_of("test", 2)[0]
+    mask = tree / "segmentations" / f"{name}.nii"
+    before = mask.stat()
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    later = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_DATA", str(path.parent / "data"))
+        options = {"root": path.parent, "data_root": tree, "progress": False, "device": "cpu"}
+        reproduce(RECIPE, "small", say=later.append, **options)
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    tested = [line for line in later if "testing" in line]
+    assert len(tested) == 2 and all(name in line for line in tested)
+
+
+def test_the_report_says_how_a_public_set_was_split_and_what_was_augmented(run):
+    page = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "by scan (there are no patient ids)" in page
+    rows = {row["setting"]: row["ours"] for row in deviations(load_recipe("paper").to_dict())}
+    assert rows["augmentation"] == "geometry, photometry, narrow fields of view"
+    rows = {row["setting"]: row["ours"] for row in deviations(load_recipe("sample").to_dict())}
+    assert "redrawn tissues" in rows["augmentation"] and rows["split"] == "by patient"
 
 
 def test_a_public_set_needs_its_folder():

@@ -147,7 +147,7 @@ def test_the_rebuilt_1089_are_read_with_the_official_split_and_the_public_masks(
     found = find_cases("rebuilt1089", total)
     assert [(case.case_id, case.split) for case in found.cases] == [("s0005", "validation")]
     assert str(found.left_out[0]) == "s0000: its affine is one that ITK refuses"
-    assert [item.case_id for item in found.left_out] == ["s0000", "s0011"]
+    assert [item.case_id for item in found.left_out] == ["s0000", "s0011", "s0020"]
     assert found.split_note.startswith("the official one") and "less 1 whose" in found.split_note
     data = found.cases[0].load()
     # the phantom's sacrum is written as the structure below S1
@@ -182,6 +182,13 @@ def test_a_skewed_sform_is_read_by_itk_where_a_qform_is_set(tmp_path):
         image.header["qform_code"] = code
         nib.save(image, tmp_path / f"{code}.nii")
         assert itk_reads(tmp_path / f"{code}.nii") is bool(code)
+
+
+def test_a_scan_without_any_affine_is_read_by_itk(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "bare.nii")
+    assert itk_reads(tmp_path / "bare.nii")
 
 
 @pytest.mark.parametrize(

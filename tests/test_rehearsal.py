@@ -114,7 +114,7 @@ def finished(tmp_path_factory):
     options = {"device": "cpu", "root": root, "progress": False, "say": lines.append}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(root / "data"))
-        patch.setattr(rehearsal, "BARE_STEPS", 2)
+        patch.setattr(rehearsal, "BARE_STEPS", {"cpu": 2})
         done = False
         while not done:
             assert pieces < 60, "a call does nothing"
@@ -252,3 +252,29 @@ def test_minutes_must_be_a_number_above_0(capsys):
         with pytest.raises(SystemExit):
             main(["rehearse", f"--minutes={wrong}"])
         assert "is not a number of minutes above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [({"recipe": "papr"}, "no recipe 'papr'"), ({"scans": 2}, "2 scans cannot be split")],
+)
+def test_what_cannot_work_is_told_before_a_phantom_is_made(tmp_path, wish, message):
+    with pytest.raises(SpineError, match=message):
+        rehearse(Rehearsal(**wish), "try", device="cpu", root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_with_phantoms_and_patients_is_rehearsed_on_the_public_layout_alone():
+    recipe = Rehearsal(recipe="sample").base()
+    assert (recipe.dataset, recipe.phantoms, recipe.validation_phantoms) == ("pycad1089", 0, 0)
+
+
+def test_several_devices_are_not_set_beside_the_goal_of_one():
+    found = rehearsal_facts.reached({"train": {}}, {"minutes": 3.0}, "cuda", devices=8)
+    assert found == "not measured: 8 devices share each training"
+
+
+def test_stages_that_were_not_timed_are_named():
+    row = {"steps": 1, "start": 1, "validation": 1, "between_epochs": None, "end": 1}
+    (note,) = rehearsal_facts.not_measured({"prepare": 1, "report": None, "train": {"unet": row}})
+    assert "report, between epochs of unet." in note

@@ -122,7 +122,9 @@ def case():
     labels[8:24, 8:24, :6], labels[8:24, 8:24, 6:10] = 20, 19
     ct = Volume(np.where(labels, 900, -50).astype(np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
     data = CaseData(ct, ct.with_array(labels), ct.with_array(np.zeros(labels.shape, bool)))
-    return SimpleNamespace(case_id="one", patient_id="p", load=lambda: data)
+    return SimpleNamespace(
+        case_id="one", patient_id="p", ct_path=None, mask_path=None, load=lambda: data
+    )
 
 
 def test_scores_by_name_are_kept_and_not_computed_again(case, tmp_path):

@@ -330,15 +330,23 @@ def test_a_loss_that_is_looked_at_one_step_later_is_named_with_its_own_step(
 @pytest.mark.slow
 @pytest.mark.skipif(not devices._has_cpp_compiler(), reason="no C++ compiler for torch.compile")
 def test_compiled_training_leaves_the_same_checkpoints(stores, tmp_path):
-    recipe = RECIPE.changed(compile=True, steps=2, steps_per_epoch=2)
+    recipe = RECIPE.changed(compile=True, steps=3, steps_per_epoch=3, averaging=0.0)
+    # over two tiny patches BatchNorm leaves the deep layers nothing but rounding to learn from
+    recipe = recipe.changed(batch=8, augmentation=Augmentation(size=64))
     compiled = load_or_train(MODEL, recipe, *stores, tmp_path / "a", "cpu", progress=False)
     plain = recipe.changed(compile=False)
     eager = load_or_train(MODEL, plain, *stores, tmp_path / "b", "cpu", progress=False)
     for file in ("weights.safetensors", "last.ckpt"):
         one, two = (load_weights(tmp_path / run / file, MODEL)[0].state_dict() for run in "ab")
         assert list(one) == list(two) and not any("_orig_mod" in name for name in one)
-        for name, value in one.items():
-            assert torch.allclose(value.float(), two[name].float(), atol=0.02), name
+        L.seed_everything(recipe.seed, verbose=False)  # as `fit` begins
+        begun = dict(Segmenter(MODEL, recipe.to_dict()).network.named_parameters())
+        ways = [
+            torch.cat([(end[name].float() - start).flatten() for name, start in begun.items()])
+            for end in (one, two)
+        ]
+        assert min(way.norm() for way in ways) > 0.1
+        assert torch.cosine_similarity(*ways, dim=0) > 0.9
     assert compiled.recipe.compile and not eager.recipe.compile
 
 

@@ -38,12 +38,14 @@ class Rebuilt:
         refused: subjects whose affine is not orthonormal to ITK's tolerance.
         listed: how many of the refused are in the list of subjects that others found refused.
         broken: subjects whose header cannot be read, with the reason.
+        missing: subjects of `meta.csv` whose scan is not there.
     """
 
     kept: tuple[str, ...]
     refused: tuple[str, ...]
     listed: int
     broken: tuple[LeftOut, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         count = len(self.kept) + len(self.refused)
@@ -52,7 +54,8 @@ class Rebuilt:
             f"{len(self.kept)}; {self.listed} of the refused are among the "
             f"{len(known_refused())} that others listed"
         )
-        return text + (f"; {len(self.broken)} cannot be read" if self.broken else "")
+        text += f"; {len(self.broken)} cannot be read" if self.broken else ""
+        return text + (f"; {len(self.missing)} are not there" if self.missing else "")
 
 
 def read_rebuilt1089(root: str | Path) -> Found:
@@ -68,7 +71,7 @@ def read_rebuilt1089(root: str | Path) -> Found:
         SpineError: if the folder is another, or holds no complete subject.
     """
     rebuilt = rebuild_1089(root)
-    found = read_totalsegmentator(root, only=rebuilt.kept)
+    found = read_totalsegmentator(root, only=(*rebuilt.kept, *rebuilt.missing))
     cases = [
         dataclasses.replace(
             case,
@@ -94,17 +97,18 @@ def rebuild_1089(root: str | Path) -> Rebuilt:
         SpineError: if the folder is another.
     """
     root = require_folder(root)
-    kept, refused, broken = [], [], []
+    kept, refused, broken, missing = [], [], [], []
     for name in sorted(read_meta(root)):
         path = root / name / "ct.nii.gz"
         if not path.is_file():
-            continue  # half a download: the reader lists it
+            missing.append(name)
+            continue
         try:
             (kept if itk_reads(path) else refused).append(name)
         except SpineError as error:
             broken.append(LeftOut(name, str(error)))
     listed = len(known_refused() & set(refused))
-    return Rebuilt(tuple(kept), tuple(refused), listed, tuple(broken))
+    return Rebuilt(tuple(kept), tuple(refused), listed, tuple(broken), tuple(missing))
 
 
 @cache
@@ -121,7 +125,7 @@ def itk_reads(path: Path) -> bool:
     """Tell whether ITK would take a NIfTI's affine: its rotation must be orthonormal.
 
     ITK takes the sform if its code is set and it is orthonormal, else the qform if its code is
-    set; a qform is orthonormal by its making.
+    set; a qform is orthonormal by its making. Where neither code is set, it goes by the spacing.
 
     Args:
         path: NIfTI file; only its header is read.
@@ -136,7 +140,7 @@ def itk_reads(path: Path) -> bool:
     sform, code = header.get_sform(coded=True)
     if code and is_orthonormal(sform):
         return True
-    return int(header["qform_code"]) > 0
+    return int(header["qform_code"]) > 0 or not code
 
 
 def is_orthonormal(affine: np.ndarray) -> bool:

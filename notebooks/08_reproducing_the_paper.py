@@ -590,7 +590,11 @@ for row in run_facts.deviations(results["recipe"]):
 
 # %% [markdown]
 # Every line where "unknown" stands could move a score, and none can be settled from here. A reproduction
-# without such a list is a new experiment under an old name. What, then, may we claim?
+# without such a list is a new experiment under an old name.
+#
+# What can be done is to change one line at a time: `spine ablate plane`, and so for the split, the loss,
+# the encoder's weights, phantoms and neighbouring slices. Our short runs, those without effect too, are
+# in `benchmarks/ablations.md`. What, then, may we claim?
 #
 # | reproduced | not reproduced | cannot be known from here |
 # |---|---|---|

@@ -53,7 +53,7 @@ class Recipe:
         augment_on: "worker" (albumentations, on the CPU) or "device" (PyTorch, where the network
             is; for a GPU that outruns the workers, without redrawn tissues).
         compile: let torch.compile write the training step; needs a C++ compiler, on a GPU Triton;
-            off, since on a CPU it compiles for minutes and a GPU was not measured.
+            off, since on a CPU it is slower (`benchmarks/speed.md`) and a GPU was not measured.
         seed: decides everything random.
         flip: predictions are averaged over the image and its mirror image.
         largest_component: keep the largest connected piece of a predicted volume only.

@@ -10,7 +10,7 @@
 # - **measure** what a split by slice leaks, on real patients,
 # - **augment** image and mask together, and say which changes are wrong for CT.
 #
-# It takes about 60 minutes, five exercises included; the cells alone run in about one.
+# It takes about 60 minutes, five exercises included; the cells alone run in half a minute.
 
 # %% [markdown]
 # ## 1. Three planes

@@ -11,7 +11,7 @@
 # - **choose** rates that reach something on your own patch size,
 # - **compare** the paper's two networks: parameters, multiply-adds, memory and time.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in about two.
+# It takes about 75 minutes, six exercises included; the cells alone run in one or two.
 
 # %% [markdown]
 # ## 1. A kernel with holes

@@ -10,7 +10,7 @@
 # - **find** what keeps a GPU waiting,
 # - **stop** a run, resume it to the same numbers, and hand it to Lightning in one or many processes.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in two or three.
+# It takes about 75 minutes, six exercises included; the cells alone run in one or two.
 #
 # No GPU is needed. Each cell asks what is there and takes it; what is said about speed is measured on
 # the machine that ran the notebook, and a GPU would print other numbers.

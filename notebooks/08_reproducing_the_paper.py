@@ -11,7 +11,7 @@
 # - **compare** our own predictions with the paper's pattern, averaging by averaging,
 # - **state** what was reproduced, what was not, and what nobody can know from here.
 #
-# It takes about 70 minutes, six exercises included; the cells alone run in a minute or two.
+# It takes about 70 minutes, six exercises included; the cells alone run in about one.
 
 # %% [markdown]
 # ## 1. A table of eight numbers

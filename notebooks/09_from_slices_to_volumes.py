@@ -10,7 +10,7 @@
 # - **judge** an uncertainty by how well it finds the errors,
 # - **export** a mask that lies on its scan in 3D Slicer, and prove it.
 #
-# It takes about 80 minutes, six exercises included; the cells alone run in about a minute.
+# It takes about 80 minutes, six exercises included; the cells alone run in half a minute.
 
 # %% [markdown]
 # ## 1. Predict a scan

@@ -32,12 +32,6 @@ def run_spine(*arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_commands_are_those_that_the_readme_names():
-    readme = (setup_env.ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| `spine ([a-z-]+)", readme, re.M))
-    assert named == set(COMMANDS)
-
-
 def test_every_command_has_a_function():
     rooms = {"commands": commands, "developing": developing}
     for name, parser in cli.build_parser()._subparsers._group_actions[0].choices.items():

@@ -5,7 +5,6 @@ import copy
 import importlib
 import importlib.util
 import inspect
-import time
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +24,6 @@ from spine_lib.course.exercise import (
 
 LESSONS = lesson_numbers()
 KEYS = [exercise.key for lesson in LESSONS for exercise in lesson_exercises(lesson)]
-CPU_LIMIT_S = 2.0
 
 each_exercise = pytest.mark.parametrize("key", KEYS)
 each_lesson = pytest.mark.parametrize("lesson", LESSONS)
@@ -124,14 +122,11 @@ def test_an_empty_body_is_told_not_yet(key, capsys):
 
 
 @each_exercise
-def test_the_reference_passes_soon_and_on_the_hidden_inputs_too(key, capsys):
+def test_the_reference_passes_and_on_the_hidden_inputs_too(key, capsys):
     count = len(find_exercise(key).examples()) + len(hidden_inputs(key))
     assert hidden_inputs(key) and find_exercise(key).examples()
-    started = time.process_time()
     check(key, reference_of(key))
-    spent = time.process_time() - started
     assert f"right, on {count} inputs" in capsys.readouterr().out
-    assert spent < CPU_LIMIT_S
 
 
 @each_exercise

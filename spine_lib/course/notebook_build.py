@@ -74,7 +74,7 @@ def run_lesson(source: LessonSource, fast: bool = False) -> Built:
     notebook.metadata = nbformat.from_dict(
         {
             **source.notebook.metadata,
-            "spine": {"source_sha256": source.sha256, "profile": "fast" if fast else "full"},
+            "spine": {"profile": "fast" if fast else "full"},
         }
     )
     return Built(notebook, seconds, image_kb, problems)

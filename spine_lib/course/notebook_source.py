@@ -31,13 +31,11 @@ class LessonSource:
         path: the percent-format file.
         notebook: its cells without outputs.
         lines: line in the file at which each cell starts (that of its `# %%`), from 1.
-        sha256: of the text.
     """
 
     path: Path
     notebook: NotebookNode
     lines: tuple[int, ...]
-    sha256: str
 
     @property
     def notebook_path(self) -> Path:
@@ -98,8 +96,7 @@ def read_source(path: Path) -> LessonSource:
             f"{path} has {len(lines)} cell marks but {len(read.cells)} cells: a line that starts "
             "with '# %%' stands inside a text."
         )
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return LessonSource(path, _clean_notebook(read), tuple(lines), digest)
+    return LessonSource(path, _clean_notebook(read), tuple(lines))
 
 
 def _clean_notebook(read: NotebookNode) -> NotebookNode:
@@ -158,8 +155,6 @@ def drift(source: LessonSource) -> list[str]:
             return [f"{source.place(index)}: the tags differ in {path.name}: {again}"]
     if len(cells) != len(wanted):
         return [f"{path.name} has {len(cells)} cells, its source {len(wanted)}: {again}"]
-    if there.metadata.get("spine", {}).get("source_sha256") != source.sha256:
-        return [f"{path.name} was made from another text of {source.path.name}: {again}"]
     return _not_executed(there, path.name, again)
 
 

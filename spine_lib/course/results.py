@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import importlib
 import json
 import os
@@ -101,7 +100,6 @@ def run_experiment(
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "made": datetime.date.today().isoformat(),
         **_circumstances(),
-        "code_sha256": code_sha256(experiment),
     }
 
 
@@ -113,12 +111,6 @@ def settings_of(experiment: ModuleType) -> dict[str, Any]:
             with contextlib.suppress(SpineError):  # a colour map, a compiled pattern
                 found[name.lower()] = _plain(value, experiment.NAME)
     return found
-
-
-def code_sha256(experiment: ModuleType) -> str:
-    """Return the checksum of a measurement's own code, the same on every system."""
-    text = Path(experiment.__file__).read_text(encoding="utf-8")
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def keep_result(result: dict[str, Any], folder: Path | None = None) -> Path:

@@ -7,18 +7,17 @@ when the measurement is repeated, so that a run that was stopped goes on.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from spine_lib import __version__
 from spine_lib.augment import Augmentation
 from spine_lib.datasets import phantom_cases
 from spine_lib.datasets.sample import sample_root
 from spine_lib.metrics import aggregate, evaluate_volume
-from spine_lib.models import deeplab, factory, resnet, unet
 from spine_lib.recipe import Recipe
 from spine_lib.slices import require_separate
 from spine_lib.store import SliceStore, prepare_store
@@ -115,7 +114,7 @@ def run(seed: int, fast: bool = False, root: Path | None = None) -> dict:
         less that of its twin; and by name in "networks" what `score` gives, parameters and the
         seconds of the training (of when it was trained).
     """
-    root = root or sample_root().parent / "experiments" / f"{NAME}-{code_digest()}"
+    root = root or sample_root().parent / "experiments" / f"{NAME}-{__version__}"
     parts = {
         "train": phantom_cases(2 if fast else TRAINING, TRAINING_FROM, **GRID),
         "validation": phantom_cases(VALIDATION, VALIDATION_FROM, **GRID),
@@ -144,18 +143,6 @@ def run(seed: int, fast: bool = False, root: Path | None = None) -> dict:
         for own, twin in TWINS.items()
     }
     return {**gaps, "networks": networks}
-
-
-def code_digest() -> str:
-    """Return a checksum of what a training depends on here: the networks' code and this module's.
-
-    Trainings of another version of it are never loaded.
-    """
-    digest = hashlib.sha256()
-    for module in (unet, deeplab, resnet, factory):
-        digest.update(Path(module.__file__).read_text(encoding="utf-8").encode("utf-8"))
-    digest.update(Path(__file__).read_text(encoding="utf-8").encode("utf-8"))
-    return digest.hexdigest()[:12]
 
 
 def largest_gap(rows: list[dict]) -> float:

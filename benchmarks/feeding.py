@@ -31,15 +31,15 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import default_collate
 
-from spine_lib import run_facts
-from spine_lib.augment import TrainingAugmenter, from_unit, labels_of, to_unit
 from spine_lib.bare_step import wait_for
 from spine_lib.datasets import phantom_cases
-from spine_lib.device_augment import augment_batch
-from spine_lib.devices import choose_device
-from spine_lib.loading import training_loader
-from spine_lib.recipe import Recipe, load_recipe
-from spine_lib.store import SliceStore, VolumeMaps, as_tensors, prepare_store
+from spine_lib.reproduce import provenance as run_facts
+from spine_lib.slices.augment import TrainingAugmenter, from_unit, labels_of, to_unit
+from spine_lib.slices.store import SliceStore, VolumeMaps, as_tensors, prepare_store
+from spine_lib.training.device_augment import augment_batch
+from spine_lib.training.devices import choose_device
+from spine_lib.training.loading import training_loader
+from spine_lib.training.recipe import Recipe, load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "feeding.json"
 GPU_SPEEDS = (500, 1000, 2000, 4000)

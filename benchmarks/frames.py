@@ -40,8 +40,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.core.pylabtools import print_figure
 
-from spine_lib.ct import WINDOWS, Volume
-from spine_lib.render import encode_png, render_slice
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore.render import encode_png, render_slice
 
 GOALS = {"render_slice_ms": 10.0, "times_faster_than_interact": 20.0}
 RESULTS = Path(__file__).parent / "results" / "frames.json"
@@ -71,8 +71,8 @@ def main() -> int:
 
 def load_scan() -> tuple[str, Volume, Volume]:
     """Return the real chest CT and its labels, or noise of the same size where it is missing."""
+    from spine_lib import SpineError
     from spine_lib.datasets.sample import sample_cases
-    from spine_lib.errors import SpineError
 
     try:
         data = sample_cases()[0].load()

@@ -117,7 +117,7 @@ def _measure(reader: str, path: Path) -> dict[str, float]:
 def _reader(name: str) -> Callable[[Path], object]:
     """Import one reader and return the call that yields its array."""
     if name == "load_ct":
-        from spine_lib.ct import load_ct
+        from spine_lib.ct.volume import load_ct
 
         return load_ct
     if name == "SimpleITK":

@@ -44,14 +44,14 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spine_lib import run_facts
-from spine_lib.augment import network_input
 from spine_lib.bare_step import bare_steps, wait_for
 from spine_lib.datasets import phantom_cases
-from spine_lib.devices import choose_device, choose_precision, require_compiler
-from spine_lib.recipe import Recipe, load_recipe
-from spine_lib.store import SliceStore, prepare_store
-from spine_lib.training import fit
+from spine_lib.reproduce import provenance as run_facts
+from spine_lib.slices.augment import network_input
+from spine_lib.slices.store import SliceStore, prepare_store
+from spine_lib.training.devices import choose_device, choose_precision, require_compiler
+from spine_lib.training.recipe import Recipe, load_recipe
+from spine_lib.training.train import fit
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 WARM_UP = 2

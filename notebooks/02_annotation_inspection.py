@@ -45,7 +45,7 @@ print(np.unique(stored.array))
 # a vertebra?
 
 # %%
-from spine_lib.annotations import SCHEMES
+from spine_lib.annotations.checks import SCHEMES
 
 print(f"{'id':>3}  {'totalsegmentator':20} {'verse':8} pycad1089")
 for label in (5, 10, 20, 25, 27, 32, 44):
@@ -62,8 +62,8 @@ for label in (5, 10, 20, 25, 27, 32, 44):
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib import figures, render
-from spine_lib.ct import WINDOWS
+from spine_lib.ct.volume import WINDOWS
+from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 80
 
@@ -91,8 +91,8 @@ plt.show()
 # on this. What does the library say when it is asked for the wrong reading?
 
 # %%
-from spine_lib.annotations import to_canonical
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
+from spine_lib.annotations.checks import to_canonical
 
 try:
     to_canonical(stored.array, "verse")
@@ -105,7 +105,7 @@ except SpineError as error:
 # ids of the abdomen patient's sacrum, 25 and 26, and is read as VerSe?
 
 # %%
-from spine_lib.annotations import CANONICAL
+from spine_lib.annotations.checks import CANONICAL
 
 pelvis = np.array([0, 25, 26], np.uint8)
 for scheme in ("totalsegmentator", "verse"):
@@ -140,7 +140,7 @@ check("2.1", to_verse_ids)
 
 # %% [markdown]
 # Stuck? Run `hint("2.1")` in a cell of your own, as often as you like; `solution("2.1")` shows one
-# way. The library's version is `to_canonical` in `spine_lib/schemes.py`: a single look-up table, and
+# way. The library's version is `to_canonical` in `spine_lib/annotations/schemes.py`: a single look-up table, and
 # an error for every id that the table does not know. From here on we use that one.
 
 # %% tags=["nbval-check-output"]
@@ -188,8 +188,8 @@ check("2.2", centroid_mm)
 # Now all of them at once. The library measures every id of a map in one pass over its slices.
 
 # %%
-from spine_lib.annotations import REGIONS, to_regions
-from spine_lib.structures import measure
+from spine_lib.annotations.checks import REGIONS, to_regions
+from spine_lib.annotations.structures import measure
 
 measured = measure(chest.labels, chest.ct.array)
 for one in measured:
@@ -272,7 +272,7 @@ planted["hole"] = abdomen.labels.with_array(hollow)
 # into a rule?
 
 # %%
-from spine_lib.annotations import check_annotation
+from spine_lib.annotations.checks import check_annotation
 
 for kind, labels in planted.items():
     found = [one for one in check_annotation(abdomen.ct, labels) if one.code != "tiny"]
@@ -323,12 +323,12 @@ def is_mirrored(image_hu, mask):
 check("2.3", is_mirrored)
 
 # %% [markdown]
-# The library's version, in `spine_lib/alignment.py`, is a little more careful. It also moves the mask
+# The library's version, in `spine_lib/annotations/alignment.py`, is a little more careful. It also moves the mask
 # about, since a patient seldom lies exactly in the middle, and asks whether the *best* place of the
 # mirrored mask beats the best place of the mask as it is.
 
 # %%
-from spine_lib.alignment import find_peak
+from spine_lib.annotations.alignment import find_peak
 
 spine = planted["mirrored"].array > 0
 for name, mask in (("as it is", spine), ("mirrored back", spine[::-1])):
@@ -514,9 +514,9 @@ check("2.5", dice_after_smoothing)
 # whose mask is exact because it was there before the scan.
 
 # %%
-from spine_lib import metrics
 from spine_lib.course.profile import pick
 from spine_lib.datasets import make_phantom
+from spine_lib.metrics import overlap as metrics
 
 step = pick(full=1, fast=2)
 phantom = make_phantom(13, (256 // step, 256 // step, 20), (step, step, 2), levels=("T11", "T12"))

@@ -33,7 +33,7 @@ print(chest.ct.shape, "voxels of", chest.ct.spacing_mm, "mm")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from spine_lib.ct import WINDOWS, apply_window
+from spine_lib.ct.volume import WINDOWS, apply_window
 
 plt.rcParams["figure.dpi"] = 80
 middle = int(np.median(np.nonzero(chest.labels.array)[1]))
@@ -52,8 +52,8 @@ plt.show()
 # directions turned round, and pixels in their true proportions.
 
 # %%
-from spine_lib import figures, render
-from spine_lib.slices import PLANES
+from spine_lib.explore import figures, render
+from spine_lib.slices.cut import PLANES
 
 
 def draw(axes, ct, labels, index, plane):
@@ -76,7 +76,7 @@ plt.show()
 # How many slices does each plane give, and how fine are they?
 
 # %%
-from spine_lib.slices import slice_spacing_mm, to_slices
+from spine_lib.slices.cut import slice_spacing_mm, to_slices
 
 for plane in PLANES:
     stack = to_slices(chest.ct.array, plane)
@@ -110,7 +110,7 @@ def cut_slice(array_xyz, plane, index):
 check("3.1", cut_slice)
 
 # %% [markdown]
-# The library's version is `to_slices` in `spine_lib/slices.py`. It turns the whole volume at once and
+# The library's version is `to_slices` in `spine_lib/slices/cut.py`. It turns the whole volume at once and
 # copies nothing: what it returns is a view of the same memory.
 
 # %% tags=["nbval-check-output"]
@@ -125,7 +125,7 @@ print(np.shares_memory(stack, chest.ct.array), stack.ndim)
 # 24, the sacrum is 26. **Predict** what linear interpolation finds on the way.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.annotations import CANONICAL
+from spine_lib.annotations.checks import CANONICAL
 
 line = np.array([23, 23, 24, 24, 26, 26])
 finer = np.interp(np.arange(0, 5.01, 0.5), np.arange(6), line)
@@ -209,7 +209,7 @@ check("3.2", resample_pair)
 # since otherwise most of the old pixels would simply be skipped.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.slices import resample_image, resample_labels
+from spine_lib.slices.cut import resample_image, resample_labels
 
 stripes = np.tile(np.array([0.0, 100.0], np.float32), 12)[None, None]  # one row of 24 pixels
 skipped = cv2.resize(stripes[0], (5, 1), interpolation=cv2.INTER_NEAREST)
@@ -232,7 +232,7 @@ import time
 from pathlib import Path
 
 from spine_lib.datasets import phantom_cases, sample_cases
-from spine_lib.store import prepare_store
+from spine_lib.slices.store import prepare_store
 
 if note:  # no real scans here
     cases = phantom_cases(2, seed=100, shape=(64, 64, 48), spacing_mm=3.0, tight=True)
@@ -347,8 +347,8 @@ check("3.3", split_by_patient)
 # `require_separate` stops every run in which a patient is on both sides.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.errors import SpineError
-from spine_lib.slices import require_separate, split_by_patient
+from spine_lib import SpineError
+from spine_lib.slices.cut import require_separate, split_by_patient
 
 people = phantom_cases(8, seed=200)
 parts = split_by_patient(people, {"train": 0.75, "test": 0.25}, seed=0)
@@ -433,7 +433,7 @@ print(
 # **Predict** what it does with an image in HU.
 
 # %%
-import spine_lib.augment as augment  # it imports albumentations, quietly
+import spine_lib.slices.augment as augment  # it imports albumentations, quietly
 
 A = augment.A
 image_hu = to_slices(chest.ct.array, "axial")[voxel[2]]
@@ -608,8 +608,8 @@ for title, values in wrong.items():
 # Strength is part of the question: the library's own brightness step adds at most 50 HU.
 
 # %%
-from spine_lib.augment import Augmentation
-from spine_lib.store import Draw, TrainingSlices
+from spine_lib.slices.augment import Augmentation
+from spine_lib.slices.store import Draw, TrainingSlices
 
 slices = TrainingSlices(store, Augmentation(size=96), seed=0)
 fullest = store.volumes[0].foreground[len(store.volumes[0].foreground) // 2]

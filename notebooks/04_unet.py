@@ -302,7 +302,7 @@ print(f"head              {shapes['head']}")
 # differs: one channel, the logits. The formula also says which images do not fit.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 try:
     network(torch.zeros(1, 1, 100, 100))
@@ -311,7 +311,7 @@ except SpineError as error:
 
 # %% [markdown]
 # 100 halves to 50, 25, and then no further. In practice an image is padded with air up to the next
-# multiple and the result is cut back, as `spine_lib/volumes.py` does.
+# multiple and the result is cut back, as `spine_lib/volumes/masks.py` does.
 #
 # ### Exercise 4.3: count the parameters
 #
@@ -407,10 +407,10 @@ check("4.4", fit_one_batch)
 # the curves fall.
 
 # %%
-from spine_lib import metrics
 from spine_lib.course.one_batch import fit_one_batch
 from spine_lib.course.profile import pick
 from spine_lib.course.small_networks import one_thread
+from spine_lib.metrics import overlap as metrics
 
 chosen = np.linspace(0, len(chest) - 1, 8).astype(int)
 batch, known = torch.from_numpy(chest.images[chosen]), chest.labels[chosen] == 1
@@ -673,9 +673,9 @@ with torch.inference_mode():
 # inside when it has learnt something? We look into the trained U-Net that comes with the library.
 
 # %%
-from spine_lib.augment import network_input
-from spine_lib.pretrained import load_pretrained
-from spine_lib.slices import to_slices
+from spine_lib.slices.augment import network_input
+from spine_lib.slices.cut import to_slices
+from spine_lib.training.pretrained import load_pretrained
 
 crop, note = course_case("crop")
 print(note or "This is the real crop patient.")

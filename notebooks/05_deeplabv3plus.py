@@ -91,7 +91,7 @@ check("5.1", atrous_conv)
 
 # %%
 from spine_lib.course.lesson_data import course_case
-from spine_lib.slices import cut
+from spine_lib.slices.cut import cut
 
 chest, note = course_case("chest")
 print(note or "This is the real chest patient.")
@@ -228,7 +228,7 @@ plt.show()
 # What do *trained* networks use? Two come with the library: a small U-Net and a small DeepLabv3+.
 
 # %%
-from spine_lib.pretrained import load_pretrained
+from spine_lib.training.pretrained import load_pretrained
 
 distance = np.abs(np.indices((256, 256)) - 128).max(axis=0)
 trained = {}
@@ -335,8 +335,8 @@ for rates in ((4, 4, 4), (1, 3, 8)):
     results[f"rates {', '.join(map(str, rates))}"] = mean_of_means(image, rates)
 
 # %% tags=["picture"]
-from spine_lib import figures
-from spine_lib.ct import Window, apply_window
+from spine_lib.ct.volume import Window, apply_window
+from spine_lib.explore import figures
 
 figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), layout="constrained")
 for one, (title, values) in zip(axes, results.items()):
@@ -489,7 +489,7 @@ for rates in ((12, 24, 36), (1, 2, 3)):
 # enlarge them again.
 
 # %%
-from spine_lib import metrics
+from spine_lib.metrics import overlap as metrics
 from spine_lib.models.deeplab import enlarge
 
 mask = np.isin(patch["label"], (0, 255), invert=True)
@@ -591,8 +591,8 @@ print(f"largest difference of two logits: {before:.2f} before, {after:.0e} after
 # weights of their own? Lesson 4's experiment trained these two as well, on phantoms, with three seeds.
 
 # %%
+from spine_lib import SpineError
 from spine_lib.course.results import lesson_result
-from spine_lib.errors import SpineError
 
 try:
     rows = lesson_result("twins")["seeds"]
@@ -702,7 +702,7 @@ compare_shipped("crop", size_px=300) if not note else print("This needs the real
 # was found.
 
 # %%
-from spine_lib.pretrained import load_probability
+from spine_lib.training.pretrained import load_probability
 
 crop, note = course_case("crop")
 known = ~crop.ignore.array

@@ -144,7 +144,7 @@ check("6.1", training_step)
 # %%
 import numpy as np
 
-from spine_lib.losses import segmentation_loss
+from spine_lib.training.losses import segmentation_loss
 
 
 def train(network, kind, steps, rate=3e-3):
@@ -288,7 +288,7 @@ for logit in sure:
 
 # %% [markdown]
 # A pixel that is right and sure counts a ten-thousandth of what it did; one that is wrong and sure
-# keeps nearly all of it. Both losses are in `spine_lib/losses.py`, with their sums `bce_dice` and
+# keeps nearly all of it. Both losses are in `spine_lib/training/losses.py`, with their sums `bce_dice` and
 # `focal_dice`.
 #
 # Which is best? Opinions are cheap. The same network was trained with each, from the same first
@@ -381,9 +381,9 @@ for dtype in (torch.float16, torch.bfloat16):
 # does the multiplications in bfloat16. The recipes of this course use that where the hardware has it.
 
 # %%
-from spine_lib.devices import choose_device, choose_precision
 from spine_lib.models import build_model
-from spine_lib.run_facts import device_name
+from spine_lib.reproduce.provenance import device_name
+from spine_lib.training.devices import choose_device, choose_precision
 
 device = choose_device()
 print(device_name("gpu" if device == "cuda" else "cpu"))
@@ -593,11 +593,11 @@ print(f"cross-entropy, BatchNorm awake:  {difference(network.train(), 'bce'):.1e
 import tempfile
 from pathlib import Path
 
-from spine_lib.augment import Augmentation
 from spine_lib.datasets import phantom_cases
-from spine_lib.loading import training_loader
-from spine_lib.recipe import Recipe
-from spine_lib.store import prepare_store
+from spine_lib.slices.augment import Augmentation
+from spine_lib.slices.store import prepare_store
+from spine_lib.training.loading import training_loader
+from spine_lib.training.recipe import Recipe
 
 work = Path(tempfile.mkdtemp(prefix="lesson-06-"))
 grid = {"shape": (64, 64, 32), "spacing_mm": 4.0}
@@ -720,10 +720,10 @@ _ = (work / "small.yaml").write_text(recipe_text, encoding="utf-8")
 # %%
 script = """\
 import sys
-from spine_lib.processes import Processes
-from spine_lib.recipe import load_recipe
-from spine_lib.store import SliceStore
-from spine_lib.training import load_or_train
+from spine_lib.training.processes import Processes
+from spine_lib.training.recipe import load_recipe
+from spine_lib.slices.store import SliceStore
+from spine_lib.training.train import load_or_train
 
 if __name__ == "__main__":
     name, devices = sys.argv[1], int(sys.argv[2])
@@ -758,8 +758,8 @@ print(sorted(path.name for path in (work / "killed").iterdir()))
 # runs now: one that is never interrupted, and the killed one, called again.
 
 # %%
-from spine_lib.recipe import load_recipe
-from spine_lib.training import load_or_train
+from spine_lib.training.recipe import load_recipe
+from spine_lib.training.train import load_or_train
 
 recipe = load_recipe(work / "small.yaml")
 stores = (train_store, validation_store)
@@ -800,7 +800,7 @@ for name in ("last.ckpt", "weights.safetensors"):
 # %%
 import inspect
 
-from spine_lib.segmenter import Segmenter
+from spine_lib.training.module import Segmenter
 
 print(inspect.getsource(Segmenter.training_step))
 print(inspect.getsource(Segmenter.configure_optimizers))
@@ -828,7 +828,7 @@ print("exit code", process.returncode, errors[-500:])
 print(sorted(path.name for path in (work / "two").iterdir()))
 
 # %%
-from spine_lib.logs import read_log
+from spine_lib.training.logs import read_log
 
 for name in ("unbroken", "two"):
     rows = [row for row in read_log(work / name / "metrics.csv") if "val_loss" in row]
@@ -845,7 +845,7 @@ for name in ("unbroken", "two"):
 # proves it). On GPUs the library shares the statistics too (`sync_batchnorm`); on CPUs PyTorch cannot.
 
 # %%
-from spine_lib.loading import PatchSampler
+from spine_lib.training.loading import PatchSampler
 
 one = [draw.place for draw in PatchSampler(train_store, recipe)][:4]
 shares = [[d.place for d in PatchSampler(train_store, recipe, rank, 2)][:2] for rank in (0, 1)]
@@ -869,8 +869,8 @@ print("two processes draw", shares)
 # another experiment, with another learning rate. The command says so before anything starts:
 
 # %% tags=["nbval-check-output"]
-from spine_lib.errors import SpineError
-from spine_lib.processes import Processes
+from spine_lib import SpineError
+from spine_lib.training.processes import Processes
 
 try:
     Processes(devices=8, nodes=4).require_fit(batch=8, device="cpu")

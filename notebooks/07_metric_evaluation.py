@@ -96,10 +96,10 @@ def count_voxels(prediction, truth, ignore):
 check("7.1", count_voxels)
 
 # %% [markdown]
-# The library's version is `confusion` in `spine_lib/metrics.py`. Now the patient.
+# The library's version is `confusion` in `spine_lib/metrics/overlap.py`. Now the patient.
 
 # %%
-from spine_lib import metrics
+from spine_lib.metrics import overlap as metrics
 
 truth = crop.data.labels.array > 0
 ignore = crop.data.ignore.array
@@ -291,8 +291,8 @@ for name, skipped in (("as background", None), ("ignored", rim)):
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib import figures, render
-from spine_lib.ct import WINDOWS
+from spine_lib.ct.volume import WINDOWS
+from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 80
 ct = crop.data.ct
@@ -380,7 +380,7 @@ check("7.4", surface_distances_mm)
 # the way *from the truth* finds it. Of these distances two scores are made.
 
 # %%
-from spine_lib import surfaces
+from spine_lib.metrics import surfaces
 
 tolerances_mm = np.arange(0.5, 5.01, 0.5)
 figure, axes = plt.subplots(figsize=(4.6, 2.7), layout="constrained")
@@ -402,7 +402,7 @@ plt.show()
 # sure the labels are. This course takes 2 mm. HD95 has another trap:
 
 # %%
-from spine_lib.volumes import largest_component
+from spine_lib.volumes.masks import largest_component
 
 
 def describe(mask, truth, spacing_mm):
@@ -594,7 +594,7 @@ check("7.5", interval_of_mean)
 # for small cohorts, where the plain ones are too narrow.
 
 # %%
-from spine_lib.statistics import bootstrap_interval
+from spine_lib.metrics.statistics import bootstrap_interval
 
 for model, values in zip(("U-Net", "DeepLabv3+"), dice):
     found = bootstrap_interval(values)
@@ -649,7 +649,7 @@ def sign_flip_p(differences):
 check("7.6", sign_flip_p)
 
 # %%
-from spine_lib.statistics import paired_differences, sign_flip_test
+from spine_lib.metrics.statistics import paired_differences, sign_flip_test
 
 gaps = np.array(list(paired_differences(unet_dice, deeplab_dice).values()))
 found = bootstrap_interval(gaps)
@@ -699,8 +699,8 @@ print(f"p = {sign_flip_test(others).p_value:.4f}")
 # a false alarm in at most one case of twenty.
 
 # %%
-from spine_lib.annotations import REGIONS
-from spine_lib.statistics import holm
+from spine_lib.annotations.checks import REGIONS
+from spine_lib.metrics.statistics import holm
 
 by_region = {}
 for region in REGIONS:

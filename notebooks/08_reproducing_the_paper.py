@@ -20,7 +20,7 @@
 # the full text was not available to us. So here it is, word for word in the library.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.paper import PAPER, SOURCE_NOTE
+from spine_lib.metrics.paper import PAPER, SOURCE_NOTE
 
 for row in PAPER.values():
     scores = "  ".join(f"{name} {row[name]:.3f}" for name in ("iou", "dice", "f1", "accuracy"))
@@ -35,7 +35,7 @@ print(SOURCE_NOTE)
 # %% tags=["nbval-check-output"]
 import numpy as np
 
-from spine_lib import metrics
+from spine_lib.metrics import overlap as metrics
 
 truth, prediction = np.zeros((2, 10, 10), bool)
 truth[2:8, 2:7] = True
@@ -72,11 +72,11 @@ check("8.1", iou_from_dice)
 
 # %% [markdown]
 # Stuck? Run `hint("8.1")` in a cell of your own, as often as you like; `solution("8.1")` shows one
-# way. The library's version stands in `spine_lib/paper.py`. What would the paper's Dice scores mean,
+# way. The library's version stands in `spine_lib/metrics/paper.py`. What would the paper's Dice scores mean,
 # if each came from one pair of masks?
 
 # %% tags=["nbval-check-output"]
-from spine_lib import paper
+from spine_lib.metrics import paper
 
 for row in PAPER.values():
     alone = paper.iou_from_dice(row["dice"])
@@ -285,9 +285,9 @@ import tempfile
 import time
 
 from spine_lib.course.profile import pick
-from spine_lib.pretrained import PRETRAINED
-from spine_lib.recipe import load_recipe
-from spine_lib.reproduce import reproduce
+from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.training.pretrained import PRETRAINED
+from spine_lib.training.recipe import load_recipe
 
 light = tuple(PRETRAINED.values())
 steps = pick(full={}, fast={"steps": 2, "steps_per_epoch": 2})
@@ -340,7 +340,7 @@ print("same data as the paper:", results["data"]["same_as_paper"])
 # paper's. **With what** was it made, and could you make it again?
 
 # %%
-from spine_lib.report_words import duration, looks
+from spine_lib.reproduce.report_words import duration, looks
 
 recipe = results["recipe"]
 print(f"seeds {seeds_of(results)}, {recipe['steps']} steps of {recipe['batch']} patches")
@@ -355,7 +355,7 @@ print(looks(results["test_looks"]))
 # And **what** came out?
 
 # %%
-from spine_lib import run_facts
+from spine_lib.reproduce import provenance as run_facts
 
 print(results["table_note"])
 print(run_facts.table(results))
@@ -391,8 +391,8 @@ check("8.5", dice_by_patient)
 # The library's version is `scores_by_patient`, in `spine_lib/course/kept_run.py`.
 
 # %%
-from spine_lib import figures
 from spine_lib.course.kept_run import scores_by_patient
+from spine_lib.explore import figures
 
 by_patient = scores_by_patient(results)
 named = {results["models"][model]["name"]: rows for model, rows in by_patient.items()}
@@ -407,7 +407,7 @@ figures.patient_scores(named, "Dice, one mark for each seed")
 # sure may we be of the rest?
 
 # %%
-from spine_lib.statistics import bootstrap_interval, spread
+from spine_lib.metrics.statistics import bootstrap_interval, spread
 
 for name, rows in named.items():
     seeds = spread([np.nanmean(values) for values in zip(*rows.values())])
@@ -430,7 +430,7 @@ for name, rows in named.items():
 # For this we take the two models that come with the library, whose predictions are stored.
 
 # %%
-from spine_lib.annotations import REGIONS, to_regions
+from spine_lib.annotations.checks import REGIONS, to_regions
 from spine_lib.course.held_out import HELD_OUT, held_out_case
 
 found = {}
@@ -455,8 +455,8 @@ for (name, model), recall in found.items():
 
 # %%
 from spine_lib.datasets import make_phantom
-from spine_lib.pretrained import load_pretrained
-from spine_lib.volumes import predict_volume
+from spine_lib.training.pretrained import load_pretrained
+from spine_lib.volumes.masks import predict_volume
 
 slices = pick(full=75, fast=10)
 phantom = make_phantom(3100, (48, 48, slices), spacing_mm=(3.0, 3.0, 6.0), tight=True)
@@ -543,7 +543,7 @@ plt.show()
 # class mean must exceed it by. So we ask of every averaging how far from that curve it lies.
 
 # %%
-from spine_lib.paper_pattern import class_mean_excess, rank_averagings
+from spine_lib.metrics.paper_pattern import class_mean_excess, rank_averagings
 
 for row in PAPER.values():
     off = row["iou"] - row["dice"] - class_mean_excess(row["dice"])

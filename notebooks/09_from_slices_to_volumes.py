@@ -29,8 +29,8 @@ print(crop.ct.shape, "voxels of", tuple(round(s, 2) for s in crop.ct.spacing_mm)
 # %%
 import time
 
-from spine_lib.pretrained import load_pretrained
-from spine_lib.volumes import predict_volume
+from spine_lib.training.pretrained import load_pretrained
+from spine_lib.volumes.masks import predict_volume
 
 network, recipe = load_pretrained("unet_light")
 started = time.perf_counter()
@@ -83,8 +83,8 @@ for (scan, model), one in predicted.items():
 # **Predict**: how much Dice does it gain?
 
 # %%
-from spine_lib import metrics
-from spine_lib.volumes import keep_pieces, largest_component
+from spine_lib.metrics import overlap as metrics
+from spine_lib.volumes.masks import keep_pieces, largest_component
 
 
 def dice(mask, data):
@@ -137,14 +137,14 @@ check("9.1", keep_pieces)
 
 # %% [markdown]
 # Stuck? `hint("9.1")` in a cell of your own helps, and `solution("9.1")` shows one way. The library's
-# version is in `spine_lib/volumes.py`. Now holes. **Predict** what happens to a vertebra when each axial
+# version is in `spine_lib/volumes/masks.py`. Now holes. **Predict** what happens to a vertebra when each axial
 # slice is filled on its own.
 
 # %%
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.volumes import fill_holes, keep_pieces
+from spine_lib.volumes.masks import fill_holes, keep_pieces
 
 mask = one.mask.array
 slices = [ndimage.binary_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])]
@@ -159,8 +159,8 @@ for name, result in filled.items():
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib import figures, render
-from spine_lib.ct import WINDOWS
+from spine_lib.ct.volume import WINDOWS
+from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 72
 soft = one.data.ct.array < 60  # HU: as in the canal; a disc is denser
@@ -202,7 +202,7 @@ check("9.2", fill_holes)
 # Here are all steps, one after the other, for both patients and models.
 
 # %%
-from spine_lib.volumes import fill_holes
+from spine_lib.volumes.masks import fill_holes
 
 cleaned = {}
 print("scan   model       as it is  largest    filled")
@@ -259,11 +259,11 @@ check("9.3", borrow_names)
 
 # %% [markdown]
 # This is a way to *measure* a prediction where the truth is known, not a way to name vertebrae in a new
-# scan. The library's version, and everything that is measured with it, is `spine_lib/measures.py`.
+# scan. The library's version, and everything that is measured with it, is `spine_lib/volumes/measure.py`.
 # **Predict**: the Dice on the crop is 0.90. By how many per cent will L3's volume be wrong?
 
 # %%
-from spine_lib.measures import by_region, compare_volumes
+from spine_lib.volumes.measure import by_region, compare_volumes
 
 amounts = {}
 for scan in ("crop", "dicom"):
@@ -317,7 +317,7 @@ volume_bars(amounts, "Vertebrae of the left-out patients (U-Net)")
 
 # %%
 from spine_lib.course.failures import close_up
-from spine_lib.measures import error_pieces
+from spine_lib.volumes.measure import error_pieces
 
 closer = close_up(predicted["dicom", "unet_light"])
 data = closer.data
@@ -494,7 +494,7 @@ check("9.4", predict_twice)
 # scan as it is. **Predict** which changes the answer most.
 
 # %%
-from spine_lib.uncertainty import VIEWS, predict_views
+from spine_lib.volumes.uncertainty import VIEWS, predict_views
 
 views = predict_views(network, crop.ct, recipe, VIEWS, "cpu")
 plain = views[:2].mean(axis=0)  # as it is and mirrored: what predict_volume does
@@ -646,7 +646,7 @@ plt.show()
 import tempfile
 from pathlib import Path
 
-from spine_lib.ct import save_nifti
+from spine_lib.ct.volume import save_nifti
 
 folder = Path(tempfile.mkdtemp(prefix="export-"))
 mask = crop.ct.with_array(cleaned["crop", "unet_light"])
@@ -692,8 +692,8 @@ def grid_gap_mm(affine, other, shape):
 check("9.6", grid_gap_mm)
 
 # %%
-from spine_lib.ct import load_ct, load_mask, require_same_grid
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
+from spine_lib.ct.volume import load_ct, load_mask, require_same_grid
 
 exported = load_mask(path)
 require_same_grid(crop.ct, exported, "scan and export")
@@ -731,7 +731,7 @@ except SpineError as error:
 # should be the one that the next cell prints.
 
 # %%
-from spine_lib.measures import voxel_ml
+from spine_lib.volumes.measure import voxel_ml
 
 size_ml = (np.asarray(again.dataobj) > 0).sum() * voxel_ml(again.header.get_zooms())
 print(

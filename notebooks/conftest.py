@@ -41,8 +41,8 @@ def _sample_is_missing(config: pytest.Config) -> bool:
     """Fetch the sample where it is not there, one worker for all; on CI a failure stays one."""
     import filelock
 
+    from spine_lib import SpineError
     from spine_lib.datasets.sample import fetch_sample, sample_root
-    from spine_lib.errors import SpineError
 
     if not hasattr(config, "spine_sample_is_missing"):
         sample_root().parent.mkdir(parents=True, exist_ok=True)

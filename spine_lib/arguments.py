@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spine_lib import __version__
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent / "training" / "recipes"
 SCHEMES = ("canonical", "verse", "totalsegmentator", "pycad1089")
 DEFAULT_RECIPE = "sample"
 PUBLIC_SETS = ("pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder")

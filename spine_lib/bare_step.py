@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from spine_lib.devices import choose_precision, prepare_device
-from spine_lib.loading import training_loader
-from spine_lib.losses import segmentation_loss
-from spine_lib.recipe import Recipe
-from spine_lib.segmenter import Segmenter
-from spine_lib.store import SliceStore
+from spine_lib.slices.store import SliceStore
+from spine_lib.training.devices import choose_precision, prepare_device
+from spine_lib.training.loading import training_loader
+from spine_lib.training.losses import segmentation_loss
+from spine_lib.training.module import Segmenter
+from spine_lib.training.recipe import Recipe
 
 
 def bare_steps(

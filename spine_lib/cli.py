@@ -16,8 +16,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from spine_lib import SpineError
 from spine_lib.arguments import build_parser as build_parser
-from spine_lib.errors import SpineError
 
 
 def main(

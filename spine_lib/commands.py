@@ -10,7 +10,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 
 def fetch(options: Namespace) -> None:
@@ -25,7 +25,7 @@ def fetch(options: Namespace) -> None:
 
 def info(options: Namespace) -> None:
     """Print what a CT or a label map holds."""
-    from spine_lib.ct import load_ct, load_mask
+    from spine_lib.ct.volume import load_ct, load_mask
 
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
@@ -58,7 +58,7 @@ def _geometry_rows(volume) -> Iterable[tuple[str, str]]:
 def _ct_rows(ct) -> Iterable[tuple[str, str]]:
     import numpy as np
 
-    from spine_lib.ct import WINDOWS
+    from spine_lib.ct.volume import WINDOWS
 
     yield from _geometry_rows(ct)
     hu = ct.array
@@ -79,7 +79,7 @@ def _ct_rows(ct) -> Iterable[tuple[str, str]]:
 def _mask_rows(mask, scheme: str | None) -> Iterable[tuple[str, str]]:
     import numpy as np
 
-    from spine_lib.annotations import SCHEMES
+    from spine_lib.annotations.checks import SCHEMES
 
     yield from _geometry_rows(mask)
     ids, counts = np.unique(mask.array, return_counts=True)
@@ -97,8 +97,8 @@ def _mask_rows(mask, scheme: str | None) -> Iterable[tuple[str, str]]:
 
 def check(options: Namespace) -> int:
     """Print the findings on an annotation; 1 if any of them is an error."""
-    from spine_lib.annotations import check_annotation
-    from spine_lib.ct import load_ct, load_mask
+    from spine_lib.annotations.checks import check_annotation
+    from spine_lib.ct.volume import load_ct, load_mask
 
     findings = check_annotation(load_ct(options.ct), load_mask(options.mask), options.scheme)
     for finding in findings:
@@ -113,7 +113,7 @@ def check(options: Namespace) -> int:
 
 def phantom(options: Namespace) -> None:
     """Write phantoms as pairs of NIfTI files."""
-    from spine_lib.ct import save_nifti
+    from spine_lib.ct.volume import save_nifti
     from spine_lib.datasets.phantom import make_phantom
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -125,8 +125,8 @@ def phantom(options: Namespace) -> None:
 
 def reproduce(options: Namespace) -> None:
     """Run the main job; it prints its own table and where the report lies."""
-    from spine_lib.processes import Processes
-    from spine_lib.reproduce import reproduce as run
+    from spine_lib.reproduce.reproduce import reproduce as run
+    from spine_lib.training.processes import Processes
 
     run(
         options.recipe,
@@ -145,10 +145,10 @@ def rehearse(options: Namespace) -> int:
     """Rehearse at true size; 3 if the minutes were over first."""
     import math
 
-    from spine_lib.laps import OutOfTime
-    from spine_lib.processes import Processes, is_first
     from spine_lib.rehearsal import Rehearsal
     from spine_lib.rehearsal import rehearse as run
+    from spine_lib.reproduce.laps import OutOfTime
+    from spine_lib.training.processes import Processes, is_first
 
     wishes = ("scans", "epochs", "steps", "batch", "encoder_weights", "recipe")
     try:
@@ -171,7 +171,7 @@ def rehearse(options: Namespace) -> int:
 
 def compare(options: Namespace) -> None:
     """Print two runs side by side; write the comparison where that is asked for."""
-    from spine_lib import compare_runs
+    from spine_lib.reproduce import compare as compare_runs
 
     found = compare_runs.compare_runs(*(compare_runs.load_run(name) for name in options.runs))
     print(compare_runs.comparison_text(found))
@@ -181,7 +181,7 @@ def compare(options: Namespace) -> None:
 
 def ablate(options: Namespace) -> None:
     """Change one setting and measure what it brings; without a name, list what can be changed."""
-    from spine_lib.ablations import kept, running, words
+    from spine_lib.reproduce.ablations import kept, running, words
 
     if options.ablation is None:
         print(words.catalogue(kept.kept()))
@@ -230,8 +230,8 @@ def datasets(options: Namespace) -> None:
 
 def prepare(options: Namespace) -> None:
     """Cut the scans of a data set into slices, as `reproduce` will ask for them."""
-    from spine_lib.recipe import load_recipe
-    from spine_lib.sources import gather, prepare
+    from spine_lib.reproduce.sources import gather, prepare
+    from spine_lib.training.recipe import load_recipe
 
     recipe = load_recipe(options.recipe)
     recipe = recipe.changed(dataset=options.dataset or recipe.dataset)
@@ -247,11 +247,11 @@ def prepare(options: Namespace) -> None:
 
 def predict(options: Namespace) -> None:
     """Segment one CT with a checkpoint or a model that comes with the library."""
-    from spine_lib.volumes import predict_file
+    from spine_lib.volumes.masks import predict_file
 
     checkpoint = options.checkpoint
     if options.pretrained is not None:
-        from spine_lib.pretrained import weights_path
+        from spine_lib.training.pretrained import weights_path
 
         checkpoint = weights_path(options.pretrained)
     written = predict_file(options.ct, options.out, checkpoint, options.device, print)

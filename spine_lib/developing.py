@@ -14,8 +14,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from spine_lib import browser
-from spine_lib.errors import SpineError
+from spine_lib import SpineError, browser
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_OPTIONS = (

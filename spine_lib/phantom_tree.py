@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import SACRUM
+from spine_lib.ct.nifti import write_nifti
 from spine_lib.datasets.phantom import make_phantom
 from spine_lib.datasets.pycad1089 import SHARES, split_of
-from spine_lib.errors import SpineError
-from spine_lib.laps import Lap, each_done, no_lap
-from spine_lib.nifti import write_nifti
-from spine_lib.schemes import SACRUM
+from spine_lib.reproduce.laps import Lap, each_done, no_lap
 
 MEDIAN_SHAPE = (229, 237, 243)
 """Voxels of the middle one of the 1089 scans, along x, y and z."""
@@ -142,7 +142,7 @@ def write_tree(
         scans: how many.
         workers: processes.
         middle, spacing_mm: as for `write_case`.
-        lap: called for each scan; see `spine_lib.laps`.
+        lap: called for each scan; see `spine_lib.reproduce.laps`.
 
     Raises:
         SpineError: if the disk is too small, or a worker is killed.

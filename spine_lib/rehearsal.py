@@ -15,18 +15,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from spine_lib import rehearsal_facts
+from spine_lib import SpineError, rehearsal_facts
 from spine_lib.bare_step import bare_steps, wait_for
-from spine_lib.devices import choose_device, require_compiler
-from spine_lib.errors import SpineError
-from spine_lib.laps import Laps
 from spine_lib.phantom_tree import MEDIAN_SHAPE, SPACING_MM, shares_of, write_tree
-from spine_lib.preparing import grid_of
-from spine_lib.processes import ALONE, Processes, is_first, one_at_a_time
-from spine_lib.recipe import Recipe, load_recipe
-from spine_lib.reproduce import Say, reproduce, write_json
-from spine_lib.slices import slice_spacing_mm
-from spine_lib.sources import gather, prepare
+from spine_lib.reproduce.laps import Laps
+from spine_lib.reproduce.reproduce import Say, reproduce, write_json
+from spine_lib.reproduce.sources import gather, prepare
+from spine_lib.slices.cut import slice_spacing_mm
+from spine_lib.slices.preparing import grid_of
+from spine_lib.training.devices import choose_device, require_compiler
+from spine_lib.training.processes import ALONE, Processes, is_first, one_at_a_time
+from spine_lib.training.recipe import Recipe, load_recipe
 
 EPOCHS = 10
 BARE_STEPS = {"cpu": 6, "cuda": 60}

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from spine_lib import run_facts
-from spine_lib.devices import choose_precision
-from spine_lib.laps import Laps
 from spine_lib.phantom_tree import shares_of
-from spine_lib.processes import Processes
-from spine_lib.recipe import Recipe
-from spine_lib.reproduce import write_json
-from spine_lib.slices import slice_spacing_mm
+from spine_lib.reproduce import provenance as run_facts
+from spine_lib.reproduce.laps import Laps
+from spine_lib.reproduce.reproduce import write_json
+from spine_lib.slices.cut import slice_spacing_mm
+from spine_lib.training.devices import choose_precision
+from spine_lib.training.processes import Processes
+from spine_lib.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from spine_lib.rehearsal import Rehearsal

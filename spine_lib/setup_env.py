@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 from spine_lib.requirements import in_range, missing_requirements, requirements, split_requirement
 
 ROOT = Path(__file__).resolve().parent.parent

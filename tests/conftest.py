@@ -25,8 +25,8 @@ def sample_root(tmp_path_factory) -> Path:
 
     Skips, with the reason, where they cannot be fetched; on CI that is a failure.
     """
+    from spine_lib import SpineError
     from spine_lib.datasets import sample
-    from spine_lib.errors import SpineError
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spine_lib import cli, commands, developing, setup_env
-from spine_lib.errors import SpineError
+from spine_lib import SpineError, cli, commands, developing, setup_env
 
 NOTEBOOKS = [*developing.NOTEBOOK_OPTIONS, "tests", "notebooks"]
 COMMANDS = sorted(cli.build_parser()._subparsers._group_actions[0].choices)
@@ -92,8 +91,8 @@ def test_a_seed_is_a_whole_number(value):
 
 
 def test_the_options_of_the_main_job_reach_it(monkeypatch):
-    from spine_lib import reproduce
-    from spine_lib.processes import Processes
+    from spine_lib.reproduce import reproduce
+    from spine_lib.training.processes import Processes
 
     seen = {}
     monkeypatch.setattr(reproduce, "reproduce", lambda recipe, **rest: seen.update(rest, r=recipe))
@@ -107,7 +106,8 @@ def test_the_options_of_the_main_job_reach_it(monkeypatch):
 
 
 def test_a_prediction_takes_a_model_that_comes_with_the_library(monkeypatch, tmp_path):
-    from spine_lib import pretrained, volumes
+    from spine_lib.training import pretrained
+    from spine_lib.volumes import masks as volumes
 
     seen = []
     monkeypatch.setattr(
@@ -120,7 +120,7 @@ def test_a_prediction_takes_a_model_that_comes_with_the_library(monkeypatch, tmp
 
 
 def test_the_options_of_a_prediction_reach_it(monkeypatch, tmp_path, capsys):
-    from spine_lib import volumes
+    from spine_lib.volumes import masks as volumes
 
     seen = {}
 
@@ -231,7 +231,7 @@ def test_set_up_is_asked_for_only_where_packages_are_needed(monkeypatch):
 @pytest.fixture
 def pair(tmp_path, small_phantom):
     """The small phantom as files: CT and canonical labels."""
-    from spine_lib.ct import save_nifti
+    from spine_lib.ct.volume import save_nifti
 
     ct = save_nifti(small_phantom.ct, tmp_path / "ct.nii.gz")
     mask = save_nifti(small_phantom.labels, tmp_path / "mask.nii.gz")
@@ -262,7 +262,7 @@ def test_info_sees_a_label_map_by_itself(pair, capsys):
 
 
 def test_check_passes_a_right_annotation_and_fails_a_wrong_one(pair, small_phantom, capsys):
-    from spine_lib.ct import save_nifti
+    from spine_lib.ct.volume import save_nifti
 
     ct, mask = map(str, pair)
     assert cli.main(["check", ct, mask]) == 0
@@ -277,7 +277,7 @@ def test_check_passes_a_right_annotation_and_fails_a_wrong_one(pair, small_phant
 
 
 def test_phantoms_are_written_as_pairs_that_differ_by_seed(tmp_path, capsys):
-    from spine_lib.ct import load_ct, load_mask, require_same_grid
+    from spine_lib.ct.volume import load_ct, load_mask, require_same_grid
 
     command = ["phantom", "--seed", "5", "--count", "2", "--spacing", "6", "--out", str(tmp_path)]
     assert cli.main([*command, "--shape", "40", "40", "50"]) == 0

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spine_lib import setup_env
-from spine_lib.errors import SpineError
+from spine_lib import SpineError, setup_env
 from spine_lib.requirements import in_range, missing_requirements, requirements, split_requirement
 
 PINS = "# tested versions\nnumpy==2.4.6\ntorch==2.15.0\ntorchvision==0.29.2\n"

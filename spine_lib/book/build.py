@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 
+from spine_lib import SpineError
 from spine_lib.book import pages
 from spine_lib.book.lessons import lesson_page, viewer_cells
 from spine_lib.book.reference import complete, named_modules, public_modules
@@ -19,7 +20,6 @@ from spine_lib.book.scans import scans_page
 from spine_lib.book.viewers import can_move, save_viewer, viewer_of
 from spine_lib.course.notebook_index import Card, lesson_card
 from spine_lib.course.notebook_source import lesson_sources, read_source
-from spine_lib.errors import SpineError
 from spine_lib.explore.base import Viewer
 
 ROOT = Path(__file__).resolve().parents[2]

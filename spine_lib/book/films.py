@@ -17,9 +17,9 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
+from spine_lib.ct.nifti import atomic_file
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.quiz import AnnotationQuiz
-from spine_lib.nifti import atomic_file
 
 FRAMES = 240
 """Combinations of a film at most."""

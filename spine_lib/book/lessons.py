@@ -115,7 +115,7 @@ def relink(text: str, link: Callable[[str], str | None], root: str = "") -> str:
         text: Markdown.
         link: turns the address of a link into that on the site, None takes it away.
         root: path from the file to the root of the repository, such as "../"; a name of a file of
-            the library, such as `spine_lib/ct.py`, becomes a link to its page of the reference.
+            the library, such as `spine_lib/ct/volume.py`, becomes a link to its page of the reference.
     """
 
     def replaced(match: re.Match) -> str:

@@ -13,7 +13,7 @@ PAGES = {
     "README.md": "project/readme",
     "INSTRUCTORS.md": "project/instructors",
     "data/README.md": "project/data",
-    "spine_lib/pretrained/MODEL_CARD.md": "project/model_card",
+    "spine_lib/training/pretrained/MODEL_CARD.md": "project/model_card",
     "benchmarks/README.md": "project/benchmarks",
     "benchmarks/tuning.md": "project/tuning",
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from spine_lib import SpineError
 from spine_lib.book.lessons import sliders_html
 from spine_lib.course.lesson_data import course_case
 from spine_lib.datasets.phantom import make_phantom
-from spine_lib.errors import SpineError
 from spine_lib.explore import OrthoViewer, SliceViewer, compare_shipped
 from spine_lib.explore.base import Viewer
-from spine_lib.render import Style
+from spine_lib.explore.render import Style
 
 BY_VERTEBRA = Style("fill", "vertebra", opacity=0.45)
 

@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import ndimage
 
-from spine_lib import figures, planes, render
-from spine_lib.ct import WINDOWS, Volume
-from spine_lib.errors import SpineError
-from spine_lib.overlays import REGION_PAINTS
-from spine_lib.render import Style
-from spine_lib.schemes import CANONICAL, REGIONS, to_regions
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import CANONICAL, REGIONS, to_regions
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore import figures, render
+from spine_lib.explore.overlays import REGION_PAINTS
+from spine_lib.explore.render import Style
 
 Voxel = tuple[int, int, int]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spine_lib.augment import network_input
 from spine_lib.course.small_networks import Batch
 from spine_lib.datasets import CaseData
-from spine_lib.slices import AIR_HU, IGNORE, cut
+from spine_lib.slices.augment import network_input
+from spine_lib.slices.cut import AIR_HU, IGNORE, cut
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-from spine_lib import metrics
-from spine_lib.annotations import REGIONS
+from spine_lib import SpineError
+from spine_lib.annotations.checks import REGIONS
 from spine_lib.course.held_out import MODEL_NAMES
 from spine_lib.course.results import lesson_result
-from spine_lib.errors import SpineError
+from spine_lib.metrics import overlap as metrics
 
 SCORES = ("dice", "iou", "nsd", "hd95")
 

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from spine_lib import SpineError
 from spine_lib.course.checking import describe_call, judge_answer
 from spine_lib.course.exercise import (
     Exercise,
@@ -22,7 +23,6 @@ from spine_lib.course.exercise import (
     lesson_numbers,
     lesson_solutions,
 )
-from spine_lib.errors import SpineError
 
 
 @dataclass

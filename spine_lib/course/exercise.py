@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 
 class Wrong(Exception):
@@ -56,7 +56,7 @@ class Exercise:
 
 def lesson_numbers() -> list[int]:
     """List the lessons that have exercises in this copy of the library."""
-    package = importlib.import_module("spine_lib.course.lessons")
+    package = importlib.import_module("spine_lib.course.exercises")
     names = (module.name for module in pkgutil.iter_modules(package.__path__))
     return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"lesson_(\d+)", name)))
 
@@ -73,7 +73,7 @@ def lesson_exercises(lesson: int) -> tuple[Exercise, ...]:
     if lesson not in lesson_numbers():
         known = ", ".join(map(str, lesson_numbers())) or "none so far"
         raise SpineError(f"Lesson {lesson} has no exercises here: lessons that have are {known}.")
-    return importlib.import_module(f"spine_lib.course.lessons.lesson_{lesson:02d}").EXERCISES
+    return importlib.import_module(f"spine_lib.course.exercises.lesson_{lesson:02d}").EXERCISES
 
 
 def find_exercise(key: str) -> Exercise:

@@ -15,16 +15,17 @@ from matplotlib.axes import Axes
 from scipy import ndimage
 from torch import nn
 
-from spine_lib import figures, planes, render
 from spine_lib.course.lesson_data import course_case
 from spine_lib.course.stress import PROVOCATIONS, provoke
-from spine_lib.ct import WINDOWS, Volume
-from spine_lib.datasets.cases import CaseData
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import TISSUES
-from spine_lib.measures import ErrorPiece, error_pieces
-from spine_lib.pretrained import load_pretrained, load_probability
-from spine_lib.recipe import Recipe
-from spine_lib.volumes import predict_volume
+from spine_lib.explore import figures, render
+from spine_lib.training.pretrained import load_pretrained, load_probability
+from spine_lib.training.recipe import Recipe
+from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes.measure import ErrorPiece, error_pieces
 
 PHANTOM_SEED = 6000
 LEFT_OUT = ("dicom", "crop")

@@ -9,8 +9,8 @@ import pydicom
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from spine_lib.course.lesson_data import course_case
-from spine_lib.ct import Volume, save_nifti
-from spine_lib.dicom import LPS_TO_RAS
+from spine_lib.ct.dicom import LPS_TO_RAS
+from spine_lib.ct.volume import Volume, save_nifti
 
 INTERCEPT = -1024
 

@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from spine_lib import SpineError
 from spine_lib.course import desk
 from spine_lib.course.exercise import Wrong, find_exercise, hidden_inputs
-from spine_lib.errors import SpineError
 
 
 class NoPoint(Wrong):

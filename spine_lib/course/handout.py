@@ -15,6 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from spine_lib import SpineError
 from spine_lib.course.exercise import lesson_numbers, lesson_solutions
 from spine_lib.course.grading import grade
 from spine_lib.course.handout_answers import (
@@ -27,7 +28,6 @@ from spine_lib.course.handout_files import copy_for_students
 from spine_lib.course.handout_nbgrader import write_nbgrader_course
 from spine_lib.course.notebook_build import run_lesson
 from spine_lib.course.notebook_source import LessonSource, drift, lesson_sources, read_source
-from spine_lib.errors import SpineError
 
 STUDENTS, SOLUTIONS, NBGRADER = "students", "solutions", "nbgrader"
 

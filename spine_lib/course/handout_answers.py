@@ -17,9 +17,9 @@ from types import ModuleType
 
 from nbformat import NotebookNode
 
+from spine_lib import SpineError
 from spine_lib.course.exercise import Exercise, lesson_exercises, lesson_solutions
 from spine_lib.course.notebook_source import LessonSource
-from spine_lib.errors import SpineError
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import nbformat
 
+from spine_lib import SpineError
 from spine_lib.course.exercise import lesson_numbers, lesson_solutions
 from spine_lib.course.handout_answers import reference_body
-from spine_lib.errors import SpineError
 
 # What there is at the top of the project and belongs to it; what else lies there (runs, grades, an
 # environment) is nobody's to hand out.

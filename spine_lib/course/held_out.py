@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spine_lib import SpineError
 from spine_lib.course.lesson_data import course_case
-from spine_lib.ct import Volume
-from spine_lib.datasets.cases import CaseData
-from spine_lib.errors import SpineError
-from spine_lib.pretrained import PRETRAINED, load_pretrained, load_probability
-from spine_lib.volumes import predict_volume
+from spine_lib.ct.volume import Volume
+from spine_lib.datasets.case import CaseData
+from spine_lib.training.pretrained import PRETRAINED, load_pretrained, load_probability
+from spine_lib.volumes.masks import predict_volume
 
 HELD_OUT = ("dicom", "crop")
 MODEL_NAMES = {"unet_light": "U-Net", "deeplabv3plus_light": "DeepLabv3+"}

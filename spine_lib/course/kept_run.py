@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spine_lib.errors import SpineError
-from spine_lib.report_words import volume_scores
-from spine_lib.statistics import mean_per_patient
+from spine_lib import SpineError
+from spine_lib.metrics.statistics import mean_per_patient
+from spine_lib.reproduce.report_words import volume_scores
 
 KEPT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "reproduce.json"
 """Where a source tree keeps the results of the built-in run; an installed package has none."""

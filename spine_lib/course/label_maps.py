@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from spine_lib.ct import Volume, load_mask
-from spine_lib.datasets.cases import CaseData
-from spine_lib.schemes import SCHEMES
+from spine_lib.annotations.schemes import SCHEMES
+from spine_lib.ct.volume import Volume, load_mask
+from spine_lib.datasets.case import CaseData
 
 
 def file_labels(data: CaseData, scheme: str = "totalsegmentator") -> Volume:

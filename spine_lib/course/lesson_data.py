@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from spine_lib.datasets.cases import CaseData
+from spine_lib import SpineError
+from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import make_phantom
 from spine_lib.datasets.sample import fetch_sample, sample_cases
-from spine_lib.errors import SpineError
 
 # Seed, vertebrae, shape and spacing of the phantom that stands in for each patient: the same part
 # of the spine, on a coarser grid so that none takes longer than some seconds.

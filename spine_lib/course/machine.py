@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
+from spine_lib import SpineError
 from spine_lib.datasets.sample import fetch_sample
-from spine_lib.errors import SpineError
 
 PYTHONS = ((3, 11), (3, 14))  # first that works, first that does not
 ENOUGH_MEMORY_GB = 6
@@ -63,7 +63,7 @@ def _torch() -> Finding:
 def _device() -> Finding:
     import torch
 
-    from spine_lib.run_facts import device_name
+    from spine_lib.reproduce.provenance import device_name
 
     if torch.cuda.is_available():
         return Finding("device", f"GPU: {device_name('gpu')}")

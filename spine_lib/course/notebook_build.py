@@ -15,8 +15,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from spine_lib import SpineError
 from spine_lib.course.notebook_source import LessonSource
-from spine_lib.errors import SpineError
 
 IMAGE_LIMIT_KB = 300
 CELL_LIMIT_S = 600

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from spine_lib import SpineError
 from spine_lib.course.notebook_source import LessonSource
-from spine_lib.errors import SpineError
 
 HEAD = """\
 # The lessons

@@ -17,7 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 LONGEST_CELL = 15
 MARKER = re.compile(r"# %%(?!%)")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 FEWEST_SEEDS = 3
 
@@ -155,7 +155,7 @@ def lesson_result(name: str, folder: Path | None = None) -> dict[str, Any]:
 def _circumstances() -> dict[str, Any]:
     import torch
 
-    from spine_lib.run_facts import device_name, versions
+    from spine_lib.reproduce.provenance import device_name, versions
 
     device = "gpu" if torch.cuda.is_available() else "cpu"
     return {"versions": versions(), "device": device_name(device), "cores": os.cpu_count()}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from spine_lib.losses import segmentation_loss
+from spine_lib.training.losses import segmentation_loss
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Images, targets (1 is spine) and weights (0 where unknown), float32 [slice, 1, row, column]."""

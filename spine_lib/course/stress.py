@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.ct import Volume
+from spine_lib.ct.volume import Volume
 from spine_lib.datasets.phantom import PhantomData, make_phantom
 
 PLAIN: dict[str, Any] = {

@@ -3,7 +3,7 @@
 Every source yields cases, and every case loads to a scan, canonical labels and an ignore region.
 """
 
-from spine_lib.datasets.cases import (
+from spine_lib.datasets.case import (
     Case,
     CaseData,
     IgnoreRule,

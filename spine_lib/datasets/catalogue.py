@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from spine_lib import SpineError
 from spine_lib.datasets.ctspine1k import read_ctspine1k
 from spine_lib.datasets.folder import read_folder
 from spine_lib.datasets.found import Found
@@ -13,7 +14,6 @@ from spine_lib.datasets.pycad1089 import read_pycad1089
 from spine_lib.datasets.rebuilt1089 import read_rebuilt1089
 from spine_lib.datasets.totalsegmentator import read_totalsegmentator
 from spine_lib.datasets.verse import read_verse
-from spine_lib.errors import SpineError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spine_lib.datasets.cases import Case
+from spine_lib import SpineError
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import (
     Found,
     LeftOut,
@@ -20,7 +21,6 @@ from spine_lib.datasets.found import (
     stem,
 )
 from spine_lib.datasets.ignoring import BeyondLabelledVertebrae
-from spine_lib.errors import SpineError
 
 LAYOUT = "data_split.txt, volumes/liver/liver_0.nii.gz and labels/liver/liver_0_seg.nii.gz"
 PARTS = {"trainset": "train", "test_public": "validation", "test_private": "test"}

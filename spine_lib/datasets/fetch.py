@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 WAY_OUT = "the phantom data need no download"
 STALE_SECONDS = 3600.0

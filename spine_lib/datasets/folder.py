@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 import yaml
 
-from spine_lib.ct import Volume
-from spine_lib.datasets.cases import Case
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import get_scheme
+from spine_lib.ct.volume import Volume
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import (
     Found,
     LeftOut,
@@ -27,8 +29,6 @@ from spine_lib.datasets.found import (
     require_found,
 )
 from spine_lib.datasets.pycad1089 import split_of
-from spine_lib.errors import SpineError
-from spine_lib.schemes import get_scheme
 
 LAYOUT = "dataset.yaml, images/NAME.nii.gz and masks/NAME.nii.gz (or folders of .png slices)"
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spine_lib.datasets.cases import Case, require_cases
-from spine_lib.errors import SpineError
-from spine_lib.nifti import atomic_file
+from spine_lib import SpineError
+from spine_lib.ct.nifti import atomic_file
+from spine_lib.datasets.case import Case, require_cases
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.ct import Volume
-from spine_lib.schemes import SACRUM
+from spine_lib.annotations.schemes import SACRUM
+from spine_lib.ct.volume import Volume
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from spine_lib.datasets.cases import Case
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import (
     Found,
     nifti_files,

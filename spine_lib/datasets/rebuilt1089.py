@@ -17,10 +17,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from spine_lib import SpineError
 from spine_lib.datasets.found import Found, LeftOut, require_folder
 from spine_lib.datasets.ignoring import OtherStructures
 from spine_lib.datasets.totalsegmentator import read_meta, read_totalsegmentator
-from spine_lib.errors import SpineError
 
 SACRUM_BELOW_S1 = 25
 """Id of the sacrum without S1 in TotalSegmentator's label maps."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spine_lib.ct import Volume, load_mask, require_same_grid
-from spine_lib.datasets.cases import Case
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import SCHEMES
+from spine_lib.ct.volume import Volume, load_mask, require_same_grid
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import Found, LeftOut, not_this, require_folder, require_found
-from spine_lib.errors import SpineError
-from spine_lib.schemes import SCHEMES
 
 LAYOUT = "meta.csv and folders s0000 with ct.nii.gz and segmentations/vertebrae_C1.nii.gz"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from spine_lib.datasets.cases import Case
+from spine_lib import SpineError
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import Found, not_this, pair_up, require_folder, require_found
 from spine_lib.datasets.ignoring import BeyondLabelledVertebrae
-from spine_lib.errors import SpineError
 
 LAYOUT = "dataset-01training/rawdata/sub-verse004 with its twin below derivatives"
 _PART = re.compile(r"(train|validation|test)")

@@ -1,6 +1,6 @@
 """Sliders to look with: a CT and its mask, planes, overlays, errors, and what lessons explore.
 
-Thin widgets on `spine_lib.render`. Each viewer also draws a still of itself for pages on which no
+Thin widgets on `explore.render`. Each viewer also draws a still of itself for pages on which no
 kernel runs, and `save_html` writes a page whose sliders work without Python.
 """
 

@@ -7,14 +7,15 @@ from collections.abc import Callable
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import planes, render
-from spine_lib.ct import Volume
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
+from spine_lib.explore import render
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, WindowControls, choice, column, part, row, whole
 from spine_lib.explore.counts import count_slices
 from spine_lib.explore.picture import Picture, text_html
+from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
-from spine_lib.render import Style
 
 PLANE = "axial"
 STEPS: dict[str, Callable] = {
@@ -56,7 +57,7 @@ def augment_slice(
         SpineError: for an unknown step.
     """
     # Here, since it imports torch and OpenCV, which no other viewer needs.
-    from spine_lib import augment
+    from spine_lib.slices import augment
 
     planes.require_choice("augmentation", step, tuple(STEPS))
     unit = np.ascontiguousarray(augment.to_unit(image_hu), np.float32)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from spine_lib.explore.overlays import Paint
 from spine_lib.explore.picture import Picture
 from spine_lib.explore.pointer import VIEWER_CLASS
-from spine_lib.overlays import Paint
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ class Viewer(widgets.VBox):
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        from spine_lib import figures
+        from spine_lib.explore import figures
 
         pictures, paints = self.pictures(), self.paints()
         widest = sum(one.rgb.shape[1] / one.rgb.shape[0] for one in pictures)
@@ -76,7 +76,7 @@ class Viewer(widgets.VBox):
         """Return the static figure as a small PNG, some tens of kilobytes."""
         from PIL import Image
 
-        from spine_lib import figures
+        from spine_lib.explore import figures
 
         figure = self.figure()
         dpi = STILL_WIDTH_PX / figure.get_figwidth()

@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from spine_lib.overlays import OKABE_ITO
+from spine_lib.explore.overlays import OKABE_ITO
 
 WIDTH, HEIGHT = 560, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 24, 34

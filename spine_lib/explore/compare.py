@@ -8,10 +8,10 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import planes, render
-from spine_lib.ct import Volume
-from spine_lib.errors import SpineError
-from spine_lib.explore import charts
+from spine_lib import SpineError
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
+from spine_lib.explore import charts, render
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import (
     Held,
@@ -24,12 +24,12 @@ from spine_lib.explore.controls import (
     whole,
 )
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
+from spine_lib.explore.overlays import SPINE_PAINT, Paint
 from spine_lib.explore.page import Chart, Panel, Stack, kept_slices, save_page
 from spine_lib.explore.picture import Picture, legend_html, text_html
 from spine_lib.explore.pointer import LEAVE, Pointer
+from spine_lib.explore.render import PLANES, Style
 from spine_lib.explore.scene import Scene, dice_text, score_text, voxel_at_share
-from spine_lib.overlays import SPINE_PAINT, Paint
-from spine_lib.render import PLANES, Style
 
 
 class CompareViewer(Viewer):

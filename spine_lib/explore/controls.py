@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import ipywidgets as widgets
 
-from spine_lib import render
-from spine_lib.annotations import CANONICAL
-from spine_lib.ct import WINDOWS, Window
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
+from spine_lib.annotations.checks import CANONICAL
+from spine_lib.ct.geometry import require_choice
+from spine_lib.ct.volume import WINDOWS, Window
+from spine_lib.explore import render
+from spine_lib.explore.overlays import COLOURINGS
+from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
-from spine_lib.overlays import COLOURINGS
-from spine_lib.planes import require_choice
-from spine_lib.render import Style
 
 OWN = "own"
 _WIDE = {"description_width": "80px"}

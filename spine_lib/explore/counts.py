@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spine_lib import overlays
-from spine_lib.errors import SpineError
-from spine_lib.planes import PLANES, Grid, plane_axes
+from spine_lib import SpineError
+from spine_lib.ct.geometry import PLANES, Grid, plane_axes
+from spine_lib.explore import overlays
 
 SLAB_VOXELS = 1 << 22
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 0, 1, 2

@@ -5,18 +5,19 @@ from __future__ import annotations
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import metrics, planes, render
-from spine_lib.ct import Volume
-from spine_lib.errors import SpineError
-from spine_lib.explore import charts
+from spine_lib import SpineError
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
+from spine_lib.explore import charts, render
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, WindowControls, column, part, row, whole
 from spine_lib.explore.counts import count_slices, is_spine, slabs
+from spine_lib.explore.overlays import Paint
 from spine_lib.explore.picture import Picture, legend_html, text_html
 from spine_lib.explore.pointer import Pointer
+from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene, dice_text, score_text, voxel_at_share
-from spine_lib.overlays import Paint
-from spine_lib.render import Style
+from spine_lib.metrics import overlap as metrics
 
 PLANE = "axial"
 HISTOGRAM_HU = (-1100, 2000)

@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, features
 
-from spine_lib import planes
-from spine_lib.ct import Volume
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
 from spine_lib.explore.picture import data_uri
+from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
-from spine_lib.render import Style
 
 _KNOTS_HU = (-1024, -250, 300, 1300, 3071)
 _KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between them

@@ -7,17 +7,18 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import planes, render
-from spine_lib.ct import Volume
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
+from spine_lib.explore import render
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, LookControls, WindowControls, column, row, whole
 from spine_lib.explore.layers import fitted
+from spine_lib.explore.overlays import Paint
 from spine_lib.explore.page import Panel, Stack, kept_slices, save_page
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
 from spine_lib.explore.pointer import HOVER, PRESS, Pointer
+from spine_lib.explore.render import PLANES, Style
 from spine_lib.explore.scene import Scene, open_scene, share_in_slice, voxel_at_share
-from spine_lib.overlays import Paint
-from spine_lib.render import PLANES, Style
 
 _AXES = ("L to R", "P to A", "I to S")
 

@@ -13,9 +13,10 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from spine_lib import planes
-from spine_lib.ct import WINDOWS, Volume
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore.layers import (
     encode_levels,
     encode_overlay,
@@ -25,9 +26,8 @@ from spine_lib.explore.layers import (
     slice_levels,
 )
 from spine_lib.explore.picture import marks_html, scale_bar_html
+from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
-from spine_lib.nifti import atomic_file
-from spine_lib.render import Style
 
 SIDE_PX = 512
 

@@ -15,11 +15,17 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image, features
 
-from spine_lib import render
-from spine_lib.annotations import CANONICAL
+from spine_lib.annotations.checks import CANONICAL
+from spine_lib.explore import render
+from spine_lib.explore.overlays import (
+    REGION_PAINTS,
+    SPINE_PAINT,
+    UNKNOWN_PAINT,
+    Paint,
+    paints_by_id,
+)
 from spine_lib.explore.pointer import handler_html
-from spine_lib.overlays import REGION_PAINTS, SPINE_PAINT, UNKNOWN_PAINT, Paint, paints_by_id
-from spine_lib.render import Style
+from spine_lib.explore.render import Style
 
 FONT = "font:600 13px/1.2 system-ui,sans-serif"
 ON_IMAGE = f"position:absolute;color:#fff;background:rgba(0,0,0,.55);padding:1px 4px;{FONT}"

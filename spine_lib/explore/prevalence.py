@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import metrics
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 from spine_lib.explore import charts
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, choice, column, part
 from spine_lib.explore.picture import text_html
-from spine_lib.metrics import Confusion
-from spine_lib.paper import PAPER, PREVALENCE, within_rounding
+from spine_lib.metrics import overlap as metrics
+from spine_lib.metrics.overlap import Confusion
+from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ class PrevalenceExplorer(Viewer):
     """Choose a row of a table, and move the prevalence until its scores fit.
 
     Args:
-        rows: as of `spine_lib.paper.check_table`: by model id, "name", "iou", "dice", "accuracy".
+        rows: as of `metrics.paper.check_table`: by model id, "name", "iou", "dice", "accuracy".
         prevalence: to begin with.
     """
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib.annotations import CANONICAL, HEAD_TO_FOOT
-from spine_lib.ct import Volume
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
+from spine_lib.annotations.checks import CANONICAL, HEAD_TO_FOOT
+from spine_lib.ct.volume import Volume
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import button, row
+from spine_lib.explore.overlays import Paint
 from spine_lib.explore.picture import Picture, text_html
+from spine_lib.explore.render import Style
 from spine_lib.explore.viewer import SliceViewer
-from spine_lib.overlays import Paint
-from spine_lib.render import Style
 
 SHIFT_MM = 14.0
 STRAY_MM = 8.0

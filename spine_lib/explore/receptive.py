@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import Held, choice, column, row, whole
 from spine_lib.explore.picture import Picture, text_html

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spine_lib import metrics, planes, render
-from spine_lib.annotations import CANONICAL
-from spine_lib.ct import Volume, require_same_grid
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
+from spine_lib.annotations.checks import CANONICAL
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.geometry import cut_slice, plane_axes
+from spine_lib.ct.volume import Volume, require_same_grid
+from spine_lib.explore import render
 from spine_lib.explore.counts import SliceCounts, count_slices, is_spine
-from spine_lib.planes import cut_slice, plane_axes
-from spine_lib.render import Style
+from spine_lib.explore.render import Style
+from spine_lib.metrics import overlap as metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ class Scene:
         return render.OVERLAYS if both else render.OVERLAYS[:2]
 
     def draw(self, index: int, plane: str, window: tuple[float, float], style: Style) -> np.ndarray:
-        """Draw one slice; see `spine_lib.render.render_slice`."""
+        """Draw one slice; see `spine_lib.explore.render.render_slice`."""
         return render.render_slice(
             self.ct, index, plane, window, self.mask, self.prediction, style, self.ignore
         )

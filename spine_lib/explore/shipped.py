@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from spine_lib import SpineError
 from spine_lib.datasets.sample import sample_cases
-from spine_lib.errors import SpineError
 from spine_lib.explore.compare import CompareViewer
-from spine_lib.pretrained import load_probability
+from spine_lib.training.pretrained import load_probability
 
 
 def compare_shipped(case_id: str = "crop", **options: Any) -> CompareViewer:

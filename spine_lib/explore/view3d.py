@@ -13,14 +13,15 @@ import ipywidgets as widgets
 import nibabel as nib
 import numpy as np
 
-from spine_lib import planes, render
-from spine_lib.ct import Volume
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
+from spine_lib.explore import render
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import row
+from spine_lib.explore.overlays import Paint, paint_areas, paints_by_id
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
+from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
-from spine_lib.overlays import Paint, paint_areas, paints_by_id
-from spine_lib.render import Style
 
 if TYPE_CHECKING:
     from ipyniivue import NiiVue

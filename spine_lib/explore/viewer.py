@@ -7,8 +7,9 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import planes, render
-from spine_lib.ct import Volume
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import Volume
+from spine_lib.explore import render
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.controls import (
     Held,
@@ -21,9 +22,11 @@ from spine_lib.explore.controls import (
     whole,
 )
 from spine_lib.explore.counts import SliceCounts, count_slices, next_marked
+from spine_lib.explore.overlays import Paint
 from spine_lib.explore.page import Panel, Stack, kept_slices, save_page
 from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
 from spine_lib.explore.pointer import HOVER, PRESS, Pointer
+from spine_lib.explore.render import PLANES, Style
 from spine_lib.explore.scene import (
     Scene,
     dice_text,
@@ -32,8 +35,6 @@ from spine_lib.explore.scene import (
     voxel_at_share,
     voxel_in_slice,
 )
-from spine_lib.overlays import Paint
-from spine_lib.render import PLANES, Style
 
 
 class SliceViewer(Viewer):
@@ -47,7 +48,7 @@ class SliceViewer(Viewer):
         case_id: name in alt texts; by default the name of the CT's file.
         plane: "axial", "coronal" or "sagittal".
         index: slice to begin with; by default the one with the most spine.
-        window: a name from `spine_lib.ct.WINDOWS`, or centre and width in HU.
+        window: a name from `spine_lib.ct.volume.WINDOWS`, or centre and width in HU.
         style: how overlays begin; by default errors where there are two masks, else a fill.
         size_px: length of the picture's longer side on the screen.
 

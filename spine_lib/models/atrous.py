@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 from spine_lib.models.resnet import STAGE_BLOCKS, stride_or_rate
 
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from spine_lib.errors import SpineError
-from spine_lib.models.factory import build_model
+from spine_lib import SpineError
+from spine_lib.models.build import build_model
 
 MB = 1e6
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 from spine_lib.models.resnet import STAGE_CHANNELS, ResNet34
 
 ATROUS_RATES = (12, 24, 36)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 STAGE_BLOCKS = (3, 4, 6, 3)

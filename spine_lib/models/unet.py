@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.errors import SpineError
+from spine_lib import SpineError
 
 
 class DoubleConvolution(nn.Sequential):

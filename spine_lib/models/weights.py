@@ -9,9 +9,9 @@ from importlib import resources
 import torch
 from torch import nn
 
+from spine_lib import SpineError
 from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete
 from spine_lib.datasets.sample import sample_root
-from spine_lib.errors import SpineError
 
 
 @cache

@@ -16,12 +16,12 @@ import numpy as np
 from scipy import ndimage
 from torch import nn
 
-from spine_lib import metrics
-from spine_lib.annotations import REGIONS, to_regions
+from spine_lib.annotations.checks import REGIONS, to_regions
 from spine_lib.datasets import CaseData, phantom_cases
-from spine_lib.pretrained import PRETRAINED, load_pretrained
-from spine_lib.recipe import Recipe
-from spine_lib.volumes import predict_volume, to_mask
+from spine_lib.metrics import overlap as metrics
+from spine_lib.training.pretrained import PRETRAINED, load_pretrained
+from spine_lib.training.recipe import Recipe
+from spine_lib.volumes.masks import predict_volume, to_mask
 
 NAME = "cohort"
 SEEDS = (0, 1, 2)

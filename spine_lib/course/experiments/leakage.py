@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib import metrics
 from spine_lib.course.boxes import Boxes, as_batch, cut_boxes
 from spine_lib.course.lesson_data import course_case
 from spine_lib.course.small_networks import Batch, SmallUNet, train_small
 from spine_lib.datasets import make_phantom
+from spine_lib.metrics import overlap as metrics
 
 NAME = "leakage"
 SEEDS = (0, 1, 2, 3, 4)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib.augment import network_input
 from spine_lib.course.small_networks import Batch, SmallUNet, one_thread, train_small
 from spine_lib.datasets import make_phantom
-from spine_lib.slices import IGNORE, cut
+from spine_lib.slices.augment import network_input
+from spine_lib.slices.cut import IGNORE, cut
 
 NAME = "losses"
 SEEDS = (0, 1, 2)

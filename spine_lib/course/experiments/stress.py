@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 
-from spine_lib import metrics
 from spine_lib.course.stress import PROVOCATIONS, provoke
-from spine_lib.pretrained import PRETRAINED, load_pretrained
-from spine_lib.volumes import predict_volume, to_mask
+from spine_lib.metrics import overlap as metrics
+from spine_lib.training.pretrained import PRETRAINED, load_pretrained
+from spine_lib.volumes.masks import predict_volume, to_mask
 
 NAME = "stress"
 SEEDS = (0, 1, 2, 3)

@@ -14,15 +14,15 @@ import numpy as np
 from torch import nn
 
 from spine_lib import __version__
-from spine_lib.augment import Augmentation
 from spine_lib.datasets import phantom_cases
 from spine_lib.datasets.sample import sample_root
-from spine_lib.metrics import aggregate, evaluate_volume
-from spine_lib.recipe import Recipe
-from spine_lib.slices import require_separate
-from spine_lib.store import SliceStore, prepare_store
-from spine_lib.training import Fitted, load_or_train
-from spine_lib.volumes import predict_volume, to_mask
+from spine_lib.metrics.overlap import aggregate, evaluate_volume
+from spine_lib.slices.augment import Augmentation
+from spine_lib.slices.cut import require_separate
+from spine_lib.slices.store import SliceStore, prepare_store
+from spine_lib.training.recipe import Recipe
+from spine_lib.training.train import Fitted, load_or_train
+from spine_lib.volumes.masks import predict_volume, to_mask
 
 NAME = "twins"
 SEEDS = (0, 1, 2)

@@ -11,10 +11,11 @@ import time
 
 import numpy as np
 
-from spine_lib import metrics, uncertainty
 from spine_lib.course.stress import PROVOCATIONS, provoke
-from spine_lib.pretrained import load_pretrained
-from spine_lib.volumes import predict_volume
+from spine_lib.metrics import overlap as metrics
+from spine_lib.training.pretrained import load_pretrained
+from spine_lib.volumes import uncertainty
+from spine_lib.volumes.masks import predict_volume
 
 NAME = "uncertainty"
 SEEDS = (0, 1, 2, 3)

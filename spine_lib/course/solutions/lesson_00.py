@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spine_lib.course.lessons.lesson_00 import a_label_map
+from spine_lib.course.exercises.lesson_00 import a_label_map
 
 
 def region_of(vertebra):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spine_lib.course.lessons.lesson_01 import a_place, an_affine, some_hu, stored_pixels
+from spine_lib.course.exercises.lesson_01 import a_place, an_affine, some_hu, stored_pixels
 
 
 def voxel_to_mm(affine, voxel):

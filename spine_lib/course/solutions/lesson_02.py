@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.lessons.lesson_02 import (
+from spine_lib.course.exercises.lesson_02 import (
     a_blob_map,
     a_crumbled_mask,
     a_jagged_mask,

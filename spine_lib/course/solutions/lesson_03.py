@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.lessons.lesson_03 import (
+from spine_lib.course.exercises.lesson_03 import (
     a_lopsided_pair,
     a_slice_pair,
     a_volume,

@@ -7,7 +7,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.lessons.lesson_04 import a_batch, two_maps, two_masks, two_states
+from spine_lib.course.exercises.lesson_04 import a_batch, two_maps, two_masks, two_states
 
 
 def double_convolution(inputs, outputs):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib.course.lessons.lesson_05 import (
+from spine_lib.course.exercises.lesson_05 import (
     a_small_network,
     a_stage,
     an_image_and_kernel,

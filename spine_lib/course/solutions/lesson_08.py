@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spine_lib.course.lessons.lesson_08 import (
+from spine_lib.course.exercises.lesson_08 import (
     some_counts,
     some_dices,
     some_pairs,

@@ -1,0 +1,199 @@
+"""Label schemes: which number means which vertebra in which data set.
+
+Every data set numbers the vertebrae in its own way: id 20 is L1 in one, the colon in another.  So
+a map is turned into one canonical numbering at the door (VerSe's, with 26 for the sacrum), and the
+four regions of the spine follow from that.  Lesson 2 uses all of this through
+`spine_lib.annotations.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from spine_lib import SpineError
+
+REGIONS = ("cervical", "thoracic", "lumbar", "sacral")
+SACRUM, T13 = 26, 28
+
+CANONICAL: dict[int, str] = {
+    **{i: f"C{i}" for i in range(1, 8)},
+    **{i + 7: f"T{i}" for i in range(1, 13)},
+    **{i + 19: f"L{i}" for i in range(1, 7)},
+    SACRUM: "sacrum",
+    T13: "T13",
+}
+
+# T13 has the last number but sits between T12 and L1.
+HEAD_TO_FOOT: tuple[int, ...] = (*range(1, 20), T13, *range(20, 27))
+
+_UNKNOWN = 255
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """Say what each id of a label map means.
+
+    Attributes:
+        name: key in `SCHEMES`.
+        names: every id that the scheme knows, with its name; 0 is always background.
+        canonical: canonical vertebra id of each id that belongs to the spine.  Ids that are
+            known but missing here (a liver, say) become background.
+    """
+
+    name: str
+    names: Mapping[int, str]
+    canonical: Mapping[int, int]
+    table: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        table = np.full(1 << 16, _UNKNOWN, dtype=np.uint8)
+        table[0] = 0
+        table[list(self.names)] = 0
+        for label, vertebra in self.canonical.items():
+            table[label] = vertebra
+        table.setflags(write=False)
+        object.__setattr__(self, "table", table)
+
+    def knows(self, label: int) -> bool:
+        """Return whether an id means something in this scheme; background always does."""
+        return label == 0 or label in self.names
+
+
+def _sided(names: str) -> list[str]:
+    return [f"{name}_{side}" for name in names.split() for side in ("left", "right")]
+
+
+def _totalsegmentator_names() -> dict[int, str]:
+    """Return the classes of TotalSegmentator version 2 (task "total"), spelled as the tool does."""
+    vertebrae = [CANONICAL[i] for i in range(24, 0, -1)]
+    order = [
+        *"spleen kidney_right kidney_left gallbladder liver stomach pancreas".split(),
+        *"adrenal_gland_right adrenal_gland_left".split(),
+        *"lung_upper_lobe_left lung_lower_lobe_left lung_upper_lobe_right".split(),
+        *"lung_middle_lobe_right lung_lower_lobe_right esophagus trachea".split(),
+        *"thyroid_gland small_bowel duodenum colon urinary_bladder prostate".split(),
+        *"kidney_cyst_left kidney_cyst_right sacrum S1".split(),
+        *vertebrae,
+        *"heart aorta pulmonary_vein brachiocephalic_trunk".split(),
+        *"subclavian_artery_right subclavian_artery_left".split(),
+        *"common_carotid_artery_right common_carotid_artery_left".split(),
+        *"brachiocephalic_vein_left brachiocephalic_vein_right atrial_appendage_left".split(),
+        *"superior_vena_cava inferior_vena_cava portal_vein_and_splenic_vein".split(),
+        *_sided("iliac_artery iliac_vena humerus scapula clavicula femur hip"),
+        "spinal_cord",
+        *_sided("gluteus_maximus gluteus_medius gluteus_minimus autochthon iliopsoas"),
+        *"brain skull".split(),
+        *(f"rib_{side}_{i}" for side in ("left", "right") for i in range(1, 13)),
+        *"sternum costal_cartilages".split(),
+    ]
+    names = dict(enumerate(order, start=1))
+    # Maps made with the first version-2 models have one class more before the cartilages.
+    names[118] = "costal_cartilages_118"
+    return names
+
+
+def _schemes() -> dict[str, LabelScheme]:
+    vertebrae = {i: i for i in CANONICAL}
+    verse_names = {**CANONICAL, 27: "coccyx"}
+    total = {25: SACRUM, 26: SACRUM, **{51 - i: i for i in range(1, 25)}}
+    pycad_names = {**{i: CANONICAL[i] for i in range(1, 25)}, 25: "S1"}
+    pycad = {**{i: i for i in range(1, 25)}, 25: SACRUM}
+    rows = (
+        ("canonical", CANONICAL, vertebrae),
+        ("verse", verse_names, vertebrae),
+        ("totalsegmentator", _totalsegmentator_names(), total),
+        ("pycad1089", pycad_names, pycad),
+    )
+    return {
+        name: LabelScheme(name, MappingProxyType(dict(names)), MappingProxyType(dict(ids)))
+        for name, names, ids in rows
+    }
+
+
+SCHEMES: dict[str, LabelScheme] = _schemes()
+
+
+def get_scheme(name: str) -> LabelScheme:
+    """Return a label scheme by name.
+
+    Raises:
+        SpineError: if there is no such scheme.
+    """
+    if name not in SCHEMES:
+        raise SpineError(
+            f"The label scheme {name!r} is not known: use one of {', '.join(SCHEMES)}."
+        )
+    return SCHEMES[name]
+
+
+def _as_index(labels: np.ndarray) -> np.ndarray:
+    """Return labels fit to index the scheme's table, or say why they are none."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise SpineError(
+            f"A label map holds whole numbers, this one {labels.dtype}: load it with load_mask."
+        )
+    if labels.size and (labels.min() < 0 or labels.max() >= 1 << 16):
+        worst = labels.min() if labels.min() < 0 else labels.max()
+        raise SpineError(f"Label id {worst} is outside 0..65535: this is no label map.")
+    return labels
+
+
+def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
+    """Translate a label map into canonical vertebra ids.
+
+    Args:
+        labels: whole numbers of any shape, ids of `scheme`.
+        scheme: key of `SCHEMES`.
+
+    Returns:
+        uint8 of the same shape; 0 for background and for structures that are not spine.
+
+    Raises:
+        SpineError: if an id means nothing in the scheme.
+
+    Example:
+        >>> to_canonical(np.array([0, 5, 27, 50]), "totalsegmentator").tolist()
+        [0, 0, 24, 1]
+    """
+    known = get_scheme(scheme)
+    labels = _as_index(labels)
+    canonical = known.table[labels]
+    unknown = canonical == _UNKNOWN
+    if unknown.any():
+        ids = np.unique(labels[unknown]).tolist()
+        shown = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
+        raise SpineError(
+            f"The label ids {shown} mean nothing in the scheme {scheme!r}: "
+            f"read the map under another of {', '.join(SCHEMES)}."
+        )
+    return canonical
+
+
+def _region_table() -> np.ndarray:
+    table = np.zeros(256, dtype=np.uint8)
+    table[1:8], table[8:20], table[20:26] = 1, 2, 3
+    table[SACRUM], table[T13] = 4, 2
+    return table
+
+
+_REGION_OF = _region_table()
+
+
+def to_regions(canonical: np.ndarray) -> np.ndarray:
+    """Translate canonical vertebra ids into the four regions.
+
+    Args:
+        canonical: canonical ids of any shape, as `to_canonical` returns them.
+
+    Returns:
+        uint8 of the same shape: 0 background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral.
+
+    Raises:
+        SpineError: if an id is not canonical.
+    """
+    return _REGION_OF[to_canonical(canonical, "canonical")]

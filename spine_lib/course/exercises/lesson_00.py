@@ -1,0 +1,348 @@
+"""Exercises of lesson 0: regions, slices, millilitres, left and right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import numpy as np
+
+from spine_lib.annotations.schemes import CANONICAL, REGIONS, T13, to_regions
+from spine_lib.course.exercise import Exercise, Wrong
+
+# --- 0.1 ------------------------------------------------------------------------------------------
+
+REGION_STUB = '''\
+def region_of(vertebra):
+    """Name the region of a vertebra: "cervical", "thoracic", "lumbar" or "sacral".
+
+    vertebra: canonical id, a whole number: 1-7 are C1-C7, 8-19 are T1-T12, 20-25 are L1-L6,
+              26 is the sacrum and 28 is T13, a rare thirteenth thoracic vertebra.
+    """
+    raise NotImplementedError
+'''
+
+
+def _region_inputs() -> list[tuple]:
+    return [(vertebra,) for vertebra in (3, 7, 8, 19, 20, 24, 26, 28)]
+
+
+def _judge_region(function: Callable, arguments: tuple) -> None:
+    (vertebra,) = arguments
+    right = REGIONS[int(to_regions(np.array(vertebra))) - 1]
+    answer = function(vertebra)
+    if answer == right:
+        return
+    if not isinstance(answer, str):
+        raise Wrong(f'a region is a name such as "{right}", and your answer is {answer!r}')
+    if answer.strip().lower() == right:
+        raise Wrong(f'the region is right but spelt {answer!r}: write it as "{right}"')
+    if vertebra == T13:
+        raise Wrong(
+            "id 28 is T13, a thirteenth thoracic vertebra that few people have: its number is the "
+            f"last one, but its place is above L1, so it is thoracic and not {answer}"
+        )
+    raise Wrong(
+        f"id {vertebra} is {CANONICAL[vertebra]}, which is {right}, and your answer is {answer!r}: "
+        "look at where each region starts and ends"
+    )
+
+
+# --- 0.2 ------------------------------------------------------------------------------------------
+
+FULLEST_STUB = '''\
+def fullest_slice(labels):
+    """Return the index of the axial slice that has the most voxels of spine.
+
+    labels: array [x, y, z] of vertebra ids, 0 is background.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_label_map(seed: int) -> np.ndarray:
+    """Make a small map [x, y, z]: many small ids low down, few large ids high up, and a gap."""
+    rng = np.random.default_rng([seed, 2])
+    shape = tuple(int(n) for n in rng.integers((13, 16, 22), (18, 21, 30)))
+    labels = np.zeros(shape, np.uint8)
+    areas = rng.permutation(np.arange(20, 20 + shape[2]))
+    for z in range(2, shape[2] - 3):
+        spots = rng.permutation(shape[0] * shape[1])[: areas[z]]
+        labels[..., z].reshape(-1)[spots] = 1 + z
+    full = int(rng.integers(3, 6))
+    spots = rng.permutation(shape[0] * shape[1])[: areas.max() + 9]
+    labels[..., full].reshape(-1)[spots] = 1
+    labels[..., shape[2] // 2 : shape[2] // 2 + 2] = 0
+    return labels
+
+
+def _fullest_inputs() -> list[tuple]:
+    return [(a_label_map(seed),) for seed in range(3)]
+
+
+def _judge_fullest(function: Callable, arguments: tuple) -> None:
+    (labels,) = arguments
+    spine = labels > 0
+    per_slice = spine.sum(axis=(0, 1))
+    right = int(per_slice.argmax())
+    answer = _whole(function(labels), "an index")
+    if answer == right:
+        return
+    others = {int(spine.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2))}
+    if answer == per_slice.max():
+        raise Wrong(
+            f"{answer} is how many voxels the fullest slice has: return its index (`argmax`)"
+        )
+    if answer == labels.sum(axis=(0, 1), dtype=int).argmax():
+        raise Wrong(
+            "you added up the ids, so a voxel of L5 counts 24 times as much as one of C1: count "
+            "the voxels that are not 0"
+        )
+    if answer == right + 1:
+        raise Wrong("your answer is one too high: indices start at 0")
+    if answer in others:
+        raise Wrong(
+            "you counted along another axis: axial slices lie along the last one, z, so the sum "
+            "runs over x and y"
+        )
+    raise Wrong(
+        f"slice {answer} has {per_slice[answer] if 0 <= answer < per_slice.size else 'no'} voxels "
+        f"of spine, and there is one with {per_slice.max()}"
+    )
+
+
+# --- 0.3 ------------------------------------------------------------------------------------------
+
+VOLUME_STUB = '''\
+def volume_ml(labels, spacing_mm):
+    """Return the volume of all spine in millilitres.
+
+    labels:     array [x, y, z] of vertebra ids, 0 is background.
+    spacing_mm: size of a voxel along x, y and z in mm.
+    """
+    raise NotImplementedError
+'''
+
+
+def _volume_inputs() -> list[tuple]:
+    spacings = ((0.7, 0.7, 2.5), (3.0, 3.0, 3.0), (0.9, 1.1, 2.0))
+    return [(a_label_map(seed + 10), spacing) for seed, spacing in enumerate(spacings)]
+
+
+def _judge_volume(function: Callable, arguments: tuple) -> None:
+    labels, spacing_mm = arguments
+    voxels = np.count_nonzero(labels)
+    right = voxels * math.prod(spacing_mm) / 1000
+    answer = _number(function(labels, spacing_mm), "a volume")
+    if math.isclose(answer, right, rel_tol=1e-3):
+        return
+    told = {
+        voxels: "this is the number of voxels: multiply it by the volume of one voxel",
+        right * 1000: "this is in mm³: a millilitre is 1000 mm³",
+        right * 100: "a millilitre is 1000 mm³, not 10: (10 mm)³",
+        right * 10: "a millilitre is 1000 mm³, not 100: (10 mm)³",
+        labels.sum(dtype=int) * math.prod(spacing_mm) / 1000: (
+            "you added up the ids: a voxel counts once, whatever its id, so count those above 0"
+        ),
+        labels.size * math.prod(spacing_mm) / 1000: (
+            "this is the volume of the whole image: count only the voxels above 0"
+        ),
+        voxels * spacing_mm[0] ** 3 / 1000: (
+            "you took the voxel for a cube: its sides along x, y and z differ"
+        ),
+        voxels * sum(spacing_mm) / 1000: (
+            "the sides of a voxel are multiplied, not added, to give its volume"
+        ),
+    }
+    for value, words in told.items():
+        if math.isclose(answer, value, rel_tol=1e-3):
+            raise Wrong(f"{words} (you: {answer:.4g}, right: {right:.4g} ml)")
+    raise Wrong(f"these {voxels} voxels fill {right:.4g} ml, and your answer is {answer:.4g}")
+
+
+# --- 0.4 ------------------------------------------------------------------------------------------
+
+SIDE_STUB = '''\
+def side_of(voxel, shape):
+    """Say in which half of the image a voxel lies: the patient's "left" or "right".
+
+    voxel: its indices (x, y, z); the arrays of this course grow to the patient's
+           Right, Anterior and Superior side.
+    shape: how many voxels the image has along x, y and z.
+    """
+    raise NotImplementedError
+'''
+
+
+def _side_inputs() -> list[tuple]:
+    # Both halves agree in the first two, so that a mirrored answer is not taken for one along y.
+    return [
+        ((90, 101, 30), (100, 120, 60)),
+        ((200, 100, 4), (512, 512, 20)),
+        ((8, 110, 31), (100, 120, 60)),
+        ((300, 150, 12), (512, 640, 20)),
+    ]
+
+
+def _judge_side(function: Callable, arguments: tuple) -> None:
+    voxel, shape = arguments
+    right = "right" if voxel[0] > (shape[0] - 1) / 2 else "left"
+    answer = function(voxel, shape)
+    if answer == right:
+        return
+    if not isinstance(answer, str) or answer.strip().lower() not in ("left", "right"):
+        raise Wrong(f'the answer is "left" or "right", and yours is {answer!r}')
+    if answer.strip().lower() == right:
+        raise Wrong(f'the side is right but spelt {answer!r}: write it as "{right}"')
+    front = "right" if voxel[1] > (shape[1] - 1) / 2 else "left"
+    if answer == front:
+        raise Wrong(
+            "the second index, y, runs from the back to the front: left and right are along the "
+            f"first one, x, which is {voxel[0]} of {shape[0]} here"
+        )
+    raise Wrong(
+        f"x = {voxel[0]} of {shape[0]} lies on the patient's {right}: x grows to the Right. It is "
+        "the picture that shows the patient mirrored, with the right side on your left"
+    )
+
+
+# --- 0.5 ------------------------------------------------------------------------------------------
+
+HEIGHT_STUB = '''\
+def spine_height_mm(labels, spacing_mm):
+    """Return the height of the labelled spine: from its lowest to its highest slice, in mm.
+
+    Both end slices count in full: spine in slices 10 and 11 only is two slices high.
+
+    labels:     array [x, y, z] of vertebra ids, 0 is background.
+    spacing_mm: size of a voxel along x, y and z in mm.
+    """
+    raise NotImplementedError
+'''
+
+
+def _height_inputs() -> list[tuple]:
+    spacings = ((0.7, 0.8, 2.5), (1.5, 1.2, 3.0), (0.9, 1.1, 2.0))
+    return [(a_label_map(seed + 20), spacing) for seed, spacing in enumerate(spacings)]
+
+
+def _judge_height(function: Callable, arguments: tuple) -> None:
+    labels, spacing_mm = arguments
+    shown = np.flatnonzero((labels > 0).any(axis=(0, 1)))
+    slices = int(shown[-1] - shown[0] + 1)
+    right = slices * spacing_mm[2]
+    answer = _number(function(labels, spacing_mm), "a height")
+    if math.isclose(answer, right, rel_tol=1e-3):
+        return
+    told = {
+        slices: "this counts slices: multiply by the distance between them to get mm",
+        right - spacing_mm[2]: (
+            "one slice is missing: from slice 10 to slice 11 are two slices, not one"
+        ),
+        len(shown) * spacing_mm[2]: (
+            "you counted the slices that show spine, and there is a gap among them: take the "
+            "highest less the lowest"
+        ),
+        labels.shape[2] * spacing_mm[2]: (
+            "this is the height of the whole image: only slices with a voxel above 0 count"
+        ),
+        slices * spacing_mm[0]: "this is the spacing along x: slices are stacked along z",
+    }
+    for value, words in told.items():
+        if math.isclose(answer, value, rel_tol=1e-3):
+            raise Wrong(f"{words} (you: {answer:.4g}, right: {right:.4g} mm)")
+    raise Wrong(
+        f"the spine goes from slice {shown[0]} to slice {shown[-1]}, which is {right:.4g} mm high, "
+        f"and your answer is {answer:.4g}"
+    )
+
+
+# --- what an answer must be -----------------------------------------------------------------------
+
+
+def _number(answer: object, what: str) -> float:
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer.item()
+    if isinstance(answer, bool) or not isinstance(answer, Real | np.number):
+        raise Wrong(f"{what} is one number, and your answer is a {type(answer).__name__}")
+    return float(answer)
+
+
+def _whole(answer: object, what: str) -> int:
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer.item()
+    if isinstance(answer, bool) or not isinstance(answer, Integral):
+        raise Wrong(f"{what} is one whole number, and your answer is a {type(answer).__name__}")
+    return int(answer)
+
+
+EXERCISES = (
+    Exercise(
+        key="0.1",
+        title="the region of a vertebra",
+        stub=REGION_STUB,
+        examples=_region_inputs,
+        judge=_judge_region,
+        hints=(
+            "Ids grow from head to foot, so a chain of `if vertebra <= ...` is enough. One id does "
+            "not follow the order: handle it first.",
+            'The answer is one of four strings: "cervical", "thoracic", "lumbar", "sacral".',
+            'region_of(19) is "thoracic" (T12), region_of(20) is "lumbar" (L1), and region_of(28) '
+            'is "thoracic".',
+        ),
+    ),
+    Exercise(
+        key="0.2",
+        title="the slice with the most spine",
+        stub=FULLEST_STUB,
+        examples=_fullest_inputs,
+        judge=_judge_fullest,
+        hints=(
+            "Make a map that is True where there is spine, then count the Trues slice by slice.",
+            "`labels > 0` has the shape of `labels`. A sum over the axes 0 and 1 leaves one count "
+            "a slice, and `argmax` gives the place of the largest.",
+            "For np.array([[[0, 7, 0, 9]], [[0, 7, 1, 0]]]) the counts are 0, 2, 1, 1 and the "
+            "answer is 1.",
+        ),
+    ),
+    Exercise(
+        key="0.3",
+        title="a volume in millilitres",
+        stub=VOLUME_STUB,
+        examples=_volume_inputs,
+        judge=_judge_volume,
+        hints=(
+            "How many voxels are spine, and how large is one of them?",
+            "A voxel is a box of x · y · z mm³. A millilitre is a cube with sides of 10 mm, so it "
+            "holds 1000 mm³.",
+            "1000 voxels of 2 x 2 x 2.5 mm are 10 ml.",
+        ),
+    ),
+    Exercise(
+        key="0.4",
+        title="left or right",
+        stub=SIDE_STUB,
+        examples=_side_inputs,
+        judge=_judge_side,
+        hints=(
+            "Only one of the three indices runs across the body.",
+            "x runs from 0 at the patient's far left to shape[0] - 1 at the far right. Compare it "
+            "with the middle.",
+            'In an image of 100 voxels, x = 80 is "right" and x = 20 is "left".',
+        ),
+    ),
+    Exercise(
+        key="0.5",
+        title="the height of the spine",
+        stub=HEIGHT_STUB,
+        examples=_height_inputs,
+        judge=_judge_height,
+        hints=(
+            "Find out for each axial slice whether it shows any spine.",
+            "`(labels > 0).any(axis=(0, 1))` has one True or False a slice; `np.flatnonzero` turns "
+            "it into the indices of the slices that count.",
+            "Spine from slice 10 to slice 19 at 2.5 mm is 25 mm high.",
+        ),
+    ),
+)

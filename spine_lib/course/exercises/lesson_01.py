@@ -1,0 +1,468 @@
+"""Exercises of lesson 1: from voxels to millimetres and back, axes, HU, windows, proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import nibabel as nib
+import numpy as np
+
+from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.hounsfield import hu_from_stored
+from spine_lib.ct.volume import SourceGrid, Window
+from spine_lib.ct.volume import apply_window as library_window
+
+OPPOSITE = str.maketrans("RLAPSI", "LRPAIS")
+
+
+def an_affine(seed: int) -> np.ndarray:
+    """Make an affine with turned, flipped and slightly tilted axes of three different spacings."""
+    rng = np.random.default_rng([seed, 1])
+    # Axes in a circle (x becomes y, y becomes z) or back: a transposed affine is then another one.
+    turned = np.eye(3)[[1, 2, 0] if seed % 2 else [2, 0, 1]]
+    turned = turned * np.where(rng.permutation(3) > 0, -1, 1)
+    tilt = np.radians(rng.uniform(4, 12))
+    cosine, sine = np.cos(tilt), np.sin(tilt)
+    rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    spacing = np.round(rng.permutation([0.7, 1.1, 2.5]) * rng.uniform(0.9, 1.1), 2)
+    corner = np.round(rng.uniform(80, 250, 3) * rng.choice([-1, 1], 3), 1)
+    return nib.affines.from_matvec(rotation @ turned * spacing, corner)
+
+
+# --- 1.1 ------------------------------------------------------------------------------------------
+
+TO_MM_STUB = '''\
+def voxel_to_mm(affine, voxel):
+    """Return where the centre of a voxel lies in the patient: x, y, z in mm.
+
+    affine: 4x4 array, voxel indices -> mm.
+    voxel:  three indices.
+    """
+    raise NotImplementedError
+'''
+
+
+def _to_mm_inputs() -> list[tuple]:
+    return [(an_affine(1), (10, 20, 30)), (an_affine(2), (100, 7, 55)), (an_affine(3), (0, 0, 0))]
+
+
+def _judge_to_mm(function: Callable, arguments: tuple) -> None:
+    affine, voxel = arguments
+    right = nib.affines.apply_affine(affine, voxel)
+    answer = _three(function(affine, voxel), "a place in mm")
+    if np.allclose(answer, right, atol=1e-3):
+        return
+    matrix, corner = affine[:3, :3], affine[:3, 3]
+    spacing = nib.affines.voxel_sizes(affine)
+    told = (
+        (matrix @ voxel, "the last column of the affine is missing: it says where voxel (0, 0, 0) "
+         "lies, and is added"),
+        (matrix.T @ voxel + corner, "rows and columns of the affine are swapped: each row gives "
+         "one coordinate, so write `matrix @ voxel` and not `voxel @ matrix`"),
+        (spacing * voxel + corner, "spacing alone is not enough: it knows neither which way an "
+         "axis points nor that it may be tilted"),
+        (np.diag(affine)[:3] * voxel + corner, "you used only the diagonal of the affine: here "
+         "the axes are turned, so the other entries matter"),
+    )  # fmt: skip
+    for value, words in told:
+        if np.allclose(answer, value, atol=1e-3):
+            raise Wrong(words)
+    raise Wrong(f"{_mm(right)} mm is the place of this voxel, and your answer is {_mm(answer)}")
+
+
+# --- 1.2 ------------------------------------------------------------------------------------------
+
+TO_VOXEL_STUB = '''\
+def mm_to_voxel(affine, place_mm):
+    """Return the indices of the voxel whose centre is nearest to a place in the patient.
+
+    affine:   4x4 array, voxel indices -> mm.
+    place_mm: x, y, z in mm.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_place(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make an affine and a place that is not the centre of a voxel."""
+    rng = np.random.default_rng([seed, 5])
+    affine = an_affine(seed)
+    voxel = rng.integers(20, 90, 3) + rng.choice([-0.35, 0.3], 3)
+    voxel[int(rng.integers(3))] = int(rng.integers(20, 90)) - 0.4  # cut off, it would be one less
+    return affine, np.round(nib.affines.apply_affine(affine, voxel), 2)
+
+
+def _to_voxel_inputs() -> list[tuple]:
+    return [a_place(seed) for seed in (4, 5, 6)]
+
+
+def _judge_to_voxel(function: Callable, arguments: tuple) -> None:
+    affine, place_mm = arguments
+    exact = nib.affines.apply_affine(np.linalg.inv(affine), place_mm)
+    right = np.rint(exact).astype(int)
+    answer = _three(function(affine, place_mm), "a voxel")
+    if np.array_equal(answer, right):
+        return
+    inverse = np.linalg.inv(affine)
+    backwards = np.linalg.inv(affine[:3, :3]) @ place_mm
+    told = (
+        (answer, exact, "these are the exact indices: a voxel has whole numbers, so round them to "
+         "the nearest"),
+        (answer, np.trunc(exact), "you cut the fraction off, which takes 19.9 for voxel 19: round "
+         "with `np.rint`"),
+        (np.rint(answer), np.rint(backwards), "the last column of the affine was not taken away "
+         "first: the first voxel does not lie at 0 mm"),
+        (np.rint(answer), np.rint(inverse[:3, :3].T @ place_mm + inverse[:3, 3]),
+         "rows and columns of the inverse are swapped: write `inverse @ place`"),
+        (np.rint(answer), np.rint(nib.affines.apply_affine(affine, place_mm)),
+         "this goes the same way as before, from voxels to mm: the way back needs the inverse"),
+    )  # fmt: skip
+    for mine, value, words in told:
+        if np.allclose(mine, value, atol=1e-3):
+            raise Wrong(words)
+    raise Wrong(f"the nearest voxel is {tuple(right.tolist())}, and your answer is {_mm(answer)}")
+
+
+# --- 1.3 ------------------------------------------------------------------------------------------
+
+AXES_STUB = '''\
+def axis_codes(affine):
+    """Return three letters that say where each array axis points to, such as "RAS" or "LPS".
+
+    R, A and S where an axis points to the patient's Right, front (Anterior) and head (Superior),
+    L, P and I where it points the other way; a tilted axis counts as the nearest of them.
+
+    affine: 4x4 array, voxel indices -> mm, x growing to R, y to A and z to S.
+    """
+    raise NotImplementedError
+'''
+
+
+def _axes_inputs() -> list[tuple]:
+    flipped = np.diag([-0.7, -0.7, 2.5, 1.0])
+    return [(flipped,), *((an_affine(seed),) for seed in (7, 8, 10))]
+
+
+def _judge_axes(function: Callable, arguments: tuple) -> None:
+    (affine,) = arguments
+    right = SourceGrid((8, 8, 8), affine).orientation
+    answer = function(affine)
+    if answer == right:
+        return
+    if isinstance(answer, list | tuple) and "".join(map(str, answer)) == right:
+        raise Wrong('the letters are right: join them to one string with `"".join(letters)`')
+    if not isinstance(answer, str) or len(answer) != 3:
+        raise Wrong(f'the answer is a string of three letters such as "RAS", and yours is {answer}')
+    if answer.upper() == right:
+        raise Wrong(f"the letters are right: write them as capitals, {right}")
+    if answer == right.translate(OPPOSITE):
+        raise Wrong(
+            f"every letter is the opposite of {right}: a letter says where an axis points *to*, so "
+            "a positive number in the first row is R"
+        )
+    if answer == SourceGrid((8, 8, 8), affine.T).orientation:
+        raise Wrong(
+            "you went through the rows: a *column* of the affine is what one step along an array "
+            "axis does, so each column gives a letter"
+        )
+    signs = "".join(
+        pair[int(entry < 0)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
+    )
+    if answer == signs:
+        raise Wrong(
+            "you looked at the diagonal only: here the axes are turned, so find the largest entry "
+            "of each column first (`np.abs(column).argmax()`)"
+        )
+    wrong = next(axis for axis in range(3) if answer[axis] != right[axis])
+    raise Wrong(
+        f"axis {wrong} runs to {right[wrong]} and you say {answer[wrong]}: its column is "
+        f"{np.round(affine[:3, wrong], 2).tolist()}"
+    )
+
+
+# --- 1.4 ------------------------------------------------------------------------------------------
+
+HU_STUB = '''\
+def to_hu(stored, slope, intercept):
+    """Return Hounsfield units: stored * slope + intercept, rounded to whole numbers, as int16.
+
+    stored:    array of any shape as a file has it, often uint16.
+    slope, intercept: two floats from the file's header.
+    """
+    raise NotImplementedError
+'''
+
+
+def stored_pixels(seed: int, dtype: str, slope: float, intercept: float) -> tuple:
+    """Make what a file might store, from air to metal."""
+    rng = np.random.default_rng([seed, 4])
+    hu = rng.integers(-1000, 2500, (5, 6))
+    hu[0, 0] = -1000
+    return np.rint((hu - intercept) / slope).astype(dtype), slope, intercept
+
+
+def _hu_inputs() -> list[tuple]:
+    return [
+        stored_pixels(1, "uint16", 1.0, -1024.0),
+        stored_pixels(2, "uint16", 0.3, -1000.0),
+        stored_pixels(3, "int16", 2.0, 50.0),
+    ]
+
+
+def _judge_hu(function: Callable, arguments: tuple) -> None:
+    stored, slope, intercept = arguments
+    right = np.empty(stored.shape, np.int16)
+    hu_from_stored(stored, slope, intercept, right, "this input")
+    answer = _array(function(stored, slope, intercept), stored.shape)
+    if answer.dtype.kind == "u":
+        raise Wrong(
+            f"your HU are {answer.dtype}, which has no negative numbers: air, at -1000 HU, has "
+            f"become {int(answer.max())} at the most; leave the file's type before you add"
+        )
+    values = answer.astype(float)
+    if np.array_equal(values, right):
+        if answer.dtype != np.int16:
+            raise Wrong(
+                f"the numbers are right, but {answer.dtype} takes {answer.itemsize} bytes a "
+                "voxel where int16 takes 2: finish with `.astype(np.int16)`"
+            )
+        return
+    exact = stored * np.float64(slope) + intercept
+    told = (
+        (exact, "these still have fractions: round to whole HU with `np.rint`"),
+        (np.trunc(exact), "`astype` cuts fractions off and does not round: use `np.rint` first"),
+        ((stored + np.float64(intercept)) * slope, "you added the intercept before multiplying: "
+         "first the slope, then the intercept"),
+        (stored * np.float64(slope) - intercept, "the intercept is added, not taken away: it is "
+         "negative already"),
+        (stored * np.float64(slope), "the intercept is missing"),
+        (stored + np.float64(intercept), "the slope is missing: it is often 1, but not here"),
+    )  # fmt: skip
+    for value, words in told:
+        if np.allclose(values, value, atol=1e-6) or np.allclose(values, np.rint(value), atol=1e-6):
+            raise Wrong(words)
+    place = tuple(np.argwhere(values != right)[0].tolist())
+    raise Wrong(
+        f"a stored {stored[place]} with slope {slope:g} and intercept {intercept:g} is "
+        f"{right[place]} HU, and you have {answer[place]}"
+    )
+
+
+# --- 1.5 ------------------------------------------------------------------------------------------
+
+WINDOW_STUB = '''\
+def apply_window(hu, center, width):
+    """Return grey values: 0 for the lower end of the window and below, 1 for the upper and above.
+
+    hu:            array of any shape, HU.
+    center, width: of the window, in HU.
+    """
+    raise NotImplementedError
+'''
+
+
+def some_hu(seed: int, center: float, width: float) -> tuple:
+    """Make HU that lie below, inside and above a window, unevenly."""
+    rng = np.random.default_rng([seed, 6])
+    shares = np.concatenate([rng.uniform(-0.9, 1.4, 17), [-0.6, 0.5, 1.7]])
+    return np.rint(center + (shares - 0.5) * width).astype(np.int16).reshape(4, 5), center, width
+
+
+def _window_inputs() -> list[tuple]:
+    return [some_hu(1, 40, 400), some_hu(2, -600, 1500), some_hu(3, 400, 1800)]
+
+
+def _judge_window(function: Callable, arguments: tuple) -> None:
+    hu, center, width = arguments
+    right = library_window(hu, Window(center, width))
+    answer = _array(function(hu, center, width), hu.shape)
+    if answer.dtype.kind != "f":
+        raise Wrong(f"grey values between 0 and 1 need a float type, and yours are {answer.dtype}")
+    if np.allclose(answer, right, atol=1e-3):
+        return
+    span = hu.astype(float) - (center - width / 2)
+    told = (
+        (span / width, "nothing was clipped: what lies outside the window is exactly 0 or 1 "
+         "(`np.clip`)"),
+        (np.clip((hu - float(center - width)) / (2 * width), 0, 1), "your window is twice as wide: "
+         "it reaches half the width to each side of its centre"),
+        ((hu - float(hu.min())) / np.ptp(hu.astype(float)), "you spread the image's own range over "
+         "0 to 1: the same tissue would change its grey from scan to scan, so use the window"),
+        (255 * right, "these go to 255: here white is 1"),
+        (np.clip((hu - float(center)) / width, 0, 1), "you start at the centre: the lower end is "
+         "half a width below it"),
+        (1 - right, "black and white are swapped: more HU is brighter"),
+    )  # fmt: skip
+    for value, words in told:
+        if np.allclose(answer, value, atol=1e-3):
+            raise Wrong(words)
+    place = tuple(np.argwhere(~np.isclose(answer, right, atol=1e-3))[0].tolist())
+    raise Wrong(
+        f"with centre {center:g} and width {width:g}, {hu[place]} HU is {right[place]:.3f}, and "
+        f"you have {answer[place]:.3f}"
+    )
+
+
+# --- 1.6 ------------------------------------------------------------------------------------------
+
+ASPECT_STUB = '''\
+def pixel_aspect(spacing_mm, plane):
+    """Return how many times as high as wide a pixel of a slice is.
+
+    spacing_mm: of the volume, along x (left-right), y (back-front) and z (feet-head).
+    plane:      "axial", "coronal" or "sagittal"; the slices are upright, so rows of a coronal and
+                of a sagittal slice lie along z.
+    """
+    raise NotImplementedError
+'''
+
+
+def _aspect_inputs() -> list[tuple]:
+    return [((0.7, 0.9, 2.5), plane) for plane in planes.PLANES] + [((1.5, 1.2, 0.8), "sagittal")]
+
+
+def _judge_aspect(function: Callable, arguments: tuple) -> None:
+    spacing_mm, plane = arguments
+    _, rows, columns = planes.plane_axes(plane)
+    right = spacing_mm[rows] / spacing_mm[columns]
+    answer = function(spacing_mm, plane)
+    if np.ndim(answer) != 0 or isinstance(answer, str):
+        raise Wrong(f"the answer is one number, and yours is {answer!r}")
+    if np.isclose(answer, right, rtol=1e-4):
+        return
+    x, y, z = spacing_mm
+    if np.isclose(answer, 1 / right, rtol=1e-4):
+        raise Wrong(
+            "this is how wide a pixel is for its height: divide the distance between rows by the "
+            "distance between columns"
+        )
+    if plane != "axial" and np.isclose(answer, y / x, rtol=1e-4):
+        raise Wrong(f"this fits the axial plane: the rows of a {plane} slice lie along z")
+    other = z / y if plane == "coronal" else z / x
+    if plane != "axial" and np.isclose(answer, other, rtol=1e-4):
+        raise Wrong(
+            "coronal and sagittal are mixed up: a coronal slice is seen from the front, so its "
+            "columns lie along x; those of a sagittal one lie along y"
+        )
+    names = "xyz"
+    raise Wrong(
+        f"rows of a {plane} slice lie along {names[rows]} ({spacing_mm[rows]} mm) and columns "
+        f"along {names[columns]} ({spacing_mm[columns]} mm), so a pixel is {right:.3f} times as "
+        f"high as wide, and your answer is {float(answer):.3f}"
+    )
+
+
+# --- what an answer must be -----------------------------------------------------------------------
+
+
+def _three(answer: object, what: str) -> np.ndarray:
+    values = np.asarray(answer)
+    if values.dtype.kind not in "iuf":
+        raise Wrong(f"{what} is three numbers, and your answer is a {type(answer).__name__}")
+    if values.shape == (4,):
+        raise Wrong(f"{what} is three numbers: leave out the 1 that you put behind the indices")
+    if values.shape != (3,):
+        raise Wrong(f"{what} is three numbers, and your answer has the shape {values.shape}")
+    return values.astype(float)
+
+
+def _array(answer: object, shape: tuple) -> np.ndarray:
+    if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "iuf":
+        raise Wrong(f"the answer is an array of numbers, and yours is a {type(answer).__name__}")
+    if answer.shape != shape:
+        raise Wrong(f"your array has the shape {answer.shape}, and the input has {shape}")
+    return answer
+
+
+def _mm(values: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:.5g}" for value in np.asarray(values, float)) + ")"
+
+
+EXERCISES = (
+    Exercise(
+        key="1.1",
+        title="from a voxel to millimetres",
+        stub=TO_MM_STUB,
+        examples=_to_mm_inputs,
+        judge=_judge_to_mm,
+        hints=(
+            "Each row of the affine makes one coordinate: three products and a constant.",
+            "Split the affine into `affine[:3, :3]`, which is multiplied with the indices by `@`, "
+            "and `affine[:3, 3]`, which is added. Three numbers come out.",
+            "With np.diag([2, 2, 3, 1]) and an origin of (10, 20, 30) in the last column, voxel "
+            "(1, 2, 3) lies at (12, 24, 39) mm.",
+        ),
+    ),
+    Exercise(
+        key="1.2",
+        title="from millimetres to a voxel",
+        stub=TO_VOXEL_STUB,
+        examples=_to_voxel_inputs,
+        judge=_judge_to_voxel,
+        hints=(
+            "Undo what you did before, in the reverse order. NumPy has an inverse for matrices.",
+            "`np.linalg.inv(affine)` is an affine too: from mm to indices. Round at the end; the "
+            "indices are integers.",
+            "With np.diag([2, 2, 3, 1]) and an origin of (10, 20, 30), the place "
+            "(12.9, 24, 39) mm lies in voxel (1, 2, 3).",
+        ),
+    ),
+    Exercise(
+        key="1.3",
+        title="where the axes point",
+        stub=AXES_STUB,
+        examples=_axes_inputs,
+        judge=_judge_axes,
+        hints=(
+            "One step along array axis 0 changes the place by the first column of the affine. "
+            "Which coordinate changes most, and in which direction?",
+            "For each column of `affine[:3, :3]`: `np.abs(column).argmax()` is 0, 1 or 2 for "
+            "R/L, A/P or S/I, and the sign of that entry chooses between the two letters.",
+            'np.diag([-1, -1, 2, 1]) gives "LPS"; the identity gives "RAS".',
+        ),
+    ),
+    Exercise(
+        key="1.4",
+        title="from stored numbers to HU",
+        stub=HU_STUB,
+        examples=_hu_inputs,
+        judge=_judge_hu,
+        hints=(
+            "The formula is one line. Think of what type the numbers have before, within and after "
+            "it.",
+            "A float slope makes the result float64, in which nothing overflows; then round, then "
+            "convert to int16.",
+            "A stored 24 with slope 1 and intercept -1024 is -1000 HU; a stored 101 with slope 0.3 "
+            "and intercept -1000 is -970 HU.",
+        ),
+    ),
+    Exercise(
+        key="1.5",
+        title="a window",
+        stub=WINDOW_STUB,
+        examples=_window_inputs,
+        judge=_judge_window,
+        hints=(
+            "Which HU shall be black? Take that away from everything, then scale.",
+            "The lower end is `center - width / 2`, and the range is `width` long. `np.clip` takes "
+            "care of what lies outside.",
+            "With centre 40 and width 400: -160 HU is 0, 40 HU is 0.5, 240 HU and 1000 HU are 1.",
+        ),
+    ),
+    Exercise(
+        key="1.6",
+        title="the proportions of a pixel",
+        stub=ASPECT_STUB,
+        examples=_aspect_inputs,
+        judge=_judge_aspect,
+        hints=(
+            "For each plane, ask: going one row down the picture, along which axis do I move in "
+            "the patient? And one column to the side?",
+            "Height over width: (y over x) for axial, (z over x) for coronal, and the one that is "
+            "left for sagittal.",
+            "Voxels of 0.5 x 0.5 x 2 mm are 4 times as high as wide in a sagittal slice, and "
+            "square in an axial one.",
+        ),
+    ),
+)

@@ -1,0 +1,501 @@
+"""Exercises of lesson 2: ids and schemes, centroids, stray voxels, mirrored and coarse masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import numpy as np
+from scipy import ndimage
+
+from spine_lib.annotations.schemes import CANONICAL, SACRUM, SCHEMES, to_canonical
+from spine_lib.course.comparing import describe
+from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.metrics import overlap as metrics
+
+TOUCHING = np.ones((3, 3, 3), int)
+
+# --- 2.1 ------------------------------------------------------------------------------------------
+
+SCHEME_STUB = '''\
+def to_verse_ids(labels):
+    """Translate a TotalSegmentator label map into VerSe's ids; all that is no spine becomes 0.
+
+    labels: uint8 array of TotalSegmentator ids. L5 is 27, L4 is 28 and so on up to C1, which
+            is 50; the sacrum is 25 and its first vertebra S1 is 26. All else are other organs.
+    returns a uint8 array of the same shape: C1 is 1, C7 is 7, T1 is 8, T12 is 19, L1 is 20,
+            L5 is 24, and the sacrum, with S1, is 26.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_total_map(seed: int) -> np.ndarray:
+    """Make a small map [x, y, z] with blocks of vertebrae and of other organs."""
+    rng = np.random.default_rng([2, 1, seed])
+    ids = np.concatenate([[0, 25, 26, 27, 50], rng.integers(27, 51, 8), [5, 8, 20, 52, 117]])
+    blocks = rng.permutation(np.resize(ids, 3 * 4 * 5)).reshape(3, 4, 5)
+    return np.kron(blocks, np.ones((2, 2, 2), int)).astype(np.uint8)
+
+
+def _judge_scheme(function: Callable, arguments: tuple) -> None:
+    (labels,) = arguments
+    right = to_canonical(labels, "totalsegmentator")
+    answer = _array(function(labels), labels.shape)
+    if np.array_equal(answer, right):
+        if answer.dtype != np.uint8:
+            raise Wrong(
+                f"the ids are right, but they are {answer.dtype}: ids below 256 are kept as uint8, "
+                "an eighth of the memory (`.astype(np.uint8)`)"
+            )
+        return
+    organs = (right == 0) & (labels > 0)
+    spine = (labels >= 27) & (labels <= 50)
+    if (answer[organs] > 0).any():
+        example = int(labels[organs & (answer > 0)].min())
+        name = SCHEMES["totalsegmentator"].names[example].replace("_", " ")
+        called = int(answer[labels == example][0])
+        raise Wrong(
+            f"id {example} is the {name}, and your map has {called} there, as if it were "
+            f"{CANONICAL.get(called, 'a vertebra')}: everything that is no spine becomes 0"
+        )
+    if (answer[labels == 0] != 0).any():
+        raise Wrong("the background, 0, must stay 0")
+    if not np.array_equal(answer[spine], right[spine]):
+        example = int(labels[spine & (answer != right)][0])
+        raise Wrong(
+            f"id {example} is {CANONICAL[51 - example]}, which is {51 - example} in VerSe's "
+            f"numbering, and your map says {int(answer[labels == example][0])}: one list runs up "
+            "the spine, the other down, so the two ids of a vertebra add up to the same number"
+        )
+    example = 25 if (answer[labels == 25] != SACRUM).any() else 26
+    raise Wrong(
+        f"id {example} belongs to the sacrum, which is {SACRUM} in VerSe's numbering, and your map "
+        f"says {int(answer[labels == example][0])}"
+    )
+
+
+# --- 2.2 ------------------------------------------------------------------------------------------
+
+CENTROID_STUB = '''\
+def centroid_mm(labels, label, affine):
+    """Return where the centroid of one label lies in the patient, in mm.
+
+    labels: integer array [x, y, z].
+    label:  the id to look for; it occurs in the map.
+    affine: 4x4 array that takes a voxel index (x, y, z, 1) to mm, as in lesson 1.
+    returns three numbers: mm to the patient's Right, Anterior and Superior side.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_blob_map(seed: int, number: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Make a map [x, y, z] of uneven blobs with ids 20, 21, ... and a turned affine."""
+    rng = np.random.default_rng([2, 2, seed])
+    labels = np.zeros((22, 26, 30), np.uint8)
+    for index in range(number):
+        x, y = rng.integers(1, 10, 2)
+        z = 2 + 7 * index
+        labels[x : x + rng.integers(4, 12), y : y + 6, z : z + 5] = 20 + index
+        labels[x : x + 3, y + 6 : y + 6 + rng.integers(4, 9), z] = 20 + index
+    turn = rng.uniform(-0.1, 0.1)
+    affine = np.eye(4)
+    affine[:2, :2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+    affine[:3, :3] *= rng.uniform(0.7, 3.0, 3)
+    affine[:3, 3] = rng.uniform(-300, 300, 3)
+    return labels, affine
+
+
+def _centroid_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
+    inputs = []
+    for seed in seeds:
+        labels, affine = a_blob_map(seed)
+        inputs.append((labels, 20 + seed % 4, affine))
+    return inputs
+
+
+def _judge_centroid(function: Callable, arguments: tuple) -> None:
+    labels, label, affine = arguments
+    places = np.argwhere(labels == label)
+    voxel = places.mean(axis=0)
+    right = affine[:3, :3] @ voxel + affine[:3, 3]
+    answer = _three_numbers(function(labels, label, affine))
+    if np.allclose(answer, right, atol=1e-3):
+        return
+    box = (places.min(axis=0) + places.max(axis=0)) / 2
+    every = np.argwhere(labels > 0).mean(axis=0)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    told = (
+        (voxel, "this is the centroid as a voxel index: take it through the affine to get mm"),
+        (
+            voxel * spacing,
+            "you multiplied the index by the spacing, which leaves out where the image begins and "
+            "how it is turned: use the whole affine",
+        ),
+        (
+            affine[:3, :3] @ voxel,
+            "the affine's last column, where voxel (0, 0, 0) lies, is missing: append a 1 to the "
+            "index, or add that column",
+        ),
+        (
+            affine[:3, :3].T @ voxel + affine[:3, 3],
+            "the affine is used the wrong way round: it stands before the index, `affine @ index`",
+        ),
+        (
+            affine[:3, :3] @ box + affine[:3, 3],
+            "this is the middle of the bounding box; the centroid is the mean over all voxels of "
+            "the label",
+        ),
+        (
+            affine[:3, :3] @ every + affine[:3, 3],
+            f"this is the centroid of all labels together: take the voxels of label {label} only",
+        ),
+    )
+    for value, words in told:
+        if np.allclose(answer, value, atol=1e-3):
+            raise Wrong(words)
+    away = float(np.linalg.norm(answer - right))
+    raise Wrong(f"your point lies {away:.4g} mm from the centroid of label {label}")
+
+
+# --- 2.3 ------------------------------------------------------------------------------------------
+
+MIRROR_STUB = '''\
+def is_mirrored(image_hu, mask):
+    """Tell whether a mask of bone lies on brighter voxels once left and right are swapped.
+
+    image_hu: scan in HU, int16 array [x, y, z]; x grows to the patient's right.
+    mask:     boolean array of the same shape.
+    returns True or False.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_scan_with_bone(seed: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Make a scan [x, y, z] with an off-centre bone and its mask, or the mask mirrored."""
+    rng = np.random.default_rng([2, 3, seed])
+    image = rng.normal(40, 15, (30, 24, 12))
+    image[:, :4] = -1000  # air in front of the patient and behind
+    mask = np.zeros(image.shape, bool)
+    x, y, z = rng.integers((2, 8, 1), (6, 12, 4))
+    mask[x : x + 7, y : y + 5, z : z + 7] = True
+    mask[x + 2 : x + 5, y + 5 : y + 9, z + 2] = True
+    image[mask] += rng.normal(300, 60, int(mask.sum()))
+    # A bright contrast-filled bowel on the other side, so that the image alone gives no answer.
+    image[-8:-4, 18:22, 2:6] += 500
+    return image.astype(np.int16), mask[::-1].copy() if mirrored else mask
+
+
+def _mirror_inputs() -> list[tuple]:
+    return [a_scan_with_bone(seed, mirrored) for seed, mirrored in enumerate((False, True) * 2)]
+
+
+def _judge_mirror(function: Callable, arguments: tuple) -> None:
+    image, mask = arguments
+    here, there = float(image[mask].mean()), float(image[mask[::-1]].mean())
+    right = there > here
+    answer = function(image, mask)
+    if not isinstance(answer, bool | np.bool_):
+        raise Wrong(
+            f"the answer is True or False, and yours is {describe(answer)}: compare the two means "
+            "with `>`"
+        )
+    if bool(answer) == right:
+        return
+    told = (
+        f"here the mask lies on {here:.0f} HU and, swapped left to right, on {there:.0f} HU, so "
+        f"the answer is {right}"
+    )
+    if right:
+        raise Wrong(
+            f"{told}: left to right is the first axis, x; flipping another one compares with "
+            "something else, and flipping image and mask together changes nothing"
+        )
+    raise Wrong(
+        f"{told}: bone is bright, so the mask belongs where the mean HU under it is higher; "
+        "whether the mask looks symmetric says nothing"
+    )
+
+
+# --- 2.4 ------------------------------------------------------------------------------------------
+
+STRAY_STUB = '''\
+def stray_voxels(mask):
+    """Count the voxels of a mask that lie outside its largest piece.
+
+    mask: boolean array [x, y, z]. Voxels that touch by a face, an edge or a corner belong to
+          one piece.
+    returns a whole number, 0 for a mask of one piece.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_crumbled_mask(seed: int, crumbs: int = 3) -> np.ndarray:
+    """Make a boolean mask: a block, a piece that touches it by a corner, and loose crumbs."""
+    rng = np.random.default_rng([2, 4, seed])
+    mask = np.zeros((24, 24, 24), bool)
+    size = rng.integers(6, 9, 3)
+    mask[2 : 2 + size[0], 2 : 2 + size[1], 2 : 2 + size[2]] = True
+    x, y, z = 2 + size
+    mask[x : x + 3, y : y + 2, z : z + 3] = True  # begins at the corner that is diagonally next
+    for index in range(crumbs):
+        start = rng.integers(0, 3)
+        mask[19:22, 1 + 7 * index : 3 + 7 * index + start, 18 : 19 + rng.integers(1, 4)] = True
+    return mask
+
+
+def _stray_inputs() -> list[tuple]:
+    return [(a_crumbled_mask(0),), (a_crumbled_mask(1, crumbs=1),), (a_crumbled_mask(2, crumbs=0),)]
+
+
+def _judge_stray(function: Callable, arguments: tuple) -> None:
+    (mask,) = arguments
+    sizes = _piece_sizes(mask, TOUCHING)
+    faces = _piece_sizes(mask, None)
+    voxels = int(mask.sum())
+    right = voxels - sizes.max()
+    answer = _whole(function(mask))
+    if answer == right:
+        return
+    told = (
+        (
+            voxels - faces.max(),
+            "your pieces fall apart where voxels touch by an edge or a corner only: give "
+            "`ndimage.label` a structure of ones, 3 x 3 x 3",
+        ),
+        (sizes.max(), "this is the size of the largest piece: count what lies outside it"),
+        (len(sizes), "this is the number of pieces: count the voxels outside the largest one"),
+        (len(sizes) - 1, "this is how many pieces are loose: count the voxels in them"),
+        (
+            voxels,
+            "this is the whole mask: the largest count in `np.bincount` is the background's, whose "
+            "number is 0, so leave that one out",
+        ),
+        (mask.size - sizes.max(), "the background counts too in this: count voxels of the mask"),
+        (sizes.min(), "this is the smallest piece alone: add up all but the largest"),
+    )
+    for value, words in told:
+        if answer == value:
+            raise Wrong(f"{words} (you: {answer}, right: {right})")
+    raise Wrong(
+        f"this mask of {voxels} voxels falls into {len(sizes)} pieces, the largest of "
+        f"{sizes.max()}: {right} voxels lie outside it, and your answer is {answer}"
+    )
+
+
+def _piece_sizes(mask: np.ndarray, structure: np.ndarray | None) -> np.ndarray:
+    pieces, _ = ndimage.label(mask, structure)
+    return np.bincount(pieces.ravel())[1:]
+
+
+# --- 2.5 ------------------------------------------------------------------------------------------
+
+SMOOTH_STUB = '''\
+def dice_after_smoothing(mask, spacing_mm, sigma_mm):
+    """Return the Dice of a mask with itself after smoothing.
+
+    The smoothed mask is where a Gaussian of the mask exceeds one half.
+
+    mask:       boolean array [x, y, z].
+    spacing_mm: size of a voxel along x, y and z in mm.
+    sigma_mm:   width of the Gaussian (its sigma) in mm, the same in every direction.
+    returns a number from 0 to 1: twice the overlap, divided by the sum of the two sizes.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_jagged_mask(seed: int) -> np.ndarray:
+    """Make a boolean mask [x, y, z]: a bone with a thin process and a step of noise."""
+    rng = np.random.default_rng([2, 5, seed])
+    mask = np.zeros((36, 32, 20), bool)
+    mask[8:26, 8:20, 4:15] = True
+    mask[15:18, 20:29, 8:10] = True
+    teeth = np.kron(rng.random((9, 8, 10)) > 0.5, np.ones((4, 4, 2), bool)).astype(bool)
+    mask[6:28, 6:8, 4:15] |= teeth[6:28, 6:8, 4:15]
+    mask[26:29, 8:20, 4:15] |= teeth[26:29, 8:20, 4:15]
+    return mask
+
+
+def _smooth_inputs() -> list[tuple]:
+    return [
+        (a_jagged_mask(0), (0.9, 1.1, 2.0), 2.0),
+        (a_jagged_mask(1), (1.5, 1.2, 2.5), 3.0),
+        (a_jagged_mask(2), (0.7, 0.7, 2.5), 1.0),
+    ]
+
+
+def smoothed(mask: np.ndarray, sigma_voxels: object, above: float = 0.5) -> np.ndarray:
+    """Return where a Gaussian of a mask exceeds a share; sigma in voxels."""
+    return ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > above
+
+
+def _judge_smooth(function: Callable, arguments: tuple) -> None:
+    mask, spacing_mm, sigma_mm = arguments
+    sigmas = [sigma_mm / size for size in spacing_mm]
+    right = metrics.confusion(smoothed(mask, sigmas), mask)
+    answer = _number(function(mask, spacing_mm, sigma_mm))
+    if math.isclose(answer, metrics.dice(right), abs_tol=2e-3):
+        return
+    grown = metrics.confusion(smoothed(mask, sigmas, 0), mask)
+    in_voxels = metrics.confusion(smoothed(mask, sigma_mm), mask)
+    multiplied = metrics.confusion(smoothed(mask, [sigma_mm * s for s in spacing_mm]), mask)
+    told = (
+        (
+            metrics.dice(in_voxels),
+            "you gave the Gaussian its width in mm, and it counts in voxels: divide by the spacing "
+            "along each axis",
+        ),
+        (
+            metrics.dice(multiplied),
+            "you multiplied by the spacing: millimetres become voxels by dividing",
+        ),
+        (metrics.iou(right), "this is the IoU: for Dice the overlap counts twice"),
+        (metrics.dice(right) / 2, "for Dice the overlap counts twice"),
+        (
+            metrics.dice(grown),
+            "the smoothed mask is where the Gaussian exceeds one half; yours is wherever it "
+            "exceeds 0, which makes the bone fatter",
+        ),
+        (metrics.accuracy(right), "this is the accuracy, in which all the background counts too"),
+        (
+            1.0,
+            "your smoothing changes nothing: a Gaussian of a boolean array stays boolean, so turn "
+            "the mask into float first",
+        ),
+        (
+            0.0,
+            "your smoothed mask is empty: a Gaussian of a boolean array stays boolean, so turn the "
+            "mask into float first",
+        ),
+    )
+    for value, words in told:
+        if math.isclose(answer, value, abs_tol=1e-4):
+            raise Wrong(f"{words} (you: {answer:.3f}, right: {metrics.dice(right):.3f})")
+    boolean = metrics.confusion(ndimage.gaussian_filter(mask, sigmas).astype(bool), mask)
+    if math.isclose(answer, metrics.dice(boolean), abs_tol=1e-4):
+        raise Wrong(
+            "a Gaussian of a boolean array stays boolean, which cuts everything below 1 off: turn "
+            "the mask into float first"
+        )
+    raise Wrong(
+        f"after smoothing by {sigma_mm:g} mm this mask has a Dice of {metrics.dice(right):.3f} "
+        f"with itself, and your answer is {answer:.3f}"
+    )
+
+
+# --- what several judges need ---------------------------------------------------------------------
+
+
+def _array(answer: object, shape: tuple[int, ...]) -> np.ndarray:
+    if not isinstance(answer, np.ndarray):
+        raise Wrong(f"return an array, not {describe(answer)}")
+    if answer.shape != shape:
+        raise Wrong(f"your array has shape {answer.shape}, the map {shape}: they must be the same")
+    return answer
+
+
+def _three_numbers(answer: object) -> np.ndarray:
+    try:
+        numbers = np.asarray(answer, float)
+    except (TypeError, ValueError):
+        raise Wrong(f"return three numbers, not {describe(answer)}") from None
+    if numbers.shape == (4,) and numbers[3] == 1:
+        raise Wrong("your point still has the 1 at its end: return the first three numbers")
+    if numbers.shape != (3,):
+        raise Wrong(f"a point has three numbers (x, y, z), and yours is {describe(answer)}")
+    return numbers
+
+
+def _whole(answer: object) -> int:
+    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Integral):
+        raise Wrong(f"a number of voxels is a whole number, and yours is {describe(answer)}")
+    return int(answer)
+
+
+def _number(answer: object) -> float:
+    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
+        raise Wrong(f"a Dice is one number, and yours is {describe(answer)}")
+    return float(answer)
+
+
+EXERCISES = (
+    Exercise(
+        "2.1",
+        "From one scheme to another",
+        SCHEME_STUB,
+        lambda: [(a_total_map(seed),) for seed in range(3)],
+        _judge_scheme,
+        (
+            "Start from an array of zeros and fill in what belongs to the spine, so that every "
+            "other organ is 0 from the start.",
+            "For a vertebra, the id in one scheme and the id in the other add up to the same "
+            "number: 27 + 24 for L5, 50 + 1 for C1. A boolean mask such as (labels >= 27) & "
+            "(labels <= 50) picks them all at once.",
+            "np.array([0, 5, 25, 26, 27, 50], np.uint8) becomes [0, 0, 26, 26, 24, 1].",
+        ),
+    ),
+    Exercise(
+        "2.2",
+        "Where a vertebra lies",
+        CENTROID_STUB,
+        _centroid_inputs,
+        _judge_centroid,
+        (
+            "First find the centroid as a voxel index, then take that one point to mm.",
+            "np.argwhere(labels == label) has shape (voxels, 3), and its mean over axis 0 is the "
+            "index. The affine has shape (4, 4), so the index needs a 1 at its end.",
+            "For a map of zeros with one voxel of id 3 at (4, 5, 6), spacing 2 mm and voxel "
+            "(0, 0, 0) at (10, 20, 30), the answer is (18, 30, 42).",
+        ),
+    ),
+    Exercise(
+        "2.3",
+        "Left and right swapped",
+        MIRROR_STUB,
+        _mirror_inputs,
+        _judge_mirror,
+        (
+            "Bone is bright. Compare how bright the scan is under the mask as it is and under the "
+            "mask turned over.",
+            "mask[::-1] swaps left and right; image_hu[mask] is a one-dimensional array of the HU "
+            "under the mask.",
+            "With the scan np.array([[[0]], [[100]], [[300]]]) and a mask that is True only at "
+            "index 0, the means are 0 and 300 HU, so the answer is True.",
+        ),
+    ),
+    Exercise(
+        "2.4",
+        "Stray voxels",
+        STRAY_STUB,
+        _stray_inputs,
+        _judge_stray,
+        (
+            "scipy.ndimage.label numbers the connected pieces of a mask; then count how many "
+            "voxels each number has.",
+            "By default only faces connect. structure=np.ones((3, 3, 3)) lets edges and corners "
+            "connect too. np.bincount(pieces.ravel()) counts, and its first entry is background.",
+            "Two cubes of 2 x 2 x 2 voxels that touch by a corner, and one single voxel far off: "
+            "the answer is 1.",
+        ),
+    ),
+    Exercise(
+        "2.5",
+        "A mask against itself",
+        SMOOTH_STUB,
+        _smooth_inputs,
+        _judge_smooth,
+        (
+            "scipy.ndimage.gaussian_filter smooths. It needs numbers with fractions, and a width "
+            "for each axis.",
+            "Its sigma counts in voxels: [sigma_mm / size for size in spacing_mm]. Turn the mask "
+            "into float32 before, and compare with 0.5 after.",
+            "A cube of 10 x 10 x 10 voxels in an array of 20 x 20 x 20, spacing 1 mm, sigma "
+            "2 mm: the Dice is about 0.82.",
+        ),
+    ),
+)

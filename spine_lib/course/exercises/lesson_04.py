@@ -1,0 +1,492 @@
+"""Exercises of lesson 4: blocks, parameters, one batch, boundaries, other people's weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional
+
+from spine_lib.course.comparing import describe
+from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.one_batch import fit_one_batch
+from spine_lib.course.two_looks import judge_double_convolution
+from spine_lib.metrics import overlap as metrics
+from spine_lib.models.unet import UNet, unet_parameters
+
+# --- 4.1 ------------------------------------------------------------------------------------------
+
+DOUBLE_STUB = '''\
+def double_convolution(inputs, outputs):
+    """Build the block that a U-Net is made of: two looks at each pixel's 3 x 3 neighbourhood.
+
+    A look is a convolution that keeps rows and columns and has no bias, a batch normalisation and
+    a ReLU, in this order. The second look takes what the first one gives.
+
+    inputs:  channels that come in.
+    outputs: channels that go out, of both looks.
+    returns a torch.nn.Module that maps [batch, inputs, row, column] to
+    [batch, outputs, row, column].
+    """
+    raise NotImplementedError
+'''
+
+
+def _judge_double(function: Callable, arguments: tuple) -> None:
+    judge_double_convolution(function(*arguments), *arguments)
+
+
+# --- 4.2 ------------------------------------------------------------------------------------------
+
+JOIN_STUB = '''\
+def enlarge_and_join(below, skip):
+    """Bring a map to twice its size and put the skip's channels behind its own.
+
+    below: float tensor [batch, channel, row, column] from the level below.
+    skip:  float tensor [batch, other channel, 2 row, 2 column] from the way down.
+    returns a tensor [batch, channel + other channel, 2 row, 2 column]. Each pixel of `below`
+    becomes a block of 2 x 2 equal ones.
+    """
+    raise NotImplementedError
+'''
+
+
+def two_maps(seed: int, channels: int, others: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a small map and a skip of twice its size, every number another."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = 3 + seed % 3, 4 + seed % 2
+    below = torch.randn(2, channels, rows, columns, generator=generator)
+    return below, torch.randn(2, others, 2 * rows, 2 * columns, generator=generator)
+
+
+def _judge_join(function: Callable, arguments: tuple) -> None:
+    below, skip = arguments
+    answer = function(below, skip)
+    if not isinstance(answer, torch.Tensor):
+        raise Wrong(f"return a tensor, not {describe(answer)}")
+    nearest = functional.interpolate(below, scale_factor=2)
+    right = torch.cat([nearest, skip], dim=1)
+    if answer.shape == right.shape and torch.allclose(answer, right, atol=1e-6):
+        return
+    smooth = [
+        functional.interpolate(below, scale_factor=2, mode="bilinear", align_corners=corners)
+        for corners in (False, True)
+    ]
+    blocks = "each pixel should become a block of 2 x 2 equal ones (mode nearest)"
+    told = (
+        ([torch.cat([skip, nearest], dim=1)], "the skip's channels come behind, not before"),
+        ([torch.cat([one, skip], dim=1) for one in smooth], f"you interpolated linearly: {blocks}"),
+        (
+            [torch.cat([below.repeat(1, 1, 2, 2), skip], dim=1)],
+            f"you laid the whole map down four times: {blocks}",
+        ),
+        ([nearest], "the skip is missing: join the two along the channels"),
+        (
+            [nearest + skip] if below.shape[1] == skip.shape[1] else [],
+            "you added the two maps: a U-Net keeps both, side by side as channels",
+        ),
+        (
+            [torch.cat([below, functional.max_pool2d(skip, 2)], dim=1)],
+            "you made the skip small instead of the map large, and lost its detail again",
+        ),
+        (
+            [
+                torch.cat([nearest, skip], dim=d)
+                for d in (0, 2, 3)
+                if below.shape[1] == len(skip[0])
+            ],
+            "you joined along another axis: channels are axis 1",
+        ),
+    )
+    for values, words in told:
+        if any(one.shape == answer.shape and torch.allclose(answer, one) for one in values):
+            raise Wrong(words)
+    if answer.shape != right.shape:
+        raise Wrong(f"your map has shape {tuple(answer.shape)} instead of {tuple(right.shape)}")
+    raise Wrong(f"the shape is right, and the values are not: {blocks}, with the skip behind")
+
+
+# --- 4.3 ------------------------------------------------------------------------------------------
+
+COUNT_STUB = '''\
+def count_parameters(in_channels, classes, width, depth):
+    """Predict how many parameters a U-Net has, without building it.
+
+    Level 0 is the full size and has `width` channels; each level down has twice as many.
+    Down:  a double convolution for each level, 0 (from in_channels) to `depth`.
+    Up:    a double convolution for each level but the last. It takes the channels of the level
+           below and those of the skip, and gives the channels of its own level.
+    Head:  a 1 x 1 convolution with bias, from level 0 to `classes`.
+    A double convolution has two 3 x 3 convolutions without bias; each is followed by a batch
+    normalisation, which learns a scale and a shift for every channel.
+    returns a whole number.
+    """
+    raise NotImplementedError
+'''
+
+
+def _judge_count(function: Callable, arguments: tuple) -> None:
+    answer = function(*arguments)
+    if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
+        raise Wrong(f"return a number, not {describe(answer)}")
+    in_channels, classes, width, depth = arguments
+    right = unet_parameters(*arguments)
+    if answer == right:
+        if not isinstance(answer, int | np.integer):
+            raise Wrong("the value is right, but it is a float: parameters are whole numbers")
+        return
+    levels = [width * 2**level for level in range(depth + 1)]
+    outputs = [*levels, *levels[:-1]]  # of all double convolutions
+    seconds = sum(9 * channels**2 + 2 * channels for channels in outputs)
+    told = (
+        (unet_parameters(*arguments, skips=False), "the skip's channels come in on the way up too"),
+        (right - 4 * sum(outputs), "the normalisations are missing: a scale and a shift a channel"),
+        (right - 2 * sum(outputs), "a normalisation learns two numbers a channel: scale and shift"),
+        (right + 2 * sum(outputs), "the 3 x 3 convolutions have no bias"),
+        (right - classes * (width + 1), "the head is missing"),
+        (right - classes, "the head's 1 x 1 convolution has a bias, one for each class"),
+        (right - seconds, "each block convolves twice: the second time within its own channels"),
+    )
+    for value, words in told:
+        if answer == value:
+            raise Wrong(f"{words}; you count {answer:,}, and there are {right:,}")
+    for other in (depth - 1, depth + 1):
+        if other >= 0 and answer == unet_parameters(in_channels, classes, width, other):
+            raise Wrong(
+                f"that is a network of depth {other}: the image is halved {depth} times, which "
+                f"makes {depth + 1} levels"
+            )
+    raise Wrong(f"you count {answer:,}, and there are {right:,}")
+
+
+# --- 4.4 ------------------------------------------------------------------------------------------
+
+FIT_STUB = '''\
+def fit_one_batch(network, image, target, steps, learning_rate):
+    """Train a network on one batch, again and again, to see whether it can learn at all.
+
+    network: torch.nn.Module, image -> logits; comes in evaluation mode, is trained in place.
+    image:   float tensor [batch, 1, row, column].
+    target:  float tensor of the same shape, 1 is spine.
+    steps:   how often the weights are changed.
+    learning_rate: of torch.optim.AdamW, whose other settings stay as they are.
+    returns a list of `steps` floats: the loss before each change of the weights, which is
+    torch.nn.functional.binary_cross_entropy_with_logits.
+    """
+    raise NotImplementedError
+'''
+
+
+def a_batch(seed: int, steps: int, learning_rate: float) -> tuple:
+    """Make a tiny U-Net in evaluation mode and a batch that it can learn."""
+    torch.manual_seed(seed)
+    network = UNet(width=4, depth=1).eval()
+    target = torch.zeros(2, 1, 8, 8)
+    target[0, 0, 2:5, 1:6], target[1, 0, 4:7, 3:6] = 1, 1
+    return network, target + 0.3 * torch.randn(2, 1, 8, 8), target, steps, learning_rate
+
+
+FITTED_WRONGLY = {
+    "eval": (
+        "the network was in evaluation mode, so its normalisations used stored means instead of "
+        "the batch's: call network.train() first"
+    ),
+    "sigmoid": (
+        "the loss takes logits and has its own sigmoid: with a second one it can hardly fall"
+    ),
+    "no zero": (
+        "gradients add up from step to step: clear them with optimiser.zero_grad() before backward"
+    ),
+    "sgd": "these are the losses of plain gradient descent (SGD): take torch.optim.AdamW",
+}
+
+
+def _judge_fit(function: Callable, arguments: tuple) -> None:
+    network, image, target, steps, learning_rate = arguments
+    student = copy.deepcopy(network)
+    losses = function(student, image.clone(), target.clone(), steps, learning_rate)
+    if not isinstance(losses, list | tuple):
+        raise Wrong(f"return a list with the loss of each step, not {describe(losses)}")
+    if len(losses) != steps:
+        raise Wrong(f"your list has {len(losses)} losses, and there are {steps} steps")
+    if any(isinstance(loss, torch.Tensor) for loss in losses):
+        raise Wrong(
+            "your losses are tensors, each of which keeps all maps of its step in memory: take the "
+            "number with loss.item()"
+        )
+    if _same_weights(student, network):
+        raise Wrong(
+            "the network's weights are as they were: each step needs loss.backward(), which finds "
+            "the gradients, and optimiser.step(), which follows them"
+        )
+    right = _fitted(*arguments)
+    if np.allclose(losses, right, rtol=5e-3, atol=1e-4):
+        return
+    for mistake, words in FITTED_WRONGLY.items():
+        if np.allclose(losses, _fitted(*arguments, mistake), rtol=5e-3, atol=1e-4):
+            raise Wrong(words)
+    if np.allclose(losses[:-1], right[1:], rtol=5e-3, atol=1e-4):
+        raise Wrong("your losses are those after each step: keep the one that the step was for")
+    step = int(np.argmax(~np.isclose(losses, right, rtol=5e-3, atol=1e-4)))
+    raise Wrong(
+        f"the loss of step {step} is {losses[step]:.4f}, and it should be {right[step]:.4f} "
+        f"(the first one {right[0]:.4f}): logits, loss, clear gradients, backward, step"
+    )
+
+
+def _fitted(network: nn.Module, *rest: object) -> list[float]:
+    return fit_one_batch(copy.deepcopy(network), *rest)
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+
+
+# --- 4.5 ------------------------------------------------------------------------------------------
+
+BOUNDARY_STUB = '''\
+def boundary_distance_mm(prediction, truth, spacing_mm):
+    """Return how far the outlines of two masks are apart on average.
+
+    A surface voxel is one of the mask of which a neighbour (by a face) is background; beyond the
+    array all is background. For each surface voxel of one mask take the distance to the nearest
+    surface voxel of the other, and their mean; then the mean of this and of the same the other way.
+
+    prediction, truth: boolean arrays [x, y, z], neither empty.
+    spacing_mm:        size of a voxel along x, y and z in mm.
+    returns a number in mm.
+    """
+    raise NotImplementedError
+'''
+
+
+def two_masks(seed: int, spacing_mm: tuple[float, ...]) -> tuple:
+    """Make two overlapping masks of different size, and an uneven spacing."""
+    rng = np.random.default_rng([4, 5, seed])
+    truth, prediction = np.zeros((2, 16, 18, 12), bool)
+    truth[3:11, 4:13, 3:9] = True
+    shift = rng.integers(0, 3)
+    prediction[3 + shift : 12, 5:15, 2:8] = True
+    prediction[13, 1:3, 9] = True  # a crumb, far from the rest
+    return prediction, truth, spacing_mm
+
+
+def _distances(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float]) -> np.ndarray:
+    return ndimage.distance_transform_edt(~b, sampling=tuple(spacing_mm))[a]
+
+
+def _judge_boundary(function: Callable, arguments: tuple) -> None:
+    prediction, truth, spacing_mm = arguments
+    answer = function(prediction, truth, spacing_mm)
+    if isinstance(answer, np.ndarray) and answer.ndim or isinstance(answer, list | tuple):
+        raise Wrong(f"return one number, and not {describe(answer)}")
+    answer = float(answer)
+    sides = metrics.surface_distances(prediction, truth, spacing_mm)
+    right = (sides[0].mean() + sides[1].mean()) / 2
+    if math.isclose(answer, right, rel_tol=1e-3):
+        return
+    voxels = metrics.surface_distances(prediction, truth, (1, 1, 1))
+    turned = metrics.surface_distances(prediction, truth, spacing_mm[::-1])
+    filled = [_distances(prediction, truth, spacing_mm), _distances(truth, prediction, spacing_mm)]
+    told = (
+        (_mean(voxels), "that is in voxels: distances need spacing_mm (sampling=... in scipy)"),
+        (_mean(turned), "your spacing is in reverse order: arrays here are [x, y, z]"),
+        (
+            sides[0].mean(),
+            "that is one way only, from the prediction to the truth: what was missed would hardly "
+            "count",
+        ),
+        (
+            sides[1].mean(),
+            "that is one way only, from the truth to the prediction: what was predicted far away "
+            "would not count",
+        ),
+        (
+            _mean(filled),
+            "you took all voxels of the masks: most lie inside the other one and count 0; take the "
+            "surfaces",
+        ),
+        (max(one.max() for one in sides), "that is the largest distance: take the mean"),
+        (
+            np.concatenate(sides).mean(),
+            "the larger surface counts more in your mean: take the mean of each way first",
+        ),
+        (right * 2, "that is the sum of both ways: take half of it"),
+    )
+    for value, words in told:
+        if math.isclose(answer, value, rel_tol=1e-3):
+            raise Wrong(words)
+    raise Wrong(f"you say {answer:.4g} mm, and the outlines are {right:.4g} mm apart")
+
+
+def _mean(sides: Iterable[np.ndarray]) -> float:
+    return float(np.mean([side.mean() for side in sides]))
+
+
+# --- 4.6 ------------------------------------------------------------------------------------------
+
+WEIGHTS_STUB = '''\
+def take_weights(theirs, ours):
+    """Give another network's weights our names, so that ours can load them.
+
+    Both dictionaries list the same layers in the same order; only the names differ.
+
+    theirs: names and tensors of their network, as state_dict() gives them.
+    ours:   the same of ours.
+    returns a new dictionary with all names of `ours`, in their order, and the tensors of
+    `theirs`. Where the shapes of a pair differ (another number of channels), our tensor stays.
+    """
+    raise NotImplementedError
+'''
+
+
+def two_states(seed: int, layers: int = 12) -> tuple[dict, dict]:
+    """Make two state dictionaries of one network: other names, other values, one other shape."""
+    generator = torch.Generator().manual_seed(seed)
+    theirs, ours = {}, {}
+    for number in range(layers):
+        for part in ("weight", "bias"):
+            shape = (3, 2, 3, 3) if part == "weight" else (3,)
+            theirs[f"encoder.stage{number + 5}.{part}"] = torch.randn(shape, generator=generator)
+            if number == seed % layers and part == "weight":
+                shape = (3, 1, 3, 3)
+            ours[f"blocks.{number}.conv.{part}"] = torch.randn(shape, generator=generator)
+    return theirs, ours
+
+
+def _judge_weights(function: Callable, arguments: tuple) -> None:
+    theirs, ours = arguments
+    answer = function(theirs, ours)
+    if not isinstance(answer, dict):
+        raise Wrong(f"return a dictionary of names and tensors, not {describe(answer)}")
+    if answer and set(answer) <= set(theirs):
+        raise Wrong("these are their names: our network would find none of them; take ours")
+    missing = [name for name in ours if name not in answer]
+    if missing:
+        raise Wrong(
+            f"your answer lacks {missing[0]}: where shapes differ our own tensor stays, so that "
+            "load_state_dict finds all names"
+        )
+    if set(answer) - set(ours):
+        raise Wrong(f"our network has no layer {sorted(set(answer) - set(ours))[0]}")
+    if all(_equal(answer[name], ours[name]) for name in ours):
+        raise Wrong("nothing came over, all tensors are still ours: no two names are the same")
+    for (name, own), (other, value) in zip(ours.items(), theirs.items()):
+        right = value if value.shape == own.shape else own
+        if _equal(answer[name], right):
+            continue
+        if _equal(answer[name], value):
+            raise Wrong(
+                f"our {name} has shape {tuple(own.shape)} and got their tensor of shape "
+                f"{tuple(value.shape)}, which our layer cannot take: keep ours there"
+            )
+        if _equal(answer[name], own):
+            raise Wrong(f"the tensor of {name} is still ours, although {other} has the same shape")
+        source = next((key for key, one in theirs.items() if _equal(one, answer[name])), "no layer")
+        raise Wrong(
+            f"our {name} got the tensor of {source}, and its partner is {other}: pair them in the "
+            "order of the dictionaries, not in that of the alphabet or of shapes"
+        )
+    if list(answer) != list(ours):
+        raise Wrong("the names are in another order than in `ours`")
+
+
+def _equal(a: object, b: torch.Tensor) -> bool:
+    return isinstance(a, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
+
+
+EXERCISES = (
+    Exercise(
+        "4.1",
+        "A double convolution",
+        DOUBLE_STUB,
+        lambda: [(1, 4), (3, 8), (6, 2)],
+        _judge_double,
+        (
+            "nn.Sequential chains layers: six of them here, three for each look.",
+            "nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs) and "
+            "nn.ReLU(); the second convolution goes from outputs to outputs.",
+            "double_convolution(1, 4) has 9 * 4 + 9 * 16 + 16 = 196 parameters.",
+        ),
+    ),
+    Exercise(
+        "4.2",
+        "Enlarge and join",
+        JOIN_STUB,
+        lambda: [two_maps(0, 3, 2), two_maps(1, 4, 4), two_maps(2, 1, 5)],
+        _judge_join,
+        (
+            "Two steps: make the small map large, then lay the two one behind the other.",
+            "torch.nn.functional.interpolate(below, scale_factor=2) repeats pixels; torch.cat "
+            "joins tensors along an axis, and channels are axis 1.",
+            "A map [1, 64, 8, 8] and a skip [1, 32, 16, 16] become [1, 96, 16, 16].",
+        ),
+    ),
+    Exercise(
+        "4.3",
+        "Count the parameters",
+        COUNT_STUB,
+        lambda: [(1, 1, 4, 2), (3, 5, 8, 3), (1, 2, 6, 4)],
+        _judge_count,
+        (
+            "Write a small function for one double convolution from a to b channels, then add up "
+            "the blocks.",
+            "From a to b channels: 9ab + 9bb for the convolutions and 4b for the normalisations. "
+            "The block up to a level of c channels takes 2c + c.",
+            "count_parameters(1, 1, 4, 1) is 1689: 196 at level 0, 896 at level 1, 592 on the way "
+            "up (from 8 + 4 channels to 4), and 5 in the head.",
+        ),
+    ),
+    Exercise(
+        "4.4",
+        "Overfit one batch",
+        FIT_STUB,
+        lambda: [a_batch(0, 12, 3e-3), a_batch(1, 8, 1e-2)],
+        _judge_fit,
+        (
+            "Five lines in a loop: logits, loss, clear the gradients, backward, step.",
+            "optimiser = torch.optim.AdamW(network.parameters(), learning_rate); loss.item() is a "
+            "float; network.train() before the loop.",
+            "An untrained network knows nothing, so the first loss is near -log(0.5) = 0.69; the "
+            "list has as many entries as there are steps.",
+        ),
+        changes_inputs=True,
+    ),
+    Exercise(
+        "4.5",
+        "The boundary in mm",
+        BOUNDARY_STUB,
+        lambda: [
+            two_masks(0, (1.0, 1.0, 3.0)),
+            two_masks(1, (0.8, 0.8, 2.5)),
+            two_masks(2, (2.0, 1.5, 1.0)),
+        ],
+        _judge_boundary,
+        (
+            "Three steps: the surfaces, the distance of every voxel to a surface, and two means.",
+            "A surface is mask & ~ndimage.binary_erosion(mask); "
+            "ndimage.distance_transform_edt(~surface, sampling=spacing_mm) holds for each voxel "
+            "the mm to the nearest surface voxel.",
+            "Two single voxels that lie two slices of 3 mm apart are 6.0 mm apart.",
+        ),
+    ),
+    Exercise(
+        "4.6",
+        "Take other people's weights",
+        WEIGHTS_STUB,
+        lambda: [two_states(3), two_states(7), two_states(10)],
+        _judge_weights,
+        (
+            "Dictionaries keep their order: the first tensor of one belongs to the first name of "
+            "the other.",
+            "zip(ours.items(), theirs.values()) gives name, our tensor and their tensor together; "
+            "compare the two shapes.",
+            "Of 24 pairs here 23 have equal shapes, so 23 tensors come over and one stays.",
+        ),
+    ),
+)

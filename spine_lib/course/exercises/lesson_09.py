@@ -1,0 +1,564 @@
+"""Exercises of lesson 9: pieces, holes, names, views, a ranking of voxels, a grid of a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from numbers import Real
+
+import numpy as np
+from scipy import ndimage
+
+from spine_lib.course.comparing import describe
+from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.volume_inputs import (
+    Lopsided,
+    a_cut_spine,
+    a_hollow_vertebra,
+    a_slice,
+    an_uncertainty,
+    two_grids,
+    two_vertebrae,
+)
+from spine_lib.ct.volume import Volume
+from spine_lib.volumes import masks as volumes
+from spine_lib.volumes import measure as measures
+from spine_lib.volumes import uncertainty
+
+TOUCHING = np.ones((3, 3, 3), int)
+
+# --- 9.1 ------------------------------------------------------------------------------------------
+
+PIECES_STUB = '''\
+def keep_pieces(mask, spacing_mm, smallest_ml):
+    """Keep every piece of a mask that is not smaller than a volume.
+
+    mask:        boolean array [x, y, z]. Voxels that touch by a face, an edge or a corner belong
+                 to one piece.
+    spacing_mm:  size of a voxel along x, y and z in mm.
+    smallest_ml: smallest volume of a piece, in millilitres: 1 ml is 1000 cubic millimetres.
+    returns a boolean array of the same shape.
+    """
+    raise NotImplementedError
+'''
+
+
+def _pieces_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
+    inputs = []
+    for seed in seeds:
+        mask, spacing_mm = a_cut_spine(seed)
+        sizes = np.sort(_piece_sizes(mask, TOUCHING))[::-1]
+        # Between the second and the third piece, so that two have to stay.
+        between = (sizes[1] + 2 * sizes[2]) / 3
+        inputs.append((mask, spacing_mm, round(float(between * np.prod(spacing_mm) / 1000), 3)))
+    return inputs
+
+
+def _judge_pieces(function: Callable, arguments: tuple) -> None:
+    mask, spacing_mm, smallest_ml = arguments
+    right = volumes.keep_pieces(mask, spacing_mm, smallest_ml)
+    answer = _mask(function(mask, spacing_mm, smallest_ml), mask.shape)
+    if np.array_equal(answer, right):
+        return
+    size = float(np.prod(spacing_mm))
+    if not answer.any():
+        raise Wrong(
+            f"nothing is left: a voxel has {size:.3g} cubic millimetres, which are "
+            f"{size / 1000:.2g} ml, so no piece of this mask would be large enough if the units "
+            "were mixed up"
+        )
+    if np.array_equal(answer, mask):
+        raise Wrong(
+            f"everything is kept: smaller than {smallest_ml:g} ml means fewer than "
+            f"{smallest_ml * 1000 / size:.0f} voxels of {size:.3g} cubic millimetres here"
+        )
+    if (answer & ~mask).any():
+        raise Wrong(
+            "your answer marks voxels that the mask does not: what `ndimage.label` numbers 0 is "
+            "the background, which is no piece"
+        )
+    if np.array_equal(answer, _largest(mask)):
+        raise Wrong(
+            "you keep the largest piece alone: a spine that the image cuts has several, and all "
+            f"that reach {smallest_ml:g} ml stay"
+        )
+    if np.array_equal(answer, mask & ~right):
+        raise Wrong("you keep the small pieces and throw the large ones away")
+    if np.array_equal(answer, _kept(mask, None, smallest_ml * 1000 / size)):
+        raise Wrong(
+            "your pieces fall apart where voxels touch by an edge or a corner only: give "
+            "`ndimage.label` a structure of ones, 3 x 3 x 3"
+        )
+    raise Wrong(
+        f"{np.count_nonzero(right)} voxels belong to pieces of {smallest_ml:g} ml or more, and "
+        f"you keep {np.count_nonzero(answer)}"
+    )
+
+
+def _piece_sizes(mask: np.ndarray, structure: np.ndarray | None) -> np.ndarray:
+    return np.bincount(ndimage.label(mask, structure)[0].ravel())[1:]
+
+
+def _kept(mask: np.ndarray, structure: np.ndarray | None, fewest: float) -> np.ndarray:
+    pieces, _ = ndimage.label(mask, structure)
+    large = np.bincount(pieces.ravel()) >= fewest
+    large[0] = False
+    return large[pieces]
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    pieces, _ = ndimage.label(mask, TOUCHING)
+    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+
+
+# --- 9.2 ------------------------------------------------------------------------------------------
+
+HOLES_STUB = '''\
+def fill_holes(mask):
+    """Fill the cavities of a mask, and leave the spinal canal open.
+
+    mask: boolean array [x, y, z]. A cavity is enclosed on all sides; the canal runs through the
+          mask from top to bottom and is open at both ends.
+    returns a boolean array of the same shape.
+    """
+    raise NotImplementedError
+'''
+
+
+def _judge_holes(function: Callable, arguments: tuple) -> None:
+    (mask,) = arguments
+    right = volumes.fill_holes(mask, (1.0, 1.0, 1.0), math.inf)
+    answer = _mask(function(mask), mask.shape)
+    if np.array_equal(answer, right):
+        return
+    holes = right & ~mask
+    if np.array_equal(answer, holes):
+        raise Wrong("these are the holes alone: return the mask with them filled")
+    if (mask & ~answer).any():
+        raise Wrong(
+            f"{np.count_nonzero(mask & ~answer)} voxels of the mask are gone: filling only adds"
+        )
+    in_slices = np.stack([ndimage.binary_fill_holes(one) for one in np.moveaxis(mask, 2, 0)], 2)
+    if np.array_equal(answer, in_slices):
+        raise Wrong(
+            "the spinal canal is filled: in an axial slice the arch encloses it, in three "
+            "dimensions it is open at both ends, so fill the whole volume at once"
+        )
+    if np.array_equal(answer, mask):
+        raise Wrong(
+            f"nothing was filled: this mask has cavities of {np.count_nonzero(holes)} voxels in all"
+        )
+    if (answer & ~right).any():
+        raise Wrong(
+            f"{np.count_nonzero(answer & ~right)} voxels outside any cavity are filled: closing or "
+            "smoothing also changes the canal and the outer surface"
+        )
+    raise Wrong(
+        f"{np.count_nonzero(right & ~answer)} voxels of cavities are still empty: a cavity may be "
+        "of any size"
+    )
+
+
+# --- 9.3 ------------------------------------------------------------------------------------------
+
+NAMES_STUB = '''\
+def borrow_names(prediction, labels, spacing_mm, reach_mm):
+    """Give each predicted voxel the id of the nearest labelled vertebra.
+
+    prediction: boolean array [x, y, z], True where a network found spine.
+    labels:     uint8 array of the same shape: true vertebra ids, 0 is background.
+    spacing_mm: size of a voxel along x, y and z in mm; distances count in mm.
+    reach_mm:   a predicted voxel farther than this from every vertebra gets 0.
+    returns a uint8 array of the same shape; where nothing is predicted it is 0.
+    """
+    raise NotImplementedError
+'''
+
+
+def _names_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
+    return [(*two_vertebrae(seed), 5.0 + seed % 2) for seed in seeds]
+
+
+def _judge_names(function: Callable, arguments: tuple) -> None:
+    prediction, labels, spacing_mm, reach_mm = arguments
+    answer = function(prediction, labels, spacing_mm, reach_mm)
+    answer = _array(answer, prediction.shape)
+    rests = answer[~prediction]
+    if (rests != 0).any():
+        raise Wrong(
+            f"{np.count_nonzero(rests)} voxels that are not predicted carry an id: the prediction "
+            "is what gets names, and the labels only lend them"
+        )
+    affine = np.diag([*spacing_mm, 1.0])
+    ids = measures.borrow_names(Volume(prediction, affine), Volume(labels, affine), reach_mm).array
+    away, _ = _nearest(labels, spacing_mm)
+    far = prediction & (ids == 0)
+    named = prediction & ~far
+    tied = named & (answer != ids) & _as_near(answer, labels, away, spacing_mm)
+    if ((answer == ids) | tied)[prediction].all():
+        if answer.dtype != np.uint8:
+            raise Wrong(f"the ids are right, but they are {answer.dtype}: keep them uint8")
+        return
+    in_voxels, ids_voxels = _nearest(labels, (1.0, 1.0, 1.0))
+    if np.array_equal(answer, np.where(prediction & (in_voxels <= reach_mm), ids_voxels, 0)):
+        raise Wrong(
+            "your distances count in voxels, and a voxel here is "
+            f"{' x '.join(f'{s:g}' for s in spacing_mm)} mm: give the transform its `sampling`"
+        )
+    if np.array_equal(answer, np.where(prediction, labels, 0)):
+        raise Wrong(
+            "you name only what the prediction shares with the labels: a voxel beside a vertebra "
+            "gets the name of the nearest one"
+        )
+    if answer[far].any():
+        raise Wrong(
+            f"{np.count_nonzero(answer[far])} voxels lie more than {reach_mm:g} mm from every "
+            "vertebra and still have a name: they get 0"
+        )
+    wrong = named & (answer != ids) & ~tied
+    voxel = tuple(int(n) for n in np.argwhere(wrong)[0])
+    raise Wrong(
+        f"voxel {voxel} lies {away[voxel]:.1f} mm from vertebra {ids[voxel]}, the nearest one, and "
+        f"has id {int(answer[voxel])} in your map"
+    )
+
+
+def _as_near(
+    answer: np.ndarray, labels: np.ndarray, away: np.ndarray, spacing_mm: tuple
+) -> np.ndarray:
+    """Mark voxels whose named vertebra is as near as the nearest one: either name is right."""
+    near = np.zeros(labels.shape, bool)
+    for label in np.unique(labels)[1:]:
+        one = ndimage.distance_transform_edt(labels != label, sampling=spacing_mm)
+        near |= (answer == label) & np.isclose(one, away)
+    return near
+
+
+def _nearest(labels: np.ndarray, spacing_mm: tuple) -> tuple[np.ndarray, np.ndarray]:
+    away, place = ndimage.distance_transform_edt(
+        labels == 0, sampling=spacing_mm, return_indices=True
+    )
+    return away, labels[tuple(place)]
+
+
+# --- 9.4 ------------------------------------------------------------------------------------------
+
+VIEWS_STUB = '''\
+def predict_twice(predict, image):
+    """Predict a slice as it is and mirrored; say what the two answers agree on, and where not.
+
+    predict: function that takes an image [row, column] and returns probabilities of its shape.
+    image:   float32 array [row, column]; its columns run from right to left.
+    returns two float arrays of the image's shape, in its own orientation: the mean of the two
+            probabilities, and the absolute difference between them.
+    """
+    raise NotImplementedError
+'''
+
+
+def _views_inputs() -> list[tuple]:
+    return [(Lopsided(tilt), a_slice(seed)) for seed, tilt in enumerate((1.0, 2.5, -1.5))]
+
+
+def _judge_views(function: Callable, arguments: tuple) -> None:
+    predict, image = arguments
+    answer = function(predict, image)
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        raise Wrong(f"return two arrays, the mean and the difference, and not {describe(answer)}")
+    mean, apart = (_array(one, image.shape) for one in answer)
+    first, second = predict(image), predict(image[:, ::-1])[:, ::-1]
+    right_mean, right_apart = (first + second) / 2, np.abs(first - second)
+    if _close(mean, right_mean) and _close(apart, right_apart):
+        return
+    astray = predict(image[:, ::-1])
+    told = (
+        (
+            (first + astray) / 2,
+            "the second answer is still mirrored when you average: turn it back first, or left "
+            "and right of the patient are mixed",
+        ),
+        (
+            (first + predict(image[::-1])[::-1]) / 2,
+            "the image was turned upside down: mirroring left to right reverses the columns",
+        ),
+        (
+            predict((image + image[:, ::-1]) / 2),
+            "you averaged the two images and predicted once: predict twice, then average",
+        ),
+        (first, "this is the first prediction alone: the mirrored one does not enter"),
+        (second, "this is the mirrored prediction alone: average it with the plain one"),
+        (first + second, "this is the sum: divide it by two"),
+    )
+    for value, words in told:
+        if _close(mean, value):
+            raise Wrong(words)
+    if set(np.unique(mean)) <= {0, 0.5, 1}:
+        raise Wrong(
+            "your mean holds 0, 0.5 and 1 only: the probabilities were thresholded before they "
+            "were averaged, which throws away how sure each answer is"
+        )
+    if _close(mean, right_apart) and _close(apart, right_mean):
+        raise Wrong("the two arrays are exchanged: the mean comes first, then the difference")
+    if not _close(mean, right_mean):
+        raise Wrong(f"your mean is off by up to {np.abs(mean - right_mean).max():.2g}")
+    if _close(np.abs(apart), right_apart):
+        raise Wrong("some of your differences are negative: take their absolute value")
+    if _close(apart, right_apart / 2):
+        raise Wrong("this is half the difference: how far the answers lie apart, not from the mean")
+    raise Wrong(
+        f"the mean is right, but your difference is off by up to "
+        f"{np.abs(apart - right_apart).max():.2g}"
+    )
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, atol=1e-4)
+
+
+# --- 9.5 ------------------------------------------------------------------------------------------
+
+AUROC_STUB = '''\
+def auroc(uncertainty, wrong):
+    """Return how often a wrong voxel is more uncertain than a right one.
+
+    uncertainty: float array of any shape, one value for each voxel.
+    wrong:       boolean array of the same shape, True where the prediction is wrong.
+    returns a number from 0 to 1: of all pairs of a wrong and a right voxel, the share in which
+            the wrong one has the higher value. A pair of equal values counts one half.
+    """
+    raise NotImplementedError
+'''
+
+
+def _judge_auroc(function: Callable, arguments: tuple) -> None:
+    value, wrong = arguments
+    right = uncertainty.auroc(value, wrong)
+    answer = _number(function(value, wrong))
+    if math.isclose(answer, right, abs_tol=1e-6):
+        return
+    pairs = value[wrong][:, None] - value[~wrong][None, :]
+    told = (
+        (1 - right, "this is the share in which the *right* voxel is more uncertain"),
+        ((pairs > 0).mean(), "ties are missing: a pair of equal values counts one half"),
+        ((pairs >= 0).mean(), "ties count in full: a pair of equal values counts one half"),
+        (
+            float(((value > np.median(value)) == wrong).mean()),
+            "this is how often one threshold is right: compare pairs, without any threshold",
+        ),
+        (
+            (pairs > 0).sum() + (pairs == 0).sum() / 2,
+            "this is the number of pairs: divide by how many there are",
+        ),
+        (
+            float(value[wrong].mean() - value[~wrong].mean()),
+            "this is the difference of two means, which depends on the unit of the uncertainty: "
+            "count pairs",
+        ),
+        (
+            float(np.corrcoef(value.ravel(), wrong.ravel())[0, 1]),
+            "this is a correlation: count pairs instead",
+        ),
+    )
+    for other, words in told:
+        if math.isclose(answer, float(other), abs_tol=1e-6):
+            raise Wrong(f"{words} (you: {answer:.3f}, right: {right:.3f})")
+    raise Wrong(
+        f"{np.count_nonzero(wrong)} wrong and {np.count_nonzero(~wrong)} right voxels make "
+        f"{pairs.size} pairs; the answer is {right:.3f} and yours {answer:.3f}"
+    )
+
+
+# --- 9.6 ------------------------------------------------------------------------------------------
+
+GRID_STUB = '''\
+def grid_gap_mm(affine, other, shape):
+    """Return how far two grids lie apart, at the corner voxel where it is worst.
+
+    affine: 4x4 array that takes a voxel index (x, y, z, 1) of the first file to mm.
+    other:  4x4 array, the same for the second file.
+    shape:  number of voxels along x, y and z, the same in both files.
+    returns the largest of eight distances, in mm: each corner voxel's, between where the two
+            affines put it. Two files that lie on each other give 0.
+    """
+    raise NotImplementedError
+'''
+
+
+def _grid_inputs() -> list[tuple]:
+    affine, _, shape = two_grids(5)
+    flipped = affine @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] += (shape[0] - 1) * affine[:3, 0]  # the same box, left and right exchanged
+    return [two_grids(0), two_grids(1), (affine, affine.copy(), shape), (affine, flipped, shape)]
+
+
+def _judge_grid(function: Callable, arguments: tuple) -> None:
+    affine, other, shape = arguments
+    answer = _number(function(affine, other, shape))
+    away = _corner_gaps(affine, other, [(0, n - 1) for n in shape])
+    right = away.max()
+    if math.isclose(answer, right, rel_tol=1e-6, abs_tol=1e-6):
+        return
+    per_axis = np.abs(_corner_steps(affine, other, [(0, n - 1) for n in shape]))
+    spacings = [np.linalg.norm(one[:3, :3], axis=0) for one in (affine, other)]
+    told = (
+        (
+            _corner_gaps(affine, other, [(0, n) for n in shape]).max(),
+            "the last voxel of an axis of n voxels has index n - 1, not n",
+        ),
+        (away[0], "this is the first voxel alone: two grids may share a corner and nothing else"),
+        (away[-1], "this is the last voxel alone: look at all eight corners"),
+        (away.mean(), "this is the mean over the corners: the worst one counts"),
+        (away.min(), "this is the best corner: the worst one counts"),
+        (per_axis.max(), "this is the largest step along one axis: a distance takes all three"),
+        (
+            np.abs(affine - other).max(),
+            "the affines' numbers are no distances: send corners through",
+        ),
+        (
+            float(np.linalg.norm(affine - other)),
+            "the affines' numbers are no distances: send corners through",
+        ),
+        (
+            float(np.abs(spacings[0] - spacings[1]).max()),
+            "this compares the spacings, which do not say where a grid lies or how it is turned",
+        ),
+    )
+    for value, words in told:
+        if math.isclose(answer, float(value), rel_tol=1e-6, abs_tol=1e-6):
+            raise Wrong(f"{words} (you: {answer:.4g} mm, right: {right:.4g} mm)")
+    raise Wrong(f"these two grids lie up to {right:.4g} mm apart, and your answer is {answer:.4g}")
+
+
+def _corner_steps(affine: np.ndarray, other: np.ndarray, ends: list) -> np.ndarray:
+    corners = np.array([(*corner, 1) for corner in product(*ends)], float)
+    return (corners @ (affine - other).T)[:, :3]
+
+
+def _corner_gaps(affine: np.ndarray, other: np.ndarray, ends: list) -> np.ndarray:
+    return np.linalg.norm(_corner_steps(affine, other, ends), axis=1)
+
+
+# --- what several judges need ---------------------------------------------------------------------
+
+
+def _array(answer: object, shape: tuple[int, ...]) -> np.ndarray:
+    if not isinstance(answer, np.ndarray):
+        raise Wrong(f"return an array, not {describe(answer)}")
+    if answer.shape != shape:
+        raise Wrong(f"your array has shape {answer.shape} and should have {shape}")
+    if answer.dtype.kind not in "biuf":
+        raise Wrong(f"an array of numbers is needed, and yours is {describe(answer)}")
+    return answer
+
+
+def _mask(answer: object, shape: tuple[int, ...]) -> np.ndarray:
+    answer = _array(answer, shape)
+    if answer.dtype != bool:
+        raise Wrong(f"your mask is {answer.dtype}: return a boolean array")
+    return answer
+
+
+def _number(answer: object) -> float:
+    if isinstance(answer, np.ndarray) and answer.shape == ():
+        answer = answer.item()
+    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
+        raise Wrong(f"the answer is one number, and yours is {describe(answer)}")
+    if math.isnan(answer):
+        raise Wrong("your answer is NaN, which is no number: is something divided by nothing?")
+    return float(answer)
+
+
+EXERCISES = (
+    Exercise(
+        "9.1",
+        "Pieces large enough",
+        PIECES_STUB,
+        _pieces_inputs,
+        _judge_pieces,
+        (
+            "Number the pieces, count the voxels of each, and keep those whose count is large "
+            "enough.",
+            "`pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))`; `np.bincount` of the "
+            "numbers gives voxels, times np.prod(spacing_mm) / 1000 millilitres. Indexing a "
+            "boolean array with `pieces` brings it back to the image.",
+            "Voxels of 1 x 1 x 2 mm, a piece of 300 voxels and one of 200, and 0.5 ml: the piece "
+            "of 300 (0.6 ml) stays, the other (0.4 ml) goes.",
+        ),
+    ),
+    Exercise(
+        "9.2",
+        "Holes, but not the canal",
+        HOLES_STUB,
+        lambda: [(a_hollow_vertebra(seed),) for seed in range(3)],
+        _judge_holes,
+        (
+            "What is a hole in a slice need not be one in the volume. In which of the two is the "
+            "canal enclosed?",
+            "scipy.ndimage.binary_fill_holes takes an array of any number of dimensions, [x, y, z] "
+            "too, and fills what no path of background leads out of.",
+            "A cube of 5 x 5 x 5 voxels with an empty middle voxel has 124 voxels before and 125 "
+            "after. With a tunnel of 5 voxels through it, 120 before and 120 after.",
+        ),
+    ),
+    Exercise(
+        "9.3",
+        "Borrowed names",
+        NAMES_STUB,
+        _names_inputs,
+        _judge_names,
+        (
+            "A distance transform can tell for each voxel how far the nearest labelled voxel is, "
+            "and which one that is.",
+            "`away, place = ndimage.distance_transform_edt(labels == 0, sampling=spacing_mm, "
+            "return_indices=True)`; `labels[tuple(place)]` is then the nearest id for every voxel.",
+            "One row of voxels of 2 mm, labels 21 0 0 0 22 and everything predicted, reach 3 mm: "
+            "the ids become 21 21 0 22 22.",
+        ),
+    ),
+    Exercise(
+        "9.4",
+        "Two views of one slice",
+        VIEWS_STUB,
+        _views_inputs,
+        _judge_views,
+        (
+            "A prediction of the mirrored image is mirrored too. What has to be done with it "
+            "before it can be compared with the first one?",
+            "image[:, ::-1] reverses the columns. The same slice, once more, brings an answer "
+            "back. np.abs(a - b) is the difference.",
+            "If the first answer is 0.9 at a pixel and the second, turned back, 0.5 at the same "
+            "pixel, the mean there is 0.7 and the difference 0.4.",
+        ),
+    ),
+    Exercise(
+        "9.5",
+        "How often is the wrong one less sure?",
+        AUROC_STUB,
+        lambda: [an_uncertainty(seed) for seed in range(4)],
+        _judge_auroc,
+        (
+            "Take the values of the wrong voxels and those of the right ones, and compare each "
+            "with each.",
+            "`uncertainty[wrong][:, None] - uncertainty[~wrong]` holds all pairs, one row for each "
+            "wrong voxel. Above 0 counts 1, equal to 0 counts one half.",
+            "Values 1, 2, 3 with only the last one wrong give 1.0; values 2, 2, 1 with only the "
+            "first one wrong give 0.75.",
+        ),
+    ),
+    Exercise(
+        "9.6",
+        "Do two files lie on each other?",
+        GRID_STUB,
+        _grid_inputs,
+        _judge_grid,
+        (
+            "Send the same corner voxel through both affines and measure the distance between the "
+            "two points; do so for all eight corners.",
+            "The corner indices are 0 and n - 1 along each axis; itertools.product makes the eight "
+            "of them. Each needs a 1 at its end before `affine @ corner`.",
+            "Shape (11, 1, 1), one affine with voxels of 1 mm and one of 1.1 mm, the same origin: "
+            "the last voxels lie 1 mm apart, so the answer is 1.0.",
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Lesson 1: load a CT, in HU, on its grid."""

@@ -1,0 +1,125 @@
+"""From the numbers in a file to Hounsfield units (HU) or labels.
+
+A file stores small whole numbers, or floats, with a slope and an intercept: value = stored * slope
++ intercept. Water is 0 HU and air -1000 HU by definition; what cannot be HU is refused here, since
+a model fed with such numbers answers without complaint.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from spine_lib import SpineError
+
+HU_RANGE = (-32768, 30710)
+"""What can be HU: the extended CT scale ends at 30710, and padding goes down to -32768."""
+
+TISSUE_RANGE = (-1100, 3071)
+"""Air to dense bone: a scan in HU has at least one voxel in here."""
+
+
+def hu_from_stored(
+    stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
+) -> tuple[float, float]:
+    """Turn stored numbers into whole HU: stored * slope + intercept.
+
+    Args:
+        stored: integers or floats as the file has them.
+        slope, intercept: the file's scaling to HU.
+        out: int16 array of the same shape that receives the HU.
+        name: the file, for the message.
+
+    Returns:
+        The lowest and the highest value, before rounding.
+
+    Raises:
+        SpineError: where a value is NaN or cannot be HU.
+    """
+    ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
+    if any(math.isnan(end) for end in ends):
+        raise SpineError(f"{name} has voxels that are not a number (NaN): export the scan again.")
+    low, high = min(ends), max(ends)
+    if low < HU_RANGE[0] or high > HU_RANGE[1]:
+        raise SpineError(
+            f"{name} has values from {low:g} to {high:g}, which cannot be HU "
+            f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
+        )
+    if stored.dtype.kind in "iu" and (slope, intercept) == (1, 0):
+        out[...] = stored
+    elif stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
+        # HU fit into 16 bits (checked above), so adding modulo 2**16 is exact and needs no floats
+        shift = np.array(int(intercept) & 0xFFFF, np.uint16).astype(np.int16)
+        np.add(stored, shift, out=out, dtype=np.int16, casting="unsafe")
+    else:
+        out[...] = np.rint(stored * np.float64(slope) + intercept)
+    return low, high
+
+
+def labels_from_stored(
+    stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
+) -> tuple[float, float]:
+    """Turn stored numbers into labels: whole numbers from 0 to 65535.
+
+    Args:
+        stored: integers or floats as the file has them.
+        slope, intercept: the file's scaling.
+        out: uint8 or uint16 array of the same shape that receives the labels.
+        name: the file, for the message.
+
+    Returns:
+        The lowest and the highest label.
+
+    Raises:
+        SpineError: where a value is a fraction, negative, NaN or too large.
+    """
+    if stored.dtype.kind == "f" or (slope, intercept) != (1, 0):
+        values = stored * np.float64(slope) + intercept
+        labels = np.rint(values)
+        with np.errstate(invalid="ignore"):
+            odd = ~(np.abs(values - labels) < 1e-3)  # also True for NaN and infinity
+        if odd.any():
+            raise SpineError(
+                f"{name} is no label map, it holds {values[odd][0]:g}: "
+                "give whole labels, or threshold a probability map first."
+            )
+        stored = labels
+    low, high = int(stored.min()), int(stored.max())
+    if low < 0 or high > 65535:
+        raise SpineError(
+            f"{name} is no label map, its values go from {low} to {high}: "
+            "give the mask rather than the image."
+        )
+    out[...] = stored
+    return low, high
+
+
+def check_hu(low: float, high: float, path: Path) -> None:
+    """Refuse or warn about a scan whose values are not in HU as a whole.
+
+    Args:
+        low, high: the lowest and the highest value of the scan.
+        path: the file, for the message.
+
+    Raises:
+        SpineError: where no voxel can be tissue, or all lie within 2 HU (a mask or normalised).
+    """
+    if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
+        raise SpineError(
+            f"{path} has values from {low:g} to {high:g} only, in which no tissue can be: "
+            "export the CT with its rescale slope and intercept."
+        )
+    if 0 < high - low <= 2:
+        raise SpineError(
+            f"{path} has values from {low:g} to {high:g} only, so it is a mask or a normalised "
+            "image: give the CT in HU."
+        )
+    if low >= 0:
+        warnings.warn(
+            f"{path} has no value below 0 (from {low:g} to {high:g}): a CT in HU has air and fat "
+            "below 0, so its intercept may be lost.",
+            stacklevel=3,
+        )

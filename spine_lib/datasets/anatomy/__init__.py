@@ -1,1 +1,0 @@
-"""The parts that a phantom is made of; `datasets.phantom` puts them together."""

@@ -1,0 +1,1 @@
+"""Lesson 7: overlap, surface distance, regions, intervals and tests."""

@@ -1,0 +1,324 @@
+"""Lesson 8: the paper's table, and what can be told from a published table alone.
+
+Scores of one segmentation are not free of each other: they all follow from four counts. So a table
+of rounded scores can be checked without the data. Each function here is one such check; they take
+and return fractions (0.985, not 98.5 %), and *within rounding* means: for every value that would
+have been printed as the one in the table. `check_table` strings them together.
+
+Write D for Dice, J for IoU, e = 1 - accuracy for the share of voxels that are wrong, and p for the
+prevalence: the share of voxels that are spine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+from spine_lib import SpineError
+
+DOI = "10.33889/IJMEMS.2025.10.6.099"
+CITATION = (
+    "Singh, Prabha, Malik, Lodhi (2025). Leveraging DeepLabv3+ and U-Net Models for Accurate Spine "
+    "Segmentation in CT Scans. International Journal of Mathematical, Engineering and Management "
+    f"Sciences 10(6), 2125-2145. doi:{DOI}"
+)
+PAPER: dict[str, dict[str, float | str]] = {
+    "deeplabv3plus_resnet34": {
+        "name": "DeepLabv3+",
+        "iou": 0.925,
+        "dice": 0.920,
+        "f1": 0.920,
+        "accuracy": 0.985,
+    },
+    "unet_resnet34": {
+        "name": "U-Net, ResNet34 encoder",
+        "iou": 0.953,
+        "dice": 0.951,
+        "f1": 0.951,
+        "accuracy": 0.986,
+    },
+}
+SOURCE_NOTE = (
+    "Only the paper's abstract was available to us; what it does not give is unknown here."
+)
+KNOWN_SETTINGS = {
+    "data": '1089 "high-resolution CT images"',
+    "annotation": "cervical, thoracic, lumbar and sacral areas",
+    "models": "DeepLabv3+, and U-Net with a ResNet34 encoder",
+}
+UNKNOWN_SETTINGS = (
+    "encoder of DeepLabv3+",
+    "image size",
+    "plane",
+    "split",
+    "epochs",
+    "optimiser",
+    "loss",
+    "batch size",
+    "augmentation",
+    "how scores were averaged",
+)
+# Share of spine voxels in that public data set, measured by others on 218 of the 1089 volumes.
+PREVALENCE = 0.0079
+DECIMALS = 3
+
+
+class Range(NamedTuple):
+    """Hold the lowest and the highest admissible value of a fraction."""
+
+    low: float
+    high: float
+
+    def overlaps(self, other: Range) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class TableFinding:
+    """Hold one thing that a table's own figures say: about one model, or about all (`model` "")."""
+
+    code: str
+    model: str
+    message: str
+
+
+def within_rounding(value: float, decimals: int = DECIMALS) -> Range:
+    """Return the fractions that are printed as `value` with that many decimals."""
+    half = 0.5 * 10.0**-decimals
+    return Range(max(value - half, 0.0), min(value + half, 1.0))
+
+
+def iou_from_dice(dice: float) -> float:
+    """Return the IoU of the mask pair with that Dice: J = D / (2 - D), never above D."""
+    return dice / (2 - dice)
+
+
+def dice_from_iou(iou: float) -> float:
+    """Return the Dice of the mask pair with that IoU: D = 2 J / (1 + J)."""
+    return 2 * iou / (1 + iou)
+
+
+def mean_iou_range(dice: float, decimals: int = DECIMALS) -> Range:
+    """Return which mean spine IoU can stand beside a mean Dice, however many masks were averaged.
+
+    J = D / (2 - D) bends upwards in D and stays below it, so the mean of J lies between the J of
+    the mean Dice (all masks alike) and the mean Dice itself (each mask perfect or worthless).
+    """
+    low, high = within_rounding(dice, decimals)
+    return Range(iou_from_dice(low), high)
+
+
+def background_iou_range(iou: float, dice: float, decimals: int = DECIMALS) -> Range | None:
+    """Return the background IoU that would make `iou` a mean over {background, spine}.
+
+    With the spine's IoU from its Dice: (background + D / (2 - D)) / 2 = iou.
+
+    Returns:
+        The admissible range within rounding; None if it would have to be above 1 or below 0.
+    """
+    ious, dices = within_rounding(iou, decimals), within_rounding(dice, decimals)
+    low = 2 * ious.low - iou_from_dice(dices.high)
+    high = 2 * ious.high - iou_from_dice(dices.low)
+    if low > 1 or high < 0:
+        return None
+    return Range(max(low, 0.0), min(high, 1.0))
+
+
+def class_mean_iou(dice: float, prevalence: float) -> float:
+    """Return mean IoU over {background, spine}, with as many false positives as negatives.
+
+    Then FP = FN = (1 - D) p, in shares of all voxels.
+    """
+    wrong = (1 - dice) * prevalence
+    background = (1 - prevalence - wrong) / (1 - prevalence + wrong)
+    return (background + iou_from_dice(dice)) / 2
+
+
+def accuracy_from_dice(dice: float, prevalence: float) -> float:
+    """Return the pooled accuracy, with as many false positives as negatives: 1 - 2 (1 - D) p."""
+    return 1 - 2 * (1 - dice) * prevalence
+
+
+def accuracy_range(dice: float, prevalence: float, decimals: int = DECIMALS) -> Range:
+    """Return the pooled accuracy that Dice and prevalence allow, whatever FP and FN are.
+
+    e = 2 TP (1 - D) / D, and TP lies between D p / (2 - D) (only misses) ... p (only false alarms).
+    """
+    dices = within_rounding(dice, decimals)
+    least = 2 * prevalence * (1 - dices.high) / (2 - dices.high)
+    most = 2 * prevalence * (1 - dices.low) / dices.low if dices.low > 0 else 1.0
+    return Range(max(1 - most, 0.0), 1 - least)
+
+
+def prevalence_range(accuracy: float, dice: float, decimals: int = DECIMALS) -> Range | None:
+    """Return the prevalence that pooled accuracy and Dice together imply.
+
+    From both, TP = D e / (2 (1 - D)), and p lies between TP (no misses) and TP + e (only misses).
+
+    Returns:
+        The admissible range within rounding; None where nothing is implied, because accuracy or
+        Dice may be 1.
+    """
+    accuracies, dices = within_rounding(accuracy, decimals), within_rounding(dice, decimals)
+    if dices.high >= 1 or accuracies.high >= 1:
+        return None
+    least, most = 1 - accuracies.high, 1 - accuracies.low
+    low = dices.low * least / (2 * (1 - dices.low))
+    high = dices.high * most / (2 * (1 - dices.high)) + most
+    return Range(min(low, 1.0), min(high, 1.0))
+
+
+def check_table(
+    rows: Mapping[str, Mapping[str, float | str]] = PAPER,
+    prevalence: float | None = PREVALENCE,
+    decimals: int = DECIMALS,
+) -> list[TableFinding]:
+    """Check a table of binary segmentation scores against itself.
+
+    Args:
+        rows: by model id, fractions "iou", "dice" and, where given, "f1" and "accuracy"; "name" is
+            how the sentences call the model. All rows are taken to be of one test set.
+        prevalence: share of spine voxels in the data, if it is known from elsewhere.
+        decimals: to how many decimals the fractions were rounded.
+
+    Returns:
+        Findings in plain sentences, the verdict last; empty for a table that could be one pooled
+        evaluation. A finding says that figures do not go together as defined, never why.
+
+    Raises:
+        SpineError: a score is missing, or is no fraction.
+    """
+    for model, row in rows.items():
+        _require_fractions(model, row)
+    findings = []
+    for model, row in rows.items():
+        findings += _check_f1(model, row, decimals)
+        findings += _check_iou(model, row, prevalence, decimals)
+        findings += _check_accuracy(model, row, prevalence, decimals)
+    findings += _check_prevalences(rows, decimals)
+    return findings + _verdict(rows, findings)
+
+
+def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
+    for score in ("iou", "dice", "f1", "accuracy"):
+        value = row.get(score)
+        if value is None and score in ("f1", "accuracy"):
+            continue
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise SpineError(
+                f"the table's {score} of {model} is {value!r}: give a fraction between 0 and 1 "
+                "(0.985 for 98.5 %)"
+            )
+
+
+def _name(model: str, row: Mapping[str, float | str]) -> str:
+    return str(row.get("name", model))
+
+
+def _check_f1(model: str, row: Mapping, decimals: int) -> list[TableFinding]:
+    f1 = row.get("f1")
+    if f1 is None or within_rounding(f1, decimals).overlaps(within_rounding(row["dice"], decimals)):
+        return []
+    return [
+        TableFinding(
+            "f1_differs_from_dice",
+            model,
+            f"{_name(model, row)}: F1 {f1:.{decimals}f} and Dice {row['dice']:.{decimals}f} "
+            "differ, but for the same voxels they are the same number; they were averaged "
+            "differently.",
+        )
+    ]
+
+
+def _check_iou(
+    model: str, row: Mapping, prevalence: float | None, decimals: int
+) -> list[TableFinding]:
+    iou, dice = row["iou"], row["dice"]
+    if mean_iou_range(dice, decimals).overlaps(within_rounding(iou, decimals)):
+        return []
+    where = "above" if iou > dice else "too far below"
+    clash = TableFinding(
+        "iou_and_dice_disagree",
+        model,
+        f"{_name(model, row)}: IoU {iou:.{decimals}f} is {where} Dice {dice:.{decimals}f}, which "
+        "no averaging of the spine's own scores with equal weights can give: one mask pair with "
+        f"that Dice has IoU {iou_from_dice(dice):.{decimals}f}, and mean IoU never exceeds mean "
+        "Dice.",
+    )
+    background = background_iou_range(iou, dice, decimals)
+    if background is None:
+        return [clash]
+    message = (
+        f"{_name(model, row)}: the IoU fits a mean over the two classes background and spine, "
+        f"for a background IoU of {background.low:.3f} to {background.high:.3f}"
+    )
+    if prevalence is not None:
+        message += (
+            f"; at a prevalence of {prevalence:.2%} that mean comes out at "
+            f"{class_mean_iou(dice, prevalence):.4f} (false positives = false negatives assumed)"
+        )
+    return [clash, TableFinding("class_mean_fits", model, message + ".")]
+
+
+def _check_accuracy(
+    model: str, row: Mapping, prevalence: float | None, decimals: int
+) -> list[TableFinding]:
+    if prevalence is None or row.get("accuracy") is None:
+        return []
+    allowed = accuracy_range(row["dice"], prevalence, decimals)
+    if allowed.overlaps(within_rounding(row["accuracy"], decimals)):
+        return []
+    return [
+        TableFinding(
+            "accuracy_does_not_fit",
+            model,
+            f"{_name(model, row)}: at a prevalence of {prevalence:.2%}, Dice "
+            f"{row['dice']:.{decimals}f} means a pooled accuracy of "
+            f"{accuracy_from_dice(row['dice'], prevalence):.2%}, not {row['accuracy']:.1%}; "
+            f"predicting background everywhere already scores {1 - prevalence:.1%}.",
+        )
+    ]
+
+
+def _check_prevalences(rows: Mapping[str, Mapping], decimals: int) -> list[TableFinding]:
+    implied = {
+        model: prevalence_range(row["accuracy"], row["dice"], decimals)
+        for model, row in rows.items()
+        if row.get("accuracy") is not None
+    }
+    implied = {model: found for model, found in implied.items() if found is not None}
+    return [
+        TableFinding(
+            "prevalences_disjoint",
+            "",
+            "Read as pooled scores, accuracy and Dice imply that "
+            f"{implied[one].low:.3f} to {implied[one].high:.3f} of the voxels are spine "
+            f"({_name(one, rows[one])}), and {implied[two].low:.3f} to {implied[two].high:.3f} "
+            f"({_name(two, rows[two])}): these do not overlap, though one test set has one "
+            "prevalence.",
+        )
+        for one, two in combinations(implied, 2)
+        if not implied[one].overlaps(implied[two])
+    ]
+
+
+def _verdict(rows: Mapping[str, Mapping], findings: list[TableFinding]) -> list[TableFinding]:
+    if not findings:
+        return []
+    models = {
+        code: {finding.model for finding in findings if finding.code == code}
+        for code in ("iou_and_dice_disagree", "class_mean_fits")
+    }
+    message = "The table is not reproducible as defined"
+    if models["iou_and_dice_disagree"] and models["class_mean_fits"] == set(rows):
+        message += "; most consistent with class-averaged IoU, beside the spine's own Dice and F1"
+    message += (
+        ". How the figures were averaged is not known to us: this is what the printed figures "
+        "alone allow to say, and both averagings are reported here."
+    )
+    return [TableFinding("verdict", "", message)]

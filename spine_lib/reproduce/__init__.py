@@ -1,0 +1,1 @@
+"""Lesson 8: the whole experiment, its evaluation and its report."""

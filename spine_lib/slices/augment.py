@@ -1,0 +1,317 @@
+"""Lesson 3: change image and mask together, so that few patients look like many.
+
+Geometry moves image and mask alike.  Intensities change in steps that a scanner or a patient could
+make: other contrast, noise, sharpness, a narrow field of view.  The strongest step redraws tissues:
+every organ's mean HU and contrast is drawn anew within its own outline, which teaches a network
+that knows two patients not to rely on how bright their kidneys were (after Billot et al. 2023,
+doi:10.1016/j.media.2023.102789, who draw whole images from label maps).
+
+The only module that imports albumentations, which would ask the network for its newest version.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from spine_lib.slices.cut import AIR_HU, IGNORE, UNLABELLED_TISSUE
+
+INPUT_RANGE_HU = (-250.0, 1000.0)
+"""What the networks see: fat to dense bone.  Below and above is cut off."""
+
+FIRST_SPINE_CLASS = 220
+"""Classes from here on are vertebrae: this plus the canonical id."""
+
+UNKNOWN_CLASS = 219
+"""Class of pixels that leave loss and scores."""
+
+CLASS_OF_LABEL = (np.arange(256) + FIRST_SPINE_CLASS).astype(np.uint8)
+CLASS_OF_LABEL[IGNORE] = UNKNOWN_CLASS
+LABEL_OF_CLASS = np.maximum(np.arange(256) - FIRST_SPINE_CLASS, 0).astype(np.uint8)
+LABEL_OF_CLASS[UNKNOWN_CLASS] = IGNORE
+"""Tables, which a pixel is looked up in faster than it is computed."""
+
+
+def network_input(image_hu: np.ndarray) -> np.ndarray:
+    """Scale HU to the numbers that the networks take, about -1.5 to 2.5.
+
+    Args:
+        image_hu: HU, any shape and real dtype.
+
+    Returns:
+        float32, same shape.
+    """
+    low, high = INPUT_RANGE_HU
+    image = np.clip(np.asarray(image_hu, np.float32), low, high)
+    image -= low
+    image *= 4 / (high - low)
+    image -= 1.5
+    return image
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Say how a training patch is made; every share is the probability of a step.
+
+    Attributes:
+        size: rows and columns of a patch, pixels.
+        centred: share of patches centred near the spine.
+        zoom: smallest and largest enlargement.
+        rotation_degrees: largest turn to either side.
+        elastic: share that is deformed smoothly.
+        redraw: share whose tissues get other HU (where the class of each pixel is known).
+        redraw_fully: of those, the share whose HU are drawn without regard to the real ones.
+        narrow_view: share that is cut to a narrow field of view.
+        contrast, sharpness, coarse, noise: shares of the photometric steps.
+    """
+
+    size: int = 96
+    centred: float = 0.65
+    zoom: tuple[float, float] = (0.7, 1.35)
+    rotation_degrees: float = 25.0
+    elastic: float = 0.3
+    redraw: float = 0.5
+    redraw_fully: float = 0.3
+    narrow_view: float = 0.35
+    contrast: float = 0.5
+    sharpness: float = 0.5
+    coarse: float = 0.15
+    noise: float = 0.6
+
+
+def geometry(augmentation: Augmentation) -> A.Compose:
+    """Build the pipeline that moves image and mask alike; it ends with the patch's size."""
+    turn = augmentation.rotation_degrees
+    return A.Compose(
+        [
+            A.Affine(
+                scale=augmentation.zoom,
+                keep_ratio=False,
+                balanced_scale=True,
+                rotate=(-turn, turn),
+                shear=(-6, 6),
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                fill=AIR_HU,
+                fill_mask=UNLABELLED_TISSUE,
+                p=1.0,
+            ),
+            A.CenterCrop(augmentation.size, augmentation.size),
+            A.ElasticTransform(
+                alpha=40,
+                sigma=6,
+                approximate=True,
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                fill=AIR_HU,
+                fill_mask=UNLABELLED_TISSUE,
+                border_mode=cv2.BORDER_CONSTANT,
+                p=augmentation.elastic,
+            ),
+        ]
+    )
+
+
+def photometry(augmentation: Augmentation) -> A.Compose:
+    """Build the pipeline that changes intensities; it takes an image scaled to 0..1."""
+    return A.Compose(
+        [
+            A.RandomBrightnessContrast(0.04, 0.2, ensure_safe_range=False, p=augmentation.contrast),
+            A.OneOf(
+                [
+                    A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.3)),
+                    A.Sharpen(alpha=(0.1, 0.4), lightness=(1.0, 1.0)),
+                ],
+                p=augmentation.sharpness,
+            ),
+            A.Downscale((0.4, 0.8), p=augmentation.coarse),
+            A.GaussNoise(std_range=(0.002, 0.05), noise_scale_factor=0.7, p=augmentation.noise),
+        ]
+    )
+
+
+class TrainingAugmenter:
+    """Make a training patch from a stored slice; the same seeds make the same patch.
+
+    Args:
+        augmentation: what to do and how strongly.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self.augmentation = augmentation
+        self._geometry = geometry(augmentation)
+        self._photometry = photometry(augmentation)
+        cv2.setNumThreads(1)
+
+    def __call__(
+        self, pixels: np.ndarray, seeds: np.random.SeedSequence, mirror: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return image and labels of one patch.
+
+        Args:
+            pixels: `slices.SLICE_DTYPE` [row, column, channel]; labels come from the middle
+                channel.
+            seeds: decides everything random.
+            mirror: swap left and right in half of the patches.
+
+        Returns:
+            float32 HU [size, size, channel] and uint8 labels [size, size] (0, canonical ids,
+            255 = ignore).
+        """
+        wish = self.augmentation
+        random = np.random.default_rng(seeds)
+        image, classes = self._patch(pixels, random)
+        if mirror and random.random() < 0.5:
+            image, classes = np.fliplr(image), np.fliplr(classes)
+        self._geometry.set_random_seed(int(random.integers(2**31)))
+        moved = self._geometry(
+            image=np.ascontiguousarray(image), mask=np.ascontiguousarray(classes)
+        )
+        shape = (wish.size, wish.size, pixels.shape[2])  # one channel may lose its axis on the way
+        image, classes = moved["image"].reshape(shape), moved["mask"].reshape(shape)
+        if random.random() < wish.redraw:
+            image = redraw_tissues(image, classes, random, random.random() < wish.redraw_fully)
+        self._photometry.set_random_seed(int(random.integers(2**31)))
+        image = from_unit(self._photometry(image=to_unit(image))["image"].reshape(shape))
+        label = labels_of(classes[..., shape[2] // 2])
+        if random.random() < wish.narrow_view:
+            narrow_view(image, label, random)
+        return image, label
+
+    def cut_square(
+        self, pixels: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a generous square around a point and change nothing in it.
+
+        Args:
+            pixels: `slices.SLICE_DTYPE` [row, column, channel].
+            random: decides where.
+
+        Returns:
+            int16 HU [side, side, channel] and uint8 labels of the middle channel [side, side],
+            air and 0 where there is no slice; a side is one and a half patches long.
+        """
+        shape, source, target = self._square(pixels, random)
+        image, label = np.full(shape, AIR_HU, np.int16), np.zeros(shape[:2], np.uint8)
+        image[target] = pixels["hu"][source]
+        label[target] = pixels["label"][source][..., shape[2] // 2]
+        return image, label
+
+    def _patch(self, pixels: np.ndarray, random: np.random.Generator):
+        """Cut a generous square around a point, so that turning it shows no empty corners."""
+        shape, source, target = self._square(pixels, random)
+        image = np.full(shape, AIR_HU, np.float32)
+        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
+        image[target] = pixels["hu"][source]
+        classes[target] = classes_of(pixels[source])
+        return image, classes
+
+    def _square(self, pixels: np.ndarray, random: np.random.Generator):
+        """Choose a square; return its shape, and where the slice meets it, in each of the two."""
+        side = int(self.augmentation.size * 1.5)
+        label = np.ascontiguousarray(pixels["label"][..., pixels.shape[2] // 2])
+        spine = np.flatnonzero((label > 0) & (label != IGNORE))
+        if len(spine) and random.random() < self.augmentation.centred:
+            pick = spine[random.integers(len(spine))]
+            centre = np.array(np.unravel_index(pick, label.shape)) + random.normal(0, 8, 2)
+        else:
+            centre = random.uniform(0, pixels.shape[:2])
+        corner = np.rint(centre - side / 2).astype(int)
+        start = np.maximum(corner, 0)
+        stop = np.maximum(start, np.minimum(corner + side, pixels.shape[:2]))
+        source = tuple(slice(a, b) for a, b in zip(start, stop))
+        target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
+        return (side, side, pixels.shape[2]), source, target
+
+
+def classes_of(pixels: np.ndarray) -> np.ndarray:
+    """Merge label and tissue of stored pixels into one class a pixel, uint8."""
+    label = np.ascontiguousarray(pixels["label"])
+    return np.where(label > 0, CLASS_OF_LABEL[label], pixels["tissue"])
+
+
+def labels_of(classes: np.ndarray) -> np.ndarray:
+    """Undo `classes_of`: 0, canonical ids, 255 = ignore, uint8."""
+    return LABEL_OF_CLASS[classes]
+
+
+def to_unit(image_hu: np.ndarray) -> np.ndarray:
+    """Window HU to 0..1 float32, the only range in which every albumentations step works."""
+    low, high = INPUT_RANGE_HU
+    return (np.clip(image_hu, low, high) - np.float32(low)) / np.float32(high - low)
+
+
+def from_unit(image: np.ndarray) -> np.ndarray:
+    """Undo `to_unit`, within its range."""
+    low, high = INPUT_RANGE_HU
+    return image * np.float32(high - low) + np.float32(low)
+
+
+def narrow_view(image_hu: np.ndarray, label: np.ndarray, random: np.random.Generator) -> None:
+    """Blank all but a rectangle near the middle, in place, as a tight reconstruction would."""
+    size = image_hu.shape[0]
+    height, width = random.uniform(size / 6, size * 2 / 3, 2)
+    row, column = size / 2 + random.normal(0, size / 20, 2)
+    outside = np.ones(label.shape, dtype=bool)
+    rows = slice(max(0, int(row - height / 2)), int(row + height / 2))
+    outside[rows, max(0, int(column - width / 2)) : int(column + width / 2)] = False
+    image_hu[outside] = AIR_HU
+    label[outside] = 0
+
+
+def redraw_tissues(
+    image_hu: np.ndarray, classes: np.ndarray, random: np.random.Generator, fully: bool
+) -> np.ndarray:
+    """Give every tissue another mean and contrast within its outline.
+
+    Args:
+        image_hu: float32 HU [row, column, channel].
+        classes: uint8 class a pixel, same shape; see `classes_of`.
+        random: decides the new HU.
+        fully: draw means anew from what a tissue of that kind may have; otherwise shift them.
+
+    Returns:
+        float32 HU, same shape, with the real texture kept in part and outlines softened.
+    """
+    flat = classes.ravel()
+    count = np.maximum(np.bincount(flat, minlength=256), 1)
+    mean = np.bincount(flat, image_hu.ravel(), 256) / count
+    if fully:
+        new_mean, contrast = _drawn_means(mean, random), np.full(256, random.uniform(0.2, 1.2))
+    else:
+        new_mean, contrast = _shifted_means(mean, random), np.exp(random.normal(0, 0.25, 256))
+    new_mean, contrast, mean = (a.astype(np.float32) for a in (new_mean, contrast, mean))
+    image = new_mean[classes] + (image_hu - mean[classes]) * contrast[classes]
+    if fully:
+        texture = random.standard_normal(image.shape, dtype=np.float32)
+        texture = _blurred(texture, random.uniform(0.5, 2))
+        image += texture * np.float32(random.uniform(5, 60) / max(texture.std(), 1e-6))
+    return _blurred(image, random.uniform(0.3, 0.9))
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape)
+
+
+def _shifted_means(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Shift soft tissue by about 40 HU each, and all vertebrae by about 60 HU together."""
+    shift = random.normal(0, 40, 256) * (mean > -300)
+    shift[FIRST_SPINE_CLASS:] = random.normal(0, 60) + random.normal(0, 15, 36)
+    return mean + shift
+
+
+def _drawn_means(mean: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Draw means by kind of tissue: air, fat, soft tissue and contrast, bone of one density."""
+    bone = random.uniform(80, 700)
+    soft = random.uniform(-20, 120, 256)
+    drawn = np.where(mean > 150, (random.uniform(80, 600, 256) + bone) / 2, soft)
+    drawn = np.where(mean < -40, random.uniform(-130, -60), drawn)
+    drawn = np.where(mean < -300, random.uniform(-1000, -600, 256), drawn)
+    drawn[FIRST_SPINE_CLASS:] = bone + random.normal(0, 50, 36)
+    return drawn

@@ -1,0 +1,227 @@
+"""Lesson 3: from volumes to the slices that a 2-D network sees.
+
+A volume is resampled in the plane of its slices (the image linearly, labels by nearest neighbour:
+a label between 3 and 5 is not 4), turned so that it is ready to look at, and stored once
+(`store.py`).  Patients are split before anything is cut: neighbouring slices look alike, and a
+split by slice lets a network score on what it has seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from spine_lib import SpineError
+from spine_lib.ct.volume import Volume
+from spine_lib.datasets.case import Case, CaseData, PhantomCase
+
+PLANES = ("axial", "coronal", "sagittal")
+"""Slices are cut across z, y or x; see `to_slices`."""
+
+IGNORE = 255
+"""Label of voxels that leave both loss and scores."""
+
+AIR_HU = -1024
+"""What lies outside an image."""
+
+SLICE_DTYPE = np.dtype([("hu", "<i2"), ("label", "u1"), ("tissue", "u1")])
+"""A stored pixel: HU, canonical vertebra id (255 = ignore), and class for redrawing tissues."""
+
+UNLABELLED_TISSUE = 200
+"""First tissue class of unlabelled voxels; `HU_EDGES` split them into air, fat, muscle, bone."""
+
+HU_EDGES = (-900, -400, -150, -20, 20, 120, 300)
+
+AT_A_TIME = 32
+"""Slices that are resampled at once."""
+
+_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+
+
+def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
+    """View a volume as a stack of images ready to look at.
+
+    Rows run from anterior to posterior (axial) or superior to inferior (coronal, sagittal);
+    columns from the patient's right to left (axial, coronal) or anterior to posterior (sagittal).
+
+    Args:
+        array_xyz: volume [x, y, z] in RAS+.
+        plane: "axial", "coronal" or "sagittal".
+
+    Returns:
+        A view [slice, row, column]; slices keep the order of the volume's axis.
+
+    Raises:
+        SpineError: if the plane is unknown.
+    """
+    stack = array_xyz.transpose(_axes(plane))
+    return stack[:, ::-1, ::-1]
+
+
+def from_slices(stack: np.ndarray, plane: str) -> np.ndarray:
+    """Undo `to_slices`: view a stack [slice, row, column] as a volume [x, y, z]."""
+    return stack[:, ::-1, ::-1].transpose(np.argsort(_axes(plane)))
+
+
+def slice_spacing_mm(spacing_mm: Sequence[float], plane: str) -> tuple[float, float, float]:
+    """Return the distance between slices, rows and columns in mm, from a volume's spacing."""
+    return tuple(float(spacing_mm[axis]) for axis in _axes(plane))
+
+
+def _axes(plane: str) -> tuple[int, int, int]:
+    if plane not in _AXES:
+        raise SpineError(f"unknown plane {plane!r}: use one of {', '.join(PLANES)}")
+    return _AXES[plane]
+
+
+def resample_image(stack: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+    """Resample images linearly in their plane, smoothing first where pixels get larger.
+
+    Args:
+        stack: [slice, row, column], any real dtype.
+        shape_hw: rows and columns wanted.
+
+    Returns:
+        float32 [slice, *shape_hw], covering the same area.
+    """
+    stack = np.asarray(stack, dtype=np.float32)
+    ratios = [old / new for old, new in zip(stack.shape[1:], shape_hw, strict=True)]
+    sigmas = [max(0.0, 0.4 * ratio) if ratio > 1 else 0.0 for ratio in ratios]
+    if any(sigmas):
+        stack = ndimage.gaussian_filter(stack, (0, *sigmas), mode="nearest")
+    for axis, length in zip((1, 2), shape_hw):
+        stack = _interpolate(stack, axis, length)
+    return stack
+
+
+def _interpolate(stack: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Interpolate linearly along one axis; pixels are areas, so centres lie half a pixel in."""
+    old = stack.shape[axis]
+    if old == length:
+        return stack
+    position = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+    below = np.minimum(position.astype(np.intp), max(old - 2, 0))
+    shape = [1, 1, 1]
+    shape[axis] = length
+    weight = (position - below).astype(np.float32).reshape(shape)
+    low = stack.take(below, axis)
+    high = stack.take(np.minimum(below + 1, old - 1), axis)
+    high -= low
+    high *= weight
+    high += low
+    return high
+
+
+def resample_labels(stack: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+    """Resample labels in their plane by nearest neighbour; no label is invented."""
+    for axis, length in zip((1, 2), shape_hw, strict=True):
+        old = stack.shape[axis]
+        if old != length:
+            nearest = ((np.arange(length) + 0.5) * old / length).astype(np.intp)
+            stack = stack.take(np.minimum(nearest, old - 1), axis)
+    return stack
+
+
+def resampled_shape(shape_hw: Sequence[int], spacing_hw: Sequence[float], spacing_mm: float):
+    """Return how many rows and columns of `spacing_mm` cover an image, at least one each."""
+    return tuple(max(1, round(n * old / spacing_mm)) for n, old in zip(shape_hw, spacing_hw))
+
+
+def cut(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):
+    """Cut a case into slices of square pixels.
+
+    Args:
+        data: CT, canonical labels and ignore region.
+        plane: "axial", "coronal" or "sagittal".
+        spacing_mm: size of a pixel; slices keep their own distance.
+        structures: label map with other organs, for redrawing tissues; optional.
+
+    Returns:
+        Structured array of `SLICE_DTYPE`, [slice, row, column].
+    """
+    image = to_slices(data.ct.array, plane)
+    labels, ignore = (to_slices(v.array, plane) for v in (data.labels, data.ignore))
+    organs = None if structures is None else to_slices(structures.array, plane)
+    spacing_hw = slice_spacing_mm(data.ct.spacing_mm, plane)[1:]
+    shape_hw = resampled_shape(image.shape[1:], spacing_hw, spacing_mm)
+    stored = np.empty((len(image), *shape_hw), SLICE_DTYPE)
+    for start in range(0, len(image), AT_A_TIME):  # little memory, however long the scan
+        part = slice(start, start + AT_A_TIME)
+        hu = np.clip(np.rint(resample_image(image[part], shape_hw)), AIR_HU, 32767)
+        stored["hu"][part] = hu
+        known = np.where(ignore[part], np.uint8(IGNORE), labels[part])
+        stored["label"][part] = resample_labels(known, shape_hw)
+        tissue = UNLABELLED_TISSUE + np.digitize(hu, HU_EDGES)
+        if organs is not None:
+            found = resample_labels(organs[part], shape_hw)
+            tissue = np.where((found > 0) & (found < UNLABELLED_TISSUE), found, tissue)
+        stored["tissue"][part] = tissue
+    return stored
+
+
+def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: float) -> list[int]:
+    """Return a slice's index, with those of its neighbours before and after it if asked for.
+
+    Args:
+        index: of the slice.
+        count: of slices; at the ends the last one stands for its missing neighbour.
+        distance_mm: between slices.
+        neighbour_mm: how far away the neighbours are, to the nearest slice; 0 for none.
+    """
+    if not neighbour_mm:
+        return [index]
+    step = max(1, round(neighbour_mm / distance_mm))
+    return [min(max(i, 0), count - 1) for i in (index - step, index, index + step)]
+
+
+def split_by_patient(
+    cases: Sequence[Case | PhantomCase], fractions: dict[str, float], seed: int = 0
+) -> dict[str, list]:
+    """Split cases so that no patient lies on both sides.
+
+    Args:
+        cases: what to split.
+        fractions: share of the patients for each name, for instance {"train": 0.8, "test": 0.2}.
+        seed: decides who goes where.
+
+    Returns:
+        The cases of each name, in their order.
+
+    Raises:
+        SpineError: if the shares do not add up to 1, or there are fewer patients than names.
+    """
+    if not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-6):
+        raise SpineError(f"the shares {fractions} add up to {sum(fractions.values()):g}, not to 1")
+    patients = sorted({case.patient_id for case in cases})
+    if len(patients) < len(fractions):
+        raise SpineError(
+            f"{len(patients)} patients cannot be split in {len(fractions)} parts: name more cases"
+        )
+    np.random.default_rng(seed).shuffle(patients)
+    edges = np.rint(np.cumsum([0.0, *fractions.values()]) * len(patients)).astype(int)
+    home = {
+        patient: name
+        for name, start, stop in zip(fractions, edges, edges[1:])
+        for patient in patients[start:stop]
+    }
+    return {name: [c for c in cases if home[c.patient_id] == name] for name in fractions}
+
+
+def require_separate(parts: dict[str, Sequence[Case | PhantomCase]]) -> None:
+    """Refuse a split that has one patient in two parts.
+
+    Raises:
+        SpineError: naming the patient and both parts.
+    """
+    home: dict[str, str] = {}
+    for name, cases in parts.items():
+        for case in cases:
+            other = home.setdefault(case.patient_id, name)
+            if other != name:
+                raise SpineError(
+                    f"patient {case.patient_id} is in both {other!r} and {name!r}: "
+                    "split by patient, not by scan or slice"
+                )

@@ -1,0 +1,1 @@
+"""Lesson 6: recipes, losses, loaders and the training itself."""

@@ -1,0 +1,99 @@
+"""Save and load trained networks without ever running pickled code.
+
+Training resumes from Lightning's `.ckpt`; what is kept and passed on is a safetensors file whose
+metadata say which network it is and how it was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from spine_lib import SpineError, __version__
+from spine_lib.ct.nifti import atomic_file
+from spine_lib.models import build_model
+from spine_lib.training.recipe import Recipe, recipe_from_dict
+
+
+def save_weights(
+    network: nn.Module, model: str, recipe: Recipe, path: str | Path, half: bool = False
+) -> Path:
+    """Write a network's weights with all that is needed to build it again.
+
+    Args:
+        network: as `build_model` made it.
+        model: its name.
+        recipe: it was trained with.
+        path: safetensors file to write.
+        half: store weights in half precision, at half the size.
+    """
+    state = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
+    notes = {"model": model, "recipe": json.dumps(recipe.to_dict()), "spine_lib": __version__}
+    with atomic_file(Path(path)) as stream:
+        stream.write(safetensors.torch.save(state, metadata=notes))
+    return Path(path)
+
+
+def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module, Recipe]:
+    """Load a network from `weights.safetensors`, or from a training checkpoint `.ckpt`.
+
+    Args:
+        path: the file.
+        model: refuse a file that holds another network than this.
+
+    Returns:
+        The network in evaluation mode on the CPU, and the recipe it was trained with.
+
+    Raises:
+        SpineError: if the file is missing, broken, of another network, or not made here.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SpineError(f"{path} does not exist: train first, or name another checkpoint")
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
+    try:
+        state, notes = read(path)
+        name, recipe = notes["model"], notes["recipe"]
+    except SpineError:
+        raise
+    except Exception as error:  # torch and safetensors raise many kinds for a broken file
+        raise SpineError(
+            f"{path} cannot be read as a checkpoint of this library ({type(error).__name__}): "
+            "name a weights.safetensors or last.ckpt that `spine reproduce` wrote"
+        ) from error
+    if model is not None and name != model:
+        raise SpineError(f"{path} holds a {name}, not a {model}: name the other checkpoint")
+    recipe = recipe_from_dict(recipe, str(path))
+    network = build_model(name, recipe.channels, recipe.classes, **recipe.decoder())
+    try:
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        line = str(error).splitlines()[0]
+        raise SpineError(f"{path} does not fit a {name} ({line}): name another file") from error
+    return network.eval(), recipe
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        notes = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    return state, {"model": notes["model"], "recipe": json.loads(notes["recipe"])}
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "network."
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(prefix)
+    }
+    return state, content["hyper_parameters"]

@@ -1,0 +1,158 @@
+"""Lesson 6: which patch comes when, the same for every number of workers and after every stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from spine_lib import SpineError
+from spine_lib.slices.store import Draw, SliceStore, TrainingSlices, WholeSlices
+from spine_lib.training.device_augment import RawSlices
+from spine_lib.training.recipe import Recipe
+
+
+class PatchSampler(Sampler[Draw]):
+    """Draw the slices of an epoch at random, phantoms and slices with spine as often as asked.
+
+    The order depends on the seed, the epoch and nothing else.  Several processes share the draws of
+    each step, so that together they take the batch that one would take.
+
+    Args:
+        store: the sliced training volumes.
+        recipe: batch, steps_per_epoch, phantom_share, foreground_share and seed are used.
+        rank, world_size: which of how many processes this is; a batch must be divisible by their
+            number.
+    """
+
+    def __init__(self, store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1):
+        self.store, self.recipe = store, recipe
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the trainer calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.recipe.steps_per_epoch * self.recipe.batch // self.world_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        places = range(self.rank, len(self) * self.world_size, self.world_size)
+        for place in places[self.skip :]:
+            yield self._draw(place)
+
+    def cases(self, batch: int) -> list[str]:
+        """Return the ids of the cases that a batch of this epoch is cut from, all shares of it."""
+        size = self.recipe.batch
+        draws = map(self._draw, range(batch * size, (batch + 1) * size))
+        return sorted({self.store.volumes[draw.volume].case_id for draw in draws})
+
+    def _draw(self, place: int) -> Draw:
+        random = np.random.default_rng((self.recipe.seed, self.epoch, place))
+        volumes = self.store.volumes
+        phantoms = [i for i, v in enumerate(volumes) if v.source == "phantom"]
+        patients = [i for i, v in enumerate(volumes) if v.source != "phantom"]
+        wants_phantom = random.random() < self.recipe.phantom_share
+        pool = (phantoms if wants_phantom else patients) or phantoms or patients
+        number = pool[random.integers(len(pool))]
+        volume = volumes[number]
+        if volume.foreground and random.random() < self.recipe.foreground_share:
+            index = volume.foreground[random.integers(len(volume.foreground))]
+        else:
+            index = random.integers(volume.shape[0])
+        return Draw(number, int(index), self.epoch, place)
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that can go on in the middle of an epoch; its sampler must have `skip`.
+
+    It also keeps the state of PyTorch's random numbers, which dropout draws from.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._done = 0
+        self._random: dict[str, torch.Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches of this epoch were handed out, and the random numbers' state."""
+        return {"batches": self._done, "random": _random_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Leave out the batches that were handed out before the stop, once."""
+        self._done = state["batches"] % max(1, len(self))
+        self.sampler.skip = self._done * self.batch_size
+        if self.sampler.rank == 0:  # it is the first process's; the others draw other numbers
+            self._random = state.get("random", {})
+
+    def __iter__(self):
+        resumed = self.sampler.skip > 0
+        if not resumed:
+            self._done = 0
+            self._restore()
+        if self._iterator is None:
+            batches = super().__iter__()  # takes a random number
+        else:  # workers of an earlier epoch go on; the same number is taken all the same
+            torch.empty((), dtype=torch.int64).random_()
+            batches = super().__iter__()
+        if resumed:
+            self._restore()
+        for batch in batches:
+            self._done += 1
+            yield batch
+        self.sampler.skip = 0
+
+    def _restore(self) -> None:
+        random, self._random = self._random, {}
+        if "cpu" in random:
+            torch.set_rng_state(random["cpu"])
+        if "cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def training_loader(
+    store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1
+) -> ResumableLoader:
+    """Make the loader of augmented patches; all processes together take `recipe.batch` of them."""
+    slices = RawSlices if recipe.augment_on == "device" else TrainingSlices
+    return ResumableLoader(
+        slices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
+        batch_size=recipe.batch // world_size,
+        sampler=PatchSampler(store, recipe, rank, world_size),
+        num_workers=recipe.workers,
+        prefetch_factor=4 if recipe.workers else None,
+        persistent_workers=recipe.workers > 0,  # starting them anew costs seconds an epoch
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def validation_loader(
+    store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1, every: int = 12
+) -> DataLoader:
+    """Make the loader of whole slices, every n-th of a volume.
+
+    Several processes share the batches that one would take: every slice is in exactly one of them,
+    and none is taken twice to make their numbers even.
+
+    Raises:
+        SpineError: if there are fewer slices than processes.
+    """
+    slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm, target=recipe.target)
+    if len(slices) < world_size:
+        raise SpineError(
+            f"{len(slices)} validation slices cannot be shared by {world_size} processes: use more "
+            "validation_phantoms or fewer processes"
+        )
+    size = min(recipe.batch, len(slices) // world_size)  # so that each gets a batch at least
+    batches = [range(a, min(a + size, len(slices))) for a in range(0, len(slices), size)]
+    return DataLoader(slices, batch_sampler=batches[rank::world_size], num_workers=0)

@@ -1,0 +1,191 @@
+"""Lesson 6: what Lightning is told of a training: network, loss, optimiser, schedule, averaging."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import distributed, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from spine_lib import SpineError
+from spine_lib.models import build_model
+from spine_lib.slices.targets import class_map
+from spine_lib.training.device_augment import RawPatches, augment_batch
+from spine_lib.training.losses import segmentation_loss, sum_over_processes
+from spine_lib.training.recipe import recipe_from_dict
+
+
+class Segmenter(L.LightningModule):
+    """A network with its loss, optimiser and schedule.
+
+    Args:
+        model: name as in `build_model`.
+        recipe: `Recipe.to_dict()`; built-in types, so that checkpoints load without pickle.
+    """
+
+    def __init__(self, model: str, recipe: dict) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.recipe = recipe_from_dict(recipe)
+        self.network = build_model(
+            model,
+            self.recipe.channels,
+            self.recipe.classes,
+            encoder_weights=self.recipe.encoder_weights,
+            **self.recipe.decoder(),
+        )
+        self.network.to(memory_format=torch.channels_last)
+        self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
+        self._waiting: tuple[torch.Tensor, int, int] | None = None
+        self._compiled = None
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map [batch, channel, row, column] to logits [batch, class, row, column]."""
+        compiled = self.training and self._compiled is not None
+        network = self._compiled if compiled else self.network
+        return network(image.contiguous(memory_format=torch.channels_last))
+
+    def compile_if_asked(self) -> None:
+        """Let training, where all sizes are one, use a compiled copy of the network's code.
+
+        The weights stay the network's own, so that checkpoints are the same either way.
+        """
+        if self.recipe.compile and self._compiled is None:
+            compiled = torch.compile(self.network, dynamic=False)
+            object.__setattr__(self, "_compiled", compiled)  # not a part with weights of its own
+
+    def on_after_batch_transfer(self, batch, dataloader_idx: int):
+        """Augment what workers handed over raw."""
+        if isinstance(batch, RawPatches):
+            return augment_batch(batch, self.recipe.augmentation.size)
+        return batch
+
+    def training_step(self, batch, batch_index: int) -> torch.Tensor:
+        """Return the loss of one batch."""
+        image, target, weight = batch
+        logits = self(image)
+        shared = {"together": sum_over_processes} if self.trainer.world_size > 1 else {}
+        loss = segmentation_loss(logits, target, weight, self.recipe.loss, **shared)
+        self._watch(loss.detach(), batch_index)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def _watch(self, loss: torch.Tensor, batch_index: int) -> None:
+        """Look whether the loss is a number; a GPU's one step later, so as not to wait for it."""
+        self.look_at_loss()
+        self._waiting = (loss, batch_index, self.global_step)
+        if not self.looks_later:
+            self.look_at_loss()
+
+    @property
+    def looks_later(self) -> bool:
+        """Tell whether a loss is looked at after the next step has been started."""
+        return self.device.type == "cuda"
+
+    def look_at_loss(self) -> None:
+        """Stop the run if the loss that was not looked at yet is no number."""
+        waiting, self._waiting = self._waiting, None
+        if waiting and not torch.isfinite(waiting[0]):
+            self._stop(waiting[0].item(), *waiting[1:])
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep no weights that a broken loss has spoilt."""
+        self.look_at_loss()
+
+    def _stop(self, loss: float, batch_index: int, step: int) -> None:
+        """End the run; the loss is the same in all processes, and the first one says what it is."""
+        if self.global_rank:
+            raise SystemExit(0)
+        cases = self.trainer.train_dataloader.sampler.cases(batch_index)
+        raise SpineError(
+            f"the loss became {loss} at step {step} of {self.hparams.model}, in a "
+            f"batch of {', '.join(cases)}: look at these cases, lower learning_rate or use "
+            "precision 32-true"
+        )
+
+    def on_train_start(self) -> None:
+        """Compile if asked for, and seed; see `_seed_dropout`."""
+        self.compile_if_asked()
+        self._seed_dropout()
+
+    def _seed_dropout(self) -> None:
+        """Let each process drop other units; the first does what it would do alone."""
+        if self.global_rank:
+            torch.manual_seed(self.recipe.seed + 1000 * self.global_rank + self.global_step)
+
+    def on_train_epoch_start(self) -> None:
+        """Count epochs by steps: resumed at an epoch's end, the trainer counts one too many."""
+        sampler = self.trainer.train_dataloader.sampler
+        sampler.set_epoch(self.global_step // self.recipe.steps_per_epoch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Score one network: until here the statistics of BatchNorm are each process's own."""
+        self.look_at_loss()
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def validation_step(self, batch, batch_index: int) -> None:
+        """Count one batch of whole slices; Dice is pooled over all of them.
+
+        The first row of counts is the spine, the others are its regions where they are taught.
+        """
+        image, target, weight = batch
+        logits = self(image).float()
+        loss = segmentation_loss(logits, target, weight, self.recipe.loss)
+        self.log("val_loss", loss, sync_dist=True)
+        guess = torch.where(weight > 0, class_map(logits), 0)
+        pairs = [(guess > 0, target > 0)]
+        pairs += [(guess == region, target == region) for region in range(1, logits.shape[1])]
+        sums = [torch.stack([(a & b).sum(), a.sum(), b.sum()]) for a, b in pairs]
+        self._counts += torch.stack(sums).double().cpu()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the pooled Dice of the spine, and the mean of its regions that there are."""
+        counts = self.trainer.strategy.reduce(self._counts.to(self.device), reduce_op="sum")
+        dice = [2 * both / max(1.0, guessed + true) for both, guessed, true in counts.tolist()]
+        self.log("val_dice", dice[0], prog_bar=True)
+        shown = [one for one, (_, *sizes) in zip(dice[1:], counts[1:].tolist()) if any(sizes)]
+        if shown:
+            self.log("val_region_dice", sum(shown) / len(shown))
+        self._counts.zero_()
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, **_) -> None:
+        """Clip by norm; Lightning refuses a fused optimiser, though bf16 needs no unscaling."""
+        nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def configure_optimizers(self):
+        """AdamW with a one-cycle schedule (Smith & Topin 2019, doi:10.1117/12.2520589)."""
+        recipe = self.recipe
+        optimizer = torch.optim.AdamW(
+            self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        total = max(6, recipe.steps + 1)  # a cycle of five has a rise of no steps: 0 / 0
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.learning_rate, total_steps=total, pct_start=0.2
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+class MovingAverage(WeightAveraging):
+    """Keep an exponential moving average of the weights, brought up to date every fourth step.
+
+    Unlike Lightning's own it takes all tensors at once; taking them one by one, and at every
+    step, costs up to a tenth of a step on a CPU.
+
+    Args:
+        decay: a step; four of them are taken together.
+    """
+
+    EVERY = 4
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay**self.EVERY))
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Tell whether the average is to be updated after this step."""
+        return step_idx is not None and step_idx % self.EVERY == self.EVERY - 1

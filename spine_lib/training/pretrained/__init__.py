@@ -1,0 +1,114 @@
+"""Two trained models that come with the library, for the lessons on judging what a model does.
+
+They were trained longer than the built-in run, on a light encoder that started from ImageNet
+weights; `MODEL_CARD.md` beside this file says on what, how, how well, and where they fail.
+`reproduce` never starts from them.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from spine_lib import SpineError
+from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.volume import Volume, require_same_grid
+from spine_lib.datasets.case import Case
+from spine_lib.training.checkpoints import load_weights, save_weights
+from spine_lib.training.recipe import Recipe, load_recipe
+from spine_lib.volumes.masks import predict_volume
+
+PRETRAINED: dict[str, str] = {
+    "unet_light": "unet_timm-tf_efficientnet_lite0",
+    "deeplabv3plus_light": "deeplabv3plus_timm-tf_efficientnet_lite0",
+}
+"""Names of the shipped models, and what `build_model` calls each."""
+
+
+def folder() -> Path:
+    """Return where the shipped files lie."""
+    return Path(str(resources.files("spine_lib.training.pretrained")))
+
+
+def weights_path(name: str) -> Path:
+    """Return the weights file of a shipped model.
+
+    Raises:
+        SpineError: if there is no such model.
+    """
+    if name not in PRETRAINED:
+        raise SpineError(f"there is no shipped model {name!r}: use {' or '.join(PRETRAINED)}")
+    return folder() / f"{name}.safetensors"
+
+
+def load_pretrained(name: str) -> tuple[nn.Module, Recipe]:
+    """Load a shipped model; no network is needed.
+
+    Args:
+        name: a key of `PRETRAINED`.
+
+    Returns:
+        The network in evaluation mode on the CPU, and the recipe it was trained with.
+
+    Raises:
+        SpineError: if there is no such model.
+
+    Example:
+        >>> network, recipe = load_pretrained("unet_light")
+        >>> recipe.spacing_mm
+        1.5
+    """
+    path = weights_path(name)
+    return load_weights(path, PRETRAINED[name])
+
+
+def load_probability(name: str, case_id: str, ct: Volume) -> Volume:
+    """Load what a shipped model predicts for a held-out patient, so that nobody has to wait.
+
+    Args:
+        name: a key of `PRETRAINED`.
+        case_id: "dicom" or "crop".
+        ct: the scan of that case; gives the grid.
+
+    Returns:
+        float32 probabilities in steps of 1/255 on the scan's grid.
+
+    Raises:
+        SpineError: if there is none, or it was made for another grid.
+    """
+    path = folder() / f"{name}_{case_id}.npz"
+    if name not in PRETRAINED or not path.is_file():
+        raise SpineError(f"there is no stored prediction of {name!r} for {case_id!r}")
+    with np.load(path) as stored:
+        probability = Volume(stored["probability"], stored["affine"])
+    require_same_grid(ct, probability, f"scan and stored prediction of {case_id}")
+    return ct.with_array(probability.array.astype(np.float32) / 255)
+
+
+def ship(run: Path, cases: list[Case], device: str = "auto") -> None:
+    """Put the models of a finished run of recipe "light" in place, with their predictions.
+
+    Args:
+        run: folder that `reproduce("light")` left.
+        cases: held-out patients.
+        device: "auto", "cpu" or "gpu".
+
+    Raises:
+        SpineError: if the run was made with another recipe.
+    """
+    wanted = load_recipe("light")
+    for name, model in PRETRAINED.items():
+        network, recipe = load_weights(run / model / "seed-0" / "weights.safetensors", model)
+        if recipe.changed(workers=wanted.workers) != wanted:
+            raise SpineError(f"{run} was not made with the recipe light: train it anew")
+        save_weights(network, model, recipe, folder() / f"{name}.safetensors", half=True)
+        network, recipe = load_pretrained(name)
+        for case in cases:
+            ct = case.load().ct
+            found = predict_volume(network, ct, recipe, device).array
+            with atomic_file(folder() / f"{name}_{case.case_id}.npz") as stream:
+                levels = np.rint(found * 255).astype(np.uint8)
+                np.savez_compressed(stream, probability=levels, affine=ct.affine)

@@ -1,0 +1,239 @@
+"""Lesson 9: what a predicted volume says of a patient, and where it is wrong.
+
+Scores compare voxels; a reader of a scan asks in millilitres and by name. The networks here tell
+spine from everything else and name no vertebra, so a prediction gets its names from a label map
+that does (`borrow_names`), and is compared with it vertebra by vertebra. `error_pieces` lists where
+the errors are, largest first: the places to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, REGIONS, to_regions
+from spine_lib.ct.volume import Volume, require_same_grid
+
+REACH_MM = 10.0
+"""A predicted voxel farther than this from every labelled vertebra belongs to none."""
+
+NOWHERE = "no vertebra"
+
+_TOUCHING = np.ones((3, 3, 3), bool)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Compare the volume of one structure in truth and prediction.
+
+    Attributes:
+        name: "L3", "lumbar" or `NOWHERE`.
+        truth_ml, predicted_ml: volumes.
+    """
+
+    name: str
+    truth_ml: float
+    predicted_ml: float
+
+    @property
+    def error_ml(self) -> float:
+        """How much is predicted too much (above 0) or too little."""
+        return self.predicted_ml - self.truth_ml
+
+    @property
+    def error_percent(self) -> float:
+        """The error as a share of the true volume; NaN where there is none."""
+        return 100 * self.error_ml / self.truth_ml if self.truth_ml else float("nan")
+
+
+@dataclass(frozen=True)
+class ErrorPiece:
+    """Describe one connected piece of an error.
+
+    Attributes:
+        kind: "false positive" or "false negative".
+        ml: its volume.
+        voxel: index (x, y, z) of the place where it is thickest.
+        thickness_mm: diameter of the largest ball that fits in.
+        inside: bool mask [x, y, z] of the piece within `box`.
+        box: where the piece lies, a slice along each axis.
+    """
+
+    kind: str
+    ml: float
+    voxel: tuple[int, int, int]
+    thickness_mm: float
+    inside: np.ndarray
+    box: tuple[slice, slice, slice]
+
+
+def voxel_ml(spacing_mm: Sequence[float]) -> float:
+    """Return the volume of a voxel in millilitres; 1 ml is 1000 mm3."""
+    return float(np.prod(spacing_mm)) / 1000
+
+
+def volumes_ml(labels: Volume) -> dict[int, float]:
+    """Return the volume of each id of a label map in millilitres, background left out."""
+    counts = np.bincount(labels.array.ravel())
+    one = voxel_ml(labels.spacing_mm)
+    return {int(i): float(counts[i] * one) for i in np.flatnonzero(counts) if i}
+
+
+def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM) -> Volume:
+    """Give each predicted voxel the name of the nearest labelled vertebra.
+
+    Args:
+        prediction: mask of spine, boolean or 0 and 1.
+        labels: canonical vertebra ids on the same grid.
+        reach_mm: voxels farther from every vertebra than this get 0.
+
+    Returns:
+        uint8 ids on the same grid. With true labels this measures a prediction; it is no way to
+        name vertebrae in a scan that nobody labelled.
+
+    Raises:
+        SpineError: if the grids differ.
+    """
+    require_same_grid(labels, prediction, "labels and prediction")
+    found = prediction.array > 0
+    named = np.zeros(found.shape, np.uint8)
+    if not (found.any() and labels.array.any()):
+        return prediction.with_array(named)
+    box = _box_of(found | (labels.array > 0))
+    inside = labels.array[box]
+    away_mm, nearest = ndimage.distance_transform_edt(
+        inside == 0, sampling=labels.spacing_mm, return_indices=True
+    )
+    wanted = found[box] & (away_mm <= reach_mm)
+    named[box][wanted] = inside[tuple(nearest)][wanted]
+    return prediction.with_array(named)
+
+
+def compare_volumes(
+    prediction: Volume, labels: Volume, ignore: Volume | None = None, reach_mm: float = REACH_MM
+) -> list[Amount]:
+    """Compare truth and prediction vertebra by vertebra, from the head down.
+
+    Args:
+        prediction: mask of spine, boolean or 0 and 1.
+        labels: true canonical ids on the same grid.
+        ignore: boolean, True where nothing is measured.
+        reach_mm: see `borrow_names`.
+
+    Returns:
+        An `Amount` each, and last one called `NOWHERE` for what is predicted out of reach.
+    """
+    found, truth = prediction.array > 0, labels.array
+    if ignore is not None:
+        found, truth = found & ~ignore.array, np.where(ignore.array, 0, truth)
+    named = borrow_names(prediction.with_array(found), labels, reach_mm)
+    true_ml, named_ml = volumes_ml(labels.with_array(truth)), volumes_ml(named)
+    rows = [
+        Amount(CANONICAL[label], true_ml.get(label, 0.0), named_ml.get(label, 0.0))
+        for label in HEAD_TO_FOOT
+        if label in true_ml or label in named_ml
+    ]
+    lost = np.count_nonzero(found & (named.array == 0)) * voxel_ml(labels.spacing_mm)
+    return [*rows, Amount(NOWHERE, 0.0, float(lost))]
+
+
+def by_region(amounts: Sequence[Amount]) -> list[Amount]:
+    """Add up what `compare_volumes` returned over the regions of the spine that occur."""
+    ids = {name: label for label, name in CANONICAL.items()}
+    sums: dict[str, list[float]] = {}
+    for amount in amounts:
+        if amount.name == NOWHERE:
+            region = NOWHERE
+        else:
+            region = REGIONS[int(to_regions(np.array(ids[amount.name]))) - 1]
+        total = sums.setdefault(region, [0.0, 0.0])
+        total[0] += amount.truth_ml
+        total[1] += amount.predicted_ml
+    return [Amount(name, *sums[name]) for name in (*REGIONS, NOWHERE) if name in sums]
+
+
+def error_pieces(
+    prediction: Volume,
+    truth: Volume,
+    ignore: Volume | None = None,
+    smallest_ml: float = 0.05,
+    thinnest_mm: float = 0.0,
+) -> list[ErrorPiece]:
+    """List the connected pieces of false positives and false negatives, largest first.
+
+    Rims of a voxel's width join everything to one piece that says nothing; `thinnest_mm` peels
+    them off first.
+
+    Args:
+        prediction: mask of spine, boolean or 0 and 1.
+        truth: labels or mask on the same grid.
+        ignore: boolean, True where nothing counts as an error.
+        smallest_ml: smaller pieces are left out.
+        thinnest_mm: only parts of the errors into which a ball of this diameter fits.
+
+    Returns:
+        The pieces; `ml` is what remains of each after peeling.
+
+    Raises:
+        SpineError: if the grids differ.
+    """
+    require_same_grid(truth, prediction, "truth and prediction")
+    found, there = prediction.array > 0, truth.array > 0
+    scored = True if ignore is None else ~ignore.array
+    kinds = {"false positive": found & ~there & scored, "false negative": there & ~found & scored}
+    pieces = []
+    for kind, wrong in kinds.items():
+        pieces += _pieces_of(kind, wrong, truth.spacing_mm, smallest_ml, thinnest_mm)
+    return sorted(pieces, key=lambda piece: -piece.ml)
+
+
+def _pieces_of(
+    kind: str,
+    wrong: np.ndarray,
+    spacing_mm: Sequence[float],
+    smallest_ml: float,
+    thinnest_mm: float,
+) -> list[ErrorPiece]:
+    if not wrong.any():
+        return []
+    around = _box_of(wrong)  # most of a scan is right: look no further
+    wrong = wrong[around]
+    # From a voxel's centre to the centre of the nearest right one; half a voxel less is the rim.
+    depth_mm = ndimage.distance_transform_edt(np.pad(wrong, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
+    depth_mm -= min(spacing_mm) / 2 * (depth_mm > 0)
+    thick = _opened(wrong, depth_mm, spacing_mm, thinnest_mm)
+    numbered, _ = ndimage.label(thick, _TOUCHING)
+    sizes_ml = np.bincount(numbered.ravel()) * voxel_ml(spacing_mm)
+    pieces = []
+    for number, box in enumerate(ndimage.find_objects(numbered), start=1):
+        if sizes_ml[number] < smallest_ml:
+            continue
+        inside = numbered[box] == number
+        depth = np.where(inside, depth_mm[box], -1)
+        place = np.unravel_index(depth.argmax(), depth.shape)
+        box = tuple(slice(o.start + s.start, o.start + s.stop) for o, s in zip(around, box))
+        voxel = tuple(int(side.start + n) for side, n in zip(box, place))
+        thickness_mm = 2 * float(depth.max())
+        pieces.append(ErrorPiece(kind, float(sizes_ml[number]), voxel, thickness_mm, inside, box))
+    return pieces
+
+
+def _opened(
+    wrong: np.ndarray, depth_mm: np.ndarray, spacing_mm: Sequence[float], thinnest_mm: float
+) -> np.ndarray:
+    """Keep the parts of a mask that a ball of a diameter can reach without leaving it."""
+    if thinnest_mm <= 0 or not wrong.any():
+        return wrong
+    core = depth_mm >= thinnest_mm / 2
+    if not core.any():
+        return core
+    away_mm = ndimage.distance_transform_edt(~core, spacing_mm)
+    return wrong & (away_mm <= thinnest_mm / 2)
+
+
+def _box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    return box

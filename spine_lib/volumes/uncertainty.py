@@ -1,0 +1,234 @@
+"""Lesson 9: how sure is a prediction, and does that say where it is wrong?
+
+A network gives a probability for each voxel whether it has seen such a scan or not. Three maps
+claim to tell where not to trust it: the entropy of its own probability, how much its answer changes
+when the scan is shown in other ways (test-time augmentation), and how far two models disagree.
+Whether they are right can be measured: an uncertainty is useful if wrong voxels have more of it
+than right ones, which is what the area under the ROC curve says (`auroc`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.stats import rankdata
+from torch import nn
+
+from spine_lib import SpineError
+from spine_lib.ct.volume import Volume
+from spine_lib.training.recipe import Recipe
+from spine_lib.volumes.masks import predict_volume
+
+
+@dataclass(frozen=True)
+class View:
+    """Say how a scan is shown to a network once more.
+
+    Attributes:
+        name: in tables.
+        mirror: left and right swapped.
+        zoom: above 1 the network sees larger vertebrae, for its pixels are smaller.
+        shift_hu: added to every voxel.
+        turn_degrees: the patient turned about the body's long axis.
+    """
+
+    name: str
+    mirror: bool = False
+    zoom: float = 1.0
+    shift_hu: float = 0.0
+    turn_degrees: float = 0.0
+
+
+VIEWS: tuple[View, ...] = (
+    View("as it is"),
+    View("mirrored", mirror=True),
+    View("larger", zoom=1.15),
+    View("smaller", zoom=0.87),
+    View("brighter", shift_hu=40.0),
+    View("darker", shift_hu=-40.0),
+    View("turned left", turn_degrees=8.0),
+    View("turned right", turn_degrees=-8.0),
+)
+"""What another patient, another pose or another tube could have looked like."""
+
+
+def predict_views(
+    network: nn.Module,
+    ct: Volume,
+    recipe: Recipe,
+    views: Sequence[View] = VIEWS,
+    device: str = "auto",
+) -> np.ndarray:
+    """Predict a scan in several views, each answer brought back to the scan as it is.
+
+    Args:
+        network: as for `predict_volume`.
+        ct: scan in HU.
+        recipe: its own averaging over the mirror image is left out.
+        views: how the scan is shown.
+        device: "auto", "cpu" or "gpu".
+
+    Returns:
+        float32 probabilities [view, x, y, z].
+
+    Raises:
+        SpineError: if there are no views.
+    """
+    if not views:
+        raise SpineError("There are no views to predict: give at least View('as it is').")
+    return np.stack([_predict_view(network, ct, recipe, view, device) for view in views])
+
+
+def _predict_view(
+    network: nn.Module, ct: Volume, recipe: Recipe, view: View, device: str
+) -> np.ndarray:
+    image = ct.array
+    if view.turn_degrees:
+        image = _turn(image, ct, view.turn_degrees, float(image.min()))
+    if view.shift_hu:
+        image = image.astype(np.float32) + np.float32(view.shift_hu)
+    if view.mirror:
+        image = image[::-1]
+    seen = recipe.changed(flip=False, spacing_mm=recipe.spacing_mm / view.zoom)
+    found = predict_volume(network, ct.with_array(image), seen, device).array
+    if view.mirror:
+        found = found[::-1]
+    return _turn(found, ct, -view.turn_degrees, 0.0) if view.turn_degrees else found
+
+
+def _turn(array: np.ndarray, ct: Volume, degrees: float, outside: float) -> np.ndarray:
+    """Turn a volume about the z axis through its middle; float32, linear."""
+    size = np.array(ct.spacing_mm)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    about_z = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    matrix = about_z * size / size[:, None]  # in mm, since pixels need not be square
+    middle = (np.array(array.shape) - 1) / 2
+    return ndimage.affine_transform(
+        np.asarray(array, np.float32), matrix, middle - matrix @ middle, order=1, cval=outside
+    )
+
+
+def entropy(probability: np.ndarray) -> np.ndarray:
+    """Return the entropy of a probability in bits: 1 where it is 0.5, 0 where it is 0 or 1.
+
+    Args:
+        probability: of any shape, 0 to 1.
+
+    Returns:
+        float32 array of the same shape.
+    """
+    p = np.clip(np.asarray(probability, np.float32), 1e-7, 1 - 1e-7)
+    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+
+
+def spread(probabilities: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Return the standard deviation over views or models, the first axis; float32."""
+    return np.std(np.asarray(probabilities, np.float32), axis=0)
+
+
+def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
+    """Return how often a wrong voxel has a higher score than a right one; a tie counts half.
+
+    This is the area under the ROC curve, computed from ranks (Mann and Whitney 1947,
+    doi:10.1214/aoms/1177730491): 0.5 is what a coin does, 1 is perfect.
+
+    Args:
+        score: uncertainty of each voxel, any shape.
+        wrong: boolean array of the same shape, True where the prediction is wrong.
+
+    Returns:
+        0 to 1; NaN where no voxel is wrong, or all are.
+
+    Raises:
+        SpineError: if the shapes differ or a score is NaN.
+
+    Example:
+        >>> auroc(np.array([0.1, 0.2, 0.9]), np.array([False, False, True]))
+        1.0
+    """
+    score, wrong = _checked(score, wrong)
+    positive = int(np.count_nonzero(wrong))
+    negative = wrong.size - positive
+    if not positive or not negative:
+        return math.nan
+    ranks = rankdata(score)
+    above = ranks[wrong].sum() - positive * (positive + 1) / 2
+    return float(above / positive / negative)
+
+
+def errors_found(
+    score: np.ndarray, wrong: np.ndarray, shares: Iterable[float] = (0.05, 0.1, 0.2)
+) -> dict[float, float]:
+    """Return which part of the errors one sees by looking at the most uncertain voxels only.
+
+    Args:
+        score: uncertainty of each voxel, any shape.
+        wrong: boolean array of the same shape.
+        shares: parts of all voxels that somebody looks at, 0 to 1.
+
+    Returns:
+        By share, the part of the wrong voxels among them; NaN where nothing is wrong. Voxels that
+        tie at the limit count in part, as if drawn by lot.
+    """
+    score, wrong = _checked(score, wrong)
+    order = np.argsort(-score, kind="stable")
+    sorted_score, hits = score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
+    total = hits[-1]
+    found = {}
+    for share in shares:
+        count = min(max(share, 0.0), 1.0) * score.size
+        limit = sorted_score[min(int(count), score.size - 1)]
+        first = np.searchsorted(-sorted_score, -limit, side="left")
+        last = np.searchsorted(-sorted_score, -limit, side="right")
+        part = (count - first) / (last - first)
+        among = hits[first] + part * (hits[last] - hits[first])
+        found[share] = float(among / total) if total else math.nan
+    return found
+
+
+def near_spine(
+    prediction: np.ndarray, spacing_mm: Sequence[float], reach_mm: float = 10.0
+) -> np.ndarray:
+    """Mark the voxels that lie in a predicted mask or within reach of it.
+
+    Almost all of a scan is far from any bone, right and certain; counted along, it makes every
+    uncertainty look good. The mask itself is used, and no truth, since a reader has none.
+
+    Args:
+        prediction: boolean [x, y, z].
+        spacing_mm: size of a voxel.
+        reach_mm: how far around.
+
+    Returns:
+        Boolean array of the same shape; empty where the prediction is.
+    """
+    if not prediction.any():
+        return np.zeros(prediction.shape, bool)
+    return ndimage.distance_transform_edt(~prediction, spacing_mm) <= reach_mm
+
+
+def closeness_to_outline(prediction: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return how close a voxel lies to the outline of a predicted mask, in -mm; 0 is closest.
+
+    Errors sit at outlines, so this map, which asks no network anything, finds many of them. It is
+    the least that an uncertainty should beat.
+    """
+    inside = ndimage.distance_transform_edt(prediction, spacing_mm)
+    outside = ndimage.distance_transform_edt(~prediction, spacing_mm)
+    return -(inside + outside).astype(np.float32)
+
+
+def _checked(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    score, wrong = np.asarray(score), np.asarray(wrong)
+    if score.shape != wrong.shape or wrong.dtype != bool:
+        raise SpineError(
+            f"Scores of shape {score.shape} and errors of shape {wrong.shape} ({wrong.dtype}) do "
+            "not belong together: give a boolean array of the scores' shape."
+        )
+    if not score.size or np.isnan(score).any():
+        raise SpineError("The scores are empty or hold NaN: give a number for each voxel.")
+    return score.ravel(), wrong.ravel()

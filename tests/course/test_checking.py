@@ -1,0 +1,383 @@
+"""Checking an answer: what a student is told, and that no function breaks the lesson."""
+
+import _thread
+import dataclasses
+import linecache
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from spine_lib import SpineError
+from spine_lib.course import check, checking, desk, hint, progress, solution, timelimit
+from spine_lib.course.comparing import describe, is_same
+from spine_lib.course.exercise import NotYet, Wrong, find_exercise, hidden_inputs, lesson_numbers
+
+LESSON = '''
+import numpy as np
+
+from spine_lib.course.exercise import Exercise, Wrong
+
+STUB = """
+def brightest(image):
+    \\'\\'\\'Return the largest value of image, a float.\\'\\'\\'
+    raise NotImplementedError
+""".strip()
+
+
+def examples():
+    rng = np.random.default_rng(5)
+    return [(rng.random((3, 4)),) for _ in range(2)]
+
+
+def judge(function, arguments):
+    (image,) = arguments
+    found = function(image)
+    if found.shape:
+        raise Wrong(f"your answer has the shape {found.shape}, not one value")
+    if found != image.max():
+        raise Wrong("this is not the largest value")
+
+
+HINTS = ("Look at all.", "It is one value.", "Below 1.")
+EXERCISES = (Exercise("99.1", "Brightest voxel", STUB, examples, judge, HINTS),)
+'''
+SOLUTION = """
+import numpy as np
+
+def brightest(image):
+    # one look is enough
+    return image.max()
+
+REFERENCES = {"99.1": brightest}
+HIDDEN = {"99.1": lambda: [(np.full((2, 2), -7.0),)]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def lesson(tmp_path, monkeypatch):
+    """Lesson 99 with one exercise, its solution, and a session in which nothing was answered."""
+    from spine_lib.course import lessons, solutions
+
+    for package, text in ((lessons, LESSON), (solutions, SOLUTION)):
+        folder = tmp_path / package.__name__.split(".")[-1]
+        folder.mkdir()
+        (folder / "lesson_99.py").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.lesson_99", raising=False)
+    monkeypatch.setattr(desk, "_RECORDS", {})
+    monkeypatch.setattr(checking, "TIME_LIMIT_S", 0.3)
+    monkeypatch.delenv("SPINE_GRADING", raising=False)
+    yield
+    for package in (lessons, solutions):
+        sys.modules.pop(f"{package.__name__}.lesson_99", None)
+
+
+@pytest.fixture
+def hand_out(monkeypatch):
+    """A copy for a class: without the solutions."""
+    for name in ("spine_lib.course.solutions", "spine_lib.course.solutions.lesson_99"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def told(capsys):
+    """Return what `check` prints of a function."""
+
+    def tell(function) -> str:
+        check("99.1", function)
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
+
+    return tell
+
+
+def cell(source: str, name: str = "brightest"):
+    """Define a function as a notebook does: its source is known to linecache alone."""
+    path = f"cells-of-a-kernel/{abs(hash(source))}.py"
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    space = {"np": np}
+    exec(compile(source, path, "exec"), space)
+    return space[name]
+
+
+def test_a_right_answer_is_told_with_the_number_of_inputs(told):
+    assert told(lambda image: image.max()).startswith(
+        "Exercise 99.1 (Brightest voxel): right, on 3 inputs"
+    )
+
+
+def test_a_wrong_answer_gets_the_judges_words_and_its_input(told):
+    text = told(lambda image: image.min())
+    assert "not right yet.\nThis is not the largest value." in text
+    assert "`image` a float64 array of shape (3, 4)" in text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'def brightest(image):\n    """Any words."""\n    raise NotImplementedError',
+        "def brightest(image): ...",
+        'def brightest(image):\n    """Return."""\n    pass',
+        "def brightest(image):\n    found = 3\n    raise NotImplementedError('later')",
+    ],
+)
+def test_a_stub_is_told_not_yet_and_is_no_try(told, source):
+    assert "not yet. Fill in" in told(cell(source))
+    assert desk._RECORDS["99.1"].tries == 0
+
+
+def test_a_stub_of_any_kind_is_known_by_its_code():
+    stub = "def f(image):\n    return image  # change this line"
+    assert checking.is_stub(cell(stub, "f"), stub)
+    assert not checking.is_stub(cell("def f(image):\n    return image + 1", "f"), stub)
+
+
+def test_a_forgotten_return_is_told(told):
+    assert "returns nothing (None): does it end with `return`?" in told(lambda image: print("x"))
+
+
+def test_a_crash_is_told_with_its_line(told):
+    text = told(cell("def brightest(image):\n    top = 1 / 0\n    return top"))
+    assert "in line 2 (`top = 1 / 0`): ZeroDivisionError: division by zero." in text
+
+
+def test_a_crash_in_a_library_is_told_with_the_students_line(told):
+    text = told(cell("def brightest(image):\n    return np.reshape(image, (5, 5))"))
+    assert "in line 2 (`return np.reshape(image, (5, 5))`): ValueError" in text
+
+
+def test_a_crash_in_a_helper_names_the_helper(told):
+    source = "def helper(a):\n    return a.top\n\ndef brightest(image):\n    return helper(image)"
+    assert "in line 2 of `helper` (`return a.top`): AttributeError" in told(cell(source))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return brightest(image)", "calls itself without an end"),
+        ("return maximum", "a name spelt differently?"),
+        ("raise SystemExit", "SystemExit"),
+        ("return image[7, 7]", "outside the array"),
+    ],
+)
+def test_what_a_crash_means_is_said(told, body, words):
+    assert words in told(cell(f"def brightest(image):\n    {body}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("    while True:\n        image + 1", "image + 1"),
+        ("    while True:\n        pass", "while True:"),
+        (
+            "    while True:\n        try:\n            image = image + 1\n        except:\n"
+            "            pass",
+            "",
+        ),
+        ("    try:\n        while True:\n            pass\n    except BaseException:\n"
+         "        return image.max()", ""),
+    ],
+)  # fmt: skip
+def test_an_endless_loop_is_ended_and_told_with_its_line(told, body, line):
+    text = told(cell(f"def brightest(image):\n{body}\n"))
+    assert "stopped after 0.3 seconds in line " in text
+    assert line in text or "while" in text
+    assert not any("_wait" in thread.name for thread in threading.enumerate())
+
+
+def test_an_ended_function_leaves_no_exception_behind(told):
+    for _ in range(20):
+        with pytest.raises(timelimit.TimeUp):
+            timelimit.call_within(0.01, cell("def brightest():\n    while True: pass"), (), {})
+        time.sleep(0.001)
+    assert sum(range(100_000)) == 4999950000
+
+
+def test_a_function_that_ends_as_its_time_does_is_safe():
+    def waits():
+        until = time.perf_counter() + 0.01
+        while time.perf_counter() < until:
+            pass
+        return 1
+
+    outcomes = set()
+    for _ in range(60):
+        try:
+            outcomes.add(timelimit.call_within(0.01, waits, (), {}))
+        except timelimit.TimeUp:
+            outcomes.add("ended")
+    assert outcomes <= {1, "ended"}
+
+
+def test_the_readers_own_interrupt_gets_through(monkeypatch):
+    monkeypatch.setattr(checking, "TIME_LIMIT_S", 20)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    press = threading.Timer(0.2, _thread.interrupt_main)
+    press.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            check("99.1", cell("def brightest(image):\n    while True:\n        pass"))
+    finally:
+        press.join()
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_changed_input_is_told_by_its_name(told):
+    text = told(cell("def brightest(image):\n    image.sort()\n    return image.max()"))
+    assert "changes its input `image`" in text
+
+
+def test_a_function_cannot_change_the_judges_inputs(told):
+    source = "def brightest(image):\n    image[:] = 0\n    return image.max()"
+    assert "changes its input" in told(cell(source))
+
+
+def test_where_changing_is_the_task_inputs_are_handed_over(told):
+    kept = find_exercise("99.1")
+    seen = []
+    exercise = dataclasses.replace(kept, changes_inputs=True)
+    image = np.ones((2, 2))
+
+    def scale(image):
+        seen.append(image)
+        image *= 2
+        return image.max()
+
+    checking.Guarded(scale, exercise)(image)
+    assert seen[0] is image
+
+
+def test_printing_is_kept_out_of_the_way(told):
+    def brightest(image):
+        print("noise " * 50)
+        print("trouble", file=sys.stderr)
+        return image.max()
+
+    text = told(brightest)
+    assert "noise" not in text and "left out here" in text
+
+
+def test_what_is_no_answer_at_all_is_told_kindly(told):
+    assert "`brightest`" not in told(lambda image: "high")
+    assert "returned 'high', with which nothing can be done" in told(lambda image: "high")
+
+
+def test_a_call_in_place_of_the_function_is_told(told):
+    assert "pass its name without brackets" in told(3.5)
+
+
+@pytest.mark.parametrize("key", ["99.7", "98.1", "one", "", "99"])
+def test_an_unknown_exercise_is_one_sentence(key):
+    with pytest.raises(SpineError, match="exercise"):
+        check(key, print)
+
+
+def test_grading_raises_what_a_lesson_prints(monkeypatch, capsys):
+    monkeypatch.setenv("SPINE_GRADING", "1")
+    with pytest.raises(Wrong, match="not the largest"):
+        check("99.1", lambda image: image.min())
+    with pytest.raises(NotYet):
+        check("99.1", cell("def brightest(image): ..."))
+    check("99.1", lambda image: image.max())
+    assert capsys.readouterr().out.count("Exercise") == 1
+
+
+def test_a_hidden_input_catches_what_the_open_ones_let_pass(told):
+    assert "not the largest" in told(lambda image: np.abs(image).max())
+
+
+def test_a_hand_out_checks_on_the_open_inputs(hand_out, told, capsys):
+    assert hidden_inputs("99.1") == []
+    assert "right, on 2 inputs" in told(lambda image: np.abs(image).max())
+    solution("99.1")
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_package_that_a_solution_lacks_is_not_taken_for_a_hand_out(tmp_path):
+    path = tmp_path / "solutions" / "lesson_99.py"
+    path.write_text("import no_such_package", encoding="utf-8")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        solution("99.1")
+
+
+def test_hints_come_one_after_the_other_and_by_level(capsys):
+    for expected in ("1 of 3 for 99.1: Look at all.", "2 of 3 for 99.1: It is", "3 of 3", "3 of 3"):
+        hint("99.1")
+        assert expected in capsys.readouterr().out
+    hint("99.1", 1)
+    assert "Look at all" in capsys.readouterr().out
+    with pytest.raises(SpineError, match="no hint 4"):
+        hint("99.1", 4)
+
+
+def test_the_solution_is_the_references_source(capsys):
+    solution("99.1")
+    text = capsys.readouterr().out
+    assert text.startswith("def brightest(image):") and "# one look is enough" in text
+
+
+def test_progress_tells_what_was_done_in_this_session(capsys):
+    check("99.1", lambda image: image.min())
+    hint("99.1")
+    progress()
+    out = capsys.readouterr().out
+    assert "not right yet, 1 hint\n0 of 1 done." in out
+    check("99.1", lambda image: image.max())
+    progress()
+    assert "done, 2 tries, 1 hint\n1 of 1 done." in capsys.readouterr().out
+
+
+def test_progress_before_anything_was_done_lists_every_lesson(capsys):
+    progress()
+    listed = capsys.readouterr().out
+    assert 99 in lesson_numbers() and "99.1  Brightest voxel" in listed
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (np.zeros(2), np.zeros(2), True),
+        (np.zeros(2), np.zeros(2, np.float32), False),
+        (np.array([np.nan]), np.array([np.nan]), True),
+        ([1, {"a": np.ones(2)}], [1, {"a": np.ones(2)}], True),
+        ([1, {"a": np.ones(2)}], [1, {"a": np.zeros(2)}], False),
+        ((1, 2), [1, 2], False),
+        (float("nan"), float("nan"), True),
+        (np.array(["a"]), np.array(["b"]), False),
+    ],
+)
+def test_values_are_compared_in_every_part(a, b, same):
+    assert is_same(a, b) is same
+
+
+def test_volumes_and_tensors_are_compared_too(small_phantom):
+    import copy
+
+    import torch
+
+    other = copy.deepcopy(small_phantom.ct)
+    assert is_same(small_phantom.ct, other)
+    other.array[0, 0, 0] += 1
+    assert not is_same(small_phantom.ct, other)
+    assert is_same(torch.ones(2, requires_grad=True), torch.ones(2))
+    assert not is_same(torch.ones(2), torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.zeros((2, 3), np.int16), "an int16 array of shape (2, 3)"),
+        (np.zeros(1, np.uint8), "a uint8 array of shape (1,)"),
+        (np.float32(2.5), "2.5"),
+        ((1, "a"), "(1, 'a')"),
+        (list(range(9)), "a list of 9"),
+        ("x" * 80, "'" + "x" * 56 + "..."),
+    ],
+)
+def test_values_are_described_in_few_words(value, words):
+    assert describe(value) == words

@@ -1,0 +1,275 @@
+import itertools
+import shutil
+import struct
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    generate_uid,
+)
+
+from spine_lib import SpineError
+from spine_lib.ct.volume import load_ct, require_same_grid, save_nifti
+
+ROTATIONS = [
+    np.array(axes, np.float64)
+    for axes in itertools.permutations(np.vstack([np.eye(3), -np.eye(3)]), 2)
+    if axes[0] @ axes[1] == 0
+]
+
+
+def write_slice(path, position, pixels, directions=(1, 0, 0, 0, 1, 0), series="1.2.3", **tags):
+    """Write one CT slice; `tags` are set last, and a tag of None is removed."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    slice_ = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    slice_.Modality, slice_.SeriesInstanceUID = "CT", series
+    slice_.ImagePositionPatient = [f"{value:.6f}" for value in position]
+    slice_.ImageOrientationPatient = [f"{value:.6f}" for value in np.ravel(directions)]
+    slice_.PixelSpacing, slice_.SliceThickness = [0.8, 0.6], 3  # rows, columns
+    slice_.RescaleSlope, slice_.RescaleIntercept = 1, -1024
+    slice_.Rows, slice_.Columns = pixels.shape
+    slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
+    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = 16, 16, 15
+    slice_.PixelRepresentation = int(pixels.dtype.kind == "i")
+    slice_.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        if value is None:
+            delattr(slice_, name)
+        else:
+            setattr(slice_, name, value)
+    slice_.save_as(path, enforce_file_format=True)
+
+
+def write_series(folder, heights_mm=(0, 2, 4, 6), **tags):
+    """Write slices at these heights, under names that hide their order."""
+    folder.mkdir(exist_ok=True)
+    for number, height in enumerate(heights_mm):
+        pixels = np.full((3, 4), 1000 + 10 * number, np.uint16)
+        write_slice(folder / f"{(number * 7) % 10}{number}.dcm", (0, 0, height), pixels, **tags)
+    return folder
+
+
+def refusal(path) -> str:
+    """Return the sentence with which a folder is refused."""
+    with pytest.raises(SpineError) as caught:
+        load_ct(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert message.endswith(".") and "\n" not in message and ". " not in message
+    return message
+
+
+@pytest.mark.parametrize("number", range(len(ROTATIONS)))
+def test_a_series_of_any_direction_keeps_every_voxel_at_its_place(number, tmp_path):
+    row, column = ROTATIONS[number]
+    normal = np.cross(row, column)
+    heights_mm = [-2.0, 0.5, 3.0, 5.5]
+    first = np.array([-30.0, 12, 70])
+    for name, height in zip("cadb", heights_mm, strict=True):
+        place = first + normal * height
+        j, i = np.indices((3, 4))
+        points = (
+            place[:, None, None] + row[:, None, None] * i * 0.6 + column[:, None, None] * j * 0.8
+        )
+        left, posterior, up = np.rint(points * 10)
+        code = -left + 3 * -posterior + up - 700  # RAS: x = -left, y = -posterior
+        write_slice(
+            tmp_path / name, place, code.astype(np.int16), (row, column), RescaleIntercept=0
+        )
+    ct = load_ct(tmp_path)
+    x, y, z = np.einsum("ij,jabc->iabc", ct.affine[:3, :3], np.indices(ct.shape))
+    x, y, z = (axis + start for axis, start in zip((x, y, z), ct.affine[:3, 3], strict=True))
+    np.testing.assert_allclose(ct.array, 10 * x + 30 * y + 10 * z - 700, atol=0.5)
+    assert nib.aff2axcodes(ct.affine) == ("R", "A", "S")
+
+    saved = nib.load(save_nifti(ct, tmp_path / "mask.nii.gz"))
+    assert saved.shape == (4, 3, 4)
+    to_lps = np.diag([-1.0, -1, 1])
+    expected = to_lps @ np.column_stack([row * 0.6, column * 0.8, normal * 2.5])
+    np.testing.assert_allclose(saved.affine[:3, :3], expected, atol=1e-5)
+
+
+def test_spacing_comes_from_the_positions_and_not_from_the_thickness(tmp_path):
+    ct = load_ct(write_series(tmp_path))
+    assert ct.spacing_mm == pytest.approx((0.6, 0.8, 2))
+    assert ct.array[0, 0].tolist() == [-24, -14, -4, 6]
+    assert ct.array.dtype == np.int16
+
+
+def test_unsigned_pixels_below_the_intercept_do_not_overflow(tmp_path):
+    for height in (0, 1):
+        pixels = np.array([[0, 1024], [3000, 63]], np.uint16)
+        write_slice(tmp_path / str(height), (0, 0, height), pixels)
+    assert sorted(load_ct(tmp_path).array[:, :, 0].ravel()) == [-1024, -961, 0, 1976]
+
+
+def test_each_slice_has_its_own_slope_and_intercept(tmp_path):
+    pixels = np.full((2, 2), 100, np.int16)
+    write_slice(tmp_path / "a", (0, 0, 0), pixels, RescaleSlope=2, RescaleIntercept=-300)
+    write_slice(tmp_path / "b", (0, 0, 1), pixels, RescaleSlope=0.5, RescaleIntercept=7)
+    assert load_ct(tmp_path).array[0, 0].tolist() == [-100, 57]
+
+
+def test_a_tilted_gantry_shows_as_a_shear(tmp_path):
+    for number in range(4):
+        write_slice(tmp_path / str(number), (0, number, 2 * number), np.full((2, 2), 9, "<i2"))
+    ct = load_ct(tmp_path)
+    assert ct.affine[1, 2] == pytest.approx(-1)
+    assert ct.affine[2, 2] == pytest.approx(2)
+
+
+def test_files_that_are_no_images_are_passed_over(tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "README.txt").write_text("notes", encoding="utf-8")
+    (tmp_path / "DICOMDIR").write_bytes(b"index")
+    (tmp_path / ".hidden.dcm").write_bytes(b"x")
+    (tmp_path / "thumbnails").mkdir()
+    write_slice(
+        tmp_path / "report.dcm",
+        (0, 0, 0),
+        np.zeros((1, 1), "<i2"),
+        series="9",
+        Modality="SR",
+        Rows=None,
+        Columns=None,
+        PixelData=None,
+    )
+    assert load_ct(tmp_path).shape[2] == 4
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    assert "no DICOM image" in refusal(tmp_path)
+    (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
+    write_series(tmp_path / "series")
+    assert "no DICOM image" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("heights_mm", "words"),
+    [
+        ((0, 2, 6, 8), "misses 1 slice(s)"),
+        ((0, 2, 4, 12, 14), "misses 3 slice(s)"),
+        ((0, 2, 6), "misses 1 slice(s)"),
+        ((0, 4, 6), "misses 1 slice(s)"),
+        ((0, 2, 2, 4), "two slices at one position"),
+        ((0, 2, 4.5, 6.5), "irregularly spaced"),
+        ((0,), "one DICOM slice only"),
+    ],
+)
+def test_a_series_with_a_gap_is_refused(tmp_path, heights_mm, words):
+    assert words in refusal(write_series(tmp_path, heights_mm))
+
+
+def test_positions_rounded_to_a_tenth_are_accepted(tmp_path):
+    heights_mm = [round(1.25 * number, 1) for number in range(9)]
+    assert load_ct(write_series(tmp_path, heights_mm)).spacing_mm[2] == pytest.approx(1.25)
+
+
+def test_slices_that_stand_beside_each_other_are_refused(tmp_path):
+    for number, shift in enumerate((0, 0, 5, 0)):
+        write_slice(tmp_path / f"{number}", (shift, 0, number), np.full((2, 2), 9, "<i2"))
+    assert "lies 5 mm beside its place" in refusal(tmp_path)
+
+
+def test_mixed_series_are_refused(tmp_path):
+    write_series(tmp_path)
+    write_slice(tmp_path / "scout", (0, 0, 8), np.zeros((3, 4), "<u2"), series="4.5.6")
+    assert "mixes 2 DICOM series" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"Modality": "MR"}, "modality MR"),
+        ({"NumberOfFrames": 30}, "multi-frame"),
+        ({"SamplesPerPixel": 3}, "colours"),
+        ({"ImagePositionPatient": None}, "no ImagePositionPatient"),
+        ({"PixelSpacing": None}, "no PixelSpacing"),
+        ({"ImageOrientationPatient": None}, "no ImageOrientationPatient"),
+    ],
+)
+def test_a_series_that_is_no_plain_ct_is_refused(tmp_path, tags, words):
+    assert words in refusal(write_series(tmp_path, **tags))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"pixels": np.zeros((4, 4), "<u2")},
+        {"PixelSpacing": [0.5, 0.5]},
+        {"directions": (0, 1, 0, 0, 0, -1)},
+    ],
+)
+def test_a_slice_unlike_the_others_is_refused(tmp_path, tags):
+    write_series(tmp_path)
+    tags = {"pixels": np.zeros((3, 4), "<u2")} | tags
+    write_slice(tmp_path / "odd", (0, 0, 8), **tags)
+    assert "differs from" in refusal(tmp_path)
+
+
+def test_pixels_that_cannot_be_hu_are_refused(tmp_path):
+    assert "cannot be HU" in refusal(write_series(tmp_path, RescaleIntercept=500000))
+
+
+@pytest.mark.parametrize("keep", [0, 200, 400, -10])
+def test_a_truncated_slice_is_refused(tmp_path, keep):
+    write_series(tmp_path)
+    path = sorted(tmp_path.iterdir())[-1]
+    path.write_bytes(path.read_bytes()[:keep])
+    assert path.name in refusal(tmp_path)
+
+
+def test_an_unknown_compression_says_what_to_install(tmp_path):
+    write_series(tmp_path)
+    path = sorted(tmp_path.iterdir())[0]
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    message = refusal(tmp_path)
+    assert "JPEG Lossless" in message and "pylibjpeg-libjpeg" in message
+
+
+def test_damaged_jpeg_2000_data_are_refused(tmp_path):
+    write_series(tmp_path)
+    path = sorted(tmp_path.iterdir())[0]
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = pydicom.encaps.encapsulate([struct.pack(">HH", 0xFF4F, 0xFF51) + bytes(60)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    assert "damaged or missing pixel data (JPEG 2000" in refusal(tmp_path)
+
+
+def test_the_real_series_is_decoded_and_lies_on_its_mask(sample_root, tmp_path):
+    from spine_lib.ct.volume import load_mask
+
+    ct = load_ct(sample_root / "dicom" / "ct")
+    mask = load_mask(sample_root / "dicom" / "mask.nii.gz")
+    require_same_grid(ct, mask)
+    assert ct.shape == (512, 512, 20)
+    assert ct.spacing_mm == pytest.approx((0.9765625, 0.9765625, 2))
+    assert ct.source.orientation == "LPS"
+    assert 150 < ct.array[np.isin(mask.array, (32, 33))].mean() < 400  # T11 and T12 are bone
+    saved = nib.load(save_nifti(ct.with_array(mask.array), tmp_path / "mask.nii.gz"))
+    assert nib.aff2axcodes(saved.affine) == ("L", "P", "S")
+    np.testing.assert_allclose(saved.affine[:3, 3], [249.51171875, 437.51171875, -804.5])
+
+
+def test_the_real_series_without_one_slice_is_refused(sample_root, tmp_path):
+    files = sorted((sample_root / "dicom" / "ct").iterdir())
+    for path in files[:9] + files[10:]:
+        shutil.copy(path, tmp_path)
+    assert "misses 1 slice(s)" in refusal(tmp_path)

@@ -1,0 +1,319 @@
+import itertools
+import tempfile
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spine_lib import SpineError
+from spine_lib.ct.volume import (
+    WINDOWS,
+    SourceGrid,
+    Volume,
+    Window,
+    apply_window,
+    load_ct,
+    load_mask,
+    require_same_grid,
+    save_nifti,
+)
+
+ORIENTATIONS = [
+    np.column_stack([axes, flips])
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
+
+
+def tilt(degrees_xyz: tuple[float, float, float]) -> np.ndarray:
+    """Return the rotation about x, then y, then z."""
+    rotation = np.eye(3)
+    for axis, angle in enumerate(np.radians(degrees_xyz)):
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        step = np.eye(3)
+        step[a, a] = step[b, b] = np.cos(angle)
+        step[b, a], step[a, b] = np.sin(angle), -np.sin(angle)
+        rotation = step @ rotation
+    return rotation
+
+
+@st.composite
+def canonical_volumes(draw) -> Volume:
+    """Draw a small scan in RAS+, its axes up to 25 degrees oblique."""
+    shape = draw(st.tuples(*[st.integers(2, 5)] * 3))
+    spacing = draw(st.tuples(*[st.floats(0.3, 5)] * 3))
+    degrees = draw(st.tuples(*[st.floats(-25, 25)] * 3))
+    affine = np.eye(4)
+    affine[:3, :3] = tilt(degrees) @ np.diag(spacing)
+    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
+    seed = draw(st.integers(0, 2**32 - 1))
+    array = np.random.default_rng(seed).integers(-1024, 3071, shape, np.int16)
+    array[0, 0, 0] = -1000  # air, so that the scan is plausible
+    return Volume(array, affine)
+
+
+def as_stored(volume: Volume, orientation: np.ndarray, dtype: str) -> nib.Nifti1Image:
+    """Return the scan as a file with other axes would hold it."""
+    image = nib.Nifti1Image(volume.array.astype(dtype), volume.affine, dtype=dtype)
+    to_stored = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], orientation)
+    return image.as_reoriented(to_stored)
+
+
+any_orientation = st.sampled_from(range(48)).map(lambda number: ORIENTATIONS[number])
+any_dtype = st.sampled_from(["<i2", ">i2", "<i4", "<f4", ">f4", "<f8"])
+any_suffix = st.sampled_from([".nii", ".nii.gz"])
+
+
+def test_there_are_48_orientations():
+    assert len({orientation.tobytes() for orientation in ORIENTATIONS}) == 48
+
+
+@given(canonical_volumes(), any_orientation, any_dtype, any_suffix)
+def test_every_orientation_loads_to_the_same_array(volume, orientation, dtype, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"ct{suffix}"
+        nib.save(as_stored(volume, orientation, dtype), path)
+        loaded = load_ct(path)
+    assert loaded.array.dtype == np.int16
+    np.testing.assert_array_equal(loaded.array, volume.array)
+    np.testing.assert_allclose(loaded.affine, volume.affine, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", range(48))
+def test_each_of_the_48_orientations_is_saved_back_to_its_own_grid(number, tmp_path):
+    affine = np.eye(4)
+    affine[:3, :3] = tilt((11, -7, 5)) @ np.diag((0.7, 0.8, 2.5))
+    affine[:3, 3] = (-90, 35, 700)
+    array = np.random.default_rng(number).integers(-1024, 3071, (3, 4, 5), np.int16)
+    original = as_stored(Volume(array, affine), ORIENTATIONS[number], "<i2")
+    nib.save(original, tmp_path / "ct.nii.gz")
+    ct = load_ct(tmp_path / "ct.nii.gz")
+
+    saved = nib.load(save_nifti(ct, tmp_path / "again.nii.gz"))
+    bone = nib.load(save_nifti(ct.with_array(ct.array > 300), tmp_path / "bone.nii.gz"))
+
+    np.testing.assert_array_equal(ct.array, array)
+    np.testing.assert_array_equal(np.asanyarray(saved.dataobj), np.asanyarray(original.dataobj))
+    np.testing.assert_array_equal(bone.get_fdata() > 0, original.get_fdata() > 300)
+    assert bone.get_data_dtype() == np.uint8
+    for image in (saved, bone):
+        np.testing.assert_allclose(image.affine, original.affine, atol=1e-4)
+        np.testing.assert_allclose(image.get_qform(), original.affine, atol=1e-4)
+        assert nib.aff2axcodes(image.affine) == nib.aff2axcodes(original.affine)
+
+
+@given(st.tuples(*[st.floats(-180, 180)] * 3), any_orientation)
+def test_any_oblique_scan_keeps_every_voxel_at_its_place_in_the_patient(degrees, orientation):
+    affine = np.eye(4)
+    affine[:3, :3] = tilt(degrees) @ np.diag((2.0, 3.0, 4.0))
+    shape = (4, 3, 2)
+    index = np.indices(shape).reshape(3, -1)
+    place_mm = affine[:3, :3] @ index
+    code = np.rint(place_mm[0] * 10 - place_mm[1] * 3 + place_mm[2] * 7).astype(np.int16)
+    image = nib.Nifti1Image(code.reshape(shape), affine).as_reoriented(orientation)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these codes are no HU
+        path = Path(folder) / "ct.nii"
+        nib.save(image, path)
+        ct = load_ct(path)
+    index = np.indices(ct.shape).reshape(3, -1)
+    x, y, z = ct.affine[:3, :3] @ index + ct.affine[:3, 3:]
+    np.testing.assert_allclose(ct.array.ravel(), x * 10 - y * 3 + z * 7, atol=0.51)
+    np.testing.assert_allclose(ct.affine, nib.as_closest_canonical(image).affine, atol=1e-4)
+
+
+def test_the_number_of_a_plane_is_its_height_in_the_patient(tmp_path):
+    stored = np.zeros((2, 3, 4), np.int16)
+    stored[...] = np.arange(4) - 2  # grows along the third stored axis, which runs to the feet
+    affine = np.array([[0, 0.5, 0, 0], [0.7, 0, 0, 0], [0, 0, -2, 6], [0, 0, 0, 1]], float)
+    nib.save(nib.Nifti1Image(stored, affine), tmp_path / "ct.nii")
+    ct = load_ct(tmp_path / "ct.nii")
+    assert ct.shape == (3, 2, 4)
+    assert ct.spacing_mm == pytest.approx((0.5, 0.7, 2))
+    assert ct.array[0, 0].tolist() == [1, 0, -1, -2]
+    assert ct.affine[2].tolist() == [0, 0, 2, 0]
+    assert ct.source.orientation == "ARI"
+
+
+def test_a_sheared_grid_is_kept(tmp_path):
+    affine = np.diag([-1.0, 1, 2, 1])
+    affine[1, 2] = 0.6  # a tilted gantry
+    nib.save(nib.Nifti1Image(np.full((3, 4, 5), -50, np.int16), affine), tmp_path / "ct.nii")
+    ct = load_ct(tmp_path / "ct.nii")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = nib.load(save_nifti(ct, tmp_path / "again.nii"))
+    np.testing.assert_allclose(saved.affine, affine, atol=1e-6)
+
+
+def test_a_volume_without_source_is_written_as_ras(tmp_path):
+    volume = Volume(np.random.default_rng(0).random((3, 4, 5)), np.diag([1.0, 2, 3, 1]))
+    path = save_nifti(volume, str(tmp_path / "new folder" / "p.nii.gz"))
+    image = nib.load(path)
+    assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_allclose(image.get_fdata(), volume.array, atol=1e-6)
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_a_volume_that_left_its_grid_is_not_written_onto_it(tmp_path):
+    ct = Volume(
+        np.zeros((2, 3, 4), np.int16), np.eye(4), SourceGrid((3, 3, 4), np.eye(4)), Path("a.nii")
+    )
+    with pytest.raises(SpineError, match=r"again.nii.*grid of a\.nii.*\(2, 3, 4\)"):
+        save_nifti(ct, tmp_path / "again.nii")
+    moved = Volume(ct.array, np.diag([2.0, 1, 1, 1]), SourceGrid((2, 3, 4), np.eye(4)))
+    with pytest.raises(SpineError, match="resample it back"):
+        save_nifti(moved, tmp_path / "again.nii")
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_of_any_stored_type_come_back_as_uint8(tmp_path):
+    labels = np.array([0, 1, 7, 28, 118, 255]).reshape(1, 2, 3)
+    for dtype in ("u1", "<i2", ">u2", "<i4", "<f4", ">f8"):
+        image = nib.Nifti1Image(labels.astype(dtype), np.diag([-1.0, 1, 1, 1]), dtype=dtype)
+        nib.save(image, tmp_path / "mask.nii.gz")
+        mask = load_mask(tmp_path / "mask.nii.gz")
+        assert mask.array.dtype == np.uint8
+        np.testing.assert_array_equal(mask.array, labels)
+
+
+def test_labels_above_255_come_back_as_uint16(tmp_path):
+    labels = np.array([0, 256, 65535]).reshape(1, 1, 3)
+    nib.save(nib.Nifti1Image(labels.astype(np.int32), np.eye(4)), tmp_path / "mask.nii")
+    mask = load_mask(tmp_path / "mask.nii")
+    assert mask.array.dtype == np.uint16
+    np.testing.assert_array_equal(mask.array, labels)
+
+
+def test_labels_that_a_header_scales_are_rounded_to_whole_numbers(tmp_path):
+    image = nib.Nifti1Image(np.array([[[0, 255]]], np.uint8), np.eye(4))
+    image.header.set_slope_inter(1 / 255, 0)
+    path = tmp_path / "mask.nii"  # as some programs write a binary mask
+    with open(path, "wb") as stream:
+        image.header.set_data_offset(352)
+        stream.write(image.header.binaryblock + bytes(4) + bytes([0, 255]))
+    assert nib.load(path).get_fdata().ravel().tolist() == pytest.approx([0, 1], abs=1e-6)
+    assert load_mask(path).array.ravel().tolist() == [0, 1]
+
+
+def test_a_scan_is_never_in_memory_twice(tmp_path):
+    array = np.zeros((256, 256, 160), np.int16)
+    array[::7, ::5] = -1000
+    affine = np.diag([-1.0, 1, 1, 1])
+    scaled = nib.Nifti1Image(array, affine)
+    scaled.header.set_slope_inter(1, -24)
+    nib.save(scaled, tmp_path / "int16.nii.gz")
+    nib.save(nib.Nifti1Image(array.astype(np.float32), affine), tmp_path / "float32.nii.gz")
+    nib.save(nib.Nifti1Image(array.astype(np.int32), affine), tmp_path / "int32.nii")
+    for path in tmp_path.iterdir():
+        load_ct(path)  # first use of a library allocates too
+        tracemalloc.start()
+        ct = load_ct(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= 1.5 * ct.array.nbytes, path.name
+
+
+def test_a_window_spreads_its_range_over_black_to_white():
+    hu = np.array([-2048, -500, 400, 1300, 3071], np.int16)
+    grey = apply_window(hu, Window(400, 1800))
+    assert grey.dtype == np.float32
+    assert grey.tolist() == [0, 0, 0.5, 1, 1]
+    assert apply_window(hu, "bone").tolist() == grey.tolist()
+    assert hu.tolist() == [-2048, -500, 400, 1300, 3071]
+
+
+@given(st.sampled_from(sorted(WINDOWS)), st.lists(st.integers(-32768, 32767), min_size=2))
+def test_a_window_never_turns_dark_and_bright_round(name, values):
+    grey = apply_window(np.sort(np.array(values, np.int16)), name)
+    assert (np.diff(grey) >= 0).all() and grey.min() >= 0 and grey.max() <= 1
+
+
+def test_the_full_window_shows_what_a_scanner_can_store():
+    assert apply_window(np.array([-1024, 3071]), "full").tolist() == [0, 1]
+
+
+def test_an_unknown_or_empty_window_is_refused():
+    with pytest.raises(SpineError, match="no window 'bones': choose one of bone, soft tissue"):
+        apply_window(np.zeros(3), "bones")
+    with pytest.raises(SpineError, match="width 0 HU"):
+        apply_window(np.zeros(3), Window(40, 0))
+
+
+def test_image_and_mask_of_one_grid_agree():
+    a = Volume(np.zeros((2, 3, 4)), np.diag([0.7, 0.7, 2.5, 1]), path=Path("ct.nii.gz"))
+    header = a.affine.astype(np.float32).astype(np.float64)
+    require_same_grid(a, Volume(np.zeros((2, 3, 4), np.uint8), header))
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "reason"),
+    [
+        ((2, 3, 5), np.diag([0.7, 0.7, 2.5, 1]), r"shape, \(2, 3, 4\) and \(2, 3, 5\)"),
+        ((2, 3, 4), np.diag([0.7, 0.7, 2.0, 1]), r"spacing, .*2\.5.* and .*2\.0"),
+        ((2, 3, 4), np.diag([0.7, 0.7, 2.5, 1]) + np.eye(4, k=3), "1 mm apart"),
+    ],
+)
+def test_image_and_mask_of_different_geometry_are_refused(shape, affine, reason):
+    a = Volume(np.zeros((2, 3, 4)), np.diag([0.7, 0.7, 2.5, 1]), path=Path("ct.nii.gz"))
+    b = Volume(np.zeros(shape), affine, path=Path("mask.nii.gz"))
+    with pytest.raises(SpineError, match=rf"image and mask \(ct.nii.gz and mask.*{reason}"):
+        require_same_grid(a, b)
+
+
+def test_a_mask_of_another_shape_cannot_take_a_scans_geometry():
+    ct = Volume(np.zeros((2, 3, 4), np.int16), np.eye(4), path=Path("ct.nii.gz"))
+    with pytest.raises(SpineError, match=r"\(2, 3\).*\(2, 3, 4\).*ct.nii.gz"):
+        ct.with_array(np.zeros((2, 3)))
+
+
+def test_a_volume_needs_three_axes_and_an_affine():
+    with pytest.raises(SpineError, match="not 2-D"):
+        Volume(np.zeros((2, 3)), np.eye(4))
+    with pytest.raises(SpineError, match=r"\(3, 3\)"):
+        Volume(np.zeros((2, 3, 4)), np.eye(3))
+
+
+def test_a_plain_file_beside_its_compressed_twin_is_reported(tmp_path):
+    image = nib.Nifti1Image(np.full((2, 2, 2), -5, np.int16), np.eye(4))
+    nib.save(image, tmp_path / "a.nii.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_ct(tmp_path / "a.nii.gz")
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.warns(UserWarning, match=r"a\.nii\.gz lies beside a\.nii:"):
+        load_ct(tmp_path / "a.nii.gz")
+    with pytest.warns(UserWarning, match=r"a\.nii lies beside a\.nii\.gz:") as caught:
+        load_ct(tmp_path / "a.nii")
+    assert caught[0].filename == __file__  # the line that asked, not a line of the library
+
+
+def test_a_file_that_does_not_say_left_from_right_is_reported(tmp_path):
+    image = nib.Nifti1Image(np.full((2, 2, 2), -5, np.int16), None)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.warns(UserWarning, match="nothing about orientation"):
+        load_ct(tmp_path / "a.nii")
+
+
+def test_real_scans_agree_with_nibabel_and_with_their_masks(sample_root):
+    from spine_lib.datasets.sample import sample_cases
+
+    nifti_cases = 0
+    for case in sample_cases(sample_root):
+        ct, mask = load_ct(case.ct_path), load_mask(case.mask_path)
+        require_same_grid(ct, mask)
+        labels = nib.as_closest_canonical(nib.load(case.mask_path))
+        np.testing.assert_array_equal(mask.array, np.asanyarray(labels.dataobj))
+        if Path(case.ct_path).is_file():
+            reference = nib.as_closest_canonical(nib.load(case.ct_path))
+            np.testing.assert_allclose(reference.affine, ct.affine, atol=1e-4)
+            hu = reference.get_fdata(dtype=np.float32)[::3, ::2]
+            np.testing.assert_array_equal(ct.array[::3, ::2], np.rint(hu))
+            nifti_cases += 1
+    assert nifti_cases == 3

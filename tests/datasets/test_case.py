@@ -1,0 +1,183 @@
+"""Cases: what they promise of every source."""
+
+import pickle
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spine_lib import SpineError
+from spine_lib.ct.volume import Volume
+from spine_lib.datasets import Case, PhantomCase, UnlabelledBoneAtEnds, require_cases
+
+SHAPE = (12, 10, 8)
+
+
+def save(path, array, affine=None):
+    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A case of two vertebrae and a liver, in a left-posterior-superior file."""
+    ct = np.full(SHAPE, 40, np.int16)
+    ct[0] = -1000  # air
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2:5, 3:6, 1:4], mask[2:5, 3:6, 5:7], mask[9, 9, :] = 28, 27, 5
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    return Case(
+        case_id="toy",
+        patient_id="toy-patient",
+        source="test",
+        ct_path=save(tmp_path / "ct.nii.gz", ct, affine),
+        mask_path=save(tmp_path / "mask.nii.gz", mask, affine),
+        scheme="totalsegmentator",
+        covers="L4 and L5",
+        licence="none",
+    )
+
+
+def test_a_case_loads_to_canonical_labels_without_the_organs(case):
+    data = case.load()
+    assert np.unique(data.labels.array).tolist() == [0, 23, 24]
+    assert data.labels.array.dtype == np.uint8 and data.ignore.array.dtype == bool
+    assert not data.ignore.array.any()
+    assert np.unique(case.load_structures().array).tolist() == [0, 5, 27, 28]
+
+
+def test_loading_turns_image_and_labels_together(case):
+    data = case.load()
+    assert nib.aff2axcodes(data.ct.affine) == ("R", "A", "S")
+    assert np.array_equal(np.argwhere(data.labels.array == 24).min(axis=0), [12 - 5, 10 - 6, 5])
+
+
+def test_a_scheme_that_does_not_fit_is_named_with_the_file(case):
+    wrong = Case(**{**vars(case), "scheme": "pycad1089"})
+    with pytest.raises(SpineError, match=r"mask\.nii\.gz.*27, 28.*'pycad1089'"):
+        wrong.load()
+
+
+def test_an_unknown_scheme_is_named(case):
+    with pytest.raises(SpineError, match="'vers'"):
+        Case(**{**vars(case), "scheme": "vers"}).load()
+
+
+def test_a_mask_of_another_grid_is_refused(case, tmp_path):
+    other = save(tmp_path / "other.nii.gz", np.zeros((12, 10, 9), np.uint8))
+    with pytest.raises(SpineError, match=r"shape.*\(12, 10, 8\).*\(12, 10, 9\)"):
+        Case(**{**vars(case), "mask_path": other}).load()
+
+
+def test_a_missing_file_is_named(case, tmp_path):
+    with pytest.raises(SpineError, match=r"gone\.nii\.gz"):
+        Case(**{**vars(case), "ct_path": tmp_path / "gone.nii.gz"}).load()
+
+
+def test_rules_of_a_case_make_its_ignore_region(case):
+    class Corner:
+        def __call__(self, ct, structures, labels):
+            assert (structures == 5).any() and not (labels == 5).any()
+            return structures == 5
+
+    data = Case(**{**vars(case), "ignore_rules": (Corner(),)}).load()
+    assert np.count_nonzero(data.ignore.array) == SHAPE[2]
+
+
+def test_cases_pickle_and_hash_so_that_workers_can_have_them(case):
+    phantom = PhantomCase.from_options("phantom-0003", 3, {"spacing_mm": 4.0, "shape": (9, 9, 9)})
+    ruled = Case(**{**vars(case), "ignore_rules": (UnlabelledBoneAtEnds("superior"),)})
+    for one in (case, ruled, phantom):
+        assert pickle.loads(pickle.dumps(one)) == one
+        assert hash(one) == hash(pickle.loads(pickle.dumps(one)))
+
+
+def test_a_phantom_case_generates_the_same_patient_each_time():
+    options = {"shape": (48, 48, 48), "spacing_mm": 4.0}
+    first, again, other = (
+        PhantomCase.from_options("p", seed, options).load() for seed in (5, 5, 6)
+    )
+    assert np.array_equal(first.ct.array, again.ct.array)
+    assert np.array_equal(first.labels.array, again.labels.array)
+    assert not np.array_equal(first.ct.array, other.ct.array)
+
+
+def test_phantoms_of_one_seed_are_one_patient_whatever_their_size():
+    one = PhantomCase.from_options("a", 7, {"spacing_mm": 2.0})
+    same = PhantomCase.from_options("b", 7, {"spacing_mm": 4.0})
+    assert one.patient_id == same.patient_id
+    assert one.patient_id != PhantomCase.from_options("c", 8).patient_id
+
+
+def test_both_kinds_of_case_have_the_same_attributes(case):
+    phantom = PhantomCase.from_options("p", 1)
+    for name in vars(case):
+        assert hasattr(phantom, name), name
+
+
+def test_an_empty_list_of_cases_is_refused_with_where_it_came_from():
+    with pytest.raises(SpineError, match="no case in the folder x"):
+        require_cases([], "the folder x")
+
+
+def test_two_cases_of_one_name_are_refused(case):
+    with pytest.raises(SpineError, match="toy"):
+        require_cases([case, case], "the list")
+
+
+# --- what is ignored at the ends of an image ---------------------------------------------------
+
+
+def scene():
+    """A vertebra that the upper end cuts, and bright spots around it; 2 mm voxels."""
+    ct = np.full((30, 30, 20), 40, np.int16)
+    labels = np.zeros(ct.shape, np.uint8)
+    labels[10:16, 10:16, 12:] = 20
+    ct[labels > 0] = 300
+    return ct, labels
+
+
+def ignored_at(spots, **options):
+    ct, labels = scene()
+    structures = labels.copy()
+    for spot in spots:
+        ct[spot] = 400
+    structures[18, 12, 19] = 92  # a rib that the file names
+    rule = UnlabelledBoneAtEnds("superior", **options)
+    ignore = rule(Volume(ct, np.diag([2.0, 2.0, 2.0, 1.0])), structures, labels)
+    return [spot for spot in spots if ignore[spot]]
+
+
+def test_unlabelled_bone_near_a_cut_vertebra_is_ignored_and_nothing_else():
+    near, rim, far = (12, 18, 19), (12, 16, 19), (12, 24, 19)
+    deep, named = (12, 18, 14), (18, 12, 19)
+    assert ignored_at([near, rim, far, deep, named]) == [near]
+
+
+def test_the_limits_of_the_ignore_rule_are_in_millimetres():
+    spot = (12, 18, 19)  # 3 voxels, 6 mm, behind the vertebra
+    assert ignored_at([spot], reach_mm=6.5) == [spot] and ignored_at([spot], reach_mm=5.5) == []
+    lower = (12, 18, 15)  # the fifth slice from above
+    assert ignored_at([lower], depth_mm=8) == [] and ignored_at([lower], depth_mm=10) == [lower]
+    assert ignored_at([spot], above_hu=401) == []
+
+
+def test_the_inferior_end_is_the_other_end():
+    ct, labels = scene()
+    ct[12, 18, 0] = ct[12, 18, 19] = 400
+    volume = Volume(ct[:, :, ::-1], np.diag([2.0, 2.0, 2.0, 1.0]))
+    flipped = labels[:, :, ::-1]
+    ignore = UnlabelledBoneAtEnds("inferior")(volume, flipped, flipped)
+    assert np.argwhere(ignore).tolist() == [[12, 18, 0]]
+
+
+def test_where_no_vertebra_reaches_the_end_nothing_is_ignored():
+    ct, labels = scene()
+    labels[:] = 0
+    volume = Volume(ct, np.diag([2.0, 2.0, 2.0, 1.0]))
+    assert not UnlabelledBoneAtEnds("superior")(volume, labels, labels).any()
+
+
+def test_an_image_has_two_ends():
+    with pytest.raises(SpineError, match="'left'"):
+        UnlabelledBoneAtEnds("left")

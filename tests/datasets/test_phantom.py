@@ -1,0 +1,346 @@
+"""The phantom: same seed same patient, exact labels, intensities like a CT's."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from spine_lib import SpineError
+from spine_lib.annotations.checks import CANONICAL, HEAD_TO_FOOT, check_annotation, to_regions
+from spine_lib.datasets.phantom import TISSUES, make_phantom, phantom_cases
+from spine_lib.datasets.phantom import canvas as shapes
+from spine_lib.datasets.phantom.canvas import Canvas, Field
+from spine_lib.datasets.phantom.column import Build, build_column
+from spine_lib.datasets.phantom.scanner import Scan, apply_kernel, scan_noise
+from spine_lib.datasets.phantom.vertebra import vertebra_distance
+
+SMALL = {"shape": (40, 44, 36), "spacing_mm": 4.0}
+
+
+@pytest.fixture(scope="module")
+def lumbar():
+    """Mid-lumbar spine at 2 mm with its tissues, no contrast medium, little noise."""
+    options = {"levels": ("L1", "L4"), "contrast": False, "noise_hu": 5.0, "kernel": "standard"}
+    return make_phantom(
+        11, (128, 120, 80), 2.0, tissues=True, scoliosis_deg=0.0, degenerative=0.1, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The whole spine at 4 mm."""
+    return make_phantom(5, (64, 64, 176), 4.0)
+
+
+def test_the_same_seed_gives_the_same_patient_whatever_the_global_generator_does():
+    first = make_phantom(3, **SMALL)
+    np.random.seed(0)  # noqa: NPY002 - the point is that it has no effect
+    again = make_phantom(3, **SMALL)
+    assert np.array_equal(first.ct.array, again.ct.array)
+    assert np.array_equal(first.labels.array, again.labels.array)
+    assert np.array_equal(first.ct.affine, again.ct.affine)
+
+
+def test_another_seed_gives_another_patient():
+    first, other = make_phantom(3, **SMALL), make_phantom(4, **SMALL)
+    assert (first.ct.array != other.ct.array).mean() > 0.5
+
+
+def test_arrays_have_the_types_of_a_case(lumbar):
+    assert lumbar.ct.array.dtype == np.int16
+    assert lumbar.labels.array.dtype == np.uint8
+    assert lumbar.ignore.array.dtype == bool
+    assert not lumbar.ignore.array.any()
+    shapes_seen = {v.array.shape for v in (lumbar.ct, lumbar.labels, lumbar.ignore)}
+    assert shapes_seen == {(128, 120, 80)}
+
+
+def test_a_whole_spine_has_every_vertebra_and_all_four_regions(whole):
+    expected = {i for i, name in CANONICAL.items() if name not in ("L6", "T13")}
+    assert expected <= set(np.unique(whole.labels.array).tolist())
+    assert set(np.unique(to_regions(whole.labels.array)).tolist()) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stack_of_480_mm_shows_all_four_regions(seed):
+    case = make_phantom(seed, (32, 32, 96), 5.0)
+    assert set(np.unique(to_regions(case.labels.array)).tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_vertebrae_follow_each_other_from_head_to_foot(whole):
+    labels = whole.labels.array
+    present = [i for i in HEAD_TO_FOOT if (labels == i).any()]
+    heights = [np.argwhere(labels == i)[:, 2].mean() for i in present]
+    assert np.all(np.diff(heights) < 0)
+
+
+@pytest.mark.parametrize("extra", ["T13", "L6"])
+def test_an_extra_vertebra_lies_where_it_belongs(extra):
+    column = build_column(Build(extra=extra), np.random.default_rng(0))
+    names = [v.name for v in column]
+    above, below = {"T13": ("T12", "L1"), "L6": ("L5", "S1")}[extra]
+    place = names.index(extra)
+    assert (names[place - 1], names[place + 1]) == (above, below)
+    assert CANONICAL[column[place].label] == extra
+
+
+def test_every_vertebra_is_in_one_piece(lumbar):
+    for label in (20, 21, 22, 23):
+        pieces, count = ndimage.label(lumbar.labels.array == label, np.ones((3, 3, 3)))
+        largest = np.bincount(pieces.ravel())[1:].max()
+        assert largest / np.count_nonzero(pieces) > 0.99, (label, count)
+
+
+def test_the_annotation_check_has_nothing_to_complain_about(whole):
+    errors = [f for f in check_annotation(whole.ct, whole.labels) if f.severity == "error"]
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("tissue", "low", "high"),
+    [
+        ("fat", -125, -70),
+        ("muscle", 25, 80),
+        ("organ", 20, 80),
+        ("bowel", -30, 90),
+        ("vessel", 20, 80),
+        ("disc", 55, 130),
+        ("canal", 0, 60),
+        ("spine", 120, 500),
+    ],
+)
+def test_tissues_have_the_intensities_of_a_plain_ct(lumbar, tissue, low, high):
+    inside = lumbar.tissues.array == TISSUES[tissue]
+    inside &= lumbar.ct.array > -200  # gas next to a bowel wall
+    assert inside.sum() > 50
+    assert low < np.median(lumbar.ct.array[inside]) < high
+
+
+def test_lungs_are_air_with_some_tissue_in_it():
+    case = make_phantom(2, (80, 80, 40), 4.0, levels=("T5", "T9"), tissues=True, noise_hu=5.0)
+    lung = ndimage.binary_erosion(case.tissues.array == TISSUES["lung"])
+    lung &= case.ct.array >= -1000  # not the padding outside a round field of view
+    values = case.ct.array[lung]
+    assert lung.sum() > 1000
+    assert -920 < np.median(values) < -740
+    assert np.percentile(values, 99.5) > np.median(values) + 150
+
+
+def test_contrast_medium_brightens_the_aorta():
+    means = {}
+    for contrast in (False, True):
+        case = make_phantom(
+            2, (64, 64, 30), 3.0, levels=("L1", "L3"), tissues=True, contrast=contrast
+        )
+        vessel = ndimage.binary_erosion(case.tissues.array == TISSUES["vessel"])
+        means[contrast] = case.ct.array[vessel].mean()
+    assert means[False] < 80
+    assert means[True] > means[False] + 40
+
+
+def test_bone_is_denser_outside_than_inside(lumbar):
+    spine = lumbar.labels.array == 21
+    core = ndimage.binary_erosion(spine, iterations=4)
+    shell = spine & ~ndimage.binary_erosion(spine)
+    assert core.sum() > 30
+    assert 60 < lumbar.ct.array[core].mean() < 320
+    assert np.percentile(lumbar.ct.array[shell], 75) > lumbar.ct.array[core].mean() + 60
+
+
+def test_less_trabecular_bone_is_darker_and_has_the_same_shape():
+    porous, dense = (
+        make_phantom(6, (40, 40, 30), 3.0, levels=("L1", "L3"), trabecular_hu=hu)
+        for hu in (60, 280)
+    )
+    assert np.array_equal(porous.labels.array, dense.labels.array)
+    spine = ndimage.binary_erosion(dense.labels.array > 0)
+    assert porous.ct.array[spine].mean() < dense.ct.array[spine].mean() - 80
+
+
+def test_labels_do_not_depend_on_how_the_patient_is_scanned():
+    places = {"shape": (40, 40, 30), "spacing_mm": 3.0, "levels": ("T7", "T9")}
+    clean = make_phantom(8, **places, noise_hu=0.0, kernel="sharp", contrast=True)
+    noisy = make_phantom(8, **places, noise_hu=80.0, kernel="smooth", contrast=False)
+    assert clean.labels.array.any()
+    assert np.array_equal(clean.labels.array, noisy.labels.array)
+
+
+def test_finer_voxels_keep_the_volume_in_ml():
+    volumes = []
+    for spacing, shape in ((3.0, (40, 44, 44)), (1.5, (80, 88, 88))):
+        case = make_phantom(9, shape, spacing, levels=("L1", "L3"), extra="")
+        counts = np.bincount(case.labels.array.ravel(), minlength=30)
+        volumes.append(counts[[20, 21, 22]] * spacing**3 / 1000)
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.04)
+    assert 20 < volumes[1][1] < 90  # a lumbar vertebra, in ml
+
+
+def test_thick_slices_are_sampled_at_their_middle_and_averaged():
+    places = {"levels": ("L1", "L3"), "noise_hu": 0.0, "extra": ""}
+    thick = make_phantom(9, (60, 60, 24), (2.0, 2.0, 6.0), **places)
+    assert thick.ct.spacing_mm == pytest.approx((2.0, 2.0, 6.0))
+    assert thick.ct.array.shape == (60, 60, 24)
+    fine = make_phantom(9, (60, 60, 72), 2.0, **places)
+    assert np.array_equal(thick.labels.array, fine.labels.array[:, :, 1::3])
+    mean = fine.ct.array.reshape(60, 60, 24, 3).mean(axis=3)
+    assert np.abs(mean - thick.ct.array).mean() < 6
+    assert np.allclose(thick.ct.affine[:3, 3], fine.ct.affine[:3, 3] + [0, 0, 2.0])
+
+
+def test_geometry_is_exact_and_right_anterior_superior():
+    case = make_phantom(1, (30, 40, 24), (1.5, 2.0, 2.5))
+    assert np.array_equal(case.ct.affine[:3, :3], np.diag([1.5, 2.0, 2.5]))
+    for volume in (case.labels, case.ignore):
+        assert np.array_equal(volume.affine, case.ct.affine)
+
+
+def test_the_front_of_the_patient_is_in_front():
+    case = make_phantom(4, (90, 90, 20), 4.0, levels=("L2", "L3"), tissues=True)
+    spine_y = np.argwhere(case.labels.array > 0)[:, 1].mean()
+    vessels_y = np.argwhere(case.tissues.array == TISSUES["vessel"])[:, 1].mean()
+    assert vessels_y > spine_y
+    liver_x = np.argwhere(case.tissues.array == TISSUES["organ"])
+    assert len(liver_x)
+
+
+def test_levels_say_where_the_stack_lies():
+    case = make_phantom(1, (48, 48, 90), 3.0, levels=("T10", "L4"), extra="")
+    seen = set(np.unique(case.labels.array).tolist()) - {0}
+    assert set(range(17, 24)) <= seen
+    assert not seen & set(range(1, 14))
+
+
+def test_a_tight_field_of_view_is_narrow_and_holds_the_vertebral_bodies():
+    case = make_phantom(2, (160, 160, 60), 2.0, levels=("L1", "L3"), tight=True)
+    nx, ny, nz = case.ct.array.shape
+    assert nx < 120 and ny < 120 and nz == 60
+    middle = np.argwhere(case.labels.array == 21).mean(axis=0)
+    assert (np.abs(middle - np.array([nx, ny, nz]) / 2) < np.array([nx, ny, nz]) / 3).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_seed_gives_values_that_a_scanner_could_give(seed):
+    case = make_phantom(seed, (36, 36, 20), 5.0)
+    image, labels = case.ct.array, case.labels.array
+    assert set(np.unique(labels).tolist()) <= {0, *CANONICAL}
+    assert labels.any()
+    assert image.min() >= -3024 and image.max() <= 3071
+    assert not labels[image < -1024].any()
+    assert image[labels > 0].mean() > 100 + image[(labels == 0) & (image > -200)].mean()
+
+
+def test_noise_is_grainy_not_white():
+    noise = scan_noise((64, 64, 20), (1.0, 1.0, 3.0), Scan(), np.random.default_rng(0))
+    assert noise.mean() == pytest.approx(0, abs=0.02)
+    assert noise.std() == pytest.approx(1, abs=0.03)
+    power = (np.abs(np.fft.fft2(noise, axes=(0, 1))) ** 2).mean(axis=2)
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
+    ring = [power[(radius >= a) & (radius < a + 0.05)].mean() for a in (0.01, 0.2, 0.45)]
+    assert ring[1] > 2 * ring[0]
+    assert ring[1] > 2 * ring[2]
+
+
+def test_a_sharp_kernel_overshoots_at_an_edge_and_a_smooth_one_does_not():
+    step = np.zeros((40, 8, 4), np.float32)
+    step[20:] = 1000.0
+    smooth, sharp = step.copy(), step.copy()
+    apply_kernel(smooth, (0.8, 0.8, 2.0), Scan(blur_mm=0.9))
+    apply_kernel(sharp, (0.8, 0.8, 2.0), Scan(blur_mm=0.4, sharpen=1.0))
+    assert smooth.max() == pytest.approx(1000, abs=0.1)
+    assert 20 < smooth[19, 4, 2] < 480
+    assert sharp.max() > 1040
+
+
+def test_a_painted_ball_has_the_label_and_the_partial_volume_of_a_ball():
+    canvas = Canvas((24, 24, 24), (1.0, 1.0, 1.0), np.full(3, -11.5))
+    block = canvas.block((-10, -10, -10), (10, 10, 10))
+    distance = shapes.ellipsoid(*block.around((0.3, 0.1, -0.2)), (8.0, 8.0, 8.0))
+    canvas.paint(block, distance, 0.0)
+    canvas.claim(block, distance, 7)
+    x, y, z = np.meshgrid(*[np.arange(24) - 11.5] * 3, indexing="ij")
+    inside = np.sqrt((x - 0.3) ** 2 + (y - 0.1) ** 2 + (z + 0.2) ** 2) < 8
+    assert np.array_equal(canvas.labels == 7, inside)
+    assert ((canvas.hu + 1000) / 1000).sum() == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.01)
+
+
+def test_labels_are_where_the_shape_is_negative():
+    column = build_column(Build(), np.random.default_rng(1))
+    vertebra = next(v for v in column if v.name == "L3")
+    canvas = Canvas((60, 70, 40), (2.0, 2.0, 2.0), vertebra.centre - [59, 95, 45])
+    block = canvas.block(vertebra.centre - 90, vertebra.centre + 90)
+    distance = vertebra_distance(vertebra, block, np.float32(0))
+    canvas.claim(block, distance, vertebra.label)
+    assert np.array_equal(canvas.labels[block.index] == 22, distance < 0)
+    # The canal is a hole behind the body, and the body is solid.
+    for point, label in ((vertebra.canal_centre, 0), (vertebra.centre, 22)):
+        index = np.rint((point - canvas.origin_mm) / canvas.spacing_mm).astype(int)
+        assert canvas.labels[tuple(index)] == label
+
+
+def test_a_block_of_a_rolled_canvas_holds_every_voxel_of_its_box():
+    canvas = Canvas((30, 32, 20), (2.0, 1.5, 3.0), np.array([-30.0, -20.0, -30.0]), 0.2)
+    low, high = np.array([-10.0, -6.0, -9.0]), np.array([8.0, 11.0, 12.0])
+    marked = np.zeros(canvas.shape, bool)
+    marked[canvas.block(low, high).index] = True
+    inside = (canvas.x >= low[0]) & (canvas.x <= high[0])
+    inside = inside & (canvas.y >= low[1]) & (canvas.y <= high[1])
+    inside = inside & (canvas.z >= low[2]) & (canvas.z <= high[2])
+    assert inside.any() and not (inside & ~marked).any()
+    assert canvas.block((500, 0, 0), (510, 1, 1)) is None
+
+
+def test_a_field_is_the_same_on_a_block_as_on_the_whole():
+    canvas = Canvas((40, 40, 30), (2.0, 2.0, 2.0), np.zeros(3))
+    field = Field(canvas, np.random.default_rng(0), 6.0)
+    everything = field.on(canvas.block((-1e3,) * 3, (1e3,) * 3))
+    part = canvas.block((20, 30, 10), (50, 44, 40))
+    assert np.allclose(field.on(part), everything[part.index], atol=1e-5)
+    assert everything.std() == pytest.approx(1, abs=0.25)
+
+
+def test_cases_carry_their_options_and_survive_pickling():
+    cases = phantom_cases(2, seed=40, shape=[32, 32, 24], spacing_mm=4.0, levels=["L1", "L3"])
+    assert [c.case_id for c in cases] == ["phantom-0040", "phantom-0041"]
+    assert len({c.patient_id for c in cases}) == 2
+    again = pickle.loads(pickle.dumps(cases[1]))
+    assert again == cases[1] and hash(again) == hash(cases[1])
+    direct = make_phantom(41, (32, 32, 24), 4.0, levels=("L1", "L3"))
+    assert np.array_equal(again.load().ct.array, direct.ct.array)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"shape": (10, 10)}, "shape"),
+        ({"shape": (10, 10, 0)}, "shape"),
+        ({"shape": (10.5, 10, 10)}, "shape"),
+        ({"spacing_mm": 0}, "spacing_mm"),
+        ({"spacing_mm": (1, 2)}, "spacing_mm"),
+        ({"spacing_mm": float("nan")}, "spacing_mm"),
+        ({"colour": 1}, "colour"),
+        ({"kernel": "blurry"}, "kernel"),
+        ({"noise_hu": -3}, "noise_hu"),
+        ({"degenerative": "much"}, "degenerative"),
+        ({"extra": "L7"}, "extra"),
+        ({"levels": ("T12", "T30")}, "T30"),
+        ({"levels": ("L4", "T10")}, "upper one first"),
+        ({"levels": "L4"}, "levels"),
+    ],
+)
+def test_a_bad_argument_is_named(arguments, named):
+    with pytest.raises(SpineError, match=named):
+        make_phantom(**{"seed": 0, "shape": (16, 16, 16), "spacing_mm": 4.0, **arguments})
+
+
+@pytest.mark.parametrize("count", [0, -2, 1.5])
+def test_no_cases_are_refused(count):
+    with pytest.raises(SpineError, match="count"):
+        phantom_cases(count)
+
+
+def test_cases_refuse_bad_options_before_anything_is_generated():
+    with pytest.raises(SpineError, match="colour"):
+        phantom_cases(1, colour=3)

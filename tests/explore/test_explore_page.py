@@ -1,0 +1,206 @@
+"""A saved page holds all it needs."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spine_lib import SpineError
+from spine_lib.ct import geometry as planes
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
+from spine_lib.explore.layers import (
+    encode_overlay,
+    fitted,
+    level_hu,
+    overlay_rgba,
+    slice_levels,
+)
+from spine_lib.explore.render import Style
+from spine_lib.explore.scene import Scene
+
+
+def content(path):
+    """Return the page's text and the pictures and texts in it."""
+    page = path.read_text(encoding="utf-8")
+    raw = re.search(r'<script id="content" type="application/json">(.*?)</script>', page, re.S)
+    return page, json.loads(raw.group(1))
+
+
+def decoded(source):
+    kind, data = re.fullmatch(r"data:image/(\w+);base64,(.+)", source).groups()
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        return np.asarray(image.convert("RGBA")).astype(int)
+
+
+def windowed(levels, window):
+    """Do what the page's script does."""
+    centre, width = window
+    grey = 255 * (level_hu() - (centre - width / 2)) / width
+    return np.clip(grey, 0, 255)[levels]
+
+
+def laid_over(grey, rgba):
+    cover = rgba[..., 3:] / 255
+    return grey[..., None] * (1 - cover) + rgba[..., :3] * cover
+
+
+@pytest.fixture(scope="module")
+def guess(small_phantom):
+    return small_phantom.ct.with_array(np.roll(small_phantom.labels.array > 0, 1, 0))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_levels_show_every_window_as_the_library_does(small_phantom, window):
+    levels = slice_levels(small_phantom.ct, 30, "axial", None)
+    exact = render.render_slice(small_phantom.ct, 30, "axial", WINDOWS[window])[..., 0]
+    apart = np.abs(windowed(levels, WINDOWS[window]) - exact)
+    # Half the widest step of levels between -1024 and 1300 HU, in greys of this window.
+    assert apart[exact < 255].max() <= 9 * 255 / WINDOWS[window].width + 1
+    assert apart.mean() < 2
+
+
+@pytest.mark.parametrize(
+    "style",
+    [Style(), Style("outline", "vertebra"), Style("error", opacity=0.7), Style("fill", "region")],
+)
+def test_an_overlay_laid_over_the_ct_is_what_the_library_draws(small_phantom, guess, style):
+    scene = Scene(small_phantom.ct, small_phantom.labels, guess)
+    for plane in planes.PLANES:
+        rgba = decoded(encode_overlay(overlay_rgba(scene, 32, plane, style)))
+        grey = render.render_slice(small_phantom.ct, 32, plane, WINDOWS["bone"])[..., 0]
+        expected = scene.draw(32, plane, WINDOWS["bone"], style)
+        assert np.abs(laid_over(grey, rgba) - expected).max() <= 3
+        assert (rgba[..., 3] > 0).any()
+
+
+def test_an_overlay_that_paints_nothing_is_left_out(small_phantom):
+    assert encode_overlay(np.zeros((8, 8, 4), np.uint8)) == ""
+    scene = Scene(small_phantom.ct, small_phantom.labels)
+    empty = int(np.flatnonzero(~small_phantom.labels.array.any(axis=(1, 2)))[0])
+    assert not scene.paints_in(empty, "sagittal")
+    assert not overlay_rgba(scene, empty, "sagittal", Style()).any()
+
+
+def test_a_page_has_every_slice_with_its_overlay_and_its_words(small_phantom, tmp_path):
+    viewer = SliceViewer(small_phantom.ct, small_phantom.labels, case_id="phantom")
+    _, held = content(viewer.save_html(tmp_path / "viewer.html", quality=95))
+    assert [one["plane"] for one in held["stacks"]] == list(planes.PLANES)
+    assert held["choosePlane"] and held["stacks"][0]["start"] == viewer.slice.value
+    for number, plane in enumerate(planes.PLANES):
+        panel, stack = held["panels"][number], held["stacks"][number]
+        assert panel["stack"] == number and len(stack["slices"]) == len(panel["over"]) == 64
+        for index in (0, 30, 63):
+            labels, ct = small_phantom.labels, small_phantom.ct
+            levels = decoded(stack["slices"][index])[..., 0]
+            over = panel["over"][index]
+            drawn = windowed(levels, WINDOWS["bone"])[..., None].repeat(3, axis=2)
+            if over:
+                drawn = laid_over(drawn[..., 0], decoded(over))
+            expected = render.render_slice(ct, index, plane, WINDOWS["bone"], labels)
+            assert np.abs(drawn - expected).mean() < 4
+            here = planes.cut_slice(labels, index, plane)
+            assert bool(over) == bool(here.any())
+            for text in (panel["alt"][index], panel["plain"][index], stack["texts"][index]):
+                assert f"{plane} slice {index + 1} of 64" in text
+            assert "painted by spine" in panel["alt"][index]
+            assert "without overlay" in panel["plain"][index]
+
+
+def test_a_page_begins_with_the_plane_window_and_overlay_that_are_shown(small_phantom, tmp_path):
+    viewer = SliceViewer(small_phantom.ct, small_phantom.labels, plane="sagittal", window="lung")
+    viewer.look_at((20, 30, 40))
+    _, held = content(viewer.save_html(tmp_path / "one.html"))
+    assert [one["plane"] for one in held["stacks"]] == ["sagittal", "axial", "coronal"]
+    assert [one["start"] for one in held["stacks"]] == [20, 40, 30]
+    assert [one["name"] for one in held["windows"]][0] == "lung"
+    assert {one["name"] for one in held["windows"]} == set(WINDOWS)
+    viewer.window.width.value = 777
+    viewer.look.overlay.value = "none"
+    _, held = content(viewer.save_html(tmp_path / "two.html", all_planes=False))
+    assert len(held["stacks"]) == 1 and not held["choosePlane"]
+    assert held["windows"][0]["name"] == "as saved" and held["windows"][0]["width"] == 777
+    assert not any(held["panels"][0]["over"])
+
+
+def test_a_page_reaches_for_nothing_outside_of_it(small_phantom, tmp_path):
+    viewer = SliceViewer(small_phantom.ct, small_phantom.labels)
+    page, _ = content(viewer.save_html(tmp_path / "viewer.html", max_slices=3))
+    assert "default-src 'none'" in page
+    assert not re.findall(r"https?://|<link|@import|fetch\(|XMLHttpRequest", page)
+    assert not re.findall(r'src="(?!data:)', page)
+
+
+def test_a_page_of_a_hundred_large_slices_takes_a_few_megabytes(tmp_path):
+    random = np.random.default_rng(0)
+    x, y = np.ogrid[:512, :512]
+    body = np.where((x - 256) ** 2 / 1.6 + (y - 256) ** 2 < 30000, 40, -1000)
+    bone = (x - 256) ** 2 + (y - 150) ** 2 < 1200
+    hu = np.where(bone, 400, body)[:, :, None] + random.normal(0, 15, (512, 512, 4))
+    ct = Volume(np.asfortranarray(np.repeat(hu, 25, 2)[:, :, :100].astype(np.int16)), np.eye(4))
+    labels = np.zeros(ct.shape, np.uint8)
+    labels[bone] = 20
+    viewer = SliceViewer(ct, ct.with_array(labels), window="soft tissue")
+    path = viewer.save_html(tmp_path / "viewer.html", max_slices=10, all_planes=False)
+    assert path.stat().st_size * 100 / 10 < 6e6
+
+
+def test_no_picture_of_a_page_is_finer_than_512_pixels():
+    ct = Volume(np.zeros((900, 700, 2), np.int16), np.diag([0.3, 0.3, 2, 1]))
+    style = fitted(Style(), ct, "axial", 512)
+    assert max(planes.picture_shape(ct, "axial", style.pixel_mm)) in (511, 512, 513)
+    levels = slice_levels(ct, 0, "axial", style.pixel_mm)
+    assert levels.shape == planes.picture_shape(ct, "axial", style.pixel_mm)
+    small = Volume(np.zeros((90, 70, 2), np.int16), np.eye(4))
+    assert fitted(Style(), small, "axial", 512).pixel_mm == 1
+
+
+def test_of_many_slices_every_second_or_third_is_kept(small_phantom, tmp_path):
+    viewer = SliceViewer(small_phantom.ct, index=40)
+    _, held = content(viewer.save_html(tmp_path / "viewer.html", max_slices=30))
+    assert len(held["stacks"][0]["slices"]) == 22 and held["stacks"][0]["start"] == 13
+    assert "slice 40 of 64" in held["stacks"][0]["texts"][13]
+    with pytest.raises(SpineError, match="shows nothing"):
+        viewer.save_html(tmp_path / "other.html", max_slices=0)
+    with pytest.raises(SpineError, match="quality"):
+        viewer.save_html(tmp_path / "other.html", quality=0)
+    assert [one.name for one in tmp_path.iterdir()] == ["viewer.html"]
+
+
+def test_a_comparison_has_three_pictures_and_a_marked_curve_on_each_slider(
+    small_phantom, guess, tmp_path
+):
+    ct = small_phantom.ct
+    chances = [ct.with_array(guess.array * np.float32(one)) for one in (0.8, 0.6)]
+    viewer = CompareViewer(ct, small_phantom.labels, *chances, ("one", "two"))
+    _, held = content(viewer.save_html(tmp_path / "compare.html", max_slices=8))
+    assert [one["title"] for one in held["panels"]] == ["truth", "one", "two"] * 3
+    assert [one["stack"] for one in held["panels"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert held["panels"][1]["alt"][3].startswith("one: CT of")
+    for plane, stack in zip(planes.PLANES, held["stacks"]):
+        chart = stack["chart"]
+        assert 'class="mark"' in chart["svg"] and f"{plane} slice" in chart["svg"]
+        assert np.allclose(np.diff(chart["places"]), np.diff(chart["places"])[0], atol=0.2)
+        for at, index in enumerate(range(0, 64, 8)):
+            score = viewer.counts["one"].dice(plane)[index]
+            said = "undefined" if np.isnan(score) else f"{score:.3f}"
+            assert f"marked slice {index + 1}: one {said}" in chart["alts"][at]
+
+
+def test_three_planes_have_three_sliders(small_phantom, tmp_path):
+    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
+    _, held = content(viewer.save_html(tmp_path / "ortho.html", max_slices=5))
+    assert [one["plane"] for one in held["stacks"]] == list(planes.PLANES)
+    assert [one["stack"] for one in held["panels"]] == [0, 1, 2] and not held["choosePlane"]
+
+
+def test_a_name_cannot_break_out_of_the_page(small_phantom, tmp_path):
+    bad = '</script><b>"&'
+    viewer = SliceViewer(small_phantom.ct, small_phantom.labels, case_id=bad)
+    assert bad not in viewer.picture.value
+    page, held = content(viewer.save_html(tmp_path / "viewer.html", max_slices=2))
+    assert "<b>" not in page and bad in held["panels"][0]["alt"][0]

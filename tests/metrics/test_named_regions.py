@@ -1,0 +1,152 @@
+"""Regions by name: a table of voxels, and every score is arithmetic on it."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import REGIONS
+from spine_lib.ct.volume import Volume
+from spine_lib.datasets.case import CaseData
+from spine_lib.metrics.named_regions import (
+    CLASSES,
+    confusion_matrix,
+    dice_of,
+    mean_named,
+    score_named,
+)
+from spine_lib.metrics.overlap import confusion, dice
+from spine_lib.reproduce.evaluate import Truth, evaluate_case, mean_over_seeds, summarise
+
+SHAPE = (5, 6, 7)
+
+
+def maps(seed, share=0.4):
+    random = np.random.default_rng(seed)
+    predicted, truth = (random.integers(0, 5, SHAPE).astype(np.uint8) for _ in range(2))
+    truth[random.random(SHAPE) < share] = 0
+    return predicted, truth, random.random(SHAPE) < 0.2
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_a_regions_dice_is_that_of_its_two_masks(seed):
+    predicted, truth, ignore = maps(seed)
+    found = score_named(predicted, truth, ignore)
+    for number, name in enumerate(REGIONS, start=1):
+        by_mask = dice(confusion(predicted == number, truth == number, ignore))
+        assert found["dice"][name] == pytest.approx(by_mask, nan_ok=True)
+    assert found["mean_dice"] == pytest.approx(np.nanmean(list(found["dice"].values())))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_the_matrix_holds_every_scored_voxel_that_is_spine_in_either_once(seed):
+    predicted, truth, ignore = maps(seed)
+    matrix = confusion_matrix(predicted, truth, ignore)
+    scored = ~ignore & ((predicted > 0) | (truth > 0))
+    for i, true in enumerate(CLASSES):
+        for j, name in enumerate(CLASSES):
+            if i or j:
+                wanted = np.count_nonzero((truth == i) & (predicted == j) & ~ignore)
+                assert matrix[true][name] == wanted
+    assert "background" not in matrix["background"]
+    assert sum(sum(row.values()) for row in matrix.values()) == np.count_nonzero(scored)
+
+
+def test_a_vertebra_of_the_wrong_name_is_missed_in_one_region_and_false_in_the_other():
+    truth = np.zeros((4, 4, 10), np.uint8)
+    truth[..., :5], truth[..., 5:] = 3, 2
+    predicted = truth.copy()
+    predicted[..., 5] = 3
+    found = score_named(predicted, truth)
+    assert found["dice"]["thoracic"] == pytest.approx(2 * 4 / (2 * 4 + 1))
+    assert found["dice"]["lumbar"] == pytest.approx(2 * 5 / (2 * 5 + 1))
+    assert found["confusion"]["thoracic"] == dict.fromkeys(CLASSES, 0) | {
+        "thoracic": 64,
+        "lumbar": 16,
+    }
+
+
+def test_a_region_that_neither_has_is_undefined_and_an_invented_one_is_zero():
+    truth, predicted = np.zeros((2, 3, 3, 3), np.uint8)
+    truth[0], predicted[1] = 3, 1
+    scores = score_named(predicted, truth)["dice"]
+    assert math.isnan(scores["sacral"]) and math.isnan(scores["thoracic"])
+    assert scores["lumbar"] == scores["cervical"] == 0
+
+
+def test_what_is_empty_has_no_scores():
+    empty = np.zeros(SHAPE, np.uint8)
+    found = score_named(empty, empty)
+    assert all(map(math.isnan, found["dice"].values())) and math.isnan(found["mean_dice"])
+
+
+def test_maps_that_do_not_fit_are_refused():
+    with pytest.raises(SpineError, match="shapes"):
+        confusion_matrix(np.zeros(SHAPE, np.uint8), np.zeros((5, 6, 8), np.uint8))
+    with pytest.raises(SpineError, match="ids other than 0 to 4: use to_regions"):
+        confusion_matrix(np.full(SHAPE, 20, np.uint8), np.zeros(SHAPE, np.uint8))
+
+
+def test_volumes_are_averaged_where_they_are_defined_and_pooled_by_voxel():
+    volumes = [{"named": score_named(*maps(seed))} for seed in range(2)]
+    lonely = np.zeros(SHAPE, np.uint8)
+    lonely[0] = 3
+    volumes.append({"named": score_named(lonely, lonely)})
+    found = mean_named(volumes)
+    assert found["volumes"] == {"cervical": 2, "thoracic": 2, "lumbar": 3, "sacral": 2}
+    one, other = (volume["named"]["dice"] for volume in volumes[:2])
+    assert found["dice"]["cervical"] == pytest.approx((one["cervical"] + other["cervical"]) / 2)
+    assert found["dice"]["lumbar"] == pytest.approx((one["lumbar"] + other["lumbar"] + 1) / 3)
+    together = [np.concatenate(parts) for parts in zip(maps(0), maps(1), strict=True)]
+    pooled = dice_of(confusion_matrix(*together))
+    assert found["pooled_dice"]["sacral"] == pytest.approx(pooled["sacral"])
+    assert found["mean_dice"] == pytest.approx(
+        np.mean([volume["named"]["mean_dice"] for volume in volumes])
+    )
+
+
+# --- in an evaluation -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def case():
+    random = np.random.default_rng(1)
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[6:14, 6:14, :8], labels[6:14, 6:14, 8:16] = 22, 28  # L3 and T13
+    ignore = np.zeros(labels.shape, bool)
+    ignore[..., 18:] = True
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    ct = Volume(random.integers(-100, 400, labels.shape).astype(np.int16), affine)
+    return CaseData(ct, ct.with_array(labels), ct.with_array(ignore))
+
+
+def test_naming_changes_no_score_of_the_spine_and_adds_its_own(case):
+    truth = Truth(case)
+    named = np.roll(truth.regions, 2, 2)
+    named[..., 18:] = 4  # ignored
+    probability = np.where(named > 0, 0.9, 0.1)
+    plain = evaluate_case(probability, named > 0, truth)
+    row = evaluate_case(probability, named > 0, truth, named)
+    assert {key: value for key, value in row.items() if key != "named"} == plain
+    assert row["named"]["dice"]["lumbar"] < row["regions"]["lumbar"]["dice"] < 1
+    assert math.isnan(row["named"]["dice"]["sacral"])
+    assert row["named"]["confusion"]["thoracic"]["lumbar"] == 2 * 64
+
+
+def test_a_summary_and_the_mean_over_seeds_keep_what_was_named(case):
+    truth = Truth(case)
+    tests = []
+    for shift in (1, 3):
+        named = np.roll(truth.regions, shift, 2)
+        row = evaluate_case(np.where(named > 0, 0.9, 0.1), named > 0, truth, named)
+        tests.append(summarise({"a": row}))
+    mean = mean_over_seeds(tests)["named"]
+    counts = [test["named"]["confusion"]["thoracic"]["lumbar"] for test in tests]
+    assert mean["confusion"]["thoracic"]["lumbar"] == np.mean(counts)
+    assert math.isnan(mean["pooled_dice"]["cervical"]) and 0 < mean["mean_pooled_dice"] < 1
+    assert "named" not in summarise({"a": evaluate_case(named > 0, named > 0, truth)})

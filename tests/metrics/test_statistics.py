@@ -1,0 +1,255 @@
+"""Intervals that hold what they promise, tests that count what they claim to count."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from spine_lib import SpineError
+from spine_lib.metrics.statistics import (
+    bootstrap_interval,
+    holm,
+    mean_per_patient,
+    paired_differences,
+    sign_flip_test,
+    spread,
+)
+
+scores = st.floats(0, 1)
+
+
+# --- intervals ------------------------------------------------------------------------------------
+
+
+def coverage(draw, truth, patients, cohorts=300):
+    """Count how often the interval holds the true mean, over simulated cohorts."""
+    rng = np.random.default_rng(2)
+    hits = 0
+    for seed in range(cohorts):
+        found = bootstrap_interval(draw(rng, patients), resamples=500, seed=seed)
+        hits += found.low <= truth <= found.high
+    return hits / cohorts
+
+
+@pytest.mark.parametrize(("patients", "lowest"), [(6, 0.85), (12, 0.90), (30, 0.91)])
+def test_the_interval_holds_the_true_mean_about_as_often_as_promised(patients, lowest):
+    skewed = coverage(lambda rng, n: rng.beta(8, 2, n), truth=0.8, patients=patients)
+    assert lowest <= skewed <= 0.99
+
+
+def test_a_lower_confidence_gives_a_shorter_interval_that_holds_less_often():
+    values = np.random.default_rng(0).beta(8, 2, 20)
+    wide, narrow = bootstrap_interval(values), bootstrap_interval(values, confidence=0.5)
+    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
+
+
+def test_four_times_the_patients_halve_the_interval():
+    values = np.random.default_rng(4).normal(size=50)
+    one, four = bootstrap_interval(values), bootstrap_interval(np.tile(values, 4))
+    assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.05)
+
+
+def test_for_symmetric_scores_of_few_patients_the_interval_is_nearly_students():
+    values = np.array([-1.5, -1.0, -0.6, -0.2, 0.2, 0.6, 1.0, 1.5])
+    student = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
+    found = bootstrap_interval(values, resamples=40_000)
+    assert [found.low, found.high] == pytest.approx(student, rel=0.04)
+
+
+def test_skewed_scores_lean_the_interval_as_far_as_in_scipys_bca():
+    values = np.random.default_rng(3).lognormal(sigma=1.2, size=40)
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="BCa", n_resamples=40_000, rng=1
+    ).confidence_interval
+    ours = bootstrap_interval(values, resamples=40_000)
+    lean = (ours.high - ours.estimate) / (ours.estimate - ours.low)
+    expected = (theirs.high - ours.estimate) / (ours.estimate - theirs.low)
+    assert expected > 1.3
+    assert lean == pytest.approx(expected, rel=0.06)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(scores, min_size=6, max_size=30))
+def test_the_interval_lies_around_the_mean_and_inside_the_data(values):
+    found = bootstrap_interval(values, resamples=300)
+    assert found.estimate == pytest.approx(np.mean(values))
+    assert min(values) - 1e-12 <= found.low <= found.high <= max(values) + 1e-12
+    assert found.n == len(values) and found.reason is None
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_another():
+    values = np.random.default_rng(0).random(12)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+
+
+def test_patients_who_all_score_the_same_give_an_interval_of_no_length():
+    found = bootstrap_interval([0.9] * 7)
+    assert found.low == found.high == pytest.approx(0.9)
+
+
+def test_undefined_scores_are_left_out_before_patients_are_counted():
+    values = [0.7, 0.8, 0.9, 0.85, 0.75, math.nan]
+    found = bootstrap_interval(values)
+    assert (found.n, found.low, found.high) == (5, None, None)
+    assert found.estimate == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("patients", range(6))
+def test_below_six_patients_the_reason_stands_in_place_of_the_interval(patients):
+    found = bootstrap_interval([0.1 * number for number in range(patients)])
+    assert (found.low, found.high) == (None, None)
+    assert f"not given for {patients} patient" in found.reason
+    assert "at least 6" in found.reason
+
+
+def test_no_interval_is_made_of_a_single_patient_whatever_minimum_is_asked():
+    assert bootstrap_interval([0.5], minimum=1).low is None
+    assert bootstrap_interval([0.4, 0.6, 0.7], minimum=3).low is not None
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_that_is_no_share_is_refused(confidence):
+    with pytest.raises(SpineError, match="confidence"):
+        bootstrap_interval([0.5] * 8, confidence=confidence)
+
+
+def test_an_infinite_distance_is_refused_with_the_way_out():
+    with pytest.raises(SpineError, match="count infinite distances"):
+        bootstrap_interval([1.0, math.inf, 2.0])
+
+
+# --- sign flips -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-9, 9), min_size=6, max_size=9))
+def test_the_exact_p_value_is_the_share_of_all_sign_choices_as_extreme(differences):
+    sums = [abs(np.dot(signs, differences)) for signs in product([1, -1], repeat=len(differences))]
+    expected = np.mean(np.array(sums) >= abs(sum(differences)))
+    assert sign_flip_test(np.array(differences) / 7).p_value == pytest.approx(expected)
+
+
+def test_the_exact_p_value_is_that_of_scipy():
+    differences = np.random.default_rng(3).normal(0.4, 1, 11)
+    theirs = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_test(differences).p_value == pytest.approx(theirs.pvalue)
+
+
+def test_six_patients_who_all_agree_reach_the_smallest_p_value_they_can():
+    assert sign_flip_test([0.1, 0.2, 0.3, 0.1, 0.2, 0.3]).p_value == 2 / 2**6
+
+
+def test_two_patients_cannot_go_below_one_half():
+    assert sign_flip_test([5.0, 9.0], minimum=2).p_value == 0.5
+    assert sign_flip_test([5.0, 9.0]).p_value is None
+    assert "0.5" in sign_flip_test([5.0, 9.0]).reason
+
+
+def test_no_difference_at_all_is_no_evidence():
+    assert sign_flip_test([0.0] * 8).p_value == 1
+    assert sign_flip_test([0.0] * 20).p_value == 1
+
+
+def test_sampled_and_exact_p_values_agree_where_both_could_be_used(monkeypatch):
+    differences = np.random.default_rng(8).normal(0.5, 1, 14)
+    exact = sign_flip_test(differences).p_value
+    monkeypatch.setattr("spine_lib.metrics.statistics.EXACT_UP_TO", 0)
+    sampled = sign_flip_test(differences).p_value
+    assert sampled != exact
+    assert sampled == pytest.approx(exact, abs=0.005)
+
+
+def test_a_sampled_p_value_is_never_zero_and_repeats_with_its_seed():
+    differences = np.full(60, 0.1)
+    found = sign_flip_test(differences)
+    assert 0 < found.p_value < 1e-4
+    mixed = np.random.default_rng(1).normal(0.1, 1, 40)
+    assert sign_flip_test(mixed) == sign_flip_test(mixed)
+    assert sign_flip_test(mixed) != sign_flip_test(mixed, seed=1)
+
+
+def test_false_alarms_are_no_more_frequent_than_the_level_says():
+    rng = np.random.default_rng(6)
+    alarms = [sign_flip_test(rng.normal(size=8)).p_value <= 0.05 for _ in range(600)]
+    assert 0.02 < np.mean(alarms) < 0.075
+
+
+# --- several questions ----------------------------------------------------------------------------
+
+
+def test_holm_gives_the_textbook_answer_in_the_order_of_the_questions():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_questions_without_a_test_do_not_count():
+    assert holm([None, 0.03, None, 0.02]) == [None, pytest.approx(0.04), None, pytest.approx(0.04)]
+    assert holm([]) == []
+
+
+@given(st.lists(scores, min_size=1, max_size=12))
+def test_holm_lies_between_no_correction_and_bonferroni_and_keeps_the_order(p_values):
+    adjusted = holm(p_values)
+    for before, after in zip(p_values, adjusted):
+        assert before <= after <= min(1, len(p_values) * before)
+    ordered = [adjusted[position] for position in np.argsort(p_values)]
+    assert ordered == sorted(ordered)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.2, math.nan])
+def test_a_p_value_outside_its_range_is_refused(wrong):
+    with pytest.raises(SpineError, match="p-value number 2"):
+        holm([0.5, wrong])
+
+
+# --- patients and seeds ---------------------------------------------------------------------------
+
+
+def test_scans_of_one_patient_become_one_value():
+    values = {"a1": 0.6, "a2": 0.8, "b1": 0.9, "c1": math.nan}
+    patient_of = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
+    found = mean_per_patient(values, patient_of)
+    assert found == pytest.approx({"a": 0.7, "b": 0.9, "c": math.nan}, nan_ok=True)
+
+
+def test_a_scan_without_a_patient_is_refused():
+    with pytest.raises(SpineError, match="'a2'"):
+        mean_per_patient({"a1": 0.6, "a2": 0.8}, {"a1": "a"})
+
+
+def test_repeated_scans_of_a_patient_do_not_shorten_the_interval():
+    rng = np.random.default_rng(0)
+    patients = {f"p{number}": value for number, value in enumerate(rng.random(8))}
+    scans = {f"{name}-{scan}": value for name, value in patients.items() for scan in range(5)}
+    per_patient = mean_per_patient(scans, {scan: scan.split("-")[0] for scan in scans})
+    by_patient, by_scan = (
+        bootstrap_interval(per_patient.values()),
+        bootstrap_interval(scans.values()),
+    )
+    assert by_patient.n == 8
+    assert by_patient.high - by_patient.low > 2 * (by_scan.high - by_scan.low)
+
+
+def test_differences_are_paired_by_patient_and_not_by_position():
+    found = paired_differences({"a": 0.9, "b": 0.5}, {"b": 0.4, "a": 0.7})
+    assert found == pytest.approx({"a": 0.2, "b": 0.1})
+
+
+def test_models_scored_on_different_patients_are_refused():
+    with pytest.raises(SpineError, match="c"):
+        paired_differences({"a": 0.9, "b": 0.5}, {"a": 0.4, "c": 0.7})
+
+
+def test_the_spread_over_seeds_is_given_from_one_seed_on():
+    three = spread([0.7, 0.8, 0.9])
+    assert (three.mean, three.sd) == pytest.approx((0.8, 0.1))
+    assert (three.low, three.high, three.n) == (0.7, 0.9, 3)
+    assert spread([0.7]).sd is None
+    with pytest.raises(SpineError, match="at least one seed"):
+        spread([])

@@ -1,0 +1,131 @@
+"""The two networks of the paper, and the written-out ones, by name."""
+
+import pytest
+import torch
+
+from spine_lib import SpineError
+from spine_lib.datasets import make_phantom, phantom_cases
+from spine_lib.models import build_model
+from spine_lib.slices.augment import Augmentation
+from spine_lib.slices.store import prepare_store
+from spine_lib.training.checkpoints import load_weights, save_weights
+from spine_lib.training.recipe import Recipe
+from spine_lib.training.train import load_or_train
+from spine_lib.volumes.masks import predict_volume
+
+PAPERS_TWO = ("unet_resnet34", "deeplabv3plus_resnet34")
+
+
+@pytest.mark.parametrize("name", PAPERS_TWO)
+def test_logits_have_the_size_of_the_image(name):
+    network = build_model(name, in_channels=2, classes=5).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 2, 64, 96)).shape == (1, 5, 64, 96)
+
+
+@pytest.mark.parametrize(("name", "millions"), [(PAPERS_TWO[0], 24.4), (PAPERS_TWO[1], 22.4)])
+def test_the_networks_have_the_parameters_of_their_kind(name, millions):
+    count = sum(p.numel() for p in build_model(name).parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet34", "unet_", "fpn_resnet34"])
+def test_a_name_without_architecture_or_encoder_is_refused(name):
+    with pytest.raises(SpineError, match=f"unknown model '{name}'.*for example unet_resnet34"):
+        build_model(name)
+
+
+def test_an_unknown_encoder_is_refused():
+    with pytest.raises(SpineError, match="unknown encoder 'resnet35'"):
+        build_model("unet_resnet35")
+
+
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
+    def no_network(*args, **kwargs):
+        raise ConnectionError("unreachable")
+
+    monkeypatch.setitem(
+        __import__("spine_lib.models.build", fromlist=["x"]).ARCHITECTURES, "unet", no_network
+    )
+    with pytest.raises(SpineError, match="cannot be fetched .ConnectionError.: connect to the"):
+        build_model(PAPERS_TWO[0], encoder_weights="imagenet")
+
+
+def test_weights_that_nobody_has_are_refused_by_name():
+    with pytest.raises(SpineError, match="no weights 'mine' for resnet34"):
+        build_model(PAPERS_TWO[0], encoder_weights="mine")
+
+
+def test_packaged_weights_are_imagenets_and_fit_a_grey_image(sample_root):
+    """They come the way the sample does; without it there is no network either."""
+    name = "unet_timm-tf_efficientnet_lite0"
+    weight = build_model(name, encoder_weights="package").encoder.state_dict()["conv_stem.weight"]
+    colour = build_model(name, 3, encoder_weights="package").encoder.state_dict()
+    assert torch.allclose(weight.sum(1), colour["conv_stem.weight"].sum(1), atol=1e-6)
+    assert colour["conv_stem.weight"].std() > 0.1
+    random = build_model(name).encoder.state_dict()["bn1.running_var"]
+    assert not torch.allclose(colour["bn1.running_var"], random)
+
+
+def test_an_encoder_without_a_package_is_refused_with_one_that_has():
+    with pytest.raises(SpineError, match="no package carries weights for resnet34.*lite0"):
+        build_model(PAPERS_TWO[0], encoder_weights="package")
+
+
+OWN = ("unet_own", "deeplabv3plus_own")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_written_out_network_is_built_by_its_name(name):
+    network = build_model(name, in_channels=2, classes=3, atrous_rates=(1, 2, 3)).eval()
+    assert type(network).__module__.startswith("spine_lib.models.")
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 2, 64, 96)).shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_written_out_network_has_no_weights_to_start_from(name):
+    with pytest.raises(SpineError, match=f"{name} starts from random weights, and 'imagenet'"):
+        build_model(name, encoder_weights="imagenet")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_recipe_may_name_a_written_out_network_and_its_weights_are_saved_and_loaded(
+    name, tmp_path
+):
+    recipe = Recipe(models=(name,), atrous_rates=(1, 2, 3), augmentation=Augmentation(size=32))
+    network = build_model(name, **recipe.decoder()).eval()
+    path = save_weights(network, name, recipe, tmp_path / "weights.safetensors")
+    loaded, found = load_weights(path, name)
+    image = torch.randn(1, 1, 32, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(image), loaded(image))
+    assert found == recipe
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_written_out_network_trains_and_predicts_a_volume(name, tmp_path):
+    recipe = Recipe(
+        models=(name,),
+        atrous_rates=(1, 2, 3),
+        steps=2,
+        steps_per_epoch=1,
+        batch=2,
+        workers=0,
+        averaging=0.5,
+        precision="32-true",
+        spacing_mm=6.0,
+        augmentation=Augmentation(size=32),
+    )
+    grid = {"shape": (40, 40, 12), "spacing_mm": 6.0}
+    stores = [
+        prepare_store(phantom_cases(1, seed, **grid), tmp_path / str(seed), spacing_mm=6.0)
+        for seed in (0, 10)
+    ]
+    fitted = load_or_train(name, recipe, *stores, tmp_path / "run", "cpu", progress=False)
+    ct = make_phantom(20, **grid).ct
+    probability = predict_volume(fitted.network, ct, recipe, "cpu").array
+    assert probability.shape == ct.shape and 0 <= probability.min() < probability.max() <= 1
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+    resumed, _ = load_weights(tmp_path / "run" / "last.ckpt", name)
+    assert type(resumed) is type(fitted.network)

@@ -1,0 +1,99 @@
+"""Scores over several seeds, and masks that wait packed."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from spine_lib.metrics.overlap import aggregate, evaluate_volume
+from spine_lib.reproduce.evaluate import (
+    Truth,
+    _Desk,
+    _pack,
+    _unpack,
+    evaluate_case,
+    mean_over_seeds,
+    summarise,
+)
+
+
+def test_the_mean_over_seeds_keeps_the_shape_and_leaves_out_what_is_undefined():
+    first = {"pooled": {"dice": 0.8, "tp": 10}, "volumes": {"a": {"hd95": 4.0, "patient_id": "p"}}}
+    other = {"pooled": {"dice": 0.6, "tp": 20}, "volumes": {"a": {"hd95": math.nan}}}
+    other["volumes"]["a"]["patient_id"] = "p"
+    mean = mean_over_seeds([first, other])
+    assert math.isclose(mean["pooled"]["dice"], 0.7) and mean["pooled"]["tp"] == 15
+    assert mean["volumes"]["a"] == {"hd95": 4.0, "patient_id": "p"}
+    assert mean_over_seeds([first]) is first
+
+
+def test_one_that_is_undefined_with_every_seed_stays_so():
+    assert math.isnan(mean_over_seeds([{"dice": math.nan}, {"dice": math.nan}])["dice"])
+
+
+def test_a_packed_mask_comes_back():
+    mask = np.random.default_rng(0).random((5, 7, 11)) > 0.7
+    assert np.array_equal(_unpack(_pack(mask), mask.shape), mask)
+
+
+# --- what is measured of a case -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(small_phantom):
+    """Measure a prediction of the phantom that is a voxel off, with its probabilities."""
+    truth = Truth(small_phantom)
+    probability = np.roll(truth.mask, 1, 0) * 0.8 + 0.1
+    return truth, evaluate_case(probability, probability > 0.5, truth)
+
+
+def test_what_a_case_had_before_has_not_changed(measured, small_phantom):
+    truth, row = measured
+    before = evaluate_volume(
+        np.roll(truth.mask, 1, 0), truth.mask, small_phantom.ct.spacing_mm, truth.ignore
+    )
+    assert {key: row[key] for key in before} == before
+
+
+def test_a_case_has_its_regions_and_its_calibration(measured):
+    truth, row = measured
+    assert {"thoracic", "lumbar"} <= set(row["regions"])
+    assert sum(of["tp"] for of in row["regions"].values()) == row["tp"]
+    bins = row["calibration"]
+    assert sum(counts["voxels"] for counts in bins.values()) == np.count_nonzero(truth.near)
+    assert bins["0.5-0.6"]["voxels"] == 0 < bins["0.9-1.0"]["voxels"] + bins["0.8-0.9"]["voxels"]
+
+
+def test_a_summary_adds_regions_and_calibration_to_the_averages(measured):
+    _, row = measured
+    test = summarise({"a": row, "b": row})
+    plain = aggregate({"a": row, "b": row})
+    assert all(test[way] == plain[way] for way in ("pooled", "per_volume", "per_slice"))
+    assert test["regions"]["lumbar"]["volumes"] == 2
+    assert test["volumes"]["a"]["regions"] == row["regions"]
+    assert test["volumes"]["a"]["ece"] == pytest.approx(test["calibration"]["ece"])
+    assert "calibration" not in test["volumes"]["a"] and "calibration" in row
+
+
+def test_the_mean_over_seeds_goes_through_regions_and_bins(measured):
+    _, row = measured
+    test = summarise({"a": row})
+    mean = mean_over_seeds([test, test])
+    assert mean["regions"] == test["regions"]
+    assert mean["calibration"]["bins"] == test["calibration"]["bins"]
+
+
+def test_scores_that_an_older_version_kept_are_made_anew(tmp_path, measured):
+    desk = _Desk({}, "cpu", print, tmp_path)
+    weights = tmp_path / "w"
+    weights.write_bytes(b"x")
+    run, case = (
+        SimpleNamespace(weights=weights),
+        SimpleNamespace(case_id="a", ct_path=None, mask_path=None),
+    )
+    desk._remember("m", 0, run, case, {"dice": 0.5, "slices": []})
+    assert desk._recall("m", 0, run, case) is None
+    desk._remember("m", 0, run, case, measured[1])
+    kept = desk._recall("m", 0, run, case)
+    assert kept["regions"] == measured[1]["regions"] and kept["dice"] == measured[1]["dice"]

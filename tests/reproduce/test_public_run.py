@@ -1,0 +1,144 @@
+"""The whole experiment on a public data set, on a tree of phantoms in its layout."""
+
+import json
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from spine_lib import SpineError
+from spine_lib.cli import main
+from spine_lib.datasets.pycad1089 import split_of
+from spine_lib.reproduce.provenance import deviations
+from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.reproduce.sources import gather
+from spine_lib.training.recipe import load_recipe
+
+pytestmark = pytest.mark.slow
+
+
+def numbers_of(part, count):
+    """Find scans whose names fall into a part."""
+    names = (f"case_{number:04d}" for number in range(500))
+    return [name for name in names if split_of(name) == part][:count]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Six scans with pycad1089's ids; one test scan is broken."""
+    from spine_lib.datasets.phantom import make_phantom
+
+    root = tmp_path_factory.mktemp("tree")
+    names = [*numbers_of("train", 2), *numbers_of("validation", 1), *numbers_of("test", 3)]
+    for number, name in enumerate(names):
+        data = make_phantom(number, shape=(40, 40, 24), spacing_mm=6.0, levels=("T12", "L4"))
+        for kind, array in (("volumes", data.ct.array), ("segmentations", data.labels.array)):
+            path = root / kind / f"{name}.nii"
+            path.parent.mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(np.ascontiguousarray(array), data.ct.affine), path)
+    broken = root / "volumes" / f"{names[-1]}.nii"
+    broken.write_bytes(broken.read_bytes()[:3000])
+    return root
+
+
+RECIPE = load_recipe("tiny").changed(
+    dataset="pycad1089", phantoms=0, phantom_share=0.0, validation_phantoms=0, steps=4,
+    steps_per_epoch=2, atrous_rates=(1, 2, 3),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tree, tmp_path_factory):
+    folder, lines = tmp_path_factory.mktemp("runs"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_DATA", str(folder / "data"))
+        options = {"root": folder, "data_root": tree, "progress": False, "device": "cpu"}
+        path = reproduce(RECIPE, "small", say=lines.append, **options)
+        again = []
+        reproduce(RECIPE, "small", say=again.append, **options)
+    return path, lines, again
+
+
+def test_a_broken_test_scan_is_named_and_does_not_stop_the_rest(run):
+    results = json.loads((run[0] / "results.json").read_text(encoding="utf-8"))
+    broken = numbers_of("test", 3)[-1]
+    for entry in results["models"].values():
+        assert sorted(entry["test"]["volumes"]) == numbers_of("test", 2)
+    (left_out,) = results["data"]["left_out"]
+    assert left_out.startswith(f"{broken}: ") and "truncated" in left_out
+    assert "by scan" in results["data"]["split"]
+
+
+def test_the_run_publishes_its_split_as_a_file(run):
+    rows = (run[0] / "split.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "case_id,patient_id,split"
+    parts = [row.split(",")[2] for row in rows[1:]]
+    assert [parts.count(part) for part in ("train", "validation", "test")] == [2, 1, 3]
+
+
+def test_scores_that_are_there_are_not_computed_again(run):
+    assert sum("testing" in line for line in run[1]) == 4
+    assert not any("testing" in line for line in run[2])
+
+
+def test_a_mask_that_was_fetched_again_is_scored_again(run, tree):
+    path, lines, _ = run
+    name = numbers_of("test", 2)[0]
+    mask = tree / "segmentations" / f"{name}.nii"
+    before = mask.stat()
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    later = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_DATA", str(path.parent / "data"))
+        options = {"root": path.parent, "data_root": tree, "progress": False, "device": "cpu"}
+        reproduce(RECIPE, "small", say=later.append, **options)
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    tested = [line for line in later if "testing" in line]
+    assert len(tested) == 2 and all(name in line for line in tested)
+
+
+def test_the_report_says_how_a_public_set_was_split_and_what_was_augmented(run):
+    page = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "by scan (there are no patient ids)" in page
+    rows = {row["setting"]: row["ours"] for row in deviations(load_recipe("paper").to_dict())}
+    assert rows["augmentation"] == "geometry, photometry, narrow fields of view"
+    rows = {row["setting"]: row["ours"] for row in deviations(load_recipe("sample").to_dict())}
+    assert "redrawn tissues" in rows["augmentation"] and rows["split"] == "by patient"
+
+
+def test_a_public_set_needs_its_folder():
+    with pytest.raises(SpineError, match="--dataset pycad1089 needs --root"):
+        gather(RECIPE)
+
+
+def test_the_command_prepares_what_the_run_then_finds(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        "dataset: pycad1089\nphantoms: 0\nphantom_share: 0\nvalidation_phantoms: 0\n"
+        "spacing_mm: 6\naugmentation: {size: 32}\n",
+        encoding="utf-8",
+    )
+    command = ["prepare", "--root", str(tree), "--recipe", str(recipe), "--workers", "2"]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert "5 scans" in first or "6 scans" in first
+    assert "train: 2 volumes" in first and "validation: 1 volumes" in first
+    assert main(command) == 0
+    assert "scans to slice" not in capsys.readouterr().out
+
+
+def test_the_command_lists_sets_and_writes_the_split(tree, tmp_path, capsys):
+    assert main(["datasets"]) == 0
+    assert "CC BY-SA 4.0" in capsys.readouterr().out
+    split = tmp_path / "split.csv"
+    assert main(["datasets", "pycad1089", "--root", str(tree), "--split", str(split)]) == 0
+    assert "train: 2 scans" in capsys.readouterr().out
+    rows = split.read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "case_id,patient_id,split" and len(rows) == 7
+
+
+def test_half_a_folder_is_told_in_one_sentence(tmp_path, capsys):
+    assert main(["datasets", "verse", "--root", str(tmp_path)]) == 2
+    assert "does not look like verse: expected dataset-01training" in capsys.readouterr().err

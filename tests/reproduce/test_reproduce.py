@@ -1,0 +1,108 @@
+"""The main job in miniature, from nothing to the report."""
+
+import json
+import re
+
+import pytest
+
+from spine_lib import SpineError
+from spine_lib.datasets import phantom_cases
+from spine_lib.reproduce.reproduce import reproduce, write_json
+from spine_lib.reproduce.sources import PHANTOM_GRID, cases_of
+from spine_lib.training.recipe import load_recipe
+
+MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
+SCORES = {"dice", "iou", "iou_mean", "f1", "accuracy"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One run of the miniature recipe, and what it said."""
+    folder, lines = tmp_path_factory.mktemp("runs"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_DATA", str(folder / "data"))
+        path = reproduce("tiny", "mini", root=folder, progress=False, say=lines.append)
+        again = []
+        reproduce("tiny", "mini", root=folder, progress=False, say=again.append)
+    return path, lines, again
+
+
+@pytest.mark.slow
+def test_results_have_every_score_of_every_model(run):
+    results = json.loads((run[0] / "results.json").read_text(encoding="utf-8"))
+    for model in MODELS:
+        entry = results["models"][model]
+        for way in ("pooled", "per_volume", "per_slice"):
+            assert SCORES <= set(entry["test"][way])
+        assert set(entry["test"]["volumes"]) == {"phantom-3000", "phantom-3001"}
+        assert [row["seed"] for row in entry["runs"]] == [0]
+    wanted = {"wall_seconds", "peak_memory_mb", "device", "versions", "data", "target"}
+    assert wanted <= set(results) and results["peak_memory_mb"] > 100
+    parts = results["data"]
+    assert not set(parts["train"]) & set(parts["test"])
+
+
+@pytest.mark.slow
+def test_the_scores_of_a_run_obey_their_identities(run):
+    results = json.loads((run[0] / "results.json").read_text(encoding="utf-8"))
+    for entry in results["models"].values():
+        pooled = entry["test"]["pooled"]
+        assert pooled["f1"] == pytest.approx(pooled["dice"])
+        assert pooled["iou"] == pytest.approx(pooled["dice"] / (2 - pooled["dice"]))
+
+
+@pytest.mark.slow
+def test_the_report_stands_alone_beside_the_papers_table(run):
+    page = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "0.953" in page and "0.925" in page
+    assert not re.search(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)', page)
+    assert page.count("<img") == len(re.findall(r'<img[^>]+alt="[^"]+', page)) >= 6
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_the_table_and_names_itself_the_latest(run):
+    path, lines, _ = run
+    assert "U-Net, ResNet34 encoder: paper" in lines[-2] and "0.951" in lines[-2]
+    assert (path.parent / "latest").read_text(encoding="utf-8").strip() == "mini"
+    for model in MODELS:
+        files = {file.name for file in (path / model / "seed-0").iterdir()}
+        assert {"best.ckpt", "last.ckpt", "weights.safetensors"} <= files
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_repeated(run):
+    _, first, again = run
+    assert [line for line in first if "slicing" in line]
+    assert not [line for line in again if "slicing" in line]
+    assert again[-2] == first[-2]
+
+
+def test_no_phantom_is_in_two_parts():
+    recipe = load_recipe("tiny").changed(phantoms=1000, validation_phantoms=1000)
+    parts = cases_of(recipe)
+    assert {part: len(cases) for part, cases in parts.items()} == {
+        "train": 1000,
+        "validation": 1000,
+        "test": 2,
+    }
+
+
+def test_an_empty_case_list_is_refused():
+    with pytest.raises(SpineError, match="no case in the train part of phantom"):
+        cases_of(load_recipe("tiny").changed(phantoms=0))
+
+
+def test_an_unknown_dataset_is_refused():
+    with pytest.raises(SpineError, match="unknown dataset 'kaggle'"):
+        cases_of(load_recipe("tiny").changed(dataset="kaggle"))
+
+
+def test_results_are_json_that_any_reader_takes(tmp_path):
+    write_json(tmp_path / "x.json", {"a": float("nan"), 3: [float("inf"), 1.5, (None,)]})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "3": [None, 1.5, [None]]}
+
+
+def test_phantoms_show_the_whole_spine():
+    height_mm = PHANTOM_GRID["shape"][2] * PHANTOM_GRID["spacing_mm"][2]
+    assert height_mm >= 420
+    assert phantom_cases(1, **PHANTOM_GRID)[0].load().labels.array.max() == 26

@@ -1,0 +1,210 @@
+"""Views of a scan, maps of uncertainty, and how well they find errors."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import nn
+
+from spine_lib import SpineError
+from spine_lib.ct.volume import Volume
+from spine_lib.slices.augment import Augmentation
+from spine_lib.training.recipe import Recipe
+from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes.uncertainty import (
+    VIEWS,
+    View,
+    auroc,
+    closeness_to_outline,
+    entropy,
+    errors_found,
+    near_spine,
+    predict_views,
+    spread,
+)
+
+RECIPE = Recipe(spacing_mm=2.0, precision="32-true", augmentation=Augmentation(size=32))
+
+
+class BrightIsSpine(nn.Module):
+    """Call everything above 375 HU spine: an answer that follows the image wherever it goes."""
+
+    def forward(self, image):
+        return 50 * (image - 0.5)
+
+
+class RightIsSpine(nn.Module):
+    """Call the left half of the image, the patient's right, spine, whatever it shows."""
+
+    def forward(self, image):
+        return torch.linspace(20, -20, image.shape[-1]).expand_as(image)
+
+
+def scan(shape=(48, 40, 6), spacing=(2.0, 2.0, 3.0)) -> Volume:
+    array = np.full(shape, -50, np.int16)
+    array[14:22, 18:30, 1:5] = 900
+    return Volume(array, np.diag([*spacing, 1.0]))
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_every_view_is_brought_back_to_the_scan(view):
+    ct = scan()
+    plain, seen = predict_views(BrightIsSpine(), ct, RECIPE, (View("as it is"), view), "cpu")
+    a, b = plain > 0.5, seen > 0.5
+    assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.93
+
+
+def test_a_turn_to_the_left_and_one_to_the_right_differ():
+    ct = scan()
+    views = (View("left", turn_degrees=25.0), View("right", turn_degrees=-25.0))
+    left, right = predict_views(RightIsSpine(), ct, RECIPE, views, "cpu")
+    top = np.s_[24:30, -6:-3, 3]  # in front, just right of the middle
+    assert abs(left[top].mean() - right[top].mean()) > 0.5
+
+
+def test_a_turn_keeps_its_angle_where_pixels_are_not_square():
+    # 45 degrees turn a bar along x into a diagonal, in mm and not in voxels.
+    array = np.full((40, 80, 1), -50, np.int16)
+    array[10:30, 38:42] = 900
+    ct = Volume(array, np.diag([2.0, 1.0, 3.0, 1.0]))
+    from spine_lib.volumes.uncertainty import _turn
+
+    turned = _turn(ct.array, ct, 45.0, -50.0)[:, :, 0] > 400
+    x, y = np.nonzero(turned)
+    slope = np.polyfit(2.0 * x, 1.0 * y, 1)[0]
+    assert abs(abs(slope) - 1) < 0.05
+
+
+def test_the_mirrored_view_mirrors_what_depends_on_the_side():
+    ct = scan()
+    views = (View("as it is"), View("mirrored", mirror=True))
+    plain, mirrored = predict_views(RightIsSpine(), ct, RECIPE, views, "cpu")
+    assert plain[-5:].mean() > 0.9 and mirrored[-5:].mean() < 0.1
+    assert np.allclose(plain + mirrored, 1, atol=1e-4)
+
+
+def test_the_first_two_views_are_what_a_prediction_averages():
+    ct = scan()
+    views = predict_views(RightIsSpine(), ct, RECIPE, VIEWS[:2], "cpu")
+    both = predict_volume(RightIsSpine(), ct, RECIPE, "cpu").array
+    assert np.allclose(views.mean(axis=0), both, atol=1e-6)
+
+
+def test_zoom_makes_pixels_smaller_and_a_shift_makes_them_brighter():
+    seen = []
+
+    class Watches(nn.Module):
+        def forward(self, image):
+            seen.append(image)
+            return image
+
+    ct = scan((64, 64, 1))
+    views = (View("as it is"), View("larger", zoom=2.0), View("brighter", shift_hu=100.0))
+    predict_views(Watches(), ct, RECIPE, views, "cpu")
+    plain, larger, brighter = seen
+    assert larger.shape[-1] == 2 * plain.shape[-1]
+    assert (brighter - plain).median().item() == pytest.approx(4 * 100 / 1250, rel=1e-3)
+
+
+def test_no_views_are_refused():
+    with pytest.raises(SpineError, match="no views"):
+        predict_views(BrightIsSpine(), scan(), RECIPE, (), "cpu")
+
+
+def test_entropy_is_one_bit_at_one_half_and_nothing_where_all_is_sure():
+    values = entropy(np.array([0, 0.5, 1, 0.25, 0.75], np.float32))
+    assert values[:3] == pytest.approx([0, 1, 0], abs=1e-4)
+    assert values[3] == pytest.approx(values[4])
+    assert values[3] == pytest.approx(0.8113, abs=1e-4)
+    assert values.dtype == np.float32
+
+
+def test_spread_is_the_standard_deviation_over_views():
+    views = np.random.default_rng(0).random((5, 3, 4, 2)).astype(np.float32)
+    assert np.allclose(spread(views), views.std(axis=0))
+    assert np.allclose(spread(np.stack([views[0]] * 3)), 0, atol=1e-6)
+
+
+# --- AUROC ----------------------------------------------------------------------------------------
+
+
+@given(
+    hnp.arrays(np.int8, st.integers(2, 40), elements=st.integers(-3, 3)),
+    st.randoms(use_true_random=False),
+)
+def test_auroc_is_the_share_of_pairs_in_the_right_order(score, random):
+    wrong = np.array([random.random() < 0.4 for _ in score])
+    wrong[:2] = True, False
+    pairs = score[wrong][:, None].astype(int) - score[~wrong]
+    expected = (pairs > 0).mean() + (pairs == 0).mean() / 2
+    assert auroc(score, wrong) == pytest.approx(expected)
+    assert auroc(-score.astype(float), wrong) == pytest.approx(1 - expected)
+
+
+def test_auroc_agrees_with_torchmetrics():
+    from torchmetrics.functional.classification import binary_auroc
+
+    rng = np.random.default_rng(3)
+    wrong = rng.random((20, 30)) < 0.2
+    score = np.round(np.clip(rng.normal(0.4, 0.2, wrong.shape) + 0.1 * wrong, 0, 1), 2)
+    theirs = binary_auroc(torch.from_numpy(score), torch.from_numpy(wrong.astype(int)))
+    assert auroc(score, wrong) == pytest.approx(float(theirs), abs=1e-5)
+
+
+def test_auroc_is_not_given_where_nothing_or_everything_is_wrong():
+    assert np.isnan(auroc(np.arange(3.0), np.zeros(3, bool)))
+    assert np.isnan(auroc(np.arange(3.0), np.ones(3, bool)))
+
+
+def test_auroc_survives_more_pairs_than_fit_in_32_bits():
+    wrong = np.arange(200_000) % 2 == 0
+    assert auroc(np.where(wrong, 2.0, 1.0), wrong) == 1.0
+
+
+@pytest.mark.parametrize("measure", (auroc, errors_found))
+def test_scores_that_do_not_belong_to_the_errors_are_refused(measure):
+    with pytest.raises(SpineError, match="do not belong together"):
+        measure(np.zeros(3), np.zeros(4, bool))
+    with pytest.raises(SpineError, match="do not belong together"):
+        measure(np.zeros(3), np.zeros(3, int))
+    with pytest.raises(SpineError, match="NaN"):
+        measure(np.array([0.0, np.nan]), np.array([True, False]))
+
+
+def test_a_perfect_uncertainty_finds_all_errors_in_their_own_share():
+    wrong = np.arange(100) < 10
+    perfect = wrong.astype(float)
+    assert errors_found(perfect, wrong, (0.05, 0.1, 1.0)) == pytest.approx(
+        {0.05: 0.5, 0.1: 1.0, 1.0: 1.0}
+    )
+    assert errors_found(-perfect, wrong, (0.9,))[0.9] == pytest.approx(0)
+
+
+def test_an_uncertainty_that_is_the_same_everywhere_finds_what_chance_finds():
+    wrong = np.random.default_rng(0).random(1000) < 0.1
+    found = errors_found(np.ones(1000), wrong, (0.1, 0.37))
+    assert found == pytest.approx({0.1: 0.1, 0.37: 0.37})
+    assert np.isnan(errors_found(np.ones(3), np.zeros(3, bool), (0.5,))[0.5])
+
+
+# --- where to look --------------------------------------------------------------------------------
+
+
+def test_near_the_spine_is_measured_in_mm():
+    mask = np.zeros((21, 21, 21), bool)
+    mask[10, 10, 10] = True
+    near = near_spine(mask, (1.0, 2.0, 5.0), 5.0)
+    assert near[15, 10, 10] and not near[16, 10, 10]
+    assert near[10, 12, 10] and not near[10, 13, 10]
+    assert near[10, 10, 11] and not near[10, 10, 12]
+    assert not near_spine(np.zeros_like(mask), (1, 1, 1)).any()
+
+
+def test_the_outline_is_closest_to_itself():
+    mask = np.zeros((20, 20, 20), bool)
+    mask[5:15, 5:15, 5:15] = True
+    close = closeness_to_outline(mask, (1.0, 1.0, 1.0))
+    assert close[5, 10, 10] == close[4, 10, 10] == close.max()
+    assert close[10, 10, 10] < close[6, 10, 10] and close[0, 10, 10] < close[3, 10, 10]

@@ -17,7 +17,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.explore.base import Viewer
 from spine_lib.explore.quiz import AnnotationQuiz
 

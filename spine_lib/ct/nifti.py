@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from spine_lib import SpineError
+from spine_lib.ct.files import atomic_file
 
 PIECE_BYTES = 1 << 19
 """How much is decompressed at a time: small enough to stay in the processor's cache."""
@@ -141,36 +141,6 @@ def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
                 image.to_stream(packed)
         else:
             image.to_stream(stream)
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete.
-
-    Args:
-        path: the file to write; its folder is made where it is missing.
-
-    Yields:
-        A binary stream.
-
-    Raises:
-        SpineError: where writing fails, for example on a full disk; nothing is left behind.
-    """
-    # tempfile would make a file that only its owner may read
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(draft, "xb") as stream:
-                yield stream
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SpineError(
-            f"{path} cannot be written ({reason}): free some space or choose another folder."
-        ) from error
 
 
 @contextlib.contextmanager

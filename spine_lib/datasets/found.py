@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.case import Case, require_cases
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spine_lib import SpineError
 from spine_lib.ct import geometry as planes
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore.layers import (
     encode_levels,

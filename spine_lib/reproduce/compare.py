@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.reproduce import patient_statistics
 from spine_lib.reproduce.patient_statistics import METRICS, NAMES
 

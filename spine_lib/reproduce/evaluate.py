@@ -13,7 +13,7 @@ import numpy as np
 
 from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import to_regions
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.found import LeftOut

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 
 Lap = Callable[..., None]
 """Called as `lap(stage, units=1, may_end=True)`: the time since the last call was that stage's."""

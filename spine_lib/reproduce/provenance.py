@@ -17,7 +17,7 @@ import torch
 
 from spine_lib import __version__
 from spine_lib.annotations.schemes import REGIONS
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.metrics.paper import KNOWN_SETTINGS, PAPER, UNKNOWN_SETTINGS
 from spine_lib.reproduce.ablations.kept import remarks
 from spine_lib.reproduce.report_words import number

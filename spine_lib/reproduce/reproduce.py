@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.catalogue import PUBLIC_SETS
 from spine_lib.datasets.found import write_split
 from spine_lib.metrics.paper import PAPER, check_table

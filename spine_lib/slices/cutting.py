@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.case import Case, PhantomCase
 from spine_lib.slices.cut import IGNORE, cut, slice_spacing_mm
 

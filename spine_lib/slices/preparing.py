@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.case import Case, PhantomCase
 from spine_lib.datasets.found import LeftOut
 from spine_lib.reproduce.laps import Lap, each_done, no_lap

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.case import Case, PhantomCase
 from spine_lib.slices.augment import Augmentation, TrainingAugmenter, network_input
 from spine_lib.slices.cut import AIR_HU, IGNORE, SLICE_DTYPE, with_neighbours

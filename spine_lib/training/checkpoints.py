@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from spine_lib import SpineError, __version__
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.models import build_model
 from spine_lib.training.recipe import Recipe, recipe_from_dict
 

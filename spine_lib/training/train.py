@@ -29,7 +29,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.devices import (

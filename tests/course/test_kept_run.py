@@ -7,7 +7,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.course.kept_run import KEPT, kept_run, read_results, scores_by_patient, seeds_of
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 
 RESULTS = {
     "models": {

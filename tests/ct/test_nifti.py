@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from spine_lib import SpineError
-from spine_lib.ct import nifti
 from spine_lib.ct.volume import Volume, load_ct, load_mask, save_nifti
 
 
@@ -180,7 +179,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, name):
 
 
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyboardInterrupt), nifti.atomic_file(tmp_path / "a.nii") as stream:
+    with pytest.raises(KeyboardInterrupt), files.atomic_file(tmp_path / "a.nii") as stream:
         stream.write(b"half")
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.reproduce.ablations import words
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.explore import figures
 from spine_lib.reproduce.ablations import words
 from spine_lib.reproduce.report_plots import Plot, as_plot

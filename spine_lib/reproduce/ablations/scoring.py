@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib import SpineError, __version__
-from spine_lib.ct.nifti import atomic_file
+from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData
 from spine_lib.metrics import overlap as metrics

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spine_lib import SpineError
+from spine_lib.ct import files
 from spine_lib.ct.volume import Volume, load_ct, load_mask, save_nifti
 
 

@@ -7,11 +7,10 @@ from spine_lib.datasets.case import (
     Case,
     CaseData,
     IgnoreRule,
-    PhantomCase,
     UnlabelledBoneAtEnds,
     require_cases,
 )
-from spine_lib.datasets.phantom import make_phantom, phantom_cases
+from spine_lib.datasets.phantom import PhantomCase, make_phantom, phantom_cases
 from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
 
 __all__ = [

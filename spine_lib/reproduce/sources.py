@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spine_lib import SpineError, __version__
-from spine_lib.datasets.case import Case, PhantomCase, require_cases
+from spine_lib.datasets.case import Case, require_cases
 from spine_lib.datasets.catalogue import PUBLIC_SETS, find_cases
 from spine_lib.datasets.found import LeftOut
 from spine_lib.datasets.phantom import phantom_cases
@@ -32,7 +32,7 @@ TEST_PHANTOMS_FROM = 3000
 
 PHANTOM_GRID = {"shape": (160, 160, 160), "spacing_mm": (2.0, 2.0, 3.0)}
 
-CaseLike = Case | PhantomCase
+CaseLike = Case
 Say = Callable[[str], object]
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import Case, CaseData, PhantomCase
+from spine_lib.datasets.case import Case, CaseData
 
 PLANES = ("axial", "coronal", "sagittal")
 """Slices are cut across z, y or x; see `to_slices`."""
@@ -178,7 +178,7 @@ def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: fl
 
 
 def split_by_patient(
-    cases: Sequence[Case | PhantomCase], fractions: dict[str, float], seed: int = 0
+    cases: Sequence[Case], fractions: dict[str, float], seed: int = 0
 ) -> dict[str, list]:
     """Split cases so that no patient lies on both sides.
 
@@ -210,7 +210,7 @@ def split_by_patient(
     return {name: [c for c in cases if home[c.patient_id] == name] for name in fractions}
 
 
-def require_separate(parts: dict[str, Sequence[Case | PhantomCase]]) -> None:
+def require_separate(parts: dict[str, Sequence[Case]]) -> None:
     """Refuse a split that has one patient in two parts.
 
     Raises:

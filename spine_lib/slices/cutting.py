@@ -15,13 +15,11 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
-from spine_lib.datasets.case import Case, PhantomCase
+from spine_lib.datasets.case import Case
 from spine_lib.slices.cut import IGNORE, cut, slice_spacing_mm
 
 
-def store_case(
-    case: Case | PhantomCase, folder: Path, planes: Sequence[str], spacing_mm: float
-) -> list[dict]:
+def store_case(case: Case, folder: Path, planes: Sequence[str], spacing_mm: float) -> list[dict]:
     """Cut one case and write its slices.
 
     Returns:
@@ -41,7 +39,7 @@ def store_case(
 
 
 def _store_slices(
-    case: Case | PhantomCase, plane: str, distance_mm: float, slices: np.ndarray, folder: Path
+    case: Case, plane: str, distance_mm: float, slices: np.ndarray, folder: Path
 ) -> dict:
     name = f"{case.case_id}-{plane}.npy"
     with atomic_file(folder / name) as stream:
@@ -68,7 +66,7 @@ class Unreadable:
 
 
 def cut_or_say_why(
-    case: Case | PhantomCase, folder: Path, planes: tuple[str, ...], spacing_mm: float
+    case: Case, folder: Path, planes: tuple[str, ...], spacing_mm: float
 ) -> list[dict] | Unreadable:
     """Cut one case in a worker.
 
@@ -91,7 +89,7 @@ class _CannotRead(Exception):
 class _LoadedOnce:
     """Stand for a case and tell apart where an error comes from."""
 
-    def __init__(self, case: Case | PhantomCase) -> None:
+    def __init__(self, case: Case) -> None:
         self._case = case
 
     def __getattr__(self, name: str):

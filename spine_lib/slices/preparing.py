@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
-from spine_lib.datasets.case import Case, PhantomCase
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import LeftOut
 from spine_lib.reproduce.laps import Lap, each_done, no_lap
 from spine_lib.slices.cut import SLICE_DTYPE, resampled_shape, slice_spacing_mm
@@ -43,7 +43,7 @@ class Prepared:
 
 
 def prepare_cases(
-    cases: Sequence[Case | PhantomCase],
+    cases: Sequence[Case],
     folder: str | Path,
     planes: Sequence[str] = ("axial",),
     spacing_mm: float = 1.5,
@@ -149,9 +149,7 @@ def _bar(missing: Sequence, progress: bool) -> tqdm:
     return tqdm(total=len(missing), unit="scan", desc="slicing", disable=not progress)
 
 
-def estimate_bytes(
-    cases: Sequence[Case | PhantomCase], planes: Sequence[str], spacing_mm: float
-) -> int:
+def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: float) -> int:
     """Estimate from headers how much disk the slices of cases will take.
 
     Args:
@@ -173,7 +171,7 @@ def estimate_bytes(
     return round(np.mean(sizes) * len(cases)) if sizes else 0
 
 
-def grid_of(case: Case | PhantomCase) -> tuple[tuple, tuple] | None:
+def grid_of(case: Case) -> tuple[tuple, tuple] | None:
     """Return shape and spacing along x, y, z without reading an array, or None."""
     if case.ct_path is None or not case.ct_path.is_file():
         return None

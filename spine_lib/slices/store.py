@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
-from spine_lib.datasets.case import Case, PhantomCase
+from spine_lib.datasets.case import Case
 from spine_lib.slices.augment import Augmentation, TrainingAugmenter, network_input
 from spine_lib.slices.cut import AIR_HU, IGNORE, SLICE_DTYPE, with_neighbours
 from spine_lib.slices.cutting import store_case
@@ -106,7 +106,7 @@ def read_index(folder: Path) -> dict | None:
 
 
 def prepare_store(
-    cases: Iterable[Case | PhantomCase],
+    cases: Iterable[Case],
     folder: str | Path,
     planes: Sequence[str] = ("axial",),
     spacing_mm: float = 1.5,
@@ -168,18 +168,18 @@ class StoreIndex:
             for row in index["volumes"]:
                 self._known.setdefault(row["case_id"], []).append(row)
 
-    def has(self, case: Case | PhantomCase) -> bool:
+    def has(self, case: Case) -> bool:
         """Tell whether a case is stored already."""
         rows = self._known.get(case.case_id, [])
         return bool(rows) and all((self.folder / row["file"]).is_file() for row in rows)
 
-    def add(self, case: Case | PhantomCase, rows: list[dict], write: bool = True) -> None:
+    def add(self, case: Case, rows: list[dict], write: bool = True) -> None:
         """Name the volumes of a case, and remember that on disk unless told to wait."""
         self._known[case.case_id] = rows
         if write:
             self.write()
 
-    def keep(self, case: Case | PhantomCase) -> None:
+    def keep(self, case: Case) -> None:
         """Put a case into the finished store, after those that were kept before."""
         self._kept.append(case.case_id)
 

@@ -8,7 +8,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets import Case, PhantomCase, UnlabelledBoneAtEnds, require_cases
+from spine_lib.datasets import Case, UnlabelledBoneAtEnds, phantom_cases, require_cases
 
 SHAPE = (12, 10, 8)
 
@@ -85,34 +85,17 @@ def test_rules_of_a_case_make_its_ignore_region(case):
 
 
 def test_cases_pickle_and_hash_so_that_workers_can_have_them(case):
-    phantom = PhantomCase.from_options("phantom-0003", 3, {"spacing_mm": 4.0, "shape": (9, 9, 9)})
+    (phantom,) = phantom_cases(1, 3, spacing_mm=4.0, shape=(9, 9, 9))
     ruled = Case(**{**vars(case), "ignore_rules": (UnlabelledBoneAtEnds("superior"),)})
     for one in (case, ruled, phantom):
         assert pickle.loads(pickle.dumps(one)) == one
         assert hash(one) == hash(pickle.loads(pickle.dumps(one)))
 
 
-def test_a_phantom_case_generates_the_same_patient_each_time():
-    options = {"shape": (48, 48, 48), "spacing_mm": 4.0}
-    first, again, other = (
-        PhantomCase.from_options("p", seed, options).load() for seed in (5, 5, 6)
-    )
-    assert np.array_equal(first.ct.array, again.ct.array)
-    assert np.array_equal(first.labels.array, again.labels.array)
-    assert not np.array_equal(first.ct.array, other.ct.array)
-
-
 def test_phantoms_of_one_seed_are_one_patient_whatever_their_size():
-    one = PhantomCase.from_options("a", 7, {"spacing_mm": 2.0})
-    same = PhantomCase.from_options("b", 7, {"spacing_mm": 4.0})
-    assert one.patient_id == same.patient_id
-    assert one.patient_id != PhantomCase.from_options("c", 8).patient_id
-
-
-def test_both_kinds_of_case_have_the_same_attributes(case):
-    phantom = PhantomCase.from_options("p", 1)
-    for name in vars(case):
-        assert hasattr(phantom, name), name
+    (first,), (same,) = phantom_cases(1, 7, spacing_mm=2.0), phantom_cases(1, 7, spacing_mm=4.0)
+    assert first.patient_id == same.patient_id
+    assert first.patient_id != phantom_cases(1, 8)[0].patient_id
 
 
 def test_an_empty_list_of_cases_is_refused_with_where_it_came_from():

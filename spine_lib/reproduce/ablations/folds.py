@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spine_lib import SpineError
-from spine_lib.datasets.case import PhantomCase
+from spine_lib.datasets.case import Case
 from spine_lib.datasets.catalogue import PUBLIC_SETS
 from spine_lib.datasets.phantom import phantom_cases
 from spine_lib.reproduce.ablations.parts import PartOfStore, halves, some_of, volumes_of
@@ -145,7 +145,7 @@ def _left_out(case: CaseLike, patients: Sequence[CaseLike]) -> Fold:
     return Fold(f"without-{case.case_id}", f"{case.case_id} left out", others, (case,))
 
 
-def cohort_cases(count: int, first: int) -> tuple[PhantomCase, ...]:
+def cohort_cases(count: int, first: int) -> tuple[Case, ...]:
     """Return small phantoms of all parts of the spine in turn, each a patient of its own."""
     return tuple(
         phantom_cases(

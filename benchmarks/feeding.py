@@ -1,9 +1,8 @@
 """Time how many training patches a core makes, and compute how many cores keep a GPU fed.
 
-Patches of the recipe `paper` (256x256), made as its loader makes them, in both ways that a recipe
-knows: `augment_on: worker`, where a core does all, and `augment_on: device`, where it cuts raw
-squares and the network's device does the rest. CPU time is measured, so that another program beside
-it does not count; what a loader delivers to the trainer is timed too, on the clock.
+Patches of the recipe `paper` (256x256), made as its loader makes them. CPU time is measured, so
+that another program beside it does not count; what a loader with one worker delivers is timed too,
+on the clock.
 
 Prints a table and writes `benchmarks/results/feeding.json`.
 
@@ -28,16 +27,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import numpy as np
 import psutil
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import default_collate
 
-from spine_lib.bare_step import wait_for
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance as run_facts
 from spine_lib.slices.augment import TrainingAugmenter, from_unit, labels_of, to_unit
 from spine_lib.slices.store import SliceStore, VolumeMaps, as_tensors, prepare_store
-from spine_lib.training.device_augment import augment_batch
-from spine_lib.training.devices import choose_device
 from spine_lib.training.loading import training_loader
 from spine_lib.training.recipe import Recipe, load_recipe
 
@@ -49,27 +44,31 @@ ROUNDS = 3
 
 
 def main() -> None:
-    """Measure both ways in turns, compute the cores, print and write."""
+    """Measure, compute the cores, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=2, help="of 64 patches, in each round")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     load = psutil.getloadavg()
-    base = load_recipe("paper")
-    recipes = {way: base.changed(augment_on=way, workers=0) for way in ("worker", "device")}
+    recipe = load_recipe("paper").changed(workers=0)
     with tempfile.TemporaryDirectory() as folder:
         cases = phantom_cases(2, 0, shape=(229, 237, 120), spacing_mm=1.5)
         store = prepare_store(cases, Path(folder) / "store", ("axial",), 1.5)
-        measured = measure(store, recipes, options.batches)
-        measured["worker"]["stages_ms"] = stages(store, recipes["worker"])
+        measured = measure(store, recipe, options.batches)
+        measured["stages_ms"] = stages(store, recipe)
+    core = measured["images_per_core_second"]
     result = {
-        "patch": base.augmentation.size,
-        "batch": base.batch,
+        "patch": recipe.augmentation.size,
+        "batch": recipe.batch,
         "measured": measured,
-        "computed": {"cores_for_gpu_images_per_second": cores(measured)},
+        # one core more for the trainer itself
+        "computed": {
+            "cores_for_gpu_images_per_second": {
+                str(speed): math.ceil(speed / core) + 1 for speed in GPU_SPEEDS
+            }
+        },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "device": run_facts.device_name("gpu" if torch.cuda.is_available() else "cpu"),
         "load_average": {"before": load, "after": psutil.getloadavg()},
         "versions": run_facts.versions(),
         "created": time.strftime("%Y-%m-%d"),
@@ -80,28 +79,17 @@ def main() -> None:
     options.output.write_text(text, encoding="utf-8", newline="\n")
 
 
-def measure(store: SliceStore, recipes: dict[str, Recipe], batches: int) -> dict[str, dict]:
-    """Let both ways take turns; return patches a second of one core, and of a loader's worker."""
-    loaders = {way: training_loader(store, recipe) for way, recipe in recipes.items()}
-    beside = {
-        way: iter(training_loader(store, recipe.changed(workers=1, steps_per_epoch=10**6)))
-        for way, recipe in recipes.items()
-    }
-    for batches_of in beside.values():  # the workers start
-        next(batches_of)
-    found: dict[str, dict[str, list[float]]] = {way: {} for way in recipes}
+def measure(store: SliceStore, recipe: Recipe, batches: int) -> dict[str, float]:
+    """Return patches a second of one core, and of a loader's worker; medians over the rounds."""
+    loader = training_loader(store, recipe)
+    with_worker = iter(training_loader(store, recipe.changed(workers=1, steps_per_epoch=10**6)))
+    next(with_worker)  # the worker starts
+    rows = []
     for number in range(ROUNDS):
-        for way, loader in loaders.items():
-            row = core_speed(loader, batches, number) | {
-                "device_ms_a_batch": device_ms(loader, recipes[way])
-            }
-            row["loader_with_one_worker_images_per_second"] = loader_speed(beside[way], batches)
-            for name, value in row.items():
-                found[way].setdefault(name, []).append(value)
-    return {
-        way: {name: round(statistics.median(values), 2) for name, values in rows.items()}
-        for way, rows in found.items()
-    }
+        row = core_speed(loader, batches, number)
+        row["loader_with_one_worker_images_per_second"] = loader_speed(with_worker, batches)
+        rows.append(row)
+    return {name: round(statistics.median(row[name] for row in rows), 2) for name in rows[0]}
 
 
 def core_speed(loader, batches: int, number: int) -> dict[str, float]:
@@ -112,40 +100,23 @@ def core_speed(loader, batches: int, number: int) -> dict[str, float]:
     for start in range(0, len(draws), loader.batch_size):
         batch = default_collate([loader.dataset[d] for d in draws[start:][: loader.batch_size]])
     seconds = time.process_time() - started
-    size = sum(part.nbytes for part in batch) / loader.batch_size
+    size = sum(tensor.nbytes for tensor in batch) / loader.batch_size
     return {"images_per_core_second": count / seconds, "bytes_a_patch": size}
 
 
-def loader_speed(batches_of, batches: int) -> float:
+def loader_speed(loader, batches: int) -> float:
     """Return patches a second that a worker delivers, its queue of four batches emptied first."""
     for _ in range(4):
-        next(batches_of)
+        next(loader)
     started = time.perf_counter()
-    count = sum(len(next(batches_of)[0]) for _ in range(2 * batches))
+    count = sum(len(next(loader)[0]) for _ in range(2 * batches))
     return count / (time.perf_counter() - started)
-
-
-def device_ms(loader, recipe: Recipe) -> float:
-    """Return what augmenting a batch costs where the network is."""
-    if recipe.augment_on != "device":
-        return 0.0
-    device = choose_device()
-    batch = move_data_to_device(next(iter(loader)), torch.device(device))
-    times = []
-    for _ in range(3):
-        wait_for(device)
-        started = time.perf_counter()
-        augment_batch(batch, recipe.augmentation.size)
-        wait_for(device)
-        times.append(time.perf_counter() - started)
-    return 1e3 * min(times)
 
 
 def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, float]:
     """Return what each stage of a patch costs a core, in CPU ms."""
     augmenter, maps = TrainingAugmenter(recipe.augmentation), VolumeMaps(store)
-    loader = training_loader(store, recipe)
-    draws = list(itertools.islice(loader.sampler, count))
+    draws = list(itertools.islice(training_loader(store, recipe).sampler, count))
     spent = dict.fromkeys(("read", "crop", "geometry", "photometry", "tensors"), 0.0)
     for draw in draws:
         marks = [time.process_time()]
@@ -167,27 +138,15 @@ def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, flo
     return {name: round(1e3 * seconds / count, 3) for name, seconds in spent.items()}
 
 
-def cores(measured: dict[str, dict]) -> dict[str, dict[str, int]]:
-    """Compute how many cores make what a GPU takes, with one more for the trainer itself."""
-    return {
-        way: {
-            str(speed): math.ceil(speed / row["images_per_core_second"]) + 1 for speed in GPU_SPEEDS
-        }
-        for way, row in measured.items()
-    }
-
-
 def table(result: dict) -> str:
     """Return the figures as text."""
-    lines = [f"patches of {result['patch']} x {result['patch']}, a core of {result['machine']}"]
-    for way, row in result["measured"].items():
-        needed = result["computed"]["cores_for_gpu_images_per_second"][way]
-        wanted = ", ".join(f"{count} for {speed}" for speed, count in needed.items())
-        lines.append(
-            f"augment_on {way:6}: {row['images_per_core_second']:7.0f} a core and CPU second; "
-            f"computed cores: {wanted} images/s"
-        )
-    return "\n".join(lines)
+    cores = result["computed"]["cores_for_gpu_images_per_second"]
+    wanted = ", ".join(f"{count} for {speed}" for speed, count in cores.items())
+    core = result["measured"]["images_per_core_second"]
+    return (
+        f"patches of {result['patch']} x {result['patch']}, a core of {result['machine']}\n"
+        f"{core:.0f} a core and CPU second; computed cores: {wanted} images/s"
+    )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -42,14 +43,22 @@ import lightning as L
 import psutil
 import segmentation_models_pytorch as smp
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import DataLoader, Dataset
 
-from spine_lib.bare_step import bare_steps, wait_for
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance as run_facts
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.store import SliceStore, prepare_store
-from spine_lib.training.devices import choose_device, choose_precision, require_compiler
+from spine_lib.training.devices import (
+    choose_device,
+    choose_precision,
+    prepare_device,
+    require_compiler,
+)
+from spine_lib.training.loading import training_loader
+from spine_lib.training.losses import segmentation_loss
+from spine_lib.training.module import Segmenter
 from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.train import fit
 
@@ -90,7 +99,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each way in a round")
     parser.add_argument("--workers", type=int, help="of the library's loader")
-    parser.add_argument("--augment-on", default="worker", choices=("worker", "device"))
     parser.add_argument("--compile", action="store_true", help="time the compiled step too")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser
@@ -100,8 +108,6 @@ def benchmark_recipe(options: argparse.Namespace) -> Recipe:
     """Return the main job's recipe with the asked size, batch and number of steps."""
     base = load_recipe("sample")
     augmentation = {**base.to_dict()["augmentation"], "size": options.size}
-    if options.augment_on == "device":
-        augmentation["redraw"] = 0.0
     steps = options.steps + WARM_UP
     beside = max(1, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else base.workers
     return base.changed(
@@ -112,7 +118,6 @@ def benchmark_recipe(options: argparse.Namespace) -> Recipe:
         steps=steps,
         steps_per_epoch=steps,
         workers=beside if options.workers is None else options.workers,
-        augment_on=options.augment_on,
     )
 
 
@@ -147,6 +152,47 @@ def run_rounds(
         for way, times in turns.items():
             seconds.setdefault(way, []).append(times)
     return seconds, first
+
+
+def bare_steps(
+    model: str, recipe: Recipe, store: SliceStore, device: str, wait: bool = True
+) -> Iterator[float]:
+    """Repeat a training step on one batch that lies in the device's memory.
+
+    Args:
+        model: name as in `build_model`.
+        recipe: batch, size, loss, optimiser, precision and `compile` are used.
+        store: the batch is cut from it.
+        device: "cuda" or "cpu".
+        wait: for a GPU after every step; else the caller does, and the seconds mean nothing.
+
+    Yields:
+        Seconds of one step after the other, without end; the first ones are slower.
+    """
+    prepare_device(device, recipe.precision)
+    module = Segmenter(model, recipe.to_dict()).to(device).train()
+    module.compile_if_asked()
+    optimiser = module.configure_optimizers()["optimizer"]
+    batch = next(iter(training_loader(store, recipe.changed(workers=0))))
+    image, target, weight = move_data_to_device(batch, torch.device(device))
+    mixed = "bf16" in choose_precision(recipe.precision, device)
+    while True:
+        started = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            loss = segmentation_loss(module(image), target, weight, recipe.loss)
+        optimiser.zero_grad()
+        loss.backward()
+        module.configure_gradient_clipping(optimiser, 1.0)
+        optimiser.step()
+        if wait:
+            wait_for(device)
+        yield time.perf_counter() - started
+
+
+def wait_for(device: str) -> None:
+    """Wait until a GPU has finished its work; a CPU always has."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 class StepTimes(L.Callback):
@@ -239,7 +285,6 @@ def summarise(
         "rounds": options.rounds,
         "steps_a_round": options.steps,
         "workers": recipe.workers,
-        "augment_on": recipe.augment_on,
         "ways": ways,
         "reached": reached,
         "goals": goals,
@@ -272,8 +317,6 @@ def keep(file: Path, result: dict) -> None:
         found = {}
     kind = "gpu" if torch.cuda.is_available() else "cpu"
     name = f"{result['model']}, {result['batch']} x {result['patch']}, {kind}"
-    if result["augment_on"] == "device":
-        name += ", augmented on the device"
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**found, name: result}, indent=1) + "\n"
     file.write_text(text, encoding="utf-8", newline="\n")

@@ -33,7 +33,6 @@ def build_parser() -> argparse.ArgumentParser:
         _data_commands,
         _dataset_commands,
         _main_job,
-        _rehearse,
         _compare,
         _ablate,
         _predict,
@@ -179,32 +178,6 @@ def _processes(job) -> None:
     job.add_argument(
         "--strategy", default="auto", help="of Lightning, for several devices (auto: ddp)"
     )
-
-
-def _rehearse(add) -> None:
-    job = _command(
-        add,
-        "rehearse",
-        "run the recipe paper on phantoms of the true size and time every stage; called again, it "
-        "goes on where it was stopped",
-        "spine rehearse --scans 11 --steps 20 --minutes 8",
-    )
-    job.add_argument("--scans", type=_positive, default=11, help="phantoms, 3 or more (11)")
-    job.add_argument("--epochs", type=_positive, default=10, help="of each training (10)")
-    job.add_argument("--steps", type=_positive, default=0, help="of each training, cut short")
-    job.add_argument("--batch", type=_positive, default=0, help="patches a step, not the recipe's")
-    job.add_argument("--recipe", default="paper", help="as for reproduce (%(default)s)")
-    job.add_argument(
-        "--encoder-weights",
-        choices=("none", "imagenet"),
-        default="none",
-        help="to start from; imagenet asks the network (none)",
-    )
-    job.add_argument("--minutes", type=_minutes, help="stop this call in time; the next goes on")
-    job.add_argument("--workers", type=_positive, default=1, help="processes for the scans (1)")
-    job.add_argument("--name", type=_run_name, default="rehearsal", help="of the folder in runs/")
-    job.add_argument("--keep", type=Path, metavar="FILE", help="write the result there too")
-    _processes(job)
 
 
 def _compare(add) -> None:
@@ -364,16 +337,6 @@ def _positive(text: str) -> int:
     if not _whole(text):
         raise argparse.ArgumentTypeError("'0' is too few: give 1 or more")
     return int(text)
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of minutes above 0")
-    return minutes
 
 
 def _run_name(text: str) -> str:

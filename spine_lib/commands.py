@@ -141,34 +141,6 @@ def reproduce(options: Namespace) -> None:
     )
 
 
-def rehearse(options: Namespace) -> int:
-    """Rehearse at true size; 3 if the minutes were over first."""
-    import math
-
-    from spine_lib.rehearsal import Rehearsal
-    from spine_lib.rehearsal import rehearse as run
-    from spine_lib.reproduce.laps import OutOfTime
-    from spine_lib.training.processes import Processes, is_first
-
-    wishes = ("scans", "epochs", "steps", "batch", "encoder_weights", "recipe")
-    try:
-        run(
-            Rehearsal(**{name: getattr(options, name) for name in wishes}),
-            name=options.name,
-            minutes=options.minutes or math.inf,
-            workers=options.workers,
-            device=options.device,
-            processes=Processes(options.devices, options.nodes, options.strategy),
-            keep=options.keep,
-        )
-    except OutOfTime as pause:
-        if not is_first():  # Lightning would take another exit code for a crash
-            return 0
-        print(pause)
-        return 3
-    return 0
-
-
 def compare(options: Namespace) -> None:
     """Print two runs side by side; write the comparison where that is asked for."""
     from spine_lib.reproduce import compare as compare_runs

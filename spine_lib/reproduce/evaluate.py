@@ -21,7 +21,6 @@ from spine_lib.metrics import calibration
 from spine_lib.metrics.named_regions import mean_named, score_named
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
 from spine_lib.metrics.region_scores import NearestRegion, mean_regions, score_regions
-from spine_lib.reproduce.laps import Lap, no_lap
 from spine_lib.reproduce.report import Overlay, draw_overlay, pick_slices
 from spine_lib.reproduce.sources import CaseLike
 from spine_lib.training.train import Fitted
@@ -36,7 +35,6 @@ def evaluate_all(
     device: str,
     say: Say,
     keep: Path | None = None,
-    lap: Lap = no_lap,
 ) -> tuple[dict[str, dict[int, dict]], dict[str, list[Overlay]], list[LeftOut]]:
     """Score every network on every test case, on the case's own grid.
 
@@ -46,7 +44,6 @@ def evaluate_all(
         device: "cpu" or "gpu".
         say: called with a line for each prediction.
         keep: folder that remembers scores, where there are so many that a stop would hurt.
-        lap: called for each scan and network; see `spine_lib.reproduce.laps`.
 
     Returns:
         By model and seed what `summarise` gives; by model the overlays of its first seed; and the
@@ -55,7 +52,7 @@ def evaluate_all(
     Raises:
         SpineError: if no case can be read.
     """
-    desk = _Desk(fitted, device, say, keep, lap)
+    desk = _Desk(fitted, device, say, keep)
     read, left_out = [], []
     for case in cases:
         try:
@@ -190,11 +187,9 @@ class _CannotRead(Exception):
 class _Desk:
     """Predict, score and remember; a mask is kept packed, as hundreds of them would fill memory."""
 
-    def __init__(
-        self, fitted: dict, device: str, say: Say, keep: Path | None, lap: Lap = no_lap
-    ) -> None:
+    def __init__(self, fitted: dict, device: str, say: Say, keep: Path | None) -> None:
         self._fitted, self._device, self._say = fitted, device, say
-        self._keep, self._lap = keep, lap
+        self._keep = keep
         self._packed: dict[tuple[str, str], bytes] = {}
         self.scores: dict[str, dict[int, dict]] = {m: {s: {} for s in r} for m, r in fitted.items()}
 
@@ -208,7 +203,6 @@ class _Desk:
             except SpineError as error:
                 raise _CannotRead from error
             truth = Truth(data)
-            self._lap("read test scans", may_end=False)
         for model, seed, run in jobs:
             row = known[model, seed]
             if row is None:
@@ -217,7 +211,6 @@ class _Desk:
                 if run is self._first(model):
                     self._packed[model, case.case_id] = _pack(mask)
                 self._remember(model, seed, run, case, row)
-                self._lap(f"score {model}")
             self.scores[model][seed][case.case_id] = row
 
     def overlays(self, cases: Sequence[CaseLike]) -> dict[str, list[Overlay]]:
@@ -250,11 +243,9 @@ class _Desk:
         """Return a network's mask of a case, and its scores."""
         if run.recipe.classes == 1:
             probability = self._predict(run, data)
-            self._lap(f"predict {model}", may_end=False)
             mask = to_mask(probability, run.recipe).array > 0
             return mask, evaluate_case(probability.array, mask, truth)
         found = predict_regions(run.network, data.ct, run.recipe, self._device)
-        self._lap(f"predict {model}", may_end=False)
         named = to_region_mask(*found, run.recipe).array
         return named > 0, evaluate_case(found[0].array, named > 0, truth, named)
 

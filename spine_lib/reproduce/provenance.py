@@ -200,8 +200,7 @@ def _augmentation(recipe: dict) -> str:
     parts = ["geometry", "photometry"]
     parts += ["redrawn tissues"] if wish["redraw"] else []
     parts += ["narrow fields of view"] if wish["narrow_view"] else []
-    where = " (on the device)" if recipe.get("augment_on") == "device" else ""
-    return ", ".join(parts) + where
+    return ", ".join(parts)
 
 
 def _remark(setting: str) -> dict[str, str]:

@@ -23,7 +23,6 @@ from spine_lib.metrics.paper import PAPER, check_table
 from spine_lib.reproduce import patient_statistics
 from spine_lib.reproduce import provenance as run_facts
 from spine_lib.reproduce.evaluate import evaluate_all, mean_over_seeds
-from spine_lib.reproduce.laps import Laps, no_lap
 from spine_lib.reproduce.report import SAMPLE_MASK_NOTES, Overlay, write_report
 from spine_lib.reproduce.sources import CaseLike, gather, prepare, prepared_root
 from spine_lib.slices.store import SliceStore
@@ -31,7 +30,6 @@ from spine_lib.training.processes import ALONE, Processes, is_first, one_at_a_ti
 from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.side_by_side import Job, train_side_by_side
 from spine_lib.training.train import Fitted, choose_device, load_or_train
-from spine_lib.training.training_laps import TrainingLaps
 
 Say = Callable[[str], object]
 
@@ -49,7 +47,6 @@ def reproduce(
     processes: Processes = ALONE,
     data_root: str | Path | None = None,
     workers: int = 1,
-    laps: Laps | None = None,
 ) -> Path:
     """Train and evaluate the recipe's models and write `results.json` and `report.html`.
 
@@ -68,7 +65,6 @@ def reproduce(
             writes, prints and evaluates.
         data_root: folder of a public data set.
         workers: processes that slice its scans.
-        laps: stop watch that times every stage by its units, and may end the call.
 
     Returns:
         The folder of the run.
@@ -83,7 +79,6 @@ def reproduce(
     folder = Path(root) / (name or recipe.name)
     processes.require_fit(recipe.batch, choose_device(device))
     device = "gpu" if choose_device(device) == "cuda" else "cpu"
-    lap = laps or no_lap
     if not is_first():
         progress, say = False, _silent
     with one_at_a_time(prepared_root() / "lock"):
@@ -94,18 +89,17 @@ def reproduce(
     with run_facts.peak_memory() as memory:
         with timed(folder, "prepare"), one_at_a_time(prepared_root() / "lock"):
             prepared = {
-                part: prepare(parts[part], recipe, say, workers, progress=progress, lap=lap)
+                part: prepare(parts[part], recipe, say, workers, progress=progress)
                 for part in ("train", "validation")
             }
         stores = {part: made.store for part, made in prepared.items()}
-        lap(None)
-        options = {"at_once": at_once, "processes": processes, "laps": laps}
+        options = {"at_once": at_once, "processes": processes}
         fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
         if not is_first():
             return folder
         with timed(folder, "evaluate"):
             keep = folder / "scores" if recipe.dataset in PUBLIC_SETS else None
-            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep, lap)
+            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep)
     results = collect(recipe, parts, stores, fitted, tests, folder, device)
     left_out = [*sources.left_out, *(i for made in prepared.values() for i in made.left_out)]
     results["data"]["left_out"] = [str(item) for item in [*left_out, *unread]]
@@ -113,7 +107,6 @@ def reproduce(
     results["processes"] = dataclasses.asdict(processes)
     results["peak_memory_mb"] = run_facts.remember_peak(folder, memory.megabytes)
     finish(results, fitted, overlays, parts, folder, say)
-    lap("report")
     return folder
 
 
@@ -131,7 +124,6 @@ def train_all(
     say: Say,
     at_once: int = 1,
     processes: Processes = ALONE,
-    laps: Laps | None = None,
 ) -> dict[str, dict[int, Fitted]]:
     """Load or train every model with every seed, on a CPU several at once."""
     data = (stores["train"], stores["validation"])
@@ -149,14 +141,9 @@ def train_all(
         if device == "cpu" and processes.count == 1:
             train_side_by_side(list(jobs.values()), at_once, progress)
         for (model, seed), job in jobs.items():
-            watch = (TrainingLaps(laps, model, job.folder),) if laps else ()
-            options = {"processes": processes, "callbacks": watch}
-            fitted[model][seed] = run = load_or_train(
-                model, job.recipe, *data, job.folder, device, progress, **options
+            fitted[model][seed] = load_or_train(
+                model, job.recipe, *data, job.folder, device, progress, processes=processes
             )
-            if laps:
-                # several processes have not agreed to end here
-                laps(f"end {model}" if run.seconds else None, may_end=processes.count == 1)
     return fitted
 
 

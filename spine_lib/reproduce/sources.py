@@ -19,7 +19,6 @@ from spine_lib.datasets.catalogue import PUBLIC_SETS, find_cases
 from spine_lib.datasets.found import LeftOut
 from spine_lib.datasets.phantom import phantom_cases
 from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
-from spine_lib.reproduce.laps import Lap, no_lap
 from spine_lib.slices.cut import require_separate
 from spine_lib.slices.preparing import Prepared, prepare_cases
 from spine_lib.slices.store import prepare_store
@@ -131,7 +130,6 @@ def prepare(
     workers: int = 1,
     scheduler: str = "",
     progress: bool = True,
-    lap: Lap = no_lap,
 ) -> Prepared:
     """Slice cases into a store that all runs with the same cases and pixel size share.
 
@@ -139,7 +137,7 @@ def prepare(
         cases: what to slice.
         recipe: its planes and spacing are used.
         say: called with a line where something is to be told.
-        workers, scheduler, progress, lap: as for `preparing.prepare_cases`; few cases are sliced
+        workers, scheduler, progress: as for `preparing.prepare_cases`; few cases are sliced
             one after the other.
 
     Returns:
@@ -151,7 +149,7 @@ def prepare(
     if recipe.dataset not in PUBLIC_SETS:
         return Prepared(prepare_store(cases, folder, recipe.planes, recipe.spacing_mm, say), [])
     settings = (folder, recipe.planes, recipe.spacing_mm)
-    return prepare_cases(cases, *settings, workers, scheduler, progress, say, lap)
+    return prepare_cases(cases, *settings, workers, scheduler, progress, say)
 
 
 def prepared_root() -> Path:

@@ -184,25 +184,6 @@ class TrainingAugmenter:
             narrow_view(image, label, random)
         return image, label
 
-    def cut_square(
-        self, pixels: np.ndarray, random: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Cut a generous square around a point and change nothing in it.
-
-        Args:
-            pixels: `slices.SLICE_DTYPE` [row, column, channel].
-            random: decides where.
-
-        Returns:
-            int16 HU [side, side, channel] and uint8 labels of the middle channel [side, side],
-            air and 0 where there is no slice; a side is one and a half patches long.
-        """
-        shape, source, target = self._square(pixels, random)
-        image, label = np.full(shape, AIR_HU, np.int16), np.zeros(shape[:2], np.uint8)
-        image[target] = pixels["hu"][source]
-        label[target] = pixels["label"][source][..., shape[2] // 2]
-        return image, label
-
     def _patch(self, pixels: np.ndarray, random: np.random.Generator):
         """Cut a generous square around a point, so that turning it shows no empty corners."""
         shape, source, target = self._square(pixels, random)

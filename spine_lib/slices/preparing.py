@@ -12,7 +12,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.case import Case
 from spine_lib.datasets.found import LeftOut
-from spine_lib.reproduce.laps import Lap, each_done, no_lap
 from spine_lib.slices.cut import SLICE_DTYPE, resampled_shape, slice_spacing_mm
 from spine_lib.slices.cutting import Unreadable, cut_or_say_why
 from spine_lib.slices.store import SliceStore, StoreIndex
@@ -51,7 +50,6 @@ def prepare_cases(
     scheduler: str = "",
     progress: bool = True,
     say: Callable[[str], object] = print,
-    lap: Lap = no_lap,
 ) -> Prepared:
     """Cut cases into slices with several workers; called again, it goes on where it was stopped.
 
@@ -64,7 +62,6 @@ def prepare_cases(
             folders, instead of processes here.
         progress: show a progress bar with an estimate of the time left.
         say: called with a line where something is to be told.
-        lap: called for each case; see `spine_lib.reproduce.laps`.
 
     Returns:
         The store with the cases that can be read, in their order, and the others with the reason;
@@ -86,7 +83,7 @@ def prepare_cases(
             for case in missing
         }
         try:
-            _collect(futures, index, left_out, bar, lap)
+            _collect(futures, index, left_out, bar)
         finally:
             for future in futures:
                 future.cancel()
@@ -101,12 +98,10 @@ def prepare_cases(
     return Prepared(index.finish(), broken)
 
 
-def _collect(
-    futures: dict[Future, Case], index: StoreIndex, left_out: dict, bar: tqdm, lap: Lap
-) -> None:
+def _collect(futures: dict[Future, Case], index: StoreIndex, left_out: dict, bar: tqdm) -> None:
     written = time.monotonic()
     try:
-        for future in each_done(futures, lap, "prepare"):
+        for future in as_completed(futures):
             case, rows = futures[future], future.result()
             if isinstance(rows, Unreadable):
                 left_out[case.case_id] = rows.reason

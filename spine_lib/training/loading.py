@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Sampler
 
 from spine_lib import SpineError
 from spine_lib.slices.store import Draw, SliceStore, TrainingSlices, WholeSlices
-from spine_lib.training.device_augment import RawSlices
 from spine_lib.training.recipe import Recipe
 
 
@@ -124,9 +123,8 @@ def training_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1
 ) -> ResumableLoader:
     """Make the loader of augmented patches; all processes together take `recipe.batch` of them."""
-    slices = RawSlices if recipe.augment_on == "device" else TrainingSlices
     return ResumableLoader(
-        slices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
+        TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
         batch_size=recipe.batch // world_size,
         sampler=PatchSampler(store, recipe, rank, world_size),
         num_workers=recipe.workers,

@@ -11,7 +11,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from spine_lib import SpineError
 from spine_lib.models import build_model
 from spine_lib.slices.targets import class_map
-from spine_lib.training.device_augment import RawPatches, augment_batch
 from spine_lib.training.losses import segmentation_loss, sum_over_processes
 from spine_lib.training.recipe import recipe_from_dict
 
@@ -54,12 +53,6 @@ class Segmenter(L.LightningModule):
         if self.recipe.compile and self._compiled is None:
             compiled = torch.compile(self.network, dynamic=False)
             object.__setattr__(self, "_compiled", compiled)  # not a part with weights of its own
-
-    def on_after_batch_transfer(self, batch, dataloader_idx: int):
-        """Augment what workers handed over raw."""
-        if isinstance(batch, RawPatches):
-            return augment_batch(batch, self.recipe.augmentation.size)
-        return batch
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:
         """Return the loss of one batch."""

@@ -50,8 +50,6 @@ class Recipe:
         averaging: decay of the moving average of the weights; 0 for none.
         precision: "auto" (bf16 where the hardware computes in it), "32-true" or "bf16-mixed".
         workers: processes that make patches beside the training step.
-        augment_on: "worker" (albumentations, on the CPU) or "device" (PyTorch, where the network
-            is; for a GPU that outruns the workers, without redrawn tissues).
         compile: let torch.compile write the training step; needs a C++ compiler, on a GPU Triton;
             off, since on a CPU it is slower (`benchmarks/speed.md`) and a GPU was not measured.
         seed: decides everything random.
@@ -84,7 +82,6 @@ class Recipe:
     averaging: float = 0.98
     precision: str = "auto"
     workers: int = 1
-    augment_on: str = "worker"
     compile: bool = False
     seed: int = 0
     flip: bool = True
@@ -100,11 +97,6 @@ class Recipe:
         _require(self.target in TARGETS, "target", self.target, f"one of {', '.join(TARGETS)}")
         _require(self.loss in LOSSES, "loss", self.loss, f"one of {', '.join(LOSSES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, str(PRECISIONS))
-        known = self.augment_on in AUGMENT_ON
-        _require(known, "augment_on", self.augment_on, f"one of {', '.join(AUGMENT_ON)}")
-        if self.augment_on == "device":
-            redraw = self.augmentation.redraw
-            _require(redraw == 0, "redraw", redraw, "0 where augment_on is 'device'")
         for name in ("steps", "steps_per_epoch", "batch", "spacing_mm", "learning_rate"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
         rates = self.atrous_rates
@@ -136,7 +128,6 @@ class Recipe:
         return dataclasses.replace(self, **values)
 
 
-AUGMENT_ON = ("worker", "device")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 

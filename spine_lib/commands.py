@@ -176,23 +176,22 @@ def ablate(options: Namespace) -> None:
 
 def datasets(options: Namespace) -> None:
     """List the public data sets; with a name and a root, say what lies there."""
-    from spine_lib.datasets.catalogue import catalogue_text, find_cases
-    from spine_lib.datasets.found import write_split
-    from spine_lib.datasets.rebuilt1089 import rebuild_1089
+    from spine_lib.datasets.case import write_split
+    from spine_lib.datasets.public import catalogue_text, find_cases, rebuild_1089
 
     if options.name is None:
         print(catalogue_text())
         return
     if options.root is None:
         raise SpineError(f"spine datasets {options.name}: name its folder with --root")
-    found = find_cases(options.name, options.root)
+    cohort = find_cases(options.name, options.root)
     parts = {part: [] for part in ("train", "validation", "test")}
-    for case in found.cases:
+    for case in cohort.cases:
         parts.setdefault(case.split, []).append(case)
     for part, cases in parts.items():
         print(f"{part}: {len(cases)} scans")
-    print(f"split: {found.split_note}")
-    for item in found.left_out:
+    print(f"split: {cohort.split_note}")
+    for item in cohort.excluded:
         print(f"left out: {item}")
     if options.name == "totalsegmentator":
         print(f"--dataset rebuilt1089 takes: {rebuild_1089(options.root)}")

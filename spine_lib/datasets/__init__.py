@@ -1,28 +1,17 @@
-"""Where cases come from: the four real patients of the sample, and phantoms.
+"""Where patients come from: the built-in sample, public data sets, and generated phantoms.
 
 Every source yields cases, and every case loads to a scan, canonical labels and an ignore region.
 """
 
-from spine_lib.datasets.case import (
-    Case,
-    CaseData,
-    IgnoreRule,
-    UnlabelledBoneAtEnds,
-    require_cases,
-)
-from spine_lib.datasets.phantom import PhantomCase, make_phantom, phantom_cases
-from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
+import lazy_loader
 
-__all__ = [
-    "Case",
-    "CaseData",
-    "IgnoreRule",
-    "PhantomCase",
-    "UnlabelledBoneAtEnds",
-    "fetch_sample",
-    "make_phantom",
-    "phantom_cases",
-    "require_cases",
-    "sample_cases",
-    "sample_root",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "case": ["Case", "CaseData", "require_cases", "write_split"],
+        "ignore": ["UnlabelledBoneAtEnds"],
+        "phantom": ["make_phantom", "phantom_cases"],
+        "public": ["PUBLIC_SETS", "catalogue_text", "find_cases", "split_of"],
+        "sample": ["fetch_sample", "sample_cases", "sample_root"],
+    },
+)

@@ -1,33 +1,37 @@
-"""Cases: one patient's CT with its label map, from a file or from a generator.
+"""Cases: one patient's CT with its label map.
 
 Sources differ in what they label: one counts only S1 to the spine, another the whole sacrum, a
 third leaves out every vertebra that the image cuts.  So a case says in words what its mask covers,
-and its data carry an *ignore* region: voxels of which nobody said whether they are spine.  They
-leave both the loss and the scores.
+and its data carry an *ignore* region: voxels that may or may not be spine.  They leave both the
+loss and the scores.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+import cv2
 import numpy as np
-from scipy import ndimage
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import to_canonical
+from spine_lib.annotations.schemes import SCHEMES, to_canonical
+from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import Volume, load_ct, load_mask, require_same_grid
+from spine_lib.datasets.ignore import IgnoreRule
 
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """Hold what a lesson or a training run needs of one patient, all on one grid.
+    """One patient's arrays, all on one grid.
 
     Attributes:
         ct: int16 HU, [x, y, z] in RAS+.
         labels: uint8 canonical vertebra ids (0 is background), same grid.
-        ignore: bool, same grid; True where neither loss nor score may look.
+        ignore: bool, same grid; True where neither loss nor score counts.
     """
 
     ct: Volume
@@ -35,71 +39,9 @@ class CaseData:
     ignore: Volume
 
 
-class IgnoreRule(Protocol):
-    """Mark the voxels that a mask says nothing about; a frozen dataclass, so that it pickles."""
-
-    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return a bool array [x, y, z].
-
-        Args:
-            ct: scan in HU.
-            structures: ids of the mask file, other organs included.
-            labels: canonical vertebra ids.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class UnlabelledBoneAtEnds:
-    """Ignore bone beside the spine that the mask leaves out where the image ends.
-
-    The outermost slices show tips of vertebrae that lie mostly outside the image; whether a mask
-    has them is chance.  Only what is bright, named by no label, near a labelled vertebra and not
-    its outermost rim is ignored: an error on the rim of a labelled bone stays an error.
-
-    Attributes:
-        end: "superior" or "inferior" end of the image.
-        depth_mm: thickness of the slab at that end.
-        reach_mm: how far from a labelled vertebra.
-        above_hu: how bright.
-    """
-
-    end: str
-    depth_mm: float = 8.0
-    reach_mm: float = 10.0
-    above_hu: float = 250.0
-
-    def __post_init__(self) -> None:
-        if self.end not in ("superior", "inferior"):
-            raise SpineError(f"The end of an image is 'superior' or 'inferior', not {self.end!r}.")
-
-    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the voxels to ignore, bool [x, y, z]."""
-        ignore = np.zeros(labels.shape, dtype=bool)
-        slices = max(1, round(self.depth_mm / ct.spacing_mm[2]))
-        slab = np.s_[:, :, -slices:] if self.end == "superior" else np.s_[:, :, :slices]
-        spine = labels[slab] > 0
-        if spine.any():
-            box = _box_around(spine, self.reach_mm, ct.spacing_mm)
-            away = ndimage.distance_transform_edt(~spine[box], sampling=ct.spacing_mm)
-            rim = ndimage.binary_dilation(spine[box])
-            bright = ct.array[slab][box] > self.above_hu
-            unnamed = structures[slab][box] == 0
-            ignore[slab][box] = bright & unnamed & ~rim & (away < self.reach_mm)
-        return ignore
-
-
-def _box_around(
-    marked: np.ndarray, margin_mm: float, spacing_mm: tuple[float, float, float]
-) -> tuple[slice, ...]:
-    (box,) = ndimage.find_objects(marked.astype(np.uint8))
-    pad = [int(np.ceil(margin_mm / s)) for s in spacing_mm]
-    return tuple(slice(max(0, b.start - p), b.stop + p) for b, p in zip(box, pad, strict=True))
-
-
 @dataclass(frozen=True)
 class Case:
-    """Describe one patient's files; nothing is read before `load()`.
+    """One patient's files; nothing is read before `load()`.
 
     Attributes:
         case_id: short name, unique within its source, for instance "chest".
@@ -118,8 +60,8 @@ class Case:
     case_id: str
     patient_id: str
     source: str
-    ct_path: Path
-    mask_path: Path
+    ct_path: Path | None
+    mask_path: Path | None
     scheme: str
     covers: str
     licence: str
@@ -128,7 +70,7 @@ class Case:
     ignore_rules: tuple[IgnoreRule, ...] = ()
 
     def load(self) -> CaseData:
-        """Read image and mask and work out the ignore region.
+        """Load image and mask and compute the ignore region.
 
         Returns:
             The CT in HU, canonical uint8 labels and the bool ignore region, all on the CT's grid.
@@ -137,24 +79,23 @@ class Case:
             SpineError: if a file is missing or broken, the two grids differ, or the mask has ids
                 that its scheme does not know.
         """
-        ct = self.load_image()
-        raw = self.load_structures()
-        require_same_grid(ct, raw)
+        ct, structures = self.load_image(), self.load_structures()
+        require_same_grid(ct, structures)
         try:
-            labels = to_canonical(raw.array, self.scheme)
+            labels = to_canonical(structures.array, self.scheme)
         except SpineError as error:
             raise SpineError(f"{self.mask_path}: {error}") from error
         ignore = np.zeros(labels.shape, dtype=bool)
         for rule in self.ignore_rules:
-            ignore |= rule(ct, raw.array, labels)
-        return CaseData(ct, raw.with_array(labels), ct.with_array(ignore))
+            ignore |= rule(ct, structures.array, labels)
+        return CaseData(ct, structures.with_array(labels), ct.with_array(ignore))
 
     def load_image(self) -> Volume:
-        """Read the scan: int16 HU [x, y, z] in RAS+."""
+        """Load the scan: int16 HU [x, y, z] in RAS+."""
         return load_ct(self.ct_path)
 
     def load_structures(self) -> Volume:
-        """Read the label map with the ids of its file, other organs included.
+        """Load the label map with the ids of its file, other organs included.
 
         Returns:
             A volume of unsigned integers [x, y, z] in RAS+.
@@ -162,12 +103,105 @@ class Case:
         return load_mask(self.mask_path)
 
     def load_organs(self) -> Volume | None:
-        """Read the label map if it names other organs than the spine, else return None."""
+        """Load the label map if it names other organs than the spine, else return None."""
         return self.load_structures() if self.scheme == "totalsegmentator" else None
 
 
-def require_cases(cases: list, where: str) -> list:
-    """Return `cases` unchanged, or refuse an empty list.
+def mask_names() -> dict[int, str]:
+    """Return the mask file of each structure of the spine, by its id in a multilabel map."""
+    names = SCHEMES["totalsegmentator"].names
+    ids = sorted(SCHEMES["totalsegmentator"].canonical)
+    return {i: "sacrum" if names[i] == "sacrum" else f"vertebrae_{names[i]}" for i in ids}
+
+
+@dataclass(frozen=True)
+class StructuresCase(Case):
+    """A subject whose label map is a folder of binary masks, one a structure."""
+
+    def load_structures(self) -> Volume:
+        """Load the binary masks as one label map with TotalSegmentator's ids.
+
+        Returns:
+            uint8 [x, y, z] in RAS+; where two masks overlap, the one with the higher id counts.
+
+        Raises:
+            SpineError: if a mask is missing, lies on another grid, or is not binary.
+        """
+        label_map = None
+        for number, name in mask_names().items():
+            path = self.mask_path / f"{name}.nii.gz"
+            mask = load_mask(path)
+            if label_map is None:
+                label_map = mask.with_array(np.zeros(mask.shape, np.uint8))
+            require_same_grid(label_map, mask, f"{self.case_id}: the masks of two structures")
+            top = int(mask.array.max(initial=0))
+            if top > 1:
+                raise SpineError(
+                    f"{path}: a mask of one structure holds 0 and 1, this one {top}: is it a "
+                    "multilabel map?"
+                )
+            label_map.array[mask.array > 0] = number
+        return label_map
+
+    def load_organs(self) -> None:
+        """Return None: only the masks of the spine are loaded, and `load` has them."""
+
+
+@dataclass(frozen=True)
+class PngCase(Case):
+    """A case whose image and mask are folders of PNG slices, first slice lowest.
+
+    Attributes:
+        spacing_mm: distance of columns, rows and slices.
+        window_hu: HU of grey 0 and of the brightest grey value.
+    """
+
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    window_hu: tuple[float, float] = (-1024.0, 1024.0)
+
+    def load_image(self) -> Volume:
+        """Load the slices, their grey values as HU."""
+        grey = _load_slices(self.ct_path)
+        low, high = self.window_hu
+        hu = low + grey.astype(np.float32) * ((high - low) / np.iinfo(grey.dtype).max)
+        return Volume(np.rint(hu).astype(np.int16), np.diag([*self.spacing_mm, 1.0]))
+
+    def load_structures(self) -> Volume:
+        """Load the slices of the mask; grey values are ids."""
+        return Volume(_load_slices(self.mask_path), np.diag([*self.spacing_mm, 1.0]))
+
+
+def _load_slices(folder: Path) -> np.ndarray:
+    """Load slices as [x, y, z] in RAS+: columns run from right to left, rows to the back."""
+    paths = sorted(folder.glob("*.png"))
+    slices = []
+    for path in paths:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.ndim != 2:
+            what = "cannot be read" if pixels is None else f"has {pixels.shape[2]} colours"
+            raise SpineError(f"{path} {what}: a slice is a grey PNG.")
+        if slices and pixels.shape != slices[0].shape:
+            raise SpineError(
+                f"{path} has {pixels.shape} pixels, {paths[0].name} {slices[0].shape}: all slices "
+                "of a case have one size."
+            )
+        slices.append(pixels)
+    return np.ascontiguousarray(np.stack(slices)[:, ::-1, ::-1].transpose(2, 1, 0))
+
+
+@dataclass(frozen=True)
+class ExcludedScan:
+    """A scan that is not used, and why."""
+
+    case_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.case_id}: {self.reason}"
+
+
+def require_cases(cases: Sequence[Case], where: str) -> Sequence[Case]:
+    """Return `cases` unchanged, or raise where there is none.
 
     Args:
         cases: cases of any kind.
@@ -185,3 +219,15 @@ def require_cases(cases: list, where: str) -> list:
             f"Case ids occur twice in {where}: {', '.join(twice)}; rename one of each."
         )
     return cases
+
+
+def write_split(cases_by_part: Mapping[str, Iterable[Case]], path: Path) -> Path:
+    """Write which case is in which part, as a CSV file with case_id, patient_id and split."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("case_id", "patient_id", "split"))
+    for part, cases in cases_by_part.items():
+        rows.writerows((case.case_id, case.patient_id, part) for case in cases)
+    with atomic_file(path) as stream:
+        stream.write(text.getvalue().encode("utf-8"))
+    return path

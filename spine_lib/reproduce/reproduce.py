@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from spine_lib.ct.files import atomic_file
-from spine_lib.datasets.catalogue import PUBLIC_SETS
-from spine_lib.datasets.found import write_split
+from spine_lib.datasets.case import write_split
+from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.metrics.paper import PAPER, check_table
 from spine_lib.reproduce import patient_statistics
 from spine_lib.reproduce import provenance as run_facts

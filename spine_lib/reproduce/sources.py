@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spine_lib import SpineError, __version__
-from spine_lib.datasets.case import Case, require_cases
-from spine_lib.datasets.catalogue import PUBLIC_SETS, find_cases
-from spine_lib.datasets.found import LeftOut
+from spine_lib.datasets.case import Case, ExcludedScan, require_cases
 from spine_lib.datasets.phantom import phantom_cases
+from spine_lib.datasets.public import PUBLIC_SETS, find_cases
 from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
 from spine_lib.slices.cut import require_separate
 from spine_lib.slices.preparing import Prepared, prepare_cases
@@ -47,7 +46,7 @@ class Sources:
 
     parts: dict[str, list[CaseLike]]
     split_note: str
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[ExcludedScan] = field(default_factory=list)
 
 
 def gather(recipe: Recipe, root: str | Path | None = None, say: Say = print) -> Sources:
@@ -106,9 +105,9 @@ def _public(recipe: Recipe, root: str | Path | None, say: Say) -> Sources:
             f"--dataset {recipe.dataset} needs --root, the folder that it was unpacked into: "
             "'spine datasets' says where to get it and what that folder looks like"
         )
-    found = find_cases(recipe.dataset, root)
+    cohort = find_cases(recipe.dataset, root)
     parts: dict[str, list[CaseLike]] = {"train": [], "validation": [], "test": []}
-    for case in found.cases:
+    for case in cohort.cases:
         parts.setdefault(case.split, []).append(case)
     strange = sorted(set(parts) - {"train", "validation", "test"})
     if strange:
@@ -117,10 +116,10 @@ def _public(recipe: Recipe, root: str | Path | None, say: Say) -> Sources:
             f"{case.case_id} is in no part ({strange[0]!r}): name train, validation or test"
         )
     counts = ", ".join(f"{len(cases)} {part}" for part, cases in parts.items())
-    say(f"{recipe.dataset}: {len(found.cases)} scans ({counts}), split {found.split_note}")
-    if found.left_out:
-        say(f"left out {len(found.left_out)}, the first {found.left_out[0]}")
-    return Sources(parts, found.split_note, found.left_out)
+    say(f"{recipe.dataset}: {len(cohort.cases)} scans ({counts}), split {cohort.split_note}")
+    if cohort.excluded:
+        say(f"left out {len(cohort.excluded)}, the first {cohort.excluded[0]}")
+    return Sources(parts, cohort.split_note, cohort.excluded)
 
 
 def prepare(

@@ -23,8 +23,7 @@ from tqdm import tqdm
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
-from spine_lib.datasets.case import Case
-from spine_lib.datasets.found import LeftOut
+from spine_lib.datasets.case import Case, ExcludedScan
 from spine_lib.slices.cut import SLICE_DTYPE, resampled_shape, slice_spacing_mm
 from spine_lib.slices.cutting import Unreadable, cut_or_say_why
 from spine_lib.slices.store import SliceStore, StoreIndex
@@ -38,7 +37,7 @@ class Prepared:
     """Hold a finished store and what is not in it."""
 
     store: SliceStore
-    left_out: list[LeftOut]
+    left_out: list[ExcludedScan]
 
 
 def prepare_cases(
@@ -91,7 +90,7 @@ def prepare_cases(
     for case in cases:
         if case.case_id not in left_out:
             index.keep(case)
-    broken = [LeftOut(case_id, reason) for case_id, reason in sorted(left_out.items())]
+    broken = [ExcludedScan(case_id, reason) for case_id, reason in sorted(left_out.items())]
     _write_left_out(index.folder, broken)
     if len(broken) == len(cases):
         raise SpineError(f"No case can be read; the first: {broken[0].reason}")
@@ -195,7 +194,7 @@ def _require_space(
         )
 
 
-def _write_left_out(folder: Path, left_out: list[LeftOut]) -> None:
+def _write_left_out(folder: Path, left_out: list[ExcludedScan]) -> None:
     rows = [{"case_id": item.case_id, "reason": item.reason} for item in left_out]
     with atomic_file(folder / "left_out.json") as stream:
         stream.write(json.dumps(rows, indent=1).encode())

@@ -9,7 +9,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.cli import main
-from spine_lib.datasets.pycad1089 import split_of
+from spine_lib.datasets.public import split_of
 from spine_lib.reproduce.provenance import deviations
 from spine_lib.reproduce.reproduce import reproduce
 from spine_lib.reproduce.sources import gather

@@ -15,7 +15,7 @@ import pytest
 
 import spine_lib
 from spine_lib import SpineError
-from spine_lib.datasets.catalogue import find_cases
+from spine_lib.datasets.public import find_cases
 from spine_lib.slices.preparing import estimate_bytes, prepare_cases
 from spine_lib.slices.store import SliceStore, prepare_store
 
@@ -87,7 +87,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_store(tree, alone, tmp_path)
     script.write_text(
         "import sys, time\n"
         "import spine_lib.slices.preparing as p\n"
-        "from spine_lib.datasets.catalogue import find_cases\n"
+        "from spine_lib.datasets.public import find_cases\n"
         "p.WRITE_EVERY_S = 0\n"
         "if __name__ == '__main__':\n"
         "    cases = find_cases('pycad1089', sys.argv[1]).cases\n"

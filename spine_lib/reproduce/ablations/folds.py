@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from spine_lib import SpineError
 from spine_lib.datasets.case import Case
-from spine_lib.datasets.catalogue import PUBLIC_SETS
 from spine_lib.datasets.phantom import phantom_cases
+from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.reproduce.ablations.parts import PartOfStore, halves, some_of, volumes_of
 from spine_lib.reproduce.sources import CaseLike, Say, gather
 from spine_lib.slices.cut import require_separate

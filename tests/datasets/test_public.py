@@ -9,10 +9,9 @@ import pytest
 
 from spine_lib import SpineError, arguments
 from spine_lib.annotations.schemes import SACRUM
-from spine_lib.datasets.catalogue import PUBLIC_SETS, catalogue_text, find_cases
-from spine_lib.datasets.pycad1089 import split_of
-from spine_lib.datasets.rebuilt1089 import is_orthonormal, itk_reads, known_refused, rebuild_1089
-from spine_lib.datasets.totalsegmentator import mask_names
+from spine_lib.datasets import PUBLIC_SETS, catalogue_text, find_cases, split_of
+from spine_lib.datasets.case import mask_names
+from spine_lib.datasets.public import is_orthonormal, itk_reads, known_refused, rebuild_1089
 from spine_lib.slices.cut import require_separate
 
 
@@ -60,13 +59,13 @@ def pycad(phantom, tmp_path_factory):
 
 
 def test_pycad1089_pairs_what_both_sides_have(pycad):
-    found = find_cases("pycad1089", pycad)
-    assert [case.case_id for case in found.cases] == ["case_0000", "case_0001", "case_0007"]
-    assert [str(item) for item in found.left_out] == [
+    cohort = find_cases("pycad1089", pycad)
+    assert [case.case_id for case in cohort.cases] == ["case_0000", "case_0001", "case_0007"]
+    assert [str(item) for item in cohort.excluded] == [
         "case_0012: a scan without a mask",
         "case_0030: a mask without a scan",
     ]
-    assert "by scan" in found.split_note
+    assert "by scan" in cohort.split_note
 
 
 def test_id_25_of_pycad1089_is_s1_and_the_rest_of_the_sacrum_is_ignored(pycad, phantom):
@@ -111,13 +110,13 @@ def total(phantom, tmp_path_factory):
 
 
 def test_totalsegmentator_puts_the_masks_of_a_subject_together(total, phantom):
-    found = find_cases("totalsegmentator", total)
-    assert [(c.case_id, c.split) for c in found.cases] == [
+    cohort = find_cases("totalsegmentator", total)
+    assert [(c.case_id, c.split) for c in cohort.cases] == [
         ("s0000", "train"),
         ("s0005", "validation"),
     ]
-    assert np.array_equal(found.cases[1].load().labels.array, phantom.labels.array)
-    assert [str(item) for item in found.left_out] == [
+    assert np.array_equal(cohort.cases[1].load().labels.array, phantom.labels.array)
+    assert [str(item) for item in cohort.excluded] == [
         "s0011: s0011/segmentations/vertebrae_L3.nii.gz is missing: half a download?",
         "s0020: s0020/ct.nii.gz is missing: half a download?",
     ]
@@ -138,17 +137,17 @@ def test_a_multilabel_map_in_place_of_a_mask_is_refused(total, phantom, tmp_path
 def test_the_rebuilt_1089_leave_out_what_itk_refuses(total):
     rebuilt = rebuild_1089(total)
     assert rebuilt.refused == ("s0000",) and rebuilt.kept == ("s0005", "s0011")
-    assert rebuilt.listed == 1 and len(known_refused()) == 136
-    assert "3 subjects less 1 whose affine ITK refuses leave 2" in str(rebuilt)
+    assert len(known_refused()) == 136
+    assert "3 subjects less 1 whose affine ITK refuses leave 2; 1 of the" in str(rebuilt)
 
 
 def test_the_rebuilt_1089_are_read_with_the_official_split_and_the_public_masks(total, phantom):
-    found = find_cases("rebuilt1089", total)
-    assert [(case.case_id, case.split) for case in found.cases] == [("s0005", "validation")]
-    assert str(found.left_out[0]) == "s0000: its affine is one that ITK refuses"
-    assert [item.case_id for item in found.left_out] == ["s0000", "s0011", "s0020"]
-    assert found.split_note.startswith("the official one") and "less 1 whose" in found.split_note
-    data = found.cases[0].load()
+    cohort = find_cases("rebuilt1089", total)
+    assert [(case.case_id, case.split) for case in cohort.cases] == [("s0005", "validation")]
+    assert str(cohort.excluded[0]) == "s0000: its affine is one that ITK refuses"
+    assert [item.case_id for item in cohort.excluded] == ["s0000", "s0011", "s0020"]
+    assert cohort.split_note.startswith("the official one") and "less 1 whose" in cohort.split_note
+    data = cohort.cases[0].load()
     # the phantom's sacrum is written as the structure below S1
     assert np.array_equal(data.ignore.array, phantom.labels.array == SACRUM)
     assert data.ignore.array.any()
@@ -162,7 +161,7 @@ def test_a_broken_header_is_listed_and_does_not_stop_the_rebuilding(total, tmp_p
     rebuilt = rebuild_1089(root)
     assert rebuilt.kept == ("s0005", "s0011") and rebuilt.refused == ()
     assert "1 cannot be read" in str(rebuilt)
-    assert "s0000" in [item.case_id for item in find_cases("rebuilt1089", root).left_out]
+    assert "s0000" in [item.case_id for item in find_cases("rebuilt1089", root).excluded]
 
 
 @pytest.mark.parametrize(("off", "good"), [(0.0, True), (2e-5, True), (2e-3, False)])
@@ -231,15 +230,15 @@ def verse(phantom, tmp_path_factory):
 
 
 def test_verse_reads_series_parts_and_orientations(verse, phantom):
-    found = find_cases("verse", verse)
-    assert [(c.case_id, c.patient_id, c.split) for c in found.cases] == [
+    cohort = find_cases("verse", verse)
+    assert [(c.case_id, c.patient_id, c.split) for c in cohort.cases] == [
         ("sub-verse004", "verse-verse004", "train"),
         ("sub-verse400_split-verse155", "verse-verse400", "train"),
         ("sub-verse400_split-verse253", "verse-verse400", "train"),
         ("sub-gl016_dir-ax", "verse-gl016", "validation"),
     ]
-    assert [item.case_id for item in found.left_out] == ["sub-verse500"]
-    turned_back = found.cases[3].load()
+    assert [item.case_id for item in cohort.excluded] == ["sub-verse500"]
+    turned_back = cohort.cases[3].load()
     assert np.array_equal(turned_back.ct.array, phantom.ct.array)
 
 
@@ -290,13 +289,13 @@ def ctspine(phantom, tmp_path_factory):
 
 
 def test_ctspine1k_follows_its_split_file(ctspine, phantom):
-    found = find_cases("ctspine1k", ctspine)
-    assert [(c.case_id, c.split) for c in found.cases] == [
+    cohort = find_cases("ctspine1k", ctspine)
+    assert [(c.case_id, c.split) for c in cohort.cases] == [
         ("1.3.6.1.4.0001", "train"),
         ("liver_0", "validation"),
     ]
-    assert [str(item) for item in found.left_out] == ["liver_1: not in data_split.txt"]
-    labels = found.cases[0].load().labels.array
+    assert [str(item) for item in cohort.excluded] == ["liver_1: not in data_split.txt"]
+    labels = cohort.cases[0].load().labels.array
     assert np.array_equal(labels > 0, (phantom.labels.array > 0) & (phantom.labels.array != SACRUM))
 
 

@@ -1,0 +1,149 @@
+"""Ignore rules: which voxels a mask says nothing about, so that they leave loss and scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import ndimage
+
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import SACRUM
+from spine_lib.ct.volume import Volume
+
+
+class IgnoreRule(Protocol):
+    """A rule that marks unlabelled voxels; a frozen dataclass, so that it pickles."""
+
+    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the voxels to ignore, bool [x, y, z].
+
+        Args:
+            ct: scan in HU.
+            structures: ids of the mask file, other organs included.
+            labels: canonical vertebra ids.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class UnlabelledBoneAtEnds:
+    """Ignore bone beside the spine that the mask leaves out where the image ends.
+
+    The outermost slices show tips of vertebrae that lie mostly outside the image; whether a mask
+    has them is chance.  Only what is bright, named by no label, near a labelled vertebra and not
+    its outermost rim is ignored: an error on the rim of a labelled bone stays an error.
+
+    Attributes:
+        end: "superior" or "inferior" end of the image.
+        depth_mm: thickness of the slab at that end.
+        reach_mm: largest distance from a labelled vertebra.
+        above_hu: least intensity.
+    """
+
+    end: str
+    depth_mm: float = 8.0
+    reach_mm: float = 10.0
+    above_hu: float = 250.0
+
+    def __post_init__(self) -> None:
+        if self.end not in ("superior", "inferior"):
+            raise SpineError(f"The end of an image is 'superior' or 'inferior', not {self.end!r}.")
+
+    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the voxels to ignore, bool [x, y, z]."""
+        ignore = np.zeros(labels.shape, dtype=bool)
+        slices = max(1, round(self.depth_mm / ct.spacing_mm[2]))
+        slab = np.s_[:, :, -slices:] if self.end == "superior" else np.s_[:, :, :slices]
+        spine = labels[slab] > 0
+        if spine.any():
+            (bounds,) = ndimage.find_objects(spine.astype(np.uint8))
+            margin = [int(np.ceil(self.reach_mm / s)) for s in ct.spacing_mm]
+            box = tuple(
+                slice(max(0, b.start - m), b.stop + m) for b, m in zip(bounds, margin, strict=True)
+            )
+            away = ndimage.distance_transform_edt(~spine[box], sampling=ct.spacing_mm)
+            rim = ndimage.binary_dilation(spine[box])
+            bright = ct.array[slab][box] > self.above_hu
+            unnamed = structures[slab][box] == 0
+            ignore[slab][box] = bright & unnamed & ~rim & (away < self.reach_mm)
+        return ignore
+
+
+@dataclass(frozen=True)
+class SacrumBelowS1:
+    """Ignore the rest of the sacrum where a mask has S1 only.
+
+    Unlabelled bone behind and below S1 is ignored, in a box as wide as S1 with a margin.  Marrow
+    counts as bone: brightness is taken after smoothing.
+
+    Attributes:
+        depth_mm: height of the box, from S1's upper end down.
+        margin_mm: how much wider than S1 the box is on each side.
+        behind_mm: length of the box, from S1's front backwards.
+        above_hu: least smoothed intensity of bone.
+    """
+
+    depth_mm: float = 130.0
+    margin_mm: float = 25.0
+    behind_mm: float = 110.0
+    above_hu: float = 100.0
+
+    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the voxels to ignore, bool [x, y, z]."""
+        ignore = np.zeros(labels.shape, dtype=bool)
+        sacrum = labels == SACRUM
+        if not sacrum.any():
+            return ignore
+        ((x, y, z),) = ndimage.find_objects(sacrum.astype(np.uint8))
+        lengths_mm = np.array([self.margin_mm, self.behind_mm, self.depth_mm])
+        side, behind, depth = np.rint(lengths_mm / ct.spacing_mm).astype(int)
+        box = (
+            slice(max(0, x.start - side), x.stop + side),
+            slice(max(0, y.stop - behind), y.stop),  # y grows to the front
+            slice(max(0, z.stop - depth), z.stop),
+        )
+        rim = ndimage.binary_dilation(sacrum[box])  # an error on S1's own rim stays an error
+        smooth = ndimage.gaussian_filter(
+            ct.array[box].astype(np.float32), [1.5 / s for s in ct.spacing_mm]
+        )
+        ignore[box] = (smooth > self.above_hu) & (labels[box] == 0) & ~rim
+        return ignore
+
+
+@dataclass(frozen=True)
+class OtherStructures:
+    """Ignore structures that a mask names and another source, to be compared with it, does not.
+
+    Attributes:
+        ids: of the structures, in the label map as its file has them.
+    """
+
+    ids: tuple[int, ...]
+
+    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the voxels to ignore, bool [x, y, z]."""
+        return np.isin(structures, self.ids)
+
+
+@dataclass(frozen=True)
+class BeyondLabelledVertebrae:
+    """Ignore what is not labelled above the uppermost and below the lowest labelled vertebra.
+
+    For masks that leave out the sacrum and every vertebra that the image cuts: beyond the middle
+    of the last whole vertebra it is unknown what is spine.
+    """
+
+    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the voxels to ignore, bool [x, y, z]."""
+        slices = labels.reshape(-1, labels.shape[2])
+        middles = []
+        for vertebra in np.unique(labels[labels > 0]):
+            count = (slices == vertebra).sum(axis=0)
+            middles.append(float((count * np.arange(len(count))).sum() / count.sum()))
+        ignore = np.zeros(labels.shape, dtype=bool)
+        if middles:
+            ignore[:, :, : int(min(middles))] = True
+            ignore[:, :, int(max(middles)) + 1 :] = True
+        return ignore & (labels == 0)

@@ -1,0 +1,515 @@
+"""Public data sets: what they are, whom to cite, and how their folders become cases.
+
+`public_sets.yaml` is the table; the functions here walk it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydantic
+import yaml
+
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import get_scheme
+from spine_lib.ct.files import read_json
+from spine_lib.datasets.case import (
+    Case,
+    ExcludedScan,
+    PngCase,
+    StructuresCase,
+    mask_names,
+    require_cases,
+)
+from spine_lib.datasets.ignore import (
+    BeyondLabelledVertebrae,
+    IgnoreRule,
+    OtherStructures,
+    SacrumBelowS1,
+)
+
+SPLIT_SEED = 2025
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Parts of a set that has no official split."""
+
+SACRUM_BELOW_S1 = 25
+"""Id of the sacrum without S1 in TotalSegmentator's label maps."""
+
+ORTHONORMAL_WITHIN = 1e-4
+"""Largest deviation of a rotation times its transpose from the identity that ITK accepts."""
+
+# A file's wildcards with their values: (("subset", "liver"), ("name", "liver_0")).
+Key = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The cases in the folder of a data set.
+
+    Attributes:
+        cases: in the order of their ids; no array is loaded yet.
+        excluded: scans that are not used, with the reason, in the order of their ids.
+        split_note: how the cases were split, for the report.
+    """
+
+    cases: list[Case]
+    excluded: list[ExcludedScan]
+    split_note: str
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """A data set: a row of `public_sets.yaml`, whose head explains the fields, with its rules.
+
+    Attributes:
+        name: as `--dataset` takes it.
+        read: list the cases of a folder.
+        split: read "train", "validation" or "test" by scan; a scan without one is excluded.
+        ignore_rules: what the masks leave unlabelled.
+    """
+
+    name: str
+    read: Callable[[PublicSet, Path], Cohort]
+    split: Callable[[Path, Mapping[str, Path]], Mapping[str, str]]
+    ignore_rules: tuple[IgnoreRule, ...]
+    scans: str
+    labels: str
+    licence: str
+    where: str
+    cite: str
+    layout: str
+    required: list[str]
+    patient: str
+    scheme: str
+    covers: str
+    split_note: str
+    images: str = ""
+    masks: str = ""
+    note: str = ""
+
+    def case(self, key: Key, image: Path, mask: Path, split: str) -> Case:
+        """Return the case of an image and its mask."""
+        wildcards = dict(key)
+        return Case(
+            case_id=wildcards["name"],
+            patient_id=self.patient.format(**wildcards),
+            source=self.name,
+            ct_path=image,
+            mask_path=mask,
+            scheme=self.scheme,
+            covers=self.covers,
+            licence=self.licence,
+            split=split,
+            note=self.note,
+            ignore_rules=self.ignore_rules,
+        )
+
+
+def find_cases(name: str, root: str | Path) -> Cohort:
+    """List the cases of a public data set in a folder.
+
+    Args:
+        name: key of `PUBLIC_SETS`.
+        root: the folder that it was unpacked into.
+
+    Raises:
+        SpineError: if the name is unknown, the folder is another data set, or no case is complete.
+    """
+    if name not in PUBLIC_SETS:
+        raise SpineError(
+            f"The data set {name!r} is not known: use one of {', '.join(PUBLIC_SETS)}."
+        )
+    public_set = PUBLIC_SETS[name]
+    root = _require_layout(public_set, root)
+    cohort = public_set.read(public_set, root)
+    excluded = sorted(cohort.excluded, key=lambda scan: scan.case_id)
+    if not cohort.cases and excluded:
+        raise SpineError(
+            f"No case in {root} is complete ({len(excluded)} are left out, the first is "
+            f"{excluded[0]}): is the download whole?"
+        )
+    require_cases(cohort.cases, str(root))
+    return dataclasses.replace(cohort, excluded=excluded)
+
+
+def catalogue_text() -> str:
+    """Return the list that `spine datasets` prints."""
+    return "\n".join(
+        f"{public_set.name}: {public_set.scans} scans; {public_set.labels}\n"
+        f"  licence  {public_set.licence}\n"
+        f"  get it   {public_set.where}\n"
+        f"  cite     {public_set.cite}\n"
+        f"  layout   {public_set.layout}"
+        for public_set in PUBLIC_SETS.values()
+    )
+
+
+def _require_layout(public_set: PublicSet, root: str | Path) -> Path:
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "a file" if root.is_file() else "not there"
+        raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
+    if any(next(root.glob(path), None) is None for path in public_set.required):
+        names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise SpineError(
+            f"{root} does not look like {public_set.name}: expected {public_set.layout}, found "
+            f"{', '.join(names[:5]) or 'nothing'}{more}; give another root."
+        )
+    return root
+
+
+# --- pairs of files -------------------------------------------------------------------------------
+
+
+def _read_pairs(public_set: PublicSet, root: Path) -> Cohort:
+    images, masks = _nifti_files(root, public_set.images), _nifti_files(root, public_set.masks)
+    return _pair(public_set, root, images, masks)
+
+
+def _pair(
+    public_set: PublicSet, root: Path, images: dict[Key, Path], masks: dict[Key, Path]
+) -> Cohort:
+    alone = [(key, "a scan without a mask") for key in images.keys() - masks.keys()]
+    alone += [(key, "a mask without a scan") for key in masks.keys() - images.keys()]
+    excluded = [ExcludedScan(dict(key)["name"], reason) for key, reason in alone]
+    splits = public_set.split(root, {dict(key)["name"]: path for key, path in images.items()})
+    cases = []
+    for key in sorted(images.keys() & masks.keys()):
+        name = dict(key)["name"]
+        if name in splits:
+            cases.append(public_set.case(key, images[key], masks[key], splits[name]))
+        else:
+            excluded.append(ExcludedScan(name, "not in data_split.txt"))
+    return Cohort(cases, excluded, public_set.split_note)
+
+
+def _nifti_files(root: Path, pattern: str) -> dict[Key, Path]:
+    """Return the NIfTI files that fit a pattern; macOS's hidden "._" files do not."""
+    glob = re.sub(r"\{\w+\}", "*", pattern) + ".nii*"
+    regex = re.escape(pattern).replace(r"\*\*/", "(?P<folder>(?:[^/]+/)*)")
+    regex = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/.][^/]*?)", regex) + r"\.nii(?:\.gz)?"
+    files: dict[Key, Path] = {}
+    for path in sorted(root.glob(glob)):
+        match = re.fullmatch(regex, path.relative_to(root).as_posix())
+        if match is None:
+            continue
+        key = tuple(match.groupdict().items())
+        if key in files:
+            raise SpineError(
+                f"{path.parent} has {files[key].name} and {path.name}: remove one of the two."
+            )
+        files[key] = path
+    return files
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def split_of(name: str, seed: int = SPLIT_SEED) -> str:
+    """Return "train", "validation" or "test" for a scan's name, whichever others there are.
+
+    Args:
+        name: of the scan, without ending.
+        seed: another seed is another split.
+    """
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    draw, end = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    for part, share in SHARES.items():
+        end += share
+        if draw < end:
+            return part
+    return "test"
+
+
+def _split_by_name(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
+    return {name: split_of(name) for name in images}
+
+
+def _split_by_folder(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
+    """Read each scan's part from the nearest folder, from that of `rawdata` up, that names one."""
+    splits = {}
+    for name, path in images.items():
+        folders = path.parents[2:]
+        parts = [re.search("train|validation|test", folder.name) for folder in folders]
+        if not any(parts):
+            raise SpineError(
+                f"{folders[0]}: no folder above names its part: expected dataset-01training, "
+                "dataset-02validation or dataset-03test."
+            )
+        splits[name] = next(part[0] for part in parts if part)
+    return splits
+
+
+def _split_by_list(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
+    """Read `data_split.txt`; its authors call the second part public test or validation."""
+    path = root / "data_split.txt"
+    headings = {"trainset": "train", "test_public": "validation", "test_private": "test"}
+    part, splits = "", {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        line = line.strip()
+        if line.removesuffix(":") in headings:
+            part = headings[line.removesuffix(":")]
+        elif line and not part:
+            raise SpineError(
+                f"{path}, line {number}: {line!r} stands before any of the headings "
+                f"{', '.join(headings)}: take the file of the data set's repository."
+            )
+        elif line:
+            name = Path(line).name.removesuffix(".gz").removesuffix(".nii")
+            splits[name.removesuffix("_seg")] = part
+    return splits
+
+
+def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
+    """Read the official split of each subject from `meta.csv`."""
+    path = root / "meta.csv"
+    parts = {"train": "train", "val": "validation", "test": "test"}
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter=";"))
+    if not rows or not {"image_id", "split"} <= set(rows[0]):
+        raise SpineError(
+            f"{path} has no columns image_id and split, parted by semicolons: this is not the "
+            "meta.csv of version 2."
+        )
+    unknown = sorted({row["split"] for row in rows} - set(parts))
+    if unknown:
+        raise SpineError(f"{path}: split is {unknown[0]!r}; expected {', '.join(parts)}.")
+    return {row["image_id"]: parts[row["split"]] for row in rows}
+
+
+# --- a folder a subject, a mask a structure -------------------------------------------------------
+
+
+def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | None = None) -> Cohort:
+    splits = public_set.split(root, {})
+    cases, excluded = [], []
+    if names is None:
+        names = {*splits, *(folder.name for folder in root.glob("s[0-9]*"))}
+    for name in sorted(names):
+        folder = root / name
+        files = [folder / "ct.nii.gz"]
+        files += [folder / "segmentations" / f"{mask}.nii.gz" for mask in mask_names().values()]
+        missing = [file.relative_to(root) for file in files if not file.is_file()]
+        if name not in splits:
+            reason = "not in meta.csv, so it has no place in the split"
+            excluded.append(ExcludedScan(name, reason))
+        elif missing:
+            reason = f"{missing[0].as_posix()} is missing: half a download?"
+            excluded.append(ExcludedScan(name, reason))
+        else:
+            case = public_set.case((("name", name),), files[0], files[1].parent, splits[name])
+            cases.append(StructuresCase(**vars(case)))
+    return Cohort(cases, excluded, public_set.split_note)
+
+
+@dataclass(frozen=True)
+class Rebuilt1089:
+    """The subjects that the public 1089 scans very probably are: 1225 less those ITK refuses.
+
+    Attributes:
+        kept: subjects that ITK reads.
+        refused: subjects whose affine is not orthonormal to ITK's tolerance.
+        broken: subjects whose header cannot be read, with the reason.
+        missing: subjects of `meta.csv` whose scan is not there.
+    """
+
+    kept: tuple[str, ...]
+    refused: tuple[str, ...]
+    broken: tuple[ExcludedScan, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        known = known_refused()
+        text = (
+            f"{len(self.kept) + len(self.refused)} subjects less {len(self.refused)} whose affine "
+            f"ITK refuses leave {len(self.kept)}; {len(known.intersection(self.refused))} of the "
+            f"refused are among the {len(known)} that others listed"
+        )
+        text += f"; {len(self.broken)} cannot be read" if self.broken else ""
+        return text + (f"; {len(self.missing)} are not there" if self.missing else "")
+
+
+def rebuild_1089(root: str | Path) -> Rebuilt1089:
+    """Select the subjects that the public 1089 scans were very probably made from.
+
+    Only headers are read.
+
+    Args:
+        root: folder of TotalSegmentator's data.
+
+    Raises:
+        SpineError: if the folder is another.
+    """
+    root = _require_layout(PUBLIC_SETS["totalsegmentator"], root)
+    kept, refused, broken, missing = [], [], [], []
+    for name in sorted(_split_by_meta(root, {})):
+        path = root / name / "ct.nii.gz"
+        if not path.is_file():
+            missing.append(name)
+            continue
+        try:
+            (kept if itk_reads(path) else refused).append(name)
+        except SpineError as error:
+            broken.append(ExcludedScan(name, str(error)))
+    return Rebuilt1089(tuple(kept), tuple(refused), tuple(broken), tuple(missing))
+
+
+def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
+    rebuilt = rebuild_1089(root)
+    subjects = _read_subjects(public_set, root, (*rebuilt.kept, *rebuilt.missing))
+    reason = "its affine is one that ITK refuses"
+    refused = [ExcludedScan(name, reason) for name in rebuilt.refused]
+    excluded = [*subjects.excluded, *refused, *rebuilt.broken]
+    return Cohort(subjects.cases, excluded, f"{subjects.split_note}; {rebuilt}")
+
+
+@cache
+def known_refused() -> frozenset[str]:
+    """Return the 136 subjects that 3D Slicer could not open.
+
+    Source: https://github.com/wasserth/TotalSegmentator/issues/461
+    """
+    return frozenset(read_json(Path(__file__).with_name("itk_refuses.json"))["subjects"])
+
+
+def itk_reads(path: Path) -> bool:
+    """Return whether ITK accepts a NIfTI's affine: its rotation must be orthonormal.
+
+    ITK takes the sform if its code is set and it is orthonormal, else the qform if its code is
+    set; a qform is orthonormal by construction. Where neither code is set, it uses the spacing.
+
+    Args:
+        path: NIfTI file; only its header is read.
+
+    Raises:
+        SpineError: if the header cannot be read.
+    """
+    try:
+        header = nib.load(path).header
+    except Exception as error:  # nibabel raises many kinds for a broken file
+        raise SpineError(f"{path} cannot be read ({error}): fetch it again.") from error
+    sform, code = header.get_sform(coded=True)
+    if code and is_orthonormal(sform):
+        return True
+    return int(header["qform_code"]) > 0 or not code
+
+
+def is_orthonormal(affine: np.ndarray) -> bool:
+    """Return whether an affine's axes stand at right angles, to ITK's tolerance."""
+    axes = np.asarray(affine, float)[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.all(lengths > 0):
+        return False
+    rotation = axes / lengths
+    return bool(np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN))
+
+
+# --- a folder of one's own ------------------------------------------------------------------------
+
+
+class Statement(pydantic.BaseModel, extra="forbid", coerce_numbers_to_str=True):
+    """What `dataset.yaml` states, because no other file of the folder does.
+
+    Attributes:
+        scheme: label scheme of the masks.
+        covers: what the masks label, in words.
+        licence: of the data.
+        spacing_mm: distance of columns, rows and slices of PNG folders.
+        window_hu: HU of the darkest and of the brightest grey value of PNG slices.
+        patients: patient of each case; a case that is not named is a patient of its own.
+        splits: "train", "validation" or "test" of each case; default by the case's name.
+    """
+
+    scheme: str
+    covers: str = "not stated"
+    licence: str = "not stated"
+    spacing_mm: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat, pydantic.PositiveFloat] = None
+    window_hu: tuple[float, float] = None
+    patients: dict[str, str] = {}
+    splits: dict[str, str] = {}
+
+
+def read_statement(root: Path) -> Statement:
+    """Read `dataset.yaml`.
+
+    Raises:
+        SpineError: if it is missing, is not YAML, or states something unknown or too little.
+    """
+    path = root / "dataset.yaml"
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SpineError(
+            f"{path} is missing: write at least a line 'scheme: verse' (or another scheme)."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpineError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or "scheme" not in values:
+        raise SpineError(f"{path} states no scheme: add a line 'scheme: verse' (or another).")
+    try:
+        statement = Statement(**{str(n): value for n, value in values.items() if value is not None})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Statement.model_fields)
+            raise SpineError(f"{path}: {name!r} is unknown; known are {known}.") from error
+        raise SpineError(f"{path}: {name} is {values[name]!r}: {first['msg']}.") from error
+    get_scheme(statement.scheme)
+    return statement
+
+
+def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
+    statement = read_statement(root)
+    stated = statement.model_dump(include={"scheme", "covers", "licence"})
+    if splits := statement.splits:
+        stated["split"] = lambda _, images: {name: splits.get(name, "") for name in images}
+        stated["split_note"] = "as stated in dataset.yaml"
+    public_set = dataclasses.replace(public_set, **stated)
+    volumes = _read_pairs(public_set, root)
+    slices = _pair(public_set, root, _png_folders(root / "images"), _png_folders(root / "masks"))
+    geometry = {name: getattr(statement, name) for name in ("spacing_mm", "window_hu")}
+    lacking = [name for name, value in geometry.items() if value is None]
+    if slices.cases and lacking:
+        raise SpineError(
+            f"{root / 'dataset.yaml'} states no {lacking[0]}: PNG slices carry none, so add it, "
+            "for example 'spacing_mm: [0.8, 0.8, 2.0]' or 'window_hu: [-1024, 1024]'."
+        )
+    cases = volumes.cases + [PngCase(**vars(case), **geometry) for case in slices.cases]
+    patients = {case.case_id: statement.patients.get(case.case_id, case.case_id) for case in cases}
+    cases = [dataclasses.replace(c, patient_id=f"folder-{patients[c.case_id]}") for c in cases]
+    return Cohort(cases, volumes.excluded + slices.excluded, public_set.split_note)
+
+
+def _png_folders(folder: Path) -> dict[Key, Path]:
+    folders = sorted(path for path in folder.iterdir() if any(path.glob("*.png")))
+    return {(("name", path.name),): path for path in folders}
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+_RULES = {
+    "pycad1089": (_read_pairs, _split_by_name, (SacrumBelowS1(),)),
+    "totalsegmentator": (_read_subjects, _split_by_meta, ()),
+    "rebuilt1089": (_read_rebuilt, _split_by_meta, (OtherStructures((SACRUM_BELOW_S1,)),)),
+    "verse": (_read_pairs, _split_by_folder, (BeyondLabelledVertebrae(),)),
+    "ctspine1k": (_read_pairs, _split_by_list, (BeyondLabelledVertebrae(),)),
+    "folder": (_read_folder, _split_by_name, ()),
+}
+
+_TABLE = yaml.safe_load(Path(__file__).with_name("public_sets.yaml").read_text("utf-8"))
+
+PUBLIC_SETS: dict[str, PublicSet] = {
+    name: PublicSet(name, *_RULES[name], **row) for name, row in _TABLE.items()
+}

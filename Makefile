@@ -1,43 +1,68 @@
-# Every target is one line over `python -m spine_lib`, which does its own set-up: where there is no
-# make (Windows, say), type that line. Another Python: make PYTHON=python3.12 test
+# Everything is installed into .venv the first time, and again when the requirements change.
+# Another Python: make PYTHON=python3.12 test
 PYTHON ?= python3
-SPINE = $(PYTHON) -m spine_lib
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
+WORKERS := $(shell [ $(CORES) -lt 4 ] && echo $(CORES) || echo 4)
+# One file stays in one process: what its tests share is made once.
+PYTEST = OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS)) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help reproduce test test-fast notebooks lesson-results lab site fetch setup lint clean
+export NO_ALBUMENTATIONS_UPDATE = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help reproduce test test-fast browser notebooks lesson-results lab site fetch lint clean
 .DEFAULT_GOAL := help
 
-reproduce:  ## train both models on the built-in data; the table beside the paper's
-	$(SPINE) reproduce $(ARGS)
+reproduce: $(STAMP)  ## train both models on the built-in data; the table beside the paper's
+	$(BIN)/spine reproduce $(ARGS)
 
-test:  ## the whole test suite
-	$(SPINE) test $(ARGS)
+test: browser  ## the whole test suite, the notebooks too
+	$(PYTEST) $(ARGS)
 
-test-fast:  ## the tests that take no time, while you edit
-	$(SPINE) test --fast $(ARGS)
+test-fast: $(STAMP)  ## the quick tests, while you edit
+	$(PYTEST) -m "not slow and not browser" --ignore=notebooks $(ARGS)
 
-notebooks:  ## run the lessons' sources and write their notebooks
-	$(SPINE) notebooks $(ARGS)
+notebooks: $(STAMP)  ## run the lessons' sources and write their notebooks
+	$(BIN)/python -c "import sys; from pathlib import Path; from spine_lib.course.notebook_series import make_series; sys.exit('\n'.join(make_series(Path('notebooks'), sys.argv[1:])) or None)" $(ARGS)
 
-lesson-results:  ## run the long measurements that the lessons draw
-	$(SPINE) lesson-results $(ARGS)
+lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
+	$(BIN)/python -c "import sys; from spine_lib.course import results as r; [r.keep_result(r.run_experiment(e, list(e.SEEDS), False)) for e in map(r.load_experiment, sys.argv[1:] or r.experiment_names())]" $(ARGS)
 
-lab:  ## the notebooks in JupyterLab
-	$(SPINE) lab
+lab: $(STAMP)  ## the notebooks in JupyterLab
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
 
-site:  ## the course as pages that need no Python: lessons, sliders, reference
-	$(SPINE) site
+site: $(STAMP)  ## the course as web pages that need no Python: lessons, viewers, reference
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html $(ARGS)
 
-fetch:  ## fetch the four real patients
-	$(SPINE) fetch
+fetch: $(STAMP)  ## fetch the four real patients
+	$(BIN)/spine fetch $(ARGS)
 
-setup:  ## install what is needed into .venv and say what is there
-	$(SPINE) setup
+lint: $(STAMP)  ## check the style of the code and the direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
-lint:  ## check the style of the code
-	$(SPINE) lint
-
-clean:  ## remove caches; keeps data, runs and .venv
-	$(SPINE) clean
+clean:  ## remove caches and built pages; keeps data, runs and .venv
+	rm -rf .pytest_cache .ruff_cache .hypothesis build dist test-artefacts docs/_build
+	find spine_lib tests benchmarks notebooks docs \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 help:  ## this list
-	@awk -F ':  ## ' '/^[a-z-]+:  ## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A PyTorch that is there already (one for CPUs only, say) is kept: its pins are left out.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed. If one is installed, name it: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV): once, some minutes, about 3 GB to download on Linux (README: CPU-only PyTorch)."
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian or Ubuntu, install the package python3-venv."; exit 1; }
+	@if $(BIN)/python -c "import torch" 2>/dev/null; then sed -E '/^torch(vision)?==/d' constraints.txt; \
+	  else cat constraints.txt; fi >$(VENV)/constraints.txt
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[test,site,instructor]"
+	@touch $@
+
+browser: $(STAMP)
+	@{ chromium --version || google-chrome --version \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y --no-install-recommends chromium && chromium --version; } \
+	  || PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT=10000 $(BIN)/python -m playwright install chromium; } >/dev/null 2>&1 \
+	  || echo "Chromium is not here and could not be installed: the tests in a browser are skipped."

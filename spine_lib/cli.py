@@ -1,107 +1,112 @@
-"""The command `spine`: read the arguments, run the command, say in one sentence what went wrong.
+"""The command `spine`: fetch, look, check, train, compare with the paper, segment.
 
-Only the standard library is imported at the top, so that `spine --help` answers at once and works
-before anything is installed. The arguments are in `spine_lib.arguments`, what the commands do in
-`spine_lib.commands` and `spine_lib.developing`.
+What a command needs is imported inside it, so that `spine --help` answers at once.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
-import importlib
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Literal
 
-from spine_lib import SpineError
-from spine_lib.arguments import build_parser as build_parser
+import typer
+from typer import Argument, Option
+from typer.core import TyperCommand, TyperGroup
+
+from spine_lib import SpineError, __version__
+
+Scheme = Literal["canonical", "verse", "totalsegmentator", "pycad1089"]
+PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
+Dataset = Literal[Literal["sample", "phantom"], PublicSet]
+Device = Literal["auto", "cpu", "gpu"]
 
 
-def main(
-    argv: list[str] | None = None, before: Callable[[list[str], bool], None] | None = None
-) -> int:
-    """Run one command.
+class _SpineGroup(TyperGroup):
+    """The commands; an error that the user can put right ends in one sentence and an exit code."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            message, code = explain(error)
+            if message is None or os.environ.get("SPINE_DEBUG") == "1":
+                raise
+            if message:
+                print(f"spine: {message}", file=sys.stderr)
+            raise typer.Exit(code) from error
+
+
+class _SeveralSeeds(TyperCommand):
+    """A command whose `--seeds` takes several values: `--seeds 0 1 2`."""
+
+    def parse_args(self, ctx, args):
+        repeated, after_seeds = [], False
+        for argument in args:
+            if after_seeds and argument.isdecimal() and repeated[-1] != "--seeds":
+                repeated.append("--seeds")
+            elif not argument.isdecimal():
+                after_seeds = argument == "--seeds"
+            repeated.append(argument)
+        return super().parse_args(ctx, repeated)
+
+
+app = typer.Typer(
+    cls=_SpineGroup,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`spine COMMAND --help` shows an example of each.",
+)
+
+
+def _command(example: str, cls: type[TyperCommand] = TyperCommand):
+    return app.command(epilog=f"\b\nExample:\n  {example}", cls=cls)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and leave with its exit code.
+
+    0 is success, 1 findings of `spine check` or a bug, 2 an error told in one sentence, 130 Ctrl-C.
 
     Args:
         argv: arguments without the program's name; those of the process where left out.
-        before: called with the arguments (and whether to install anew) ahead of every command
-            that needs the dependencies.
-
-    Returns:
-        The exit code: 0 done, 1 findings or failed tests, 2 an error told in one sentence, 130
-        stopped by Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    _make_console_safe()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # consoles that cannot show a character (Windows)
     warnings.formatwarning = _plain_warning
-    try:
-        options = parse(argv)
-        if before and options.needs_packages:
-            before(argv, getattr(options, "again", False))
-        return _run(options)
-    except (Exception, KeyboardInterrupt) as error:
-        sentence, code = explain(error)
-        if sentence is None or os.environ.get("SPINE_DEBUG") == "1":
-            raise
-        if sentence:
-            print(f"spine: {sentence}", file=sys.stderr)
-        return code
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Turn arguments into options; prints the help and leaves where that is asked for.
-
-    Args:
-        argv: arguments without the program's name. What `test` does not know goes to pytest.
-
-    Returns:
-        The options, with `command` and `needs_packages`.
-    """
-    parser = build_parser()
-    if not argv:
-        parser.print_help()
-        raise SystemExit(0)
-    options, rest = parser.parse_known_args(argv)
-    if rest and options.command != "test":
-        parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    options.rest = [argument for argument in rest if argument != "--"]
-    return options
-
-
-def _run(options: argparse.Namespace) -> int:
-    room = importlib.import_module(f"spine_lib.{options.room}")
-    return getattr(room, options.command.replace("-", "_"))(options) or 0
+    app(args=argv, prog_name="spine")
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
-    """Find the sentence and the exit code for an error.
+    """Return the sentence and the exit code for an error.
 
     Args:
         error: what a command raised.
 
     Returns:
-        The sentence ("" where there is nothing to say, None where the error is a bug of ours, to
-        be shown whole) and the exit code.
+        The sentence ("" where nothing needs to be said, None for a bug, which keeps its traceback)
+        and the exit code.
     """
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C; the same command again goes on where training was stopped.", 130
     if isinstance(error, SpineError):
         return str(error), 2
     if isinstance(error, BrokenPipeError):
-        # The reader (`head`, say) has enough: nothing to tell, for Python at its exit neither.
+        # The reader (`head`, say) has enough; Python must not flush into the pipe at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 141
-    if (place := _full_disk(error)) is not None:
-        return f"the disk is full{place}: free some space, then run the same command again.", 2
+    if (where := _full_disk(error)) is not None:
+        return f"the disk is full{where}: free some space, then run the same command again.", 2
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("spine_lib"):
-        return (
-            f"the package {error.name} is not installed in {sys.prefix}: run "
-            "`python -m spine_lib setup` in the project's folder, or `pip install -e .` there.",
-            2,
-        )
+        advice = "run `pip install -e .` in the project's folder"
+        return f"the package {error.name} is not installed in {sys.prefix}: {advice}.", 2
     return None, 1
 
 
@@ -110,21 +115,330 @@ def _full_disk(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f" at {error.filename}" if error.filename else ""
-        if "No space left on device" in str(error):  # torch and pip tell it in their own errors
+        if "No space left on device" in str(error):  # torch reports it in errors of its own
             return ""
         error = error.__cause__ or error.__context__
     return None
 
 
-def _make_console_safe() -> None:
-    """Print a mark instead of failing where the console cannot show a character (Windows)."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
 def _plain_warning(message, category, filename, lineno, line=None) -> str:
-    """Show what the library warns of as a sentence; where in its code helps no user."""
+    """Show a warning of the library as a sentence, without the line of code that raised it."""
     if Path(filename).is_relative_to(Path(__file__).parent) and category is UserWarning:
         return f"spine: note: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+def _run_name(text: str | None) -> str | None:
+    if text is not None and (
+        text == "latest" or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.A)
+    ):
+        raise typer.BadParameter(
+            f"'{text}' cannot name a run: use letters, digits, dots, dashes (and not 'latest')"
+        )
+    return text
+
+
+@app.callback(invoke_without_command=True)
+def _spine(
+    context: typer.Context,
+    version: Annotated[bool, Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Segment the spine in CT: fetch, look, check, train, compare with the paper."""
+    if version:
+        print(f"spine_lib {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+@_command("spine fetch")
+def fetch(
+    root: Annotated[Path | None, Option(help="folder for them (default: data/sample)")] = None,
+) -> None:
+    """Fetch the four real patients (once)."""
+    from spine_lib.datasets.sample import fetch_sample, sample_cases
+
+    root = fetch_sample(root)
+    print(f"The built-in data is in {root}")
+    for case in sample_cases(root):
+        print(f"  {case.case_id:8} {case.split:5} {case.covers}; {case.licence}")
+
+
+@_command("spine datasets totalsegmentator --root Totalsegmentator_dataset_v201")
+def datasets(
+    name: Annotated[PublicSet | None, Argument()] = None,
+    root: Annotated[Path | None, Option(metavar="DIR", help="folder to look into")] = None,
+    split: Annotated[
+        Path | None, Option(metavar="FILE", help="write the split as a CSV file")
+    ] = None,
+) -> None:
+    """List the public data sets (size, licence, source, citation), or what lies in a folder."""
+    from spine_lib.datasets.case import write_split
+    from spine_lib.datasets.public import catalogue_text, find_cases, rebuild_1089
+
+    if name is None:
+        print(catalogue_text())
+        return
+    if root is None:
+        raise SpineError(f"spine datasets {name}: name its folder with --root")
+    cohort = find_cases(name, root)
+    cases_by_part = {part: [] for part in ("train", "validation", "test")}
+    for case in cohort.cases:
+        cases_by_part.setdefault(case.split, []).append(case)
+    for part, cases in cases_by_part.items():
+        print(f"{part}: {len(cases)} scans")
+    print(f"split: {cohort.split_note}")
+    for item in cohort.excluded:
+        print(f"left out: {item}")
+    if name == "totalsegmentator":
+        print(f"--dataset rebuilt1089 takes: {rebuild_1089(root)}")
+    if split:
+        print(write_split(cases_by_part, split))
+
+
+@_command("spine info data/sample/chest/ct.nii.gz")
+def info(
+    path: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
+    scheme: Annotated[Scheme | None, Option(help="read the file as labels of this scheme")] = None,
+) -> None:
+    """Show the geometry and the values of a CT, or the labels of a mask."""
+    from spine_lib.ct.volume import load_ct, load_mask
+
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        volume = load_mask(path) if scheme else load_ct(path)
+    # HU of a body reach far below 0 (air); a file without a negative value is a label map.
+    if volume.array.min() >= 0:
+        rows = _mask_rows(load_mask(path), scheme)
+    else:
+        rows = _ct_rows(volume)
+        for note in notes:
+            warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
+    for name, text in rows:
+        print(f"{name:12} {text}")
+
+
+def _geometry_rows(volume) -> Iterable[tuple[str, str]]:
+    shape = " x ".join(str(n) for n in volume.shape)
+    extent = " x ".join(f"{n * mm:.0f}" for n, mm in zip(volume.shape, volume.spacing_mm))
+    yield "file", str(volume.path)
+    yield "shape", f"{shape} voxels (x, y, z: to the right, to the front, to the head)"
+    yield "spacing", " x ".join(f"{mm:.3g}" for mm in volume.spacing_mm) + " mm"
+    yield "extent", f"{extent} mm"
+    if volume.source is not None:
+        yield "orientation", f"stored as {volume.source.orientation}, read as RAS"
+
+
+def _ct_rows(ct) -> Iterable[tuple[str, str]]:
+    import numpy as np
+
+    from spine_lib.ct.volume import WINDOWS
+
+    yield from _geometry_rows(ct)
+    hu = ct.array
+    low, middle, high = np.percentile(hu[::2, ::2, ::2], (1, 50, 99))
+    yield "intensities", f"{hu.min()} to {hu.max()} HU ({hu.dtype}, {hu.nbytes / 2**20:.0f} MiB)"
+    yield "percentiles", f"1 %: {low:.0f} HU, 50 %: {middle:.0f} HU, 99 %: {high:.0f} HU"
+    if padding := int((hu < -1024).sum()):
+        yield "padding", f"{100 * padding / hu.size:.1f} % of the voxels lie below -1024 HU"
+    for name, (centre, width) in WINDOWS.items():
+        share = 100 * float((abs(hu - float(centre)) < width / 2).mean())
+        limits = f"centre {centre:g} HU, width {width:g} HU"
+        yield "window", f"{name}: {limits}; {share:.0f} % of the voxels lie inside"
+
+
+def _mask_rows(mask, scheme: str | None) -> Iterable[tuple[str, str]]:
+    import numpy as np
+
+    from spine_lib.annotations.schemes import SCHEMES
+
+    yield from _geometry_rows(mask)
+    ids, counts = np.unique(mask.array, return_counts=True)
+    names = SCHEMES[scheme].names if scheme else {}
+    millilitres = float(np.prod(mask.spacing_mm)) / 1000
+    share = 100 * counts[ids != 0].sum() / mask.array.size
+    yield "labels", f"{np.count_nonzero(ids)} besides background, {share:.2f} % of the voxels"
+    if not scheme:
+        yield "names", "add --scheme to name them (and to be told what does not fit)"
+    for label, count in zip(ids.tolist(), counts.tolist()):
+        if label:
+            name = names.get(label, "not in this scheme" if scheme else "")
+            yield f"  {label}", f"{count * millilitres:9.2f} ml  {name}".rstrip()
+
+
+@_command("spine check ct.nii.gz mask.nii.gz --scheme verse")
+def check(
+    ct: Path,
+    mask: Path,
+    scheme: Annotated[Scheme, Option(help="of the mask's ids")] = "canonical",
+) -> None:
+    """Look for errors in the annotation of a CT (exit code 1 if there are any)."""
+    from spine_lib.annotations.checks import check_annotation
+    from spine_lib.ct.volume import load_ct, load_mask
+
+    findings = check_annotation(load_ct(ct), load_mask(mask), scheme)
+    for finding in findings:
+        print(f"{finding.severity}: {finding.message} [{finding.code}]")
+    severities = [finding.severity for finding in findings]
+    print(", ".join(f"{name}s: {severities.count(name)}" for name in ("error", "warning", "note")))
+    if "error" in severities:
+        raise typer.Exit(1)
+
+
+@_command("spine phantom --seed 7 --count 3 --out phantoms")
+def phantom(
+    out: Annotated[Path, Option(help="folder to write into")],
+    seed: Annotated[int, Option(min=0, help="of the first one")] = 0,
+    count: Annotated[int, Option(min=1, help="how many")] = 1,
+    shape: Annotated[tuple[int, int, int], Option(min=1, help="voxels")] = (160, 160, 240),
+    spacing: Annotated[float, Option(help="mm")] = 2.0,
+) -> None:
+    """Write synthetic CTs of the spine with exact labels."""
+    from spine_lib.ct.volume import save_nifti
+    from spine_lib.datasets.phantom import make_phantom
+
+    out.mkdir(parents=True, exist_ok=True)
+    for number in range(seed, seed + count):
+        case = make_phantom(number, shape=shape, spacing_mm=spacing)
+        for kind, volume in (("ct", case.ct), ("labels", case.labels)):
+            print(save_nifti(volume, out / f"phantom-{number:04d}_{kind}.nii.gz"))
+
+
+# --- training and its results ---------------------------------------------------------------------
+
+DatasetOption = Annotated[Dataset | None, Option(help="instead of the recipe's")]
+RootOption = Annotated[
+    Path | None,
+    Option(metavar="DIR", help="folder that a public data set was unpacked into"),
+]
+WorkersOption = Annotated[int, Option(min=1, help="processes that slice its scans")]
+DeviceOption = Annotated[Device, Option(help="to compute on")]
+NameOption = Annotated[
+    str | None,
+    Option(callback=_run_name, help="of the folder in runs/ (default: the recipe's name)"),
+]
+
+
+@_command("spine prepare --dataset pycad1089 --root spine1089 --recipe paper --workers 8")
+def prepare(
+    dataset: DatasetOption = None,
+    root: RootOption = None,
+    workers: WorkersOption = 1,
+    recipe: Annotated[str, Option(help="as for reproduce")] = "paper",
+    scheduler: Annotated[
+        str,
+        Option(
+            metavar="ADDRESS",
+            help="of a Dask cluster whose workers see the same folders, instead of --workers",
+        ),
+    ] = "",
+) -> None:
+    """Cut a data set into slices, several scans at once; called again, it goes on."""
+    from spine_lib.reproduce import sources
+    from spine_lib.training.recipe import load_recipe
+
+    settings = load_recipe(recipe)
+    settings = settings.changed(dataset=dataset or settings.dataset)
+    parts = sources.gather(settings, root).parts
+    for part in ("train", "validation"):
+        made = sources.prepare(parts[part], settings, workers=workers, scheduler=scheduler)
+        print(f"{part}: {len(made.store.volumes)} volumes in {made.store.folder}")
+        for item in made.left_out:
+            print(f"left out: {item}")
+
+
+@_command("spine reproduce --seeds 0 1 2 --name three-seeds", cls=_SeveralSeeds)
+def reproduce(
+    recipe: Annotated[
+        str | None,
+        Option(help="a YAML file, or the name of one in spine_lib/training/recipes (sample)"),
+    ] = None,
+    name: NameOption = None,
+    seeds: Annotated[list[int] | None, Option(min=0, metavar="N ...", help="(0)")] = None,
+    dataset: DatasetOption = None,
+    root: RootOption = None,
+    workers: WorkersOption = 1,
+    at_once: Annotated[
+        int, Option(min=1, help="trainings beside each other on a CPU, about 2 GB each")
+    ] = 2,
+    device: DeviceOption = "auto",
+    devices: Annotated[
+        int, Option(min=1, help="processes that share each training, one for each GPU")
+    ] = 1,
+    nodes: Annotated[int, Option(min=1, help="machines, each with so many devices")] = 1,
+    strategy: Annotated[str, Option(help="of Lightning, for several devices (auto: ddp)")] = "auto",
+) -> None:
+    """Train both of the paper's models and print our table beside the paper's.
+
+    Called again, it goes on where it was stopped.
+    """
+    from spine_lib.reproduce.reproduce import reproduce as run
+    from spine_lib.training.processes import Processes
+
+    run(
+        recipe or "sample",
+        name=name,
+        seeds=tuple(seeds or (0,)),
+        dataset=dataset,
+        device=device,
+        at_once=at_once,
+        processes=Processes(devices, nodes, strategy),
+        data_root=root,
+        workers=workers,
+    )
+
+
+@_command("spine compare sample three-seeds --out comparison.html")
+def compare(
+    run: Annotated[str, Argument(help="a folder, or its name in runs/")],
+    other: Annotated[str, Argument(help="another one")],
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help=".json or .html to write as well")
+    ] = None,
+) -> None:
+    """Set two finished runs side by side: recipes, scores, differences by patient."""
+    from spine_lib.reproduce.compare import (
+        compare_runs,
+        comparison_text,
+        load_run,
+        save_comparison,
+    )
+
+    comparison = compare_runs(load_run(run), load_run(other))
+    print(comparison_text(comparison))
+    if out is not None:
+        print(save_comparison(comparison, out))
+
+
+@_command(
+    "spine predict ct.nii.gz --out mask.nii.gz "
+    "--checkpoint runs/sample/unet_resnet34/seed-0/weights.safetensors"
+)
+def predict(
+    ct: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
+    out: Annotated[Path, Option(help=".nii or .nii.gz to write")],
+    checkpoint: Annotated[
+        Path | None, Option(help="weights.safetensors or last.ckpt of a run")
+    ] = None,
+    pretrained: Annotated[
+        str | None, Option(help="a model that comes with the library: unet_light, ...")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Segment a CT and write the mask on its own grid.
+
+    1 is spine; of a network that names regions, 1 is cervical, 2 thoracic, 3 lumbar, 4 sacral.
+    """
+    if (checkpoint is None) == (pretrained is None):
+        raise typer.BadParameter("give one of --checkpoint and --pretrained")
+    from spine_lib.training.pretrained import weights_path
+    from spine_lib.volumes.masks import predict_file
+
+    weights = checkpoint or weights_path(pretrained)
+    print(f"The mask is in {predict_file(ct, out, weights, device, print)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from spine_lib.browser import find_browser
 
 ROOT = Path(__file__).parents[1]
 ARTEFACTS = ROOT / "test-artefacts"
@@ -43,10 +42,10 @@ def open_browser(profile):
     Skips, with the reason, where there is none.
     """
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium was found: install one, or run 'playwright install chromium'")
     with api.sync_playwright() as playwright:
+        program = find_browser(playwright)
+        if program is None:
+            pytest.skip("no Chromium was found: install one, or run 'playwright install chromium'")
         context = playwright.chromium.launch_persistent_context(
             profile,
             executable_path=program,
@@ -61,6 +60,16 @@ def open_browser(profile):
         )
         yield context
         context.close()
+
+
+def find_browser(playwright):
+    """Return a Chromium that starts: the system's, or the one that playwright keeps."""
+    own = playwright.chromium.executable_path
+    for program in (shutil.which("chromium"), shutil.which("google-chrome"), own):
+        if program and Path(program).is_file():
+            if subprocess.run([program, "--version"], capture_output=True).returncode == 0:
+                return program
+    return None
 
 
 def _refuse(context, route):

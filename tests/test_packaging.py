@@ -11,37 +11,29 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from spine_lib import setup_env
-from spine_lib.requirements import in_range, split_requirement
-from spine_lib.requirements import requirements as project_requirements
-
-ROOT = setup_env.ROOT
+ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
+EXTRAS = PROJECT["optional-dependencies"]
+
 # What conda-forge calls differently.
-CONDA_NAMES = {
-    "torch": "pytorch",
-    "isal": "python-isal",
-    "opencv-python-headless": "py-opencv",
-    "playwright": "playwright-python",
-}
+CONDA_NAMES = {"torch": "pytorch", "isal": "python-isal", "opencv-python-headless": "py-opencv"}
 
 
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def requirements() -> dict[str, str]:
-    lines = project_requirements(ROOT)
-    return {normal(name): bounds for name, bounds in map(split_requirement, lines)}
+def ranges(*groups: list[str]) -> dict[str, str]:
+    """Return the range of versions of each package in lists of requirements."""
+    requirements = [Requirement(line) for group in groups for line in group]
+    return {canonicalize_name(each.name): str(each.specifier) for each in requirements}
 
 
 def constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
-    return {normal(name): version for name, version in pairs}
+    return {canonicalize_name(name): version for name, version in pairs}
 
 
 def project_files() -> list[Path]:
@@ -55,32 +47,24 @@ def project_files() -> list[Path]:
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
-def text_files() -> list[tuple[Path, str]]:
-    found = []
-    for path in project_files():
-        data = path.read_bytes()
-        if b"\0" not in data:
-            found.append((path, data.decode("utf-8")))
-    return found
-
-
 def test_conda_and_pip_install_the_same_packages_in_the_same_ranges():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    conda = dict(split_requirement(line) for line in environment["dependencies"])
+    *packages, pip = environment["dependencies"]
     assert environment["channels"][0] == "conda-forge"
+    assert pip == {"pip": ["--editable ."]}
+    conda = ranges(packages)
     assert conda.pop("pip") == ""
-    assert conda.pop("python") == PROJECT["requires-python"]
-    assert conda == {CONDA_NAMES.get(name, name): bounds for name, bounds in requirements().items()}
+    assert conda.pop("python") == ranges([f"python{PROJECT['requires-python']}"])["python"]
+    expected = ranges(PROJECT["dependencies"])
+    assert conda == {CONDA_NAMES.get(name, name): bounds for name, bounds in expected.items()}
 
 
-def test_every_requirement_is_pinned_within_its_range():
+def test_every_requirement_has_a_lower_bound_and_is_pinned_within_its_range():
     pins = constraints()
-    for name, bounds in requirements().items():
-        assert name in pins, f"constraints.txt has no version of {name}"
-        assert in_range(pins[name], bounds), f"{name}=={pins[name]} is not {bounds}"
-    for line in PROJECT["optional-dependencies"]["viz3d"]:
-        name, bounds = split_requirement(line)
-        assert in_range(pins[name], bounds)
+    for line in [*PROJECT["dependencies"], *(line for group in EXTRAS.values() for line in group)]:
+        requirement = Requirement(line)
+        assert ">=" in line, line
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), line
 
 
 def test_constraints_fit_every_system():
@@ -89,23 +73,17 @@ def test_constraints_fit_every_system():
         assert not name.startswith(("nvidia", "cuda", "triton", "spine")), name
 
 
-def test_every_requirement_has_a_lower_bound():
-    for name, bounds in requirements().items():
-        assert bounds.startswith(">="), f"{name}: '{bounds}'"
-
-
 def test_everything_that_is_imported_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {
-        "spine_lib": {normal(split_requirement(x)[0]) for x in PROJECT["dependencies"]}
-        | {"ipyniivue", "distributed"},  # the extras viz3d and cluster
-        "tests": set(requirements()),
+        "spine_lib": ranges(PROJECT["dependencies"], EXTRAS["cluster"], EXTRAS["viz3d"]),
+        "tests": ranges(PROJECT["dependencies"], *EXTRAS.values()),
     }
     for folder, names in declared.items():
         for path in (ROOT / folder).rglob("*.py"):
             for module in third_party_imports(path):
-                owners = {normal(name) for name in distributions.get(module, [module])}
-                assert owners & names, f"{path.name} imports {module}, which is not declared"
+                owners = {canonicalize_name(n) for n in distributions.get(module, [module])}
+                assert owners & set(names), f"{path.name} imports {module}, which is not declared"
 
 
 def third_party_imports(path: Path) -> set[str]:
@@ -115,7 +93,7 @@ def third_party_imports(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.split(".")[0])
-    local = {"spine_lib", *(p.stem for p in path.parent.glob("*.py"))}
+    local = {"spine_lib", *(p.stem for p in (ROOT / "tests").rglob("*.py"))}
     return found - set(sys.stdlib_module_names) - local
 
 

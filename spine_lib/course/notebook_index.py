@@ -17,7 +17,7 @@ HEAD = """\
 # The lessons
 
 From a CT file to a measured segmentation of the spine. Begin with the first one; each needs only
-what the ones before it taught. `make lab` (or `python -m spine_lib lab`) opens them.
+what the ones before it taught. `make lab` opens them.
 
 Every lesson is also a plain Python file of the same name: the notebook is made from it, and so is
 this page, by `make notebooks`.

@@ -11,7 +11,6 @@ from types import ModuleType
 
 import pytest
 
-from spine_lib import setup_env
 from spine_lib.course import check, desk, hint
 from spine_lib.course.exercise import (
     Wrong,
@@ -193,7 +192,7 @@ def test_an_answer_of_a_strange_kind_is_told_kindly(key, capsys):
 def test_the_notebook_shows_each_stub_and_checks_it_at_once(lesson):
     from spine_lib.course.notebook_source import lesson_sources, read_source
 
-    (path,) = lesson_sources(setup_env.ROOT / "notebooks", (f"{lesson:02d}",))
+    (path,) = lesson_sources(Path(__file__).parents[2] / "notebooks", (f"{lesson:02d}",))
     cells = read_source(path).notebook.cells
     tagged = [n for n, cell in enumerate(cells) if "exercise" in cell.metadata.get("tags", [])]
     stubs = {exercise.key: exercise.stub.strip() for exercise in lesson_exercises(lesson)}

@@ -16,13 +16,13 @@ from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 from test_course import load_mistakes
 
-from spine_lib import setup_env
 from spine_lib.course.exercise import find_exercise, lesson_exercises, lesson_solutions
 from spine_lib.course.handout_answers import answered_cell
 from spine_lib.course.handout_nbgrader import grade_ids, graded_notebook, write_nbgrader_course
 from spine_lib.course.notebook_source import lesson_sources, read_source
 
-FOLDER = setup_env.ROOT / "notebooks"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
 SOURCES = lesson_sources(FOLDER)
 LESSON = "02_annotation_inspection"
 KEYS = [exercise.key for exercise in lesson_exercises(2)]
@@ -132,7 +132,7 @@ def hand_in(course: Path, student: str) -> None:
 
 def nbgrader(course: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PYTEST_", "SPINE_"))}
-    paths = [str(setup_env.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     commands = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]  # alembic is there
     return subprocess.run(
         [sys.executable, "-m", "nbgrader", *arguments],
@@ -255,8 +255,8 @@ def test_a_submission_that_kills_its_kernel_holds_nobody_else_up(course):
 @pytest.mark.slow
 def test_nobody_is_graded_with_a_students_copy(course, tmp_path):
     copy_of_students = tmp_path / "students"
-    for path in (setup_env.ROOT / "spine_lib").rglob("*.py"):
-        target = copy_of_students / path.relative_to(setup_env.ROOT)
+    for path in (ROOT / "spine_lib").rglob("*.py"):
+        target = copy_of_students / path.relative_to(ROOT)
         if "solutions" not in path.parts:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())

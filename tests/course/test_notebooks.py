@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from spine_lib import SpineError, setup_env
+from spine_lib import SpineError
 from spine_lib.course import notebook_build, notebook_series, results
 from spine_lib.course.notebook_index import Card, index_text, lesson_card, write_picture
 from spine_lib.course.notebook_source import drift, lesson_sources, read_source, source_problems
 
-FOLDER = setup_env.ROOT / "notebooks"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
 SOURCES = lesson_sources(FOLDER)
 
 TINY = """\
@@ -348,13 +350,12 @@ def test_the_picture_is_that_of_the_tagged_cell(tiny, tmp_path):
 
 
 def run_nbval(folder, *arguments) -> subprocess.CompletedProcess:
-    from spine_lib.developing import NOTEBOOK_OPTIONS
-
     shutil.copy(FOLDER / "conftest.py", folder)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    options = [option.replace("tests/", f"{setup_env.ROOT}/tests/") for option in NOTEBOOK_OPTIONS]
+    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=150"]
+    options.append(f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval.cfg'}")
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("PYTEST_", "SPINE_FAST"))}
-    paths = os.pathsep.join(filter(None, [str(setup_env.ROOT), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments, "."],
         cwd=folder,

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
 
-from spine_lib import SpineError, setup_env
+from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce.reproduce import reproduce
 from spine_lib.slices.augment import Augmentation
@@ -251,7 +252,7 @@ by 0.020 at most, over three seeds (two processes on a CPU, a batch of 16 patche
 def start(folder, *arguments) -> subprocess.CompletedProcess:
     """Run Python in a folder as from a fresh terminal."""
     environment = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
-    environment |= {"PYTHONPATH": str(setup_env.ROOT), "SPINE_NO_VENV": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     environment["SPINE_DATA"] = str(folder / "data")
     command = [sys.executable, *arguments]
     done = subprocess.run(
@@ -300,7 +301,7 @@ def runs(tmp_path_factory):
             say=len,
         )
     arguments = "reproduce --recipe small.yaml --name two --device cpu --devices 2"
-    return folder / "runs", start(folder, "-m", "spine_lib", *arguments.split())
+    return folder / "runs", start(folder, "-m", "spine_lib.cli", *arguments.split())
 
 
 @pytest.mark.slow

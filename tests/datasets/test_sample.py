@@ -6,8 +6,8 @@ import io
 import os
 import re
 import tarfile
-import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def sha256(content):
 def packaged(members, archive, release):
     """Describe an archive whose members become files of the groups "a" and "b"."""
     files = tuple(
-        PackagedFile(member, f"{'ab'[i % 2]}/deep/{Path(member).name}", len(data), sha256(data))
+        PackagedFile(member, f"{'ab'[i % 2]}/deep/{Path(member).name}", len(data))
         for i, (member, data) in enumerate(members.items())
     )
     content = archive.read_bytes()
@@ -118,7 +118,12 @@ def without_pip(monkeypatch, tmp_path):
 
 
 def tree(root):
-    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    files = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
+    return sorted(p.as_posix() for p in files if p.name != ".fetch.lock")
+
+
+def visible(folder):
+    return [path for path in folder.iterdir() if path.name != ".fetch.lock"]
 
 
 THE_FILES = ["a/deep/one.txt", "a/deep/three.txt", "b/deep/two.txt"]
@@ -128,11 +133,10 @@ THE_FILES = ["a/deep/one.txt", "a/deep/three.txt", "b/deep/two.txt"]
 
 
 def test_pip_fetches_a_wheel_and_only_the_wanted_files_stay(wheel, offline_index, tmp_path, capfd):
-    said = []
-    fetch_package(wheel[1], tmp_path / "data", said.append)
+    lines = []
+    fetch_package(wheel[1], tmp_path / "data", lines.append)
     assert tree(tmp_path / "data") == THE_FILES
-    assert os.listdir(tmp_path / "data") in (["a", "b"], ["b", "a"])
-    assert len(said) == 1 and re.fullmatch(r"toyscans 1\.0: 0\.0 MB in \d+\.\d s", said[0])
+    assert len(lines) == 1 and re.fullmatch(r"toyscans 1\.0: 0\.0 MB in \d+\.\d s", lines[0])
     assert capfd.readouterr() == ("", ""), "pip's own words reached the console"
 
 
@@ -149,15 +153,17 @@ def test_a_source_release_of_another_hash_runs_no_code_of_its_own(source, offlin
     with pytest.raises(SpineError, match=r"checksum of toyscans 1\.0 differs.*phantom"):
         fetch_package(forged, tmp_path / "data", str)
     assert not marker.exists()
-    assert tree(tmp_path / "data") == []
+    assert visible(tmp_path / "data") == []
 
 
 def test_without_the_network_one_sentence_says_so_and_nothing_is_left(offline_index, tmp_path):
     (tmp_path / "shelf").mkdir()
-    package = Package("toyscans", "1.0", "wheel", 5_000_000, "0" * 64, ())
+    package = Package(
+        "toyscans", "1.0", "wheel", 5_000_000, "0" * 64, (PackagedFile("x", "a/x", 1),)
+    )
     with pytest.raises(SpineError, match=r"toyscans 1\.0 \(5 MB\).*network once.*phantom"):
         fetch_package(package, tmp_path / "data", str)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert visible(tmp_path / "data") == []
 
 
 def test_a_python_without_pip_is_told_how_to_get_it(wheel, tmp_path, monkeypatch):
@@ -169,34 +175,31 @@ def test_a_python_without_pip_is_told_how_to_get_it(wheel, tmp_path, monkeypatch
 # --- what can go wrong on the way --------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("stop", "raised", "message"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (OSError(errno.ENOSPC, "No space"), SpineError, "disk is full.*SPINE_DATA"),
+    ],
+)
 def test_an_interrupted_fetch_leaves_nothing_and_the_next_one_completes(
-    wheel, without_pip, tmp_path, monkeypatch
+    wheel, without_pip, tmp_path, monkeypatch, stop, raised, message
 ):
-    real, written = fetch._write_checked, []
+    real, written = fetch._write, []
 
-    def interrupted(stream, file, folder, archive):
+    def interrupted(stream, path):
         if written:
-            raise KeyboardInterrupt
-        written.append(file)
-        real(stream, file, folder, archive)
+            raise stop
+        written.append(path)
+        real(stream, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(fetch, "_write_checked", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patched.setattr(fetch, "_write", interrupted)
+        with pytest.raises(raised, match=message):
             fetch_package(wheel[1], tmp_path / "data", str)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert visible(tmp_path / "data") == []
     fetch_package(wheel[1], tmp_path / "data", str)
     assert is_complete(wheel[1], tmp_path / "data")
-
-
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(wheel, without_pip, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(fetch, "_write_checked", full)
-    with pytest.raises(SpineError, match="disk is full.*SPINE_DATA"):
-        fetch_package(wheel[1], tmp_path / "data", str)
-    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_data_folder_is_one_sentence(wheel, without_pip, tmp_path):
@@ -205,39 +208,24 @@ def test_a_file_in_the_place_of_the_data_folder_is_one_sentence(wheel, without_p
         fetch_package(wheel[1], tmp_path / "data", str)
 
 
-def test_what_a_killed_run_left_is_removed_later_but_a_live_one_is_not(
-    wheel, without_pip, tmp_path
-):
-    old, young = tmp_path / "data" / ".fetching-old", tmp_path / "data" / ".fetching-young"
-    for folder in (old, young):
-        folder.mkdir(parents=True)
-        (folder / "half").write_text("", encoding="utf-8")
-    long_ago = time.time() - 2 * fetch.STALE_SECONDS
-    os.utime(old, (long_ago, long_ago))
+def test_what_a_killed_run_left_is_removed(wheel, without_pip, tmp_path):
+    stale = tmp_path / "data" / ".fetching-old"
+    stale.mkdir(parents=True)
+    (stale / "half").write_text("", encoding="utf-8")
     fetch_package(wheel[1], tmp_path / "data", str)
-    assert not old.exists() and young.exists()
+    assert not stale.exists()
 
 
-def test_a_second_process_that_finished_first_is_no_error(
-    wheel, without_pip, tmp_path, monkeypatch
-):
-    root, real = tmp_path / "data", Path.rename
-
-    def slow_rename(self, target):
-        if self.name == "a" and "files" in self.parts:  # the other one puts its "a" there first
-            real(self, target)
-            raise OSError(errno.ENOTEMPTY, "Directory not empty")
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", slow_rename)
-    fetch_package(wheel[1], root, str)
-    assert is_complete(wheel[1], root)
+def test_processes_that_fetch_at_once_download_once(wheel, without_pip, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: fetch_package(wheel[1], tmp_path / "data", str), range(4)))
+    assert is_complete(wheel[1], tmp_path / "data") and without_pip == ["toyscans"]
 
 
-def test_a_damaged_file_is_noticed_and_fetched_again(wheel, without_pip, tmp_path, monkeypatch):
+def test_an_incomplete_file_is_noticed_and_fetched_again(wheel, without_pip, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "sample_packages", lambda: (wheel[1],))
     root = sample.fetch_sample(tmp_path / "data", str)
-    (root / "a/deep/one.txt").write_bytes(b"fyrst")
+    (root / "a/deep/one.txt").write_bytes(b"fir")
     (root / "b/deep/two.txt").unlink()
     sample.fetch_sample(root, str)
     assert is_complete(wheel[1], root) and len(without_pip) == 2
@@ -247,10 +235,10 @@ def test_the_second_call_downloads_nothing_and_says_nothing(
     wheel, without_pip, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sample, "sample_packages", lambda: (wheel[1],))
-    said = []
+    lines = []
     for _ in range(2):
-        assert sample.fetch_sample(tmp_path / "data", said.append) == tmp_path / "data"
-    assert without_pip == ["toyscans"] and len(said) == 1
+        assert sample.fetch_sample(tmp_path / "data", lines.append) == tmp_path / "data"
+    assert without_pip == ["toyscans"] and len(lines) == 1
 
 
 # --- unpacking ---------------------------------------------------------------------------------
@@ -266,75 +254,12 @@ def test_members_that_nobody_asked_for_are_not_unpacked_wherever_they_point(tmp_
     assert tree(tmp_path) == ["in/files/a/deep/good.txt", "x.tar.gz"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.txt", "a/../../evil.txt", "/evil/x.txt", "a\\..\\evil.txt", "C:/evil.txt"]
-)
-@pytest.mark.parametrize("part", ["member", "target"])
-def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name, part):
-    archive = tmp_path / "x.zip"
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("x/good.txt", b"evil")
-        opened.writestr(zipfile.ZipInfo(name), b"evil")
-    names = {"member": "x/good.txt", "target": "a/x.txt", part: name}
-    file = PackagedFile(names["member"], names["target"], 4, sha256(b"evil"))
-    package = Package("toyscans", "1.0", "wheel", 1, "", (file,))
-    with pytest.raises(SpineError, match="leads out of the data folder"):
-        unpack(archive, package, tmp_path / "files")
-    assert tree(tmp_path) == ["x.zip"]
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_a_link_or_device_in_a_source_release_is_refused(tmp_path, kind):
-    archive = tmp_path / "x.tar.gz"
-    with tarfile.open(archive, "w:gz") as opened:
-        add_to_tar(opened, "x/secret.txt", b"good")
-        add_to_tar(opened, "x/good.txt", type=kind, linkname="x/secret.txt")
-    with pytest.raises(SpineError, match="link"):
-        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "source"), tmp_path / "files")
-
-
-def test_a_link_in_a_wheel_is_refused(tmp_path):
-    archive = tmp_path / "x.zip"
-    with zipfile.ZipFile(archive, "w") as opened:
-        info = zipfile.ZipInfo("x/good.txt")
-        info.create_system, info.external_attr = 3, 0o120777 << 16
-        opened.writestr(info, "good")
-    with pytest.raises(SpineError, match="link"):
-        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
-
-
-@pytest.mark.parametrize("content", [b"goof", b"goo", b"good" * 1000, b""])
-def test_a_member_of_another_content_or_size_is_refused(tmp_path, content):
-    archive = tmp_path / "x.zip"
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("x/good.txt", content)
-    with pytest.raises(SpineError, match=r"x/good\.txt differs"):
-        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
-
-
-def test_no_more_than_the_recorded_size_is_ever_written(tmp_path):
-    archive = tmp_path / "x.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("x/good.txt", bytes(50_000_000))
-    with pytest.raises(SpineError, match="size"):
-        unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
-    assert sum(p.stat().st_size for p in (tmp_path / "files").rglob("*") if p.is_file()) <= 5
-
-
-def test_a_release_that_lacks_a_file_is_named_with_it(tmp_path):
+def test_a_release_that_lacks_a_file_is_named(tmp_path):
     archive = tmp_path / "x.zip"
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("x/bad.txt", b"good")
-    with pytest.raises(SpineError, match=r"x\.zip lacks x/good\.txt"):
+    with pytest.raises(SpineError, match=r"x\.zip lacks files of toyscans"):
         unpack(archive, packaged({"x/good.txt": b"good"}, archive, "wheel"), tmp_path / "files")
-
-
-def test_a_truncated_archive_is_one_sentence(source, tmp_path):
-    archive, package, _ = source
-    cut = tmp_path / "cut.tar.gz"
-    cut.write_bytes(archive.read_bytes()[:-200])
-    with pytest.raises(SpineError, match="no intact archive"):
-        unpack(cut, package, tmp_path / "files")
 
 
 # --- the list of what is fetched ---------------------------------------------------------------

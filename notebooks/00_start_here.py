@@ -82,7 +82,7 @@ print("abdomen:", abdomen.ct.shape, "voxels")
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib.ct.volume import WINDOWS
+from spine_lib.ct import WINDOWS
 from spine_lib.explore import figures, render
 
 
@@ -265,7 +265,7 @@ check("0.1", region_of)
 # %% tags=["nbval-check-output"]
 import numpy as np
 
-from spine_lib.annotations.schemes import REGIONS, to_regions
+from spine_lib.annotations import REGIONS, to_regions
 
 numbers = np.array([7, 8, 19, 20, 26, 28])
 print([REGIONS[region - 1] for region in to_regions(numbers)])
@@ -348,7 +348,7 @@ def side_of(voxel, shape):
 check("0.4", side_of)
 
 # %% tags=["nbval-check-output"]
-from spine_lib.ct.geometry import orientation_marks
+from spine_lib.ct import orientation_marks
 
 print("edges of an axial picture:", orientation_marks("axial"))
 

@@ -118,7 +118,7 @@ print("back: ", apply_affine(np.linalg.inv(affine), place_mm).round().astype(int
 # %% [markdown]
 # There and back gives the same voxel. Two scans of one patient, or a scan and its mask, belong
 # together when the same voxel lies at the same place in both: it is the affines that must agree, not
-# only the shapes. `spine_lib.ct.volume.require_same_grid` checks this at the door.
+# only the shapes. `spine_lib.ct.require_same_grid` checks this at the door.
 
 # %% [markdown]
 # ## 3. Three files, one patient
@@ -167,7 +167,7 @@ plt.show()
 # slices so that they are upright on the screen.
 
 # %%
-from spine_lib.ct.volume import WINDOWS, load_ct
+from spine_lib.ct import WINDOWS, load_ct
 from spine_lib.explore import figures, render
 
 figure, panels = plt.subplots(1, 3, figsize=(6, 2), layout="constrained")
@@ -337,7 +337,7 @@ def to_hu(stored, slope, intercept):
 check("1.4", to_hu)
 
 # %% tags=["nbval-check-output"]
-from spine_lib.ct.hounsfield import hu_from_stored
+from spine_lib.ct import hu_from_stored
 
 hu = np.empty(pixels.shape, np.int16)
 hu_from_stored(pixels, 1.0, -1024.0, hu, "three pixels")
@@ -389,7 +389,7 @@ def apply_window(hu, center, width):
 check("1.5", apply_window)
 
 # %% tags=["nbval-check-output"]
-from spine_lib.ct.volume import apply_window as library_window
+from spine_lib.ct import apply_window as library_window
 
 print(library_window(np.array([-1000, -160, 40, 240, 1000]), WINDOWS["soft tissue"]))
 
@@ -406,7 +406,7 @@ print(library_window(np.array([-1000, -160, 40, 240, 1000]), WINDOWS["soft tissu
 # tall?
 
 # %%
-from spine_lib.slices.cut import to_slices
+from spine_lib.ct import to_slices
 
 chest, _ = course_case("chest")
 sagittal = to_slices(chest.ct.array, "sagittal")[chest.ct.shape[0] // 2]
@@ -445,7 +445,7 @@ def pixel_aspect(spacing_mm, plane):
 check("1.6", pixel_aspect)
 
 # %% tags=["nbval-check-output"]
-from spine_lib.slices.cut import slice_spacing_mm
+from spine_lib.ct import slice_spacing_mm
 
 for plane in ("axial", "coronal", "sagittal"):
     _, row_mm, column_mm = slice_spacing_mm(chest.ct.spacing_mm, plane)

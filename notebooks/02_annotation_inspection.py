@@ -45,7 +45,7 @@ print(np.unique(stored.array))
 # a vertebra?
 
 # %%
-from spine_lib.annotations.checks import SCHEMES
+from spine_lib.annotations import SCHEMES
 
 print(f"{'id':>3}  {'totalsegmentator':20} {'verse':8} pycad1089")
 for label in (5, 10, 20, 25, 27, 32, 44):
@@ -62,7 +62,7 @@ for label in (5, 10, 20, 25, 27, 32, 44):
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib.ct.volume import WINDOWS
+from spine_lib.ct import WINDOWS
 from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 80
@@ -92,7 +92,7 @@ plt.show()
 
 # %%
 from spine_lib import SpineError
-from spine_lib.annotations.checks import to_canonical
+from spine_lib.annotations import to_canonical
 
 try:
     to_canonical(stored.array, "verse")
@@ -105,7 +105,7 @@ except SpineError as error:
 # ids of the abdomen patient's sacrum, 25 and 26, and is read as VerSe?
 
 # %%
-from spine_lib.annotations.checks import CANONICAL
+from spine_lib.annotations import CANONICAL
 
 pelvis = np.array([0, 25, 26], np.uint8)
 for scheme in ("totalsegmentator", "verse"):
@@ -188,8 +188,7 @@ check("2.2", centroid_mm)
 # Now all of them at once. The library measures every id of a map in one pass over its slices.
 
 # %%
-from spine_lib.annotations.checks import REGIONS, to_regions
-from spine_lib.annotations.structures import measure
+from spine_lib.annotations import REGIONS, measure, to_regions
 
 measured = measure(chest.labels, chest.ct.array)
 for one in measured:
@@ -272,7 +271,7 @@ planted["hole"] = abdomen.labels.with_array(hollow)
 # into a rule?
 
 # %%
-from spine_lib.annotations.checks import check_annotation
+from spine_lib.annotations import check_annotation
 
 for kind, labels in planted.items():
     found = [one for one in check_annotation(abdomen.ct, labels) if one.code != "tiny"]
@@ -328,7 +327,7 @@ check("2.3", is_mirrored)
 # mirrored mask beats the best place of the mask as it is.
 
 # %%
-from spine_lib.annotations.alignment import find_peak
+from spine_lib.annotations import find_peak
 
 spine = planted["mirrored"].array > 0
 for name, mask in (("as it is", spine), ("mirrored back", spine[::-1])):

@@ -33,7 +33,7 @@ print(chest.ct.shape, "voxels of", chest.ct.spacing_mm, "mm")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from spine_lib.ct.volume import WINDOWS, apply_window
+from spine_lib.ct import WINDOWS, apply_window
 
 plt.rcParams["figure.dpi"] = 80
 middle = int(np.median(np.nonzero(chest.labels.array)[1]))
@@ -52,8 +52,8 @@ plt.show()
 # directions turned round, and pixels in their true proportions.
 
 # %%
+from spine_lib.ct import PLANES
 from spine_lib.explore import figures, render
-from spine_lib.slices.cut import PLANES
 
 
 def draw(axes, ct, labels, index, plane):
@@ -76,7 +76,7 @@ plt.show()
 # How many slices does each plane give, and how fine are they?
 
 # %%
-from spine_lib.slices.cut import slice_spacing_mm, to_slices
+from spine_lib.ct import slice_spacing_mm, to_slices
 
 for plane in PLANES:
     stack = to_slices(chest.ct.array, plane)
@@ -110,7 +110,7 @@ def cut_slice(array_xyz, plane, index):
 check("3.1", cut_slice)
 
 # %% [markdown]
-# The library's version is `to_slices` in `spine_lib/slices/cut.py`. It turns the whole volume at once and
+# The library's version is `to_slices` in `spine_lib/ct/geometry.py`. It turns the whole volume at once and
 # copies nothing: what it returns is a view of the same memory.
 
 # %% tags=["nbval-check-output"]
@@ -125,7 +125,7 @@ print(np.shares_memory(stack, chest.ct.array), stack.ndim)
 # 24, the sacrum is 26. **Predict** what linear interpolation finds on the way.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.annotations.checks import CANONICAL
+from spine_lib.annotations import CANONICAL
 
 line = np.array([23, 23, 24, 24, 26, 26])
 finer = np.interp(np.arange(0, 5.01, 0.5), np.arange(6), line)
@@ -209,7 +209,7 @@ check("3.2", resample_pair)
 # since otherwise most of the old pixels would simply be skipped.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.slices.cut import resample_image, resample_labels
+from spine_lib.ct import resample_image, resample_labels
 
 stripes = np.tile(np.array([0.0, 100.0], np.float32), 12)[None, None]  # one row of 24 pixels
 skipped = cv2.resize(stripes[0], (5, 1), interpolation=cv2.INTER_NEAREST)

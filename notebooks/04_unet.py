@@ -673,8 +673,8 @@ with torch.inference_mode():
 # inside when it has learnt something? We look into the trained U-Net that comes with the library.
 
 # %%
+from spine_lib.ct import to_slices
 from spine_lib.slices.augment import network_input
-from spine_lib.slices.cut import to_slices
 from spine_lib.training.pretrained import load_pretrained
 
 crop, note = course_case("crop")

@@ -335,7 +335,7 @@ for rates in ((4, 4, 4), (1, 3, 8)):
     results[f"rates {', '.join(map(str, rates))}"] = mean_of_means(image, rates)
 
 # %% tags=["picture"]
-from spine_lib.ct.volume import Window, apply_window
+from spine_lib.ct import Window, apply_window
 from spine_lib.explore import figures
 
 figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), layout="constrained")

@@ -291,7 +291,7 @@ for name, skipped in (("as background", None), ("ignored", rim)):
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib.ct.volume import WINDOWS
+from spine_lib.ct import WINDOWS
 from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 80
@@ -699,7 +699,7 @@ print(f"p = {sign_flip_test(others).p_value:.4f}")
 # a false alarm in at most one case of twenty.
 
 # %%
-from spine_lib.annotations.checks import REGIONS
+from spine_lib.annotations import REGIONS
 from spine_lib.metrics.statistics import holm
 
 by_region = {}

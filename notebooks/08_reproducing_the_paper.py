@@ -430,7 +430,7 @@ for name, rows in named.items():
 # For this we take the two models that come with the library, whose predictions are stored.
 
 # %%
-from spine_lib.annotations.checks import REGIONS, to_regions
+from spine_lib.annotations import REGIONS, to_regions
 from spine_lib.course.held_out import HELD_OUT, held_out_case
 
 found = {}

@@ -159,7 +159,7 @@ for name, result in filled.items():
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib.ct.volume import WINDOWS
+from spine_lib.ct import WINDOWS
 from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 72
@@ -646,7 +646,7 @@ plt.show()
 import tempfile
 from pathlib import Path
 
-from spine_lib.ct.volume import save_nifti
+from spine_lib.ct import save_nifti
 
 folder = Path(tempfile.mkdtemp(prefix="export-"))
 mask = crop.ct.with_array(cleaned["crop", "unet_light"])
@@ -693,7 +693,7 @@ check("9.6", grid_gap_mm)
 
 # %%
 from spine_lib import SpineError
-from spine_lib.ct.volume import load_ct, load_mask, require_same_grid
+from spine_lib.ct import load_ct, load_mask, require_same_grid
 
 exported = load_mask(path)
 require_same_grid(crop.ct, exported, "scan and export")

@@ -245,7 +245,7 @@ def test_check_passes_a_right_annotation_and_fails_a_wrong_one(pair, small_phant
 
 
 def test_phantoms_are_written_as_pairs_that_differ_by_seed(tmp_path):
-    from spine_lib.ct.volume import load_ct, load_mask, require_same_grid
+    from spine_lib.ct import load_ct, load_mask, require_same_grid
 
     size = ["--spacing", 6, "--shape", 40, 40, 50]
     assert run("phantom", "--seed", 5, "--count", 2, "--out", tmp_path, *size) == 0

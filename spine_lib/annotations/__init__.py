@@ -1,1 +1,21 @@
-"""Lesson 2: read a label map under the right scheme, and find what is wrong with it."""
+"""Lesson 2: read a label map under the right scheme, and check it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "alignment": ["find_peak"],
+        "checks": ["Finding", "check_annotation"],
+        "schemes": [
+            "CANONICAL",
+            "HEAD_TO_FOOT",
+            "REGIONS",
+            "SCHEMES",
+            "get_scheme",
+            "to_canonical",
+            "to_regions",
+        ],
+        "structures": ["measure"],
+    },
+)

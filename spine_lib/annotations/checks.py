@@ -36,7 +36,8 @@ from spine_lib.annotations.structures import (
     order,
     sizeable,
 )
-from spine_lib.ct.volume import Volume, require_same_grid
+from spine_lib.ct.geometry import require_same_grid
+from spine_lib.ct.volume import Volume
 
 __all__ = [
     "CANONICAL",

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spine_lib.course.failures import Failure, Segmented, draw_failure
-from spine_lib.ct.geometry import scale_bar_mm
+from spine_lib.ct.geometry import scale_bar_mm, to_slices
 from spine_lib.ct.volume import Volume
 from spine_lib.explore import figures, render
-from spine_lib.slices.cut import to_slices
 from spine_lib.volumes.measure import Amount, ErrorPiece
 
 _LOOKS = (("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"))

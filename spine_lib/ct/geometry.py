@@ -1,11 +1,14 @@
-"""Say where a slice of a volume lies, which way it faces and what size it is drawn at.
+"""Lesson 1: where voxels and slices lie in the patient, and how arrays change their grid.
 
-Arrays are [x, y, z] in RAS+; a slice is [row, column], seen as a radiologist sees it. NumPy only.
+Arrays are [x, y, z] in RAS+. A slice is [row, column], as a radiologist looks at it: rows run from
+anterior to posterior (axial) or from superior to inferior (coronal, sagittal), columns from the
+patient's right to left (axial, coronal) or from anterior to posterior (sagittal). NumPy only.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,21 +17,80 @@ from spine_lib import SpineError
 
 PLANES = ("axial", "coronal", "sagittal")
 
+GRID_TOLERANCE_MM = 1e-2
+"""How far two grids may lie apart and still be the same (headers store 32-bit floats)."""
+
 # Which array axis a plane cuts, and which one then runs down the rows and along the columns.
 # Both run backwards: arrays are RAS+, and a viewer expects right, anterior and superior first.
 _AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 _MARKS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
-_SAME_GRID_MM = 1e-2
 
 
 class Grid(Protocol):
-    """What is drawn: an array [x, y, z] in RAS+ and its affine, such as `ct.Volume`."""
+    """An array [x, y, z] in RAS+ with its affine, such as `spine_lib.ct.volume.Volume`."""
 
     @property
     def array(self) -> np.ndarray: ...
 
     @property
     def affine(self) -> np.ndarray: ...
+
+
+def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise a `SpineError` unless a value is one of the choices."""
+    if value not in choices:
+        raise SpineError(f"Unknown {name} {value!r}: choose one of {', '.join(choices)}.")
+
+
+def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
+    """Return the distances between voxel centres along x, y and z, in mm."""
+    return tuple(np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0).tolist())
+
+
+def largest_gap_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """Return how far apart two affines put the corner voxels of an array, in mm, at most."""
+    corners = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(shape) - 1)
+    difference = np.asarray(affine, float) - np.asarray(other, float)
+    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
+
+
+def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
+    """Raise unless two volumes lie on the same voxels.
+
+    Args:
+        a, b: the volumes to compare.
+        names: what they are, for the message.
+
+    Raises:
+        SpineError: if one has no affine, or shape, spacing or position differ by more than
+            `GRID_TOLERANCE_MM`.
+    """
+    for volume in (a, b):
+        if not (hasattr(volume, "array") and hasattr(volume, "affine")):
+            raise SpineError(
+                f"The {names} must both be volumes; a {type(volume).__name__} without an affine "
+                "has no position in the patient: give a Volume, for example ct.with_array(array)."
+            )
+    first, second = (getattr(volume, "path", None) for volume in (a, b))
+    names = f"{names} ({first or 'first volume'} and {second or 'second volume'})"
+    advice = "use the mask that belongs to this image or resample one to the other."
+    if a.array.shape != b.array.shape:
+        raise SpineError(
+            f"The {names} differ in shape, {a.array.shape} and {b.array.shape}: {advice}"
+        )
+    spacings = [spacing_mm(volume.affine) for volume in (a, b)]
+    if not np.allclose(*spacings, atol=1e-4, rtol=1e-4):
+        first, second = (tuple(round(mm, 4) for mm in spacing) for spacing in spacings)
+        raise SpineError(f"The {names} differ in spacing, {first} and {second} mm: {advice}")
+    gap_mm = largest_gap_mm(a.array.shape, a.affine, b.affine)
+    if not gap_mm <= GRID_TOLERANCE_MM:  # so that NaN is an error too
+        raise SpineError(f"The {names} lie up to {gap_mm:.3g} mm apart in the patient: {advice}")
+
+
+def plane_axes(plane: str) -> tuple[int, int, int]:
+    """Return the array axes that a plane cuts, runs down the rows, and along the columns."""
+    require_choice("plane", plane, PLANES)
+    return _AXES[plane]
 
 
 def orientation_marks(plane: str) -> dict[str, str]:
@@ -42,38 +104,81 @@ def orientation_marks(plane: str) -> dict[str, str]:
     return dict(zip(("left", "right", "top", "bottom"), _MARKS[plane]))
 
 
+def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
+    """Return a volume as a stack of images ready to look at.
+
+    Args:
+        array_xyz: volume [x, y, z] in RAS+.
+        plane: "axial", "coronal" or "sagittal".
+
+    Returns:
+        A view [slice, row, column]; slices keep the order of the volume's axis.
+
+    Raises:
+        SpineError: if the plane is unknown.
+    """
+    return array_xyz.transpose(plane_axes(plane))[:, ::-1, ::-1]
+
+
+def from_slices(stack: np.ndarray, plane: str) -> np.ndarray:
+    """Return a stack [slice, row, column] from `to_slices` as a volume [x, y, z], a view."""
+    return stack[:, ::-1, ::-1].transpose(np.argsort(plane_axes(plane)))
+
+
+def cut_slice(volume: Grid, index: int, plane: str) -> np.ndarray:
+    """Return one slice of a volume: a view [row, column]."""
+    return to_slices(volume.array, plane)[index]
+
+
+def slice_spacing_mm(spacing_mm: Sequence[float], plane: str) -> tuple[float, float, float]:
+    """Return the distance between slices, rows and columns in mm, from a volume's spacing."""
+    return tuple(float(spacing_mm[axis]) for axis in plane_axes(plane))
+
+
 def slice_count(volume: Grid, plane: str) -> int:
     """Return how many slices a volume has along a plane."""
-    require_choice("plane", plane, PLANES)
-    return volume.array.shape[_AXES[plane][0]]
+    return volume.array.shape[plane_axes(plane)[0]]
 
 
-def plane_axes(plane: str) -> tuple[int, int, int]:
-    """Return the array axes that a plane cuts, runs down the rows, and along the columns."""
-    require_choice("plane", plane, PLANES)
-    return _AXES[plane]
-
-
-def spacing_mm(volume: Grid) -> np.ndarray:
-    """Return the distances between voxel centres along x, y and z, in mm."""
-    return np.linalg.norm(np.asarray(volume.affine, float)[:3, :3], axis=0)
-
-
-def pixel_size_mm(volume: Grid, plane: str, pixel_mm: float | None = None) -> float:
-    """Return the width in mm of a pixel that :func:`render_slice` draws."""
-    require_choice("plane", plane, PLANES)
-    axis = _AXES[plane][2]
-    width_px = picture_shape(volume, plane, pixel_mm)[1]
-    return float(volume.array.shape[axis] * spacing_mm(volume)[axis] / width_px)
+def checked_index(volume: Grid, index: int, plane: str) -> int:
+    """Return a slice index as int; raise a `SpineError` if the volume has no such slice."""
+    count = slice_count(volume, plane)
+    try:
+        index = operator.index(index)
+    except TypeError:
+        raise SpineError(f"Slice {index!r} is not a whole number.") from None
+    if not 0 <= index < count:
+        raise SpineError(f"There is no {plane} slice {index}: choose 0 to {count - 1}.")
+    return index
 
 
 def slice_position_mm(volume: Grid, index: int, plane: str) -> float:
     """Return where a slice's centre lies on its patient axis (R, A or S positive), in mm."""
-    index = checked_index(volume, index, plane)
-    axis = _AXES[plane][0]
+    axis = plane_axes(plane)[0]
     voxel = (np.array(volume.array.shape) - 1) / 2
-    voxel[axis] = index
+    voxel[axis] = checked_index(volume, index, plane)
     return float((np.asarray(volume.affine) @ [*voxel, 1])[axis])
+
+
+def resampled_shape(
+    shape_hw: Sequence[int], spacing_hw: Sequence[float], spacing_mm: float
+) -> tuple[int, ...]:
+    """Return how many rows and columns of `spacing_mm` cover an image, at least one each."""
+    return tuple(max(1, round(n * old / spacing_mm)) for n, old in zip(shape_hw, spacing_hw))
+
+
+def picture_shape(volume: Grid, plane: str, pixel_mm: float | None) -> tuple[int, int]:
+    """Return rows and columns of a slice drawn with square pixels (None: the finest spacing)."""
+    _, *shape_hw = slice_spacing_mm(volume.array.shape, plane)
+    _, *spacing_hw = slice_spacing_mm(spacing_mm(volume.affine), plane)
+    return resampled_shape(shape_hw, spacing_hw, pixel_mm or min(spacing_hw))
+
+
+def pixel_size_mm(volume: Grid, plane: str, pixel_mm: float | None = None) -> float:
+    """Return the width in mm of a pixel of a slice drawn in its `picture_shape`."""
+    axis = plane_axes(plane)[2]
+    width_mm = volume.array.shape[axis] * spacing_mm(volume.affine)[axis]
+    return float(width_mm / picture_shape(volume, plane, pixel_mm)[1])
 
 
 def scale_bar_mm(width_mm: float) -> float:
@@ -85,92 +190,49 @@ def scale_bar_mm(width_mm: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= longest))
 
 
-def picture_shape(volume: Grid, plane: str, pixel_mm: float | None) -> tuple[int, int]:
-    """Return the rows and columns of a slice drawn with square pixels of `pixel_mm`."""
-    axes = _AXES[plane][1:]
-    voxel_mm = spacing_mm(volume)
-    pixel_mm = pixel_mm or min(voxel_mm[axis] for axis in axes)
-    rows, columns = (
-        max(1, round(float(volume.array.shape[axis] * voxel_mm[axis] / pixel_mm))) for axis in axes
-    )
-    return rows, columns
+def resample_image(image: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+    """Resample images linearly in their plane, smoothing first where pixels get larger.
+
+    Args:
+        image: [row, column] or [slice, row, column], any real dtype.
+        shape_hw: rows and columns wanted.
+
+    Returns:
+        float32 [..., *shape_hw], covering the same area.
+    """
+    image = np.asarray(image, np.float32)
+    ratios = [old / new for old, new in zip(image.shape[-2:], shape_hw, strict=True)]
+    sigmas = [0.4 * ratio if ratio > 1 else 0.0 for ratio in ratios]
+    if any(sigmas):
+        from scipy import ndimage  # here, so that drawing needs NumPy alone
+
+        image = ndimage.gaussian_filter(image, sigmas, axes=(-2, -1), mode="nearest")
+    for axis, length in zip((-2, -1), shape_hw):
+        image = _interpolate(image, axis, length)
+    return image
 
 
-def cut_slice(volume: Grid, index: int, plane: str) -> np.ndarray:
-    """Return one slice of an array [x, y, z], the right way up: [row, column], a view."""
-    # The two axes that are left stand in rising order, and the later one runs down the rows.
-    return np.moveaxis(volume.array, _AXES[plane][0], 0)[index].T[::-1, ::-1]
+def _interpolate(image: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Interpolate linearly along one axis; pixels are areas, so centres lie half a pixel in."""
+    old = image.shape[axis]
+    if old == length:
+        return image
+    position = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+    below = np.minimum(position.astype(np.intp), max(old - 2, 0))
+    weight = (position - below).astype(np.float32)
+    low = image.take(below, axis)
+    high = image.take(np.minimum(below + 1, old - 1), axis)
+    high -= low
+    high *= weight[:, None] if axis == -2 else weight
+    high += low
+    return high
 
 
-def resample_nearest(image_hw: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
-    """Resample [row, column] to another shape of the same extent, by nearest neighbour."""
-    for axis, count_out in enumerate(shape_hw):
-        count_in = image_hw.shape[axis]
-        if count_in != count_out:
-            nearest = (2 * np.arange(count_out) + 1) * count_in // (2 * count_out)
-            image_hw = image_hw.take(nearest, axis)
-    return image_hw
-
-
-def resample_linear(image_hw: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
-    """Resample [row, column] to another shape of the same extent, linearly, as float32."""
-    image_hw = image_hw.astype(np.float32, order="C")
-    for axis, count_out in enumerate(shape_hw):
-        count_in = image_hw.shape[axis]
-        if count_in == count_out:
-            continue
-        # Both grids share the edges of their outer pixels, not their centres.
-        at = np.clip((np.arange(count_out) + 0.5) * count_in / count_out - 0.5, 0, count_in - 1)
-        low = at.astype(int)
-        part = (at - low).astype(np.float32).reshape((-1, 1) if axis == 0 else (1, -1))
-        below = image_hw.take(low, axis)
-        above = image_hw.take(np.minimum(low + 1, count_in - 1), axis)
-        image_hw = below + (above - below) * part
-    return image_hw
-
-
-def require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        raise SpineError(f"Unknown {what} {value!r}: choose one of {', '.join(choices)}.")
-
-
-def require_grid(volume: Grid, other: Grid | None, name: str) -> None:
-    """Refuse a volume that does not lie on the grid of the CT; None is accepted."""
-    if other is None:
-        return
-    if not (hasattr(other, "array") and hasattr(other, "affine")):
-        raise SpineError(
-            f"The {name} is a {type(other).__name__} without an affine, so nothing tells where "
-            "it lies: give a Volume, for example ct.with_array(...)."
-        )
-    if volume.array.shape != other.array.shape:
-        theirs, ours = ("x".join(map(str, one.array.shape)) for one in (other, volume))
-        raise SpineError(
-            f"The {name} has {theirs} voxels and the CT {ours}: "
-            "resample it onto the grid of the CT first."
-        )
-    apart_mm = _apart_mm(volume, other)
-    if not apart_mm <= _SAME_GRID_MM:  # so that a NaN is refused too
-        raise SpineError(
-            f"The {name} lies up to {apart_mm:.3g} mm away from the CT by its affine: "
-            "resample it onto the grid of the CT first."
-        )
-
-
-def _apart_mm(volume: Grid, other: Grid) -> float:
-    corners = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(volume.array.shape) - 1)
-    difference = np.asarray(volume.affine, float) - np.asarray(other.affine, float)
-    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
-
-
-def checked_index(volume: Grid, index: int, plane: str) -> int:
-    """Return a slice index as int, or refuse one that lies outside the volume."""
-    count = slice_count(volume, plane)
-    try:
-        index = operator.index(index)
-    except TypeError:
-        raise SpineError(f"Slice {index!r} is not a whole number.") from None
-    if not 0 <= index < count:
-        raise SpineError(f"There is no {plane} slice {index}: choose 0 to {count - 1}.")
-    return index
+def resample_labels(labels: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+    """Resample labels [..., row, column] in their plane by nearest neighbour, with no new label."""
+    for axis, length in zip((-2, -1), shape_hw, strict=True):
+        old = labels.shape[axis]
+        if old != length:
+            nearest = (2 * np.arange(length) + 1) * old // (2 * length)
+            labels = labels.take(nearest, axis)
+    return labels

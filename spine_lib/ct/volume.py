@@ -8,7 +8,6 @@ turns them to one: index [x, y, z] grows to the patient's Right, Anterior and Su
 from __future__ import annotations
 
 import contextlib
-import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,11 +19,9 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.ct.dicom import DicomSeries, open_series
+from spine_lib.ct.geometry import GRID_TOLERANCE_MM, largest_gap_mm, spacing_mm
 from spine_lib.ct.hounsfield import check_hu, hu_from_stored, labels_from_stored
 from spine_lib.ct.nifti import NiftiFile, open_nifti, write_nifti
-
-GRID_TOLERANCE_MM = 1e-2
-"""How far two grids may lie apart and still be the same (headers store 32-bit floats)."""
 
 
 class Window(NamedTuple):
@@ -117,8 +114,7 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along x, y and z in mm."""
-        x, y, z = (float(size) for size in nib.affines.voxel_sizes(self.affine))
-        return x, y, z
+        return spacing_mm(self.affine)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -210,7 +206,7 @@ def save_nifti(volume: Volume, path: str | Path) -> Path:
         write_nifti(volume.array, volume.affine, path)
         return path
     stored = source.to_source(volume.array)
-    moved_mm = _largest_gap_mm(volume, source.canonical_affine)
+    moved_mm = largest_gap_mm(volume.shape, volume.affine, source.canonical_affine)
     if stored.shape != source.shape or moved_mm > GRID_TOLERANCE_MM:
         raise SpineError(
             f"{path} cannot be written on the grid of {volume.path or 'its source'}: shape "
@@ -219,30 +215,6 @@ def save_nifti(volume: Volume, path: str | Path) -> Path:
         )
     write_nifti(stored, source.affine, path)
     return path
-
-
-def require_same_grid(a: Volume, b: Volume, what: str = "image and mask") -> None:
-    """Raise unless two volumes lie on the same voxels.
-
-    Args:
-        a, b: the volumes to compare.
-        what: what they are, for the message.
-
-    Raises:
-        SpineError: where shape, spacing or position differ by more than `GRID_TOLERANCE_MM`.
-    """
-    names = f"{what} ({a.path or 'first volume'} and {b.path or 'second volume'})"
-    way_out = "use the mask that belongs to this image or resample one to the other."
-    if a.shape != b.shape:
-        raise SpineError(f"The {names} differ in shape, {a.shape} and {b.shape}: {way_out}")
-    if not np.allclose(a.spacing_mm, b.spacing_mm, atol=1e-4, rtol=1e-4):
-        spacings = [tuple(round(s, 4) for s in v.spacing_mm) for v in (a, b)]
-        raise SpineError(
-            f"The {names} differ in spacing, {spacings[0]} and {spacings[1]} mm: {way_out}"
-        )
-    gap_mm = _largest_gap_mm(a, b.affine)
-    if gap_mm > GRID_TOLERANCE_MM:
-        raise SpineError(f"The {names} lie up to {gap_mm:.3g} mm apart in the patient: {way_out}")
 
 
 def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
@@ -303,11 +275,3 @@ def _warn_about_file(image: NiftiFile | DicomSeries) -> None:
             "so remove one of them.",
             stacklevel=3,
         )
-
-
-def _largest_gap_mm(volume: Volume, affine: np.ndarray) -> float:
-    """Return how far the corners of a volume lie from where another affine puts them, in mm."""
-    ends = [(0, size - 1) for size in volume.shape]
-    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], np.float64)
-    difference = corners @ (volume.affine - affine).T
-    return float(np.linalg.norm(difference[:, :3], axis=1).max())

@@ -20,7 +20,8 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import SCHEMES, to_canonical
 from spine_lib.ct.files import atomic_file
-from spine_lib.ct.volume import Volume, load_ct, load_mask, require_same_grid
+from spine_lib.ct.geometry import require_same_grid
+from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.datasets.ignore import IgnoreRule
 
 

@@ -32,7 +32,7 @@ def level_hu() -> np.ndarray:
 def slice_levels(ct: Volume, index: int, plane: str, pixel_mm: float | None) -> np.ndarray:
     """Return a slice as levels, uint8 [row, column], resampled as `render_slice` does it."""
     shape_hw = planes.picture_shape(ct, plane, pixel_mm)
-    hu = planes.resample_linear(planes.cut_slice(ct, index, plane), shape_hw)
+    hu = planes.resample_image(planes.cut_slice(ct, index, plane), shape_hw)
     return np.interp(hu, _KNOTS_HU, _KNOTS_LEVEL).round().astype(np.uint8)
 
 
@@ -81,6 +81,6 @@ def encode_overlay(rgba: np.ndarray) -> str:
 def fitted(style: Style, ct: Volume, plane: str, size_px: int) -> Style:
     """Return a style whose picture has at most about `size_px` pixels on its longer side."""
     native = planes.pixel_size_mm(ct, plane, style.pixel_mm)
-    spacing_mm, axes = planes.spacing_mm(ct), planes.plane_axes(plane)[1:]
+    spacing_mm, axes = ct.spacing_mm, planes.plane_axes(plane)[1:]
     longest_mm = max(ct.array.shape[axis] * spacing_mm[axis] for axis in axes)
     return replace(style, pixel_mm=max(native, longest_mm / size_px))

@@ -3,7 +3,7 @@
 A slice leaves this module the right way up, in the right proportions, windowed in HU, and with
 a mask or a comparison of two masks on it. :func:`render_slice` is pure and needs NumPy only, so
 that a slider can call it for every frame. How areas are painted is told in `overlays.py`, where a
-slice lies and how it is turned in `planes.py`.
+slice lies and how it is turned in `spine_lib.ct.geometry`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from spine_lib.ct.geometry import (
     scale_bar_mm,
     slice_count,
     slice_position_mm,
-    spacing_mm,
 )
 from spine_lib.explore import overlays
 from spine_lib.explore.overlays import ERROR_PAINTS, OKABE_ITO, REGION_PAINTS, Paint, colours_for
@@ -49,7 +48,6 @@ __all__ = [
     "scale_bar_mm",
     "slice_count",
     "slice_position_mm",
-    "spacing_mm",
 ]
 
 OVERLAYS = ("fill", "outline", "error")
@@ -137,17 +135,16 @@ def render_slice(
     if style.overlay == "error" and (mask is None or prediction is None):
         raise SpineError("The overlay 'error' compares two masks: give a mask and a prediction.")
     for name, other in (("mask", mask), ("prediction", prediction), ("ignored region", ignore)):
-        planes.require_grid(volume, other, name)
+        if other is not None:
+            planes.require_same_grid(volume, other, f"CT and {name}")
     index = planes.checked_index(volume, index, plane)
     shape_hw = planes.picture_shape(volume, plane, style.pixel_mm)
 
-    grey = _to_grey(
-        planes.resample_linear(planes.cut_slice(volume, index, plane), shape_hw), window
-    )
+    grey = _to_grey(planes.resample_image(planes.cut_slice(volume, index, plane), shape_hw), window)
     truth, guess, skip = (
         None
         if one is None
-        else planes.resample_nearest(
+        else planes.resample_labels(
             _labels(planes.cut_slice(one, index, plane), style.threshold), shape_hw
         )
         for one in (mask, prediction, ignore)

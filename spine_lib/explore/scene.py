@@ -9,8 +9,8 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.annotations.checks import CANONICAL
 from spine_lib.ct import geometry as planes
-from spine_lib.ct.geometry import cut_slice, plane_axes
-from spine_lib.ct.volume import Volume, require_same_grid
+from spine_lib.ct.geometry import cut_slice, plane_axes, require_same_grid
+from spine_lib.ct.volume import Volume
 from spine_lib.explore import render
 from spine_lib.explore.counts import SliceCounts, count_slices, is_spine
 from spine_lib.explore.render import Style

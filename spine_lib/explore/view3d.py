@@ -115,10 +115,10 @@ def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.nd
     hit = solid.any(axis=0)
     first = solid.argmax(axis=0)
     labels = np.take_along_axis(along, first[None], 0)[0] * hit
-    step_mm = planes.spacing_mm(mask)[cut]
+    step_mm = mask.spacing_mm[cut]
     shape_hw = planes.picture_shape(mask, plane, None)
     depth, labels, hit = (
-        planes.resample_nearest(one.T[::-1, ::-1], shape_hw) for one in (first, labels, hit)
+        planes.resample_labels(one.T[::-1, ::-1], shape_hw) for one in (first, labels, hit)
     )
     pixel_mm = planes.pixel_size_mm(mask, plane)
     grey = np.where(hit, 255 * _shade(depth * step_mm / pixel_mm, hit), BACKGROUND)

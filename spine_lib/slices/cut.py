@@ -12,14 +12,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from spine_lib import SpineError
+from spine_lib.ct.geometry import (
+    resample_image,
+    resample_labels,
+    resampled_shape,
+    slice_spacing_mm,
+    to_slices,
+)
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import Case, CaseData
-
-PLANES = ("axial", "coronal", "sagittal")
-"""Slices are cut across z, y or x; see `to_slices`."""
 
 IGNORE = 255
 """Label of voxels that leave both loss and scores."""
@@ -37,97 +40,6 @@ HU_EDGES = (-900, -400, -150, -20, 20, 120, 300)
 
 AT_A_TIME = 32
 """Slices that are resampled at once."""
-
-_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
-
-
-def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
-    """View a volume as a stack of images ready to look at.
-
-    Rows run from anterior to posterior (axial) or superior to inferior (coronal, sagittal);
-    columns from the patient's right to left (axial, coronal) or anterior to posterior (sagittal).
-
-    Args:
-        array_xyz: volume [x, y, z] in RAS+.
-        plane: "axial", "coronal" or "sagittal".
-
-    Returns:
-        A view [slice, row, column]; slices keep the order of the volume's axis.
-
-    Raises:
-        SpineError: if the plane is unknown.
-    """
-    stack = array_xyz.transpose(_axes(plane))
-    return stack[:, ::-1, ::-1]
-
-
-def from_slices(stack: np.ndarray, plane: str) -> np.ndarray:
-    """Undo `to_slices`: view a stack [slice, row, column] as a volume [x, y, z]."""
-    return stack[:, ::-1, ::-1].transpose(np.argsort(_axes(plane)))
-
-
-def slice_spacing_mm(spacing_mm: Sequence[float], plane: str) -> tuple[float, float, float]:
-    """Return the distance between slices, rows and columns in mm, from a volume's spacing."""
-    return tuple(float(spacing_mm[axis]) for axis in _axes(plane))
-
-
-def _axes(plane: str) -> tuple[int, int, int]:
-    if plane not in _AXES:
-        raise SpineError(f"unknown plane {plane!r}: use one of {', '.join(PLANES)}")
-    return _AXES[plane]
-
-
-def resample_image(stack: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
-    """Resample images linearly in their plane, smoothing first where pixels get larger.
-
-    Args:
-        stack: [slice, row, column], any real dtype.
-        shape_hw: rows and columns wanted.
-
-    Returns:
-        float32 [slice, *shape_hw], covering the same area.
-    """
-    stack = np.asarray(stack, dtype=np.float32)
-    ratios = [old / new for old, new in zip(stack.shape[1:], shape_hw, strict=True)]
-    sigmas = [max(0.0, 0.4 * ratio) if ratio > 1 else 0.0 for ratio in ratios]
-    if any(sigmas):
-        stack = ndimage.gaussian_filter(stack, (0, *sigmas), mode="nearest")
-    for axis, length in zip((1, 2), shape_hw):
-        stack = _interpolate(stack, axis, length)
-    return stack
-
-
-def _interpolate(stack: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """Interpolate linearly along one axis; pixels are areas, so centres lie half a pixel in."""
-    old = stack.shape[axis]
-    if old == length:
-        return stack
-    position = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
-    below = np.minimum(position.astype(np.intp), max(old - 2, 0))
-    shape = [1, 1, 1]
-    shape[axis] = length
-    weight = (position - below).astype(np.float32).reshape(shape)
-    low = stack.take(below, axis)
-    high = stack.take(np.minimum(below + 1, old - 1), axis)
-    high -= low
-    high *= weight
-    high += low
-    return high
-
-
-def resample_labels(stack: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
-    """Resample labels in their plane by nearest neighbour; no label is invented."""
-    for axis, length in zip((1, 2), shape_hw, strict=True):
-        old = stack.shape[axis]
-        if old != length:
-            nearest = ((np.arange(length) + 0.5) * old / length).astype(np.intp)
-            stack = stack.take(np.minimum(nearest, old - 1), axis)
-    return stack
-
-
-def resampled_shape(shape_hw: Sequence[int], spacing_hw: Sequence[float], spacing_mm: float):
-    """Return how many rows and columns of `spacing_mm` cover an image, at least one each."""
-    return tuple(max(1, round(n * old / spacing_mm)) for n, old in zip(shape_hw, spacing_hw))
 
 
 def cut(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):

@@ -15,8 +15,9 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
+from spine_lib.ct.geometry import slice_spacing_mm
 from spine_lib.datasets.case import Case
-from spine_lib.slices.cut import IGNORE, cut, slice_spacing_mm
+from spine_lib.slices.cut import IGNORE, cut
 
 
 def store_case(case: Case, folder: Path, planes: Sequence[str], spacing_mm: float) -> list[dict]:

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
+from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
 from spine_lib.datasets.case import Case, ExcludedScan
-from spine_lib.slices.cut import SLICE_DTYPE, resampled_shape, slice_spacing_mm
+from spine_lib.slices.cut import SLICE_DTYPE
 from spine_lib.slices.cutting import Unreadable, cut_or_say_why
 from spine_lib.slices.store import SliceStore, StoreIndex
 

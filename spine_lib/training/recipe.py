@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from spine_lib import SpineError
+from spine_lib.ct.geometry import PLANES
 from spine_lib.models import split_name
 from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.cut import PLANES
 from spine_lib.slices.targets import TARGETS
 from spine_lib.training.losses import LOSSES
 

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, REGIONS, to_regions
-from spine_lib.ct.volume import Volume, require_same_grid
+from spine_lib.ct.geometry import require_same_grid
+from spine_lib.ct.volume import Volume
 
 REACH_MM = 10.0
 """A predicted voxel farther than this from every labelled vertebra belongs to none."""

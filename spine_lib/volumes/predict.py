@@ -12,16 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from spine_lib.ct.geometry import resample_image, resampled_shape, slice_spacing_mm, to_slices
 from spine_lib.ct.volume import Volume
 from spine_lib.slices.augment import network_input
-from spine_lib.slices.cut import (
-    AIR_HU,
-    resample_image,
-    resampled_shape,
-    slice_spacing_mm,
-    to_slices,
-    with_neighbours,
-)
+from spine_lib.slices.cut import AIR_HU, with_neighbours
 from spine_lib.training.devices import choose_device, choose_precision
 from spine_lib.training.recipe import Recipe
 

@@ -16,7 +16,8 @@ from pydicom.uid import (
 )
 
 from spine_lib import SpineError
-from spine_lib.ct.volume import load_ct, require_same_grid, save_nifti
+from spine_lib.ct.geometry import require_same_grid
+from spine_lib.ct.volume import load_ct, save_nifti
 
 ROTATIONS = [
     np.array(axes, np.float64)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spine_lib import SpineError
+from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import (
     WINDOWS,
     SourceGrid,
@@ -19,7 +20,6 @@ from spine_lib.ct.volume import (
     apply_window,
     load_ct,
     load_mask,
-    require_same_grid,
     save_nifti,
 )
 

@@ -277,9 +277,9 @@ def test_a_prediction_beside_a_mask_is_dashed():
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (volume(np.zeros((8, 10, 7), np.uint8)), "8x10x7 voxels and the CT 8x10x6"),
-        (volume(np.zeros(SHAPE, np.uint8), (1, 1, 1.5)), "2.5 mm away"),
-        (volume(np.zeros(SHAPE, np.uint8), origin=(0, 3, 4)), "5 mm away"),
+        (volume(np.zeros((8, 10, 7), np.uint8)), r"differ in shape, \(8, 10, 6\) and \(8, 10, 7\)"),
+        (volume(np.zeros(SHAPE, np.uint8), (1, 1, 1.5)), "differ in spacing"),
+        (volume(np.zeros(SHAPE, np.uint8), origin=(0, 3, 4)), "up to 5 mm apart"),
         (np.zeros(SHAPE, np.uint8), "without an affine"),
     ],
     ids=["shape", "spacing", "origin", "bare array"],

@@ -6,22 +6,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spine_lib import SpineError
+from spine_lib.ct.geometry import (
+    PLANES,
+    from_slices,
+    resample_image,
+    resample_labels,
+    resampled_shape,
+    slice_spacing_mm,
+    to_slices,
+)
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets import CaseData, phantom_cases
 from spine_lib.slices.cut import (
     AIR_HU,
     IGNORE,
-    PLANES,
     UNLABELLED_TISSUE,
     cut,
-    from_slices,
     require_separate,
-    resample_image,
-    resample_labels,
-    resampled_shape,
-    slice_spacing_mm,
     split_by_patient,
-    to_slices,
 )
 
 
@@ -48,7 +50,7 @@ def test_images_are_ready_to_look_at(plane, first_row, first_column):
 
 
 def test_an_unknown_plane_is_refused_with_the_known_ones():
-    with pytest.raises(SpineError, match="unknown plane 'oblique': use one of axial, coronal"):
+    with pytest.raises(SpineError, match="Unknown plane 'oblique': choose one of axial, coronal"):
         to_slices(np.zeros((2, 2, 2)), "oblique")
 
 

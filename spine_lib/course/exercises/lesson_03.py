@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from spine_lib.course.comparing import describe
 from spine_lib.course.exercise import Exercise, Wrong
-from spine_lib.slices.cut import AIR_HU, PLANES, resample_image, resample_labels, to_slices
+from spine_lib.ct.geometry import PLANES, resample_image, resample_labels, to_slices
+from spine_lib.slices.cut import AIR_HU
 
 # --- 3.1 ------------------------------------------------------------------------------------------
 

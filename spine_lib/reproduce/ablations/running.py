@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spine_lib.ct.geometry import PLANES
 from spine_lib.reproduce.ablations import collecting, comparing, folds, page, parts, scoring, words
 from spine_lib.reproduce.ablations.folds import Sides
 from spine_lib.reproduce.ablations.scoring import Training
 from spine_lib.reproduce.ablations.variants import Ablation, Variant, chosen
 from spine_lib.reproduce.reproduce import write_json
 from spine_lib.reproduce.sources import CaseLike, Say, prepare, prepared_root
-from spine_lib.slices.cut import PLANES
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.processes import one_at_a_time
 from spine_lib.training.recipe import Recipe, load_recipe

@@ -17,12 +17,12 @@ from scipy import ndimage
 
 from spine_lib import SpineError, __version__
 from spine_lib.ct.files import atomic_file
+from spine_lib.ct.geometry import to_slices
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData
 from spine_lib.metrics import overlap as metrics
 from spine_lib.reproduce.ablations.folds import Scored
 from spine_lib.reproduce.evaluate import Truth
-from spine_lib.slices.cut import to_slices
 from spine_lib.training.side_by_side import Job
 from spine_lib.training.train import Fitted
 from spine_lib.volumes.masks import predict_volume, to_mask

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spine_lib import SpineError
+from spine_lib.ct.geometry import PLANES
 from spine_lib.models import split_name
-from spine_lib.slices.cut import PLANES
 from spine_lib.training.losses import LOSSES
 from spine_lib.training.recipe import Recipe
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
-from spine_lib.ct.volume import Volume, require_same_grid
+from spine_lib.ct.geometry import require_same_grid
+from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import Case
 from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.recipe import Recipe, load_recipe

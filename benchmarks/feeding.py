@@ -32,7 +32,8 @@ from torch.utils.data import default_collate
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance as run_facts
 from spine_lib.slices.augment import TrainingAugmenter, from_unit, labels_of, to_unit
-from spine_lib.slices.store import SliceStore, VolumeMaps, as_tensors, prepare_store
+from spine_lib.slices.patches import as_tensors
+from spine_lib.slices.store import SliceStore, prepare
 from spine_lib.training.loading import training_loader
 from spine_lib.training.recipe import Recipe, load_recipe
 
@@ -54,7 +55,7 @@ def main() -> None:
     recipe = load_recipe("paper").changed(workers=0)
     with tempfile.TemporaryDirectory() as folder:
         cases = phantom_cases(2, 0, shape=(229, 237, 120), spacing_mm=1.5)
-        store = prepare_store(cases, Path(folder) / "store", ("axial",), 1.5)
+        store = prepare(cases, Path(folder) / "store", ("axial",), 1.5)
         measured = measure(store, recipe, options.batches)
         measured["stages_ms"] = stages(store, recipe)
     core = measured["images_per_core_second"]
@@ -115,12 +116,12 @@ def loader_speed(loader, batches: int) -> float:
 
 def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, float]:
     """Return what each stage of a patch costs a core, in CPU ms."""
-    augmenter, maps = TrainingAugmenter(recipe.augmentation), VolumeMaps(store)
+    augmenter = TrainingAugmenter(recipe.augmentation)
     draws = list(itertools.islice(training_loader(store, recipe).sampler, count))
     spent = dict.fromkeys(("read", "crop", "geometry", "photometry", "tensors"), 0.0)
     for draw in draws:
         marks = [time.process_time()]
-        pixels = store.stack(maps[draw.volume], draw, recipe.neighbour_mm)
+        pixels = store.stack(draw, recipe.neighbour_mm)
         marks.append(time.process_time())
         image, classes = augmenter._patch(
             pixels, np.random.default_rng((0, draw.epoch, draw.place))

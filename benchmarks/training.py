@@ -49,7 +49,7 @@ from torch.utils.data import DataLoader, Dataset
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance as run_facts
 from spine_lib.slices.augment import network_input
-from spine_lib.slices.store import SliceStore, prepare_store
+from spine_lib.slices.store import SliceStore, prepare
 from spine_lib.training.devices import (
     choose_device,
     choose_precision,
@@ -124,7 +124,7 @@ def benchmark_recipe(options: argparse.Namespace) -> Recipe:
 def make_store(folder: Path) -> SliceStore:
     """Slice two phantoms of the size of a public scan."""
     grid = {"shape": (229, 237, 60), "spacing_mm": 1.5, "levels": ("T12", "L4")}
-    return prepare_store(phantom_cases(2, 0, **grid), folder, ("axial",), 1.5)
+    return prepare(phantom_cases(2, 0, **grid), folder, ("axial",), 1.5)
 
 
 def run_rounds(

@@ -232,7 +232,7 @@ import time
 from pathlib import Path
 
 from spine_lib.datasets import phantom_cases, sample_cases
-from spine_lib.slices.store import prepare_store
+from spine_lib.slices import prepare
 
 if note:  # no real scans here
     cases = phantom_cases(2, seed=100, shape=(64, 64, 48), spacing_mm=3.0, tight=True)
@@ -240,7 +240,7 @@ else:
     cases = [case for case in sample_cases() if case.case_id in ("dicom", "crop")]
 folder = Path(tempfile.mkdtemp(prefix="slices-"))
 started = time.perf_counter()
-store = prepare_store(cases, folder, planes=("axial", "sagittal"), spacing_mm=1.5, report=print)
+store = prepare(cases, folder, planes=("axial", "sagittal"), spacing_mm=1.5, report=print)
 print(f"took {time.perf_counter() - started:.1f} s")
 
 # %%
@@ -348,7 +348,7 @@ check("3.3", split_by_patient)
 
 # %% tags=["nbval-check-output"]
 from spine_lib import SpineError
-from spine_lib.slices.cut import require_separate, split_by_patient
+from spine_lib.slices import require_separate, split_by_patient
 
 people = phantom_cases(8, seed=200)
 parts = split_by_patient(people, {"train": 0.75, "test": 0.25}, seed=0)
@@ -608,8 +608,7 @@ for title, values in wrong.items():
 # Strength is part of the question: the library's own brightness step adds at most 50 HU.
 
 # %%
-from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.store import Draw, TrainingSlices
+from spine_lib.slices import Augmentation, Draw, TrainingSlices
 
 slices = TrainingSlices(store, Augmentation(size=96), seed=0)
 fullest = store.volumes[0].foreground[len(store.volumes[0].foreground) // 2]

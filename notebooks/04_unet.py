@@ -674,7 +674,7 @@ with torch.inference_mode():
 
 # %%
 from spine_lib.ct import to_slices
-from spine_lib.slices.augment import network_input
+from spine_lib.slices import network_input
 from spine_lib.training.pretrained import load_pretrained
 
 crop, note = course_case("crop")

@@ -91,11 +91,11 @@ check("5.1", atrous_conv)
 
 # %%
 from spine_lib.course.lesson_data import course_case
-from spine_lib.slices.cut import cut
+from spine_lib.slices import cut_slices
 
 chest, note = course_case("chest")
 print(note or "This is the real chest patient.")
-slices = cut(chest, "axial", spacing_mm=1.5)
+slices = cut_slices(chest, "axial", spacing_mm=1.5)
 number = int(np.median(np.nonzero(chest.labels.array)[2]))
 row, column = (int(np.median(where)) for where in np.nonzero(slices[number]["label"]))
 patch = slices[number][row - 48 : row + 48, column - 48 : column + 48]

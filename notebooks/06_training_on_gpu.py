@@ -594,15 +594,14 @@ import tempfile
 from pathlib import Path
 
 from spine_lib.datasets import phantom_cases
-from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.store import prepare_store
+from spine_lib.slices import Augmentation, prepare
 from spine_lib.training.loading import training_loader
 from spine_lib.training.recipe import Recipe
 
 work = Path(tempfile.mkdtemp(prefix="lesson-06-"))
 grid = {"shape": (64, 64, 32), "spacing_mm": 4.0}
-train_store = prepare_store(phantom_cases(2, 400, **grid), work / "train", spacing_mm=4.0)
-validation_store = prepare_store(phantom_cases(1, 500, **grid), work / "validation", spacing_mm=4.0)
+train_store = prepare(phantom_cases(2, 400, **grid), work / "train", spacing_mm=4.0)
+validation_store = prepare(phantom_cases(1, 500, **grid), work / "validation", spacing_mm=4.0)
 patches = Recipe(batch=8, steps_per_epoch=20, workers=0, augmentation=Augmentation(size=64))
 
 
@@ -722,7 +721,7 @@ script = """\
 import sys
 from spine_lib.training.processes import Processes
 from spine_lib.training.recipe import load_recipe
-from spine_lib.slices.store import SliceStore
+from spine_lib.slices import SliceStore
 from spine_lib.training.train import load_or_train
 
 if __name__ == "__main__":

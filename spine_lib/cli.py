@@ -343,9 +343,9 @@ def prepare(
     settings = settings.changed(dataset=dataset or settings.dataset)
     parts = sources.gather(settings, root).parts
     for part in ("train", "validation"):
-        made = sources.prepare(parts[part], settings, workers=workers, scheduler=scheduler)
-        print(f"{part}: {len(made.store.volumes)} volumes in {made.store.folder}")
-        for item in made.left_out:
+        store = sources.prepare(parts[part], settings, workers=workers, scheduler=scheduler)
+        print(f"{part}: {len(store.volumes)} volumes in {store.folder}")
+        for item in store.left_out:
             print(f"left out: {item}")
 
 

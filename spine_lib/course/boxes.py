@@ -11,7 +11,7 @@ import torch
 from spine_lib.course.small_networks import Batch
 from spine_lib.datasets import CaseData
 from spine_lib.slices.augment import network_input
-from spine_lib.slices.cut import AIR_HU, IGNORE, cut
+from spine_lib.slices.cut import AIR_HU, IGNORE, cut_slices
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def cut_boxes(name: str, data: CaseData, pixel_mm: float, size: int) -> Boxes:
         pixel_mm: size of a pixel.
         size: rows and columns; what lies outside the scan is air, and its label unknown.
     """
-    stored = cut(data, "axial", pixel_mm)
+    stored = cut_slices(data, "axial", pixel_mm)
     spine = (stored["label"] > 0) & (stored["label"] != IGNORE)
     stored = stored[spine.any(axis=(1, 2))]
     image = np.full((len(stored), 1, size, size), AIR_HU, np.float32)

@@ -88,11 +88,10 @@ def reproduce(
         write_split(parts, folder / "split.csv")
     with run_facts.peak_memory() as memory:
         with timed(folder, "prepare"), one_at_a_time(prepared_root() / "lock"):
-            prepared = {
+            stores = {
                 part: prepare(parts[part], recipe, say, workers, progress=progress)
                 for part in ("train", "validation")
             }
-        stores = {part: made.store for part, made in prepared.items()}
         options = {"at_once": at_once, "processes": processes}
         fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
         if not is_first():
@@ -101,7 +100,7 @@ def reproduce(
             keep = folder / "scores" if recipe.dataset in PUBLIC_SETS else None
             tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep)
     results = collect(recipe, parts, stores, fitted, tests, folder, device)
-    left_out = [*sources.left_out, *(i for made in prepared.values() for i in made.left_out)]
+    left_out = [*sources.left_out, *(i for store in stores.values() for i in store.left_out)]
     results["data"]["left_out"] = [str(item) for item in [*left_out, *unread]]
     results["data"]["split"] = sources.split_note
     results["processes"] = dataclasses.asdict(processes)

@@ -2,18 +2,13 @@
 
 A volume is resampled in the plane of its slices (the image linearly, labels by nearest neighbour:
 a label between 3 and 5 is not 4), turned so that it is ready to look at, and stored once
-(`store.py`).  Patients are split before anything is cut: neighbouring slices look alike, and a
-split by slice lets a network score on what it has seen.
+(`store.py`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 
-from spine_lib import SpineError
 from spine_lib.ct.geometry import (
     resample_image,
     resample_labels,
@@ -22,7 +17,7 @@ from spine_lib.ct.geometry import (
     to_slices,
 )
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import Case, CaseData
+from spine_lib.datasets.case import CaseData
 
 IGNORE = 255
 """Label of voxels that leave both loss and scores."""
@@ -42,7 +37,7 @@ AT_A_TIME = 32
 """Slices that are resampled at once."""
 
 
-def cut(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):
+def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):
     """Cut a case into slices of square pixels.
 
     Args:
@@ -68,8 +63,8 @@ def cut(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None
         stored["label"][part] = resample_labels(known, shape_hw)
         tissue = UNLABELLED_TISSUE + np.digitize(hu, HU_EDGES)
         if organs is not None:
-            found = resample_labels(organs[part], shape_hw)
-            tissue = np.where((found > 0) & (found < UNLABELLED_TISSUE), found, tissue)
+            organ = resample_labels(organs[part], shape_hw)
+            tissue = np.where((organ > 0) & (organ < UNLABELLED_TISSUE), organ, tissue)
         stored["tissue"][part] = tissue
     return stored
 
@@ -87,53 +82,3 @@ def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: fl
         return [index]
     step = max(1, round(neighbour_mm / distance_mm))
     return [min(max(i, 0), count - 1) for i in (index - step, index, index + step)]
-
-
-def split_by_patient(
-    cases: Sequence[Case], fractions: dict[str, float], seed: int = 0
-) -> dict[str, list]:
-    """Split cases so that no patient lies on both sides.
-
-    Args:
-        cases: what to split.
-        fractions: share of the patients for each name, for instance {"train": 0.8, "test": 0.2}.
-        seed: decides who goes where.
-
-    Returns:
-        The cases of each name, in their order.
-
-    Raises:
-        SpineError: if the shares do not add up to 1, or there are fewer patients than names.
-    """
-    if not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-6):
-        raise SpineError(f"the shares {fractions} add up to {sum(fractions.values()):g}, not to 1")
-    patients = sorted({case.patient_id for case in cases})
-    if len(patients) < len(fractions):
-        raise SpineError(
-            f"{len(patients)} patients cannot be split in {len(fractions)} parts: name more cases"
-        )
-    np.random.default_rng(seed).shuffle(patients)
-    edges = np.rint(np.cumsum([0.0, *fractions.values()]) * len(patients)).astype(int)
-    home = {
-        patient: name
-        for name, start, stop in zip(fractions, edges, edges[1:])
-        for patient in patients[start:stop]
-    }
-    return {name: [c for c in cases if home[c.patient_id] == name] for name in fractions}
-
-
-def require_separate(parts: dict[str, Sequence[Case]]) -> None:
-    """Refuse a split that has one patient in two parts.
-
-    Raises:
-        SpineError: naming the patient and both parts.
-    """
-    home: dict[str, str] = {}
-    for name, cases in parts.items():
-        for case in cases:
-            other = home.setdefault(case.patient_id, name)
-            if other != name:
-                raise SpineError(
-                    f"patient {case.patient_id} is in both {other!r} and {name!r}: "
-                    "split by patient, not by scan or slice"
-                )

@@ -1,35 +1,56 @@
 """Lesson 3: a folder of slices that training reads from, one memory-mapped file a volume.
 
 Resampling volumes again in every epoch would keep a network waiting; so each is cut once, and a
-training step reads only the pages of the slices that it draws.
+training step reads only the pages of the slices that it draws.  A thousand scans are cut by several
+processes, or on a cluster by Dask's workers (extra `cluster`).
+
+A worker process imports this module and nothing of PyTorch, which would take half a gigabyte in
+each of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
-import torch
-from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file
-from spine_lib.datasets.case import Case
-from spine_lib.slices.augment import Augmentation, TrainingAugmenter, network_input
-from spine_lib.slices.cut import AIR_HU, IGNORE, SLICE_DTYPE, with_neighbours
-from spine_lib.slices.cutting import store_case
-from spine_lib.slices.targets import to_target
+from spine_lib.ct.files import atomic_file, write_json
+from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
+from spine_lib.datasets.case import Case, ExcludedScan
+from spine_lib.slices.cut import (
+    IGNORE,
+    SLICE_DTYPE,
+    cut_slices,
+    with_neighbours,
+)
 
-STORE_VERSION = 3
+STORE_VERSION = 4
+
+WRITE_EVERY_S = 5.0
+"""The index is written at most this often; what was finished since is cut again after a kill."""
+
+MAPS_AT_ONCE = 256
+"""Volumes that a store keeps mapped, fewer than the files that a process may hold open."""
 
 
 @dataclass(frozen=True)
 class StoredVolume:
-    """One case in a store, as its index lists it."""
+    """One case in a store, cut along one plane, as the index lists it."""
 
     case_id: str
     patient_id: str
@@ -43,7 +64,7 @@ class StoredVolume:
 
 
 class Draw(NamedTuple):
-    """Name one training image: a slice of the store, and the epoch and place it is drawn at.
+    """One training image: a slice of the store, and the epoch and place it is drawn at.
 
     The last two seed its augmentation, so a slice never looks the same twice, no matter which
     worker process makes it, and the same run always makes the same images.
@@ -56,10 +77,14 @@ class Draw(NamedTuple):
 
 
 class SliceStore:
-    """Open a folder of sliced volumes: an index and one memory-mapped file a volume.
+    """A folder of sliced volumes: an index and one memory-mapped file a volume.
 
     Args:
-        folder: what `prepare_store` returned.
+        folder: what `prepare` was given.
+
+    Attributes:
+        volumes: what the index lists.
+        left_out: cases that could not be read, with the reason.
 
     Raises:
         SpineError: if there is no index, or it is of another version.
@@ -67,36 +92,46 @@ class SliceStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        index = read_index(self.folder)
+        index = _read_index(self.folder)
         if index is None:
             raise SpineError(f"{self.folder} holds no slices: prepare it first")
         self.settings: dict[str, Any] = index["settings"]
+        self.left_out = [ExcludedScan(**row) for row in index["left_out"]]
         self.volumes = [
             StoredVolume(**{**v, "shape": tuple(v["shape"]), "foreground": tuple(v["foreground"])})
             for v in index["volumes"]
         ]
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __getstate__(self) -> dict:
+        """Leave the memory maps out of a pickle: a spawned worker opens its own."""
+        return {**self.__dict__, "_maps": {}}
 
     def read(self, number: int) -> np.ndarray:
         """Map one volume, read-only: `SLICE_DTYPE` [slice, row, column]."""
-        path = self.folder / self.volumes[number].file
-        try:
-            return np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise SpineError(
-                f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
-            ) from error
+        if number not in self._maps:
+            if len(self._maps) >= MAPS_AT_ONCE:
+                self._maps.pop(next(iter(self._maps)))
+            path = self.folder / self.volumes[number].file
+            try:
+                self._maps[number] = np.load(path, mmap_mode="r")
+            except (OSError, ValueError) as error:
+                raise SpineError(
+                    f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
+                ) from error
+        return self._maps[number]
 
-    def stack(self, mapped: np.ndarray, draw: Draw, neighbour_mm: float) -> np.ndarray:
-        """Copy a slice of a mapped volume, and its neighbours: [row, column, channel]."""
+    def stack(self, draw: Draw, neighbour_mm: float) -> np.ndarray:
+        """Copy a slice, and its neighbours: `SLICE_DTYPE` [row, column, channel]."""
         volume = self.volumes[draw.volume]
         indices = with_neighbours(draw.slice, volume.shape[0], volume.distance_mm, neighbour_mm)
         # As whole numbers a slice is copied at once, as a structure field by field.
-        pixels = mapped.view(np.uint32)
+        pixels = self.read(draw.volume).view(np.uint32)
         stacked = np.stack([pixels[index] for index in indices], axis=-1)
         return stacked.view(SLICE_DTYPE)
 
 
-def read_index(folder: Path) -> dict | None:
+def _read_index(folder: Path) -> dict | None:
     """Return a store's index, or None where there is none of this version."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -105,218 +140,223 @@ def read_index(folder: Path) -> dict | None:
     return index if index.get("version") == STORE_VERSION else None
 
 
-def prepare_store(
-    cases: Iterable[Case],
+def prepare(
+    cases: Sequence[Case],
     folder: str | Path,
     planes: Sequence[str] = ("axial",),
     spacing_mm: float = 1.5,
-    report: Callable[[str], None] = lambda line: None,
+    workers: int = 1,
+    scheduler: str = "",
+    progress: bool = False,
+    report: Callable[[str], object] = lambda line: None,
 ) -> SliceStore:
-    """Cut cases into slices and store them; what is there already is kept.
+    """Cut cases into slices and store them; called again, it goes on where it was stopped.
 
-    A volume is written whole before the index names it, so a run that was stopped goes on where
-    it was.  A folder made with other settings is made anew.
+    A volume is written whole before the index names it.  A folder made with other settings is
+    made anew.
 
     Args:
         cases: what to cut.
         folder: where to; made if needed.
         planes: of "axial", "coronal" and "sagittal"; a case is cut along each.
         spacing_mm: size of a pixel.
-        report: called with a line for each case.
+        workers: processes on this machine; 1 cuts in the process that calls.
+        scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers see the same
+            folders, instead of processes of this machine.
+        progress: show a progress bar with an estimate of the time left.
+        report: called with a line where something is to be reported.
 
     Returns:
-        The store with exactly these cases, in this order, each once a plane.
+        The store with exactly these cases, in this order, each once a plane; those that cannot be
+        read are in its `left_out`.
+
+    Raises:
+        SpineError: if the disk is too small or gets full, a worker is killed, or no case can be
+            read; what was finished is kept.
     """
-    index = StoreIndex(folder, planes, spacing_mm, report)
-    for case in cases:
-        if not index.has(case):
+    cases, folder = list(cases), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for draft in folder.glob(".*.part"):  # of a run that was killed
+        draft.unlink(missing_ok=True)
+    settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
+    rows = _finished_rows(folder, settings, report)
+    missing = [case for case in cases if not _is_stored(case, rows.get(case.case_id), folder)]
+    _require_space(missing, folder, planes, spacing_mm, report if progress else None)
+    left_out: dict[str, ExcludedScan] = {}
+    job = functools.partial(cut_case, folder=folder, planes=tuple(planes), spacing_mm=spacing_mm)
+    written = time.monotonic()
+    try:
+        with tqdm(total=len(missing), unit="scan", desc="slicing", disable=not progress) as bar:
+            for case, result in _results(job, missing, workers, scheduler, report):
+                if isinstance(result, ExcludedScan):
+                    left_out[case.case_id] = result
+                else:
+                    rows[case.case_id] = result
+                if time.monotonic() - written > WRITE_EVERY_S:
+                    _write_index(folder, settings, rows.values())
+                    written = time.monotonic()
+                bar.update()
+    finally:
+        _write_index(folder, settings, rows.values())
+    if len(left_out) == len(cases):
+        raise SpineError(f"No case can be read; the first: {left_out[cases[0].case_id].reason}")
+    readable = [rows[case.case_id] for case in cases if case.case_id not in left_out]
+    _write_index(folder, settings, readable, [left_out[case_id] for case_id in sorted(left_out)])
+    return SliceStore(folder)
+
+
+def _finished_rows(folder: Path, settings: dict, report: Callable) -> dict[str, list[dict]]:
+    """Return the rows of a store's index by case; those made with other settings are dropped."""
+    index = _read_index(folder)
+    rows: dict[str, list[dict]] = {}
+    if index and index["settings"] != settings:
+        report(f"{folder} was made with {index['settings']}: making it anew with {settings}")
+    elif index is None and (folder / "index.json").is_file():
+        report(f"{folder} was made by another version of the library: making it anew")
+    elif index:
+        for row in index["volumes"]:
+            rows.setdefault(row["case_id"], []).append(row)
+    return rows
+
+
+def _is_stored(case: Case, rows: list[dict] | None, folder: Path) -> bool:
+    return bool(rows) and all((folder / row["file"]).is_file() for row in rows)
+
+
+def _write_index(folder: Path, settings: dict, rows, left_out: Sequence[ExcludedScan] = ()) -> None:
+    index = {
+        "version": STORE_VERSION,
+        "settings": settings,
+        "left_out": [vars(case) for case in left_out],
+        "volumes": [row for rows_of_case in rows for row in rows_of_case],
+    }
+    write_json(folder / "index.json", index)
+
+
+def _results(
+    job: Callable, cases: list[Case], workers: int, scheduler: str, report: Callable
+) -> Iterator[tuple[Case, list[dict] | ExcludedScan]]:
+    """Yield each case with what the job returns for it, in this process or by workers."""
+    if not scheduler and workers <= 1:
+        for case in cases:
             report(f"slicing {case.case_id}")
-            index.add(case, store_case(case, index.folder, planes, spacing_mm))
-        index.keep(case)
-    return index.finish()
+            yield case, job(case)
+        return
+    with _executor(workers, scheduler) as pool:
+        case_of_future = {pool.submit(job, case): case for case in cases}
+        try:
+            for future in as_completed(case_of_future):
+                yield case_of_future[future], future.result()
+        except BrokenProcessPool as error:
+            raise SpineError(
+                "A worker was killed, most likely as memory ran out: run the command again with "
+                "fewer --workers; what was finished is kept."
+            ) from error
+        finally:
+            for future in case_of_future:
+                future.cancel()
 
 
-class StoreIndex:
-    """Keep the index of a store that is being made; one that was stopped goes on.
+@contextlib.contextmanager
+def _executor(workers: int, scheduler: str) -> Iterator[Executor]:
+    if not scheduler:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            yield pool
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise SpineError(
+            "--scheduler needs Dask, which is not installed: pip install 'spine-lib[cluster]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise SpineError(
+            f"No Dask scheduler answers at {scheduler} ({error}): start one with 'dask scheduler'."
+        ) from error
+    with client, client.get_executor() as pool:
+        yield pool
+
+
+def cut_case(
+    case: Case, folder: Path, planes: Sequence[str], spacing_mm: float
+) -> list[dict] | ExcludedScan:
+    """Cut one case and write its slices: the work of one worker.
+
+    Returns:
+        A row of the index for each plane, or the reason why the case cannot be read.
+
+    Raises:
+        SpineError: if the slices cannot be written: that concerns every case.
+    """
+    try:
+        data, organs = case.load(), case.load_organs()
+    except SpineError as error:
+        return ExcludedScan(case.case_id, str(error))
+    rows = []
+    for plane in planes:
+        slices = cut_slices(data, plane, spacing_mm, organs)
+        name = f"{case.case_id}-{plane}.npy"
+        with atomic_file(folder / name) as stream:
+            np.save(stream, slices, allow_pickle=False)
+        spine = [bool(((label > 0) & (label != IGNORE)).any()) for label in slices["label"]]
+        volume = StoredVolume(
+            case_id=case.case_id,
+            patient_id=case.patient_id,
+            source=case.source,
+            plane=plane,
+            file=name,
+            shape=slices.shape,
+            distance_mm=slice_spacing_mm(data.ct.spacing_mm, plane)[0],
+            foreground=np.flatnonzero(spine).tolist(),
+            sha256=hashlib.sha256(slices.view(np.uint8)).hexdigest(),
+        )
+        rows.append(vars(volume))
+    return rows
+
+
+def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: float) -> int:
+    """Estimate from headers how much disk the slices of cases will take.
 
     Args:
-        folder: of the store; made if needed.
-        planes, spacing_mm: settings of all its volumes; what was made with others is forgotten.
-        report: called with a line where that happens.
+        cases: of which NIfTI headers are read; the others count like the mean of those.
+        planes, spacing_mm: as for `prepare`.
     """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        planes: Sequence[str],
-        spacing_mm: float,
-        report: Callable[[str], None],
-    ) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
-        self._known: dict[str, list[dict]] = {}
-        self._kept: list[str] = []
-        index = read_index(self.folder)
-        if index and index["settings"] != self._settings:
-            report(
-                f"{folder} was made with {index['settings']}: making it anew with {self._settings}"
-            )
-        elif index is None and (self.folder / "index.json").is_file():
-            report(f"{folder} was made by another version of the library: making it anew")
-        elif index:
-            for row in index["volumes"]:
-                self._known.setdefault(row["case_id"], []).append(row)
-
-    def has(self, case: Case) -> bool:
-        """Tell whether a case is stored already."""
-        rows = self._known.get(case.case_id, [])
-        return bool(rows) and all((self.folder / row["file"]).is_file() for row in rows)
-
-    def add(self, case: Case, rows: list[dict], write: bool = True) -> None:
-        """Name the volumes of a case, and remember that on disk unless told to wait."""
-        self._known[case.case_id] = rows
-        if write:
-            self.write()
-
-    def keep(self, case: Case) -> None:
-        """Put a case into the finished store, after those that were kept before."""
-        self._kept.append(case.case_id)
-
-    def write(self) -> None:
-        """Write what is known so far."""
-        self._write([row for rows in self._known.values() for row in rows])
-
-    def finish(self) -> SliceStore:
-        """Write the index of the kept cases and open the store."""
-        self._write([row for case_id in self._kept for row in self._known[case_id]])
-        return SliceStore(self.folder)
-
-    def _write(self, rows: list[dict]) -> None:
-        index = {"version": STORE_VERSION, "settings": self._settings, "volumes": rows}
-        with atomic_file(self.folder / "index.json") as stream:
-            stream.write(json.dumps(index, indent=1).encode())
+    sizes = []
+    for shape, spacing in filter(None, map(grid_of, cases)):
+        total = 0
+        for plane in planes:
+            slices, *shape_hw = slice_spacing_mm(shape, plane)
+            hw = resampled_shape(shape_hw, slice_spacing_mm(spacing, plane)[1:], spacing_mm)
+            total += int(slices) * int(np.prod(hw)) * SLICE_DTYPE.itemsize
+        sizes.append(total)
+    return round(np.mean(sizes) * len(cases)) if sizes else 0
 
 
-class VolumeMaps:
-    """Map each volume of a store when it is first asked for.
-
-    Args:
-        store: sliced volumes.
-    """
-
-    def __init__(self, store: SliceStore) -> None:
-        self._store = store
-        self._maps: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        """Return a volume as `SliceStore.read` does."""
-        if number not in self._maps:
-            self._maps[number] = self._store.read(number)
-        return self._maps[number]
-
-    def __getstate__(self) -> dict:
-        """Leave the memory maps behind: a spawned worker opens its own."""
-        return {**self.__dict__, "_maps": {}}
+def grid_of(case: Case) -> tuple[tuple, tuple] | None:
+    """Return shape and spacing along x, y, z without reading an array, or None."""
+    if case.ct_path is None or not case.ct_path.is_file():
+        return None
+    try:
+        image = nib.load(case.ct_path)
+        order = nib.io_orientation(image.affine)[:, 0].argsort()
+        zooms = nib.affines.voxel_sizes(image.affine)
+        return tuple(image.shape[i] for i in order), tuple(zooms[i] for i in order)
+    except Exception:  # a broken file is reported when it is cut
+        return None
 
 
-class TrainingSlices(Dataset):
-    """Cut augmented patches from a store; indexed by `Draw`.
-
-    Args:
-        store: the sliced training volumes.
-        augmentation: which changes, how strong, and the size of a patch.
-        seed: of the run.
-        neighbour_mm: distance of the slices that become further channels; 0 for none.
-        target: what a network is taught, key of `targets.TARGETS`.
-    """
-
-    def __init__(
-        self,
-        store: SliceStore,
-        augmentation: Augmentation,
-        seed: int = 0,
-        neighbour_mm: float = 0.0,
-        target: str = "spine",
-    ) -> None:
-        self.store = store
-        self.neighbour_mm, self.target = neighbour_mm, target
-        self.seed = seed
-        self.augmenter = TrainingAugmenter(augmentation)
-        self._maps = VolumeMaps(store)
-
-    def __len__(self) -> int:
-        return sum(volume.shape[0] for volume in self.store.volumes)
-
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return one patch.
-
-        Returns:
-            Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or
-            the region's id), and weight float32 [1, row, column] (0 where the label is unknown).
-        """
-        pixels = self.store.stack(self._maps[draw.volume], draw, self.neighbour_mm)
-        seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
-        # A mirrored patient is still one from the front or above, but not from the side.
-        mirror = self.store.volumes[draw.volume].plane != "sagittal"
-        image_hu, label = self.augmenter(pixels, seeds, mirror)
-        return as_tensors(image_hu, label, self.target)
-
-
-class WholeSlices(Dataset):
-    """Read whole slices as they are, padded to a common shape, for validation.
-
-    Args:
-        store: sliced volumes.
-        every: take each n-th slice of a volume.
-        multiple: rows and columns become multiples of this, as the networks ask.
-        neighbour_mm, target: as for `TrainingSlices`.
-    """
-
-    def __init__(
-        self,
-        store: SliceStore,
-        every: int = 1,
-        multiple: int = 32,
-        neighbour_mm: float = 0.0,
-        target: str = "spine",
-    ) -> None:
-        self.store = store
-        self.neighbour_mm, self.target = neighbour_mm, target
-        shapes = np.array([volume.shape[1:] for volume in store.volumes])
-        self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // multiple) * multiple)
-        self.items = [
-            (number, index)
-            for number, volume in enumerate(store.volumes)
-            for index in range(0, volume.shape[0], every)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return input, target and weight as `TrainingSlices` does."""
-        number, index = self.items[item]
-        draw = Draw(number, index)
-        pixels = self.store.stack(self.store.read(number), draw, self.neighbour_mm)
-        rows, columns, channels = pixels.shape
-        image_hu = np.full((*self.shape_hw, channels), AIR_HU, np.float32)
-        label = np.full(self.shape_hw, IGNORE, np.uint8)
-        image_hu[:rows, :columns] = pixels["hu"]
-        label[:rows, :columns] = pixels["label"][..., channels // 2]
-        return as_tensors(image_hu, label, self.target)
-
-
-def as_tensors(
-    image_hu: np.ndarray, label: np.ndarray, target: str = "spine"
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn an image [row, column, channel] in HU and its labels into what training takes.
-
-    The target is one channel of class numbers, whatever their number: what is above 0 is spine.
-    """
-    known = label != IGNORE
-    return (
-        torch.from_numpy(np.ascontiguousarray(network_input(image_hu).transpose(2, 0, 1))),
-        torch.from_numpy(to_target(label, target)[None].astype(np.float32)),
-        torch.from_numpy(known[None].astype(np.float32)),
-    )
+def _require_space(
+    missing: list[Case], folder: Path, planes: Sequence[str], spacing_mm: float, report
+) -> None:
+    needed = estimate_bytes(missing, planes, spacing_mm)
+    free = shutil.disk_usage(folder).free
+    if needed and report:
+        line = f"about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
+        report(f"{len(missing)} scans to slice: {line}")
+    if needed > free:
+        raise SpineError(
+            f"{folder} has {free / 1e9:.1f} GB free, the slices need about {needed / 1e9:.1f} GB: "
+            "free some, set SPINE_DATA to a larger disk, or choose a coarser spacing_mm."
+        )

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from spine_lib import SpineError
-from spine_lib.slices.store import Draw, SliceStore, TrainingSlices, WholeSlices
+from spine_lib.slices.patches import TrainingSlices, WholeSlices
+from spine_lib.slices.store import Draw, SliceStore
 from spine_lib.training.recipe import Recipe
 
 

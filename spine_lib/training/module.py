@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spine_lib import SpineError
 from spine_lib.models import build_model
-from spine_lib.slices.targets import class_map
+from spine_lib.slices.patches import class_map
 from spine_lib.training.losses import segmentation_loss, sum_over_processes
 from spine_lib.training.recipe import recipe_from_dict
 

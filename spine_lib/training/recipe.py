@@ -16,7 +16,7 @@ from spine_lib import SpineError
 from spine_lib.ct.geometry import PLANES
 from spine_lib.models import split_name
 from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.targets import TARGETS
+from spine_lib.slices.patches import TARGETS
 from spine_lib.training.losses import LOSSES
 
 

@@ -10,7 +10,7 @@ from spine_lib import SpineError
 from spine_lib.course import cohort_scores as reader
 from spine_lib.course.experiments import cohort
 from spine_lib.metrics import overlap as metrics
-from spine_lib.reproduce.sources import cases_of
+from spine_lib.reproduce.sources import gather
 from spine_lib.training.recipe import load_recipe
 
 
@@ -23,7 +23,7 @@ def test_no_phantom_of_the_cohort_was_ever_trained_validated_or_tested_on():
     cohort_ids = {case.patient_id for case in cohort.phantom_cases(30, cohort.FIRST_PHANTOM)}
     assert {f"phantom-seed-{seed}" for seed in all_seeds()} == cohort_ids
     for name in ("light", "sample", "pretrained-encoder", "tiny"):
-        parts = cases_of(load_recipe(name).changed(dataset="phantom"))
+        parts = gather(load_recipe(name).changed(dataset="phantom")).parts
         used = {case.patient_id for cases in parts.values() for case in cases}
         assert len(used) >= 4 and not used & cohort_ids
 

@@ -12,7 +12,7 @@ from spine_lib.annotations.schemes import SACRUM
 from spine_lib.datasets import PUBLIC_SETS, catalogue_text, find_cases, split_of
 from spine_lib.datasets.case import mask_names
 from spine_lib.datasets.public import is_orthonormal, itk_reads, known_refused, rebuild_1089
-from spine_lib.slices.cut import require_separate
+from spine_lib.slices.split import require_separate
 
 
 def write(array, affine, path):

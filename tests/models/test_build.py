@@ -6,8 +6,8 @@ import torch
 from spine_lib import SpineError
 from spine_lib.datasets import make_phantom, phantom_cases
 from spine_lib.models import build_model
+from spine_lib.slices import prepare
 from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.store import prepare_store
 from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import load_or_train
@@ -119,7 +119,7 @@ def test_a_written_out_network_trains_and_predicts_a_volume(name, tmp_path):
     )
     grid = {"shape": (40, 40, 12), "spacing_mm": 6.0}
     stores = [
-        prepare_store(phantom_cases(1, seed, **grid), tmp_path / str(seed), spacing_mm=6.0)
+        prepare(phantom_cases(1, seed, **grid), tmp_path / str(seed), spacing_mm=6.0)
         for seed in (0, 10)
     ]
     fitted = load_or_train(name, recipe, *stores, tmp_path / "run", "cpu", progress=False)

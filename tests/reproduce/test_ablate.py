@@ -22,8 +22,8 @@ from spine_lib.reproduce.ablations import (
     words,
 )
 from spine_lib.reproduce.ablations.variants import ABLATIONS, chosen
-from spine_lib.reproduce.sources import cases_of
-from spine_lib.slices.store import Draw, TrainingSlices, prepare_store
+from spine_lib.reproduce.sources import gather
+from spine_lib.slices import Draw, TrainingSlices, prepare
 from spine_lib.training.loading import PatchSampler
 from spine_lib.training.recipe import load_recipe, recipe_from_dict
 
@@ -119,7 +119,7 @@ def test_each_training_patient_is_left_out_once_and_the_test_pair_is_on_no_side(
         assert not {c.patient_id for c in fold.train} & {c.patient_id for c in fold.scored}
     everybody = [*sides.phantoms, *sides.validation, *sides.cohort, *sides.split_phantoms]
     everybody += [case for fold in sides.folds for case in (*fold.train, *fold.scored)]
-    test = {case.patient_id for case in cases_of(RECIPE, say=lambda line: None)["test"]}
+    test = {case.patient_id for case in gather(RECIPE, say=lambda line: None).parts["test"]}
     assert len(test) == 2
     assert not test & {case.patient_id for case in everybody}
 
@@ -146,7 +146,7 @@ def test_the_scored_phantoms_show_all_four_regions():
 def store(tmp_path_factory):
     grid = {"shape": (40, 40, 20), "spacing_mm": 6.0}
     cases = phantom_cases(3, 0, **grid)
-    return prepare_store(cases, tmp_path_factory.mktemp("store"), ("axial", "coronal"), 6.0)
+    return prepare(cases, tmp_path_factory.mktemp("store"), ("axial", "coronal"), 6.0)
 
 
 def test_part_of_a_store_gives_the_very_slices_of_the_whole(store):
@@ -155,8 +155,8 @@ def test_part_of_a_store_gives_the_very_slices_of_the_whole(store):
     whole = TrainingSlices(store, MINI.augmentation)
     some = TrainingSlices(part, MINI.augmentation)
     for place, index in enumerate((3, 7, 8)):
-        theirs = store.stack(store.read(2), Draw(2, index), 6.0)
-        ours = part.stack(part.read(0), Draw(0, place), 6.0)
+        theirs = store.stack(Draw(2, index), 6.0)
+        ours = part.stack(Draw(0, place), 6.0)
         assert (ours == theirs).all()
         assert (index in store.volumes[2].foreground) == (place in part.volumes[0].foreground)
         assert (some[Draw(0, place)][0] == whole[Draw(2, index)][0]).all()
@@ -180,7 +180,7 @@ def test_both_splits_train_on_equally_many_slices_and_on_none_that_is_scored(tmp
             strict=True,
         )
     )
-    whole = prepare_store(people, tmp_path, spacing_mm=8.0)
+    whole = prepare(people, tmp_path, spacing_mm=8.0)
     fold = folds.Fold("f", "f", tuple(cases["train"]), tuple(cases["scored"]))
     both = folds.Sides((fold,), (), (), tuple(cases["cohort"]), tuple(cases["others"]), "")
     stores, scored = folds.split_parts(whole, fold, both)

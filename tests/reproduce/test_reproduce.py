@@ -8,7 +8,7 @@ import pytest
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce.reproduce import reproduce, write_json
-from spine_lib.reproduce.sources import PHANTOM_GRID, cases_of
+from spine_lib.reproduce.sources import PHANTOM_GRID, gather
 from spine_lib.training.recipe import load_recipe
 
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_repeated(run):
 
 def test_no_phantom_is_in_two_parts():
     recipe = load_recipe("tiny").changed(phantoms=1000, validation_phantoms=1000)
-    parts = cases_of(recipe)
+    parts = gather(recipe).parts
     assert {part: len(cases) for part, cases in parts.items()} == {
         "train": 1000,
         "validation": 1000,
@@ -89,12 +89,12 @@ def test_no_phantom_is_in_two_parts():
 
 def test_an_empty_case_list_is_refused():
     with pytest.raises(SpineError, match="no case in the train part of phantom"):
-        cases_of(load_recipe("tiny").changed(phantoms=0))
+        gather(load_recipe("tiny").changed(phantoms=0))
 
 
 def test_an_unknown_dataset_is_refused():
     with pytest.raises(SpineError, match="unknown dataset 'kaggle'"):
-        cases_of(load_recipe("tiny").changed(dataset="kaggle"))
+        gather(load_recipe("tiny").changed(dataset="kaggle"))
 
 
 def test_results_are_json_that_any_reader_takes(tmp_path):

@@ -16,14 +16,12 @@ from spine_lib.ct.geometry import (
     to_slices,
 )
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets import CaseData, phantom_cases
+from spine_lib.datasets import CaseData
 from spine_lib.slices.cut import (
     AIR_HU,
     IGNORE,
     UNLABELLED_TISSUE,
-    cut,
-    require_separate,
-    split_by_patient,
+    cut_slices,
 )
 
 
@@ -61,9 +59,9 @@ def test_resampling_keeps_a_ramp_a_ramp(old, new, offset, slope):
     ramp = np.broadcast_to(offset + slope * old_centres, (1, 2, old))
     edge = 1.6 / new + 1 / old  # how far smoothing mirrors what lies beyond the image
     inside = (new_centres > edge) & (new_centres < 1 - edge)
-    found = resample_image(ramp, (2, new))[0, 0]
+    resampled = resample_image(ramp, (2, new))[0, 0]
     wanted = offset + slope * new_centres
-    assert np.allclose(found[inside], wanted[inside], atol=1e-2)
+    assert np.allclose(resampled[inside], wanted[inside], atol=1e-2)
 
 
 def test_enlarging_an_image_and_shrinking_it_again_returns_a_smooth_image():
@@ -76,10 +74,10 @@ def test_enlarging_an_image_and_shrinking_it_again_returns_a_smooth_image():
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_resampled_labels_are_labels_that_were_there(old, new):
     labels = np.arange(old, dtype=np.uint8)[None, None].repeat(2, axis=1) * 7
-    found = resample_labels(labels, (2, new))
-    assert found.shape == (1, 2, new)
-    assert np.isin(found, labels).all()
-    assert (np.diff(found[0, 0].astype(int)) >= 0).all()
+    resampled = resample_labels(labels, (2, new))
+    assert resampled.shape == (1, 2, new)
+    assert np.isin(resampled, labels).all()
+    assert (np.diff(resampled[0, 0].astype(int)) >= 0).all()
 
 
 def test_image_and_labels_stay_aligned_when_they_are_resampled():
@@ -101,38 +99,10 @@ def test_cutting_keeps_hu_labels_ignore_and_tissue_of_each_voxel():
     organs[5, 3, 2] = 7
     volume = Volume(array, np.eye(4))
     data = CaseData(volume, volume.with_array(labels), volume.with_array(ignore))
-    stored = from_slices(cut(data, "axial", 1.0, volume.with_array(organs)), "axial")
+    stored = from_slices(cut_slices(data, "axial", 1.0, volume.with_array(organs)), "axial")
     assert stored["hu"][0].max() == AIR_HU and stored["hu"][1:].min() == 40
     assert stored["label"][2, 1, 1] == 21 and stored["label"][3, 1, 1] == IGNORE
     assert np.count_nonzero(stored["label"]) == 2
     assert stored["tissue"][5, 3, 2] == 7
     assert stored["tissue"][0, 0, 0] == UNLABELLED_TISSUE
     assert stored["tissue"][1, 0, 0] > UNLABELLED_TISSUE
-
-
-@given(st.integers(3, 30), st.integers(0, 5))
-def test_no_patient_lies_on_both_sides_of_a_split(count, seed):
-    # Two scans of each patient: the same seed in two sizes.
-    cases = phantom_cases(count, spacing_mm=4.0) + phantom_cases(count, spacing_mm=5.0)
-    parts = split_by_patient(cases, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed)
-    require_separate(parts)
-    assert sum(len(part) for part in parts.values()) == 2 * count
-    assert min(len(part) for part in parts.values()) >= (2 if count >= 5 else 0)
-
-
-def test_a_patient_on_both_sides_is_refused_by_name():
-    case = phantom_cases(1, seed=7)[0]
-    with pytest.raises(SpineError, match="phantom-seed-7 is in both 'train' and 'test'"):
-        require_separate({"train": [case], "test": [case]})
-
-
-@pytest.mark.parametrize(
-    ("fractions", "message"),
-    [
-        ({"train": 0.5, "test": 0.4}, "add up to 0.9, not to 1"),
-        ({"a": 0.2, "b": 0.2, "c": 0.6}, "2 patients cannot be split in 3 parts"),
-    ],
-)
-def test_an_impossible_split_is_refused(fractions, message):
-    with pytest.raises(SpineError, match=message):
-        split_by_patient(phantom_cases(2), fractions)

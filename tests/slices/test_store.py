@@ -1,43 +1,45 @@
-"""The slice store and the patches cut from it."""
+"""A data set cut into slices: the same store, by any number of workers, after every stop."""
 
 import json
-import pickle
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
+import spine_lib
 from spine_lib import SpineError
-from spine_lib.datasets import CaseData, phantom_cases
-from spine_lib.slices.augment import Augmentation, network_input
-from spine_lib.slices.cut import IGNORE
-from spine_lib.slices.store import Draw, SliceStore, TrainingSlices, WholeSlices, prepare_store
-from spine_lib.training.loading import PatchSampler, ResumableLoader, training_loader
-from spine_lib.training.recipe import Recipe
+from spine_lib.datasets import CaseData, find_cases, make_phantom, phantom_cases
+from spine_lib.slices import SliceStore, prepare
+from spine_lib.slices.store import estimate_bytes
 
 SMALL = {"shape": (40, 40, 20), "spacing_mm": 6.0}
-RECIPE = Recipe(
-    steps=8, steps_per_epoch=4, batch=3, workers=0, augmentation=Augmentation(size=32), seed=5
-)
+SETTINGS = {"planes": ("axial", "sagittal"), "spacing_mm": 6.0}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> SliceStore:
-    return prepare_store(phantom_cases(3, **SMALL), tmp_path_factory.mktemp("s"), spacing_mm=6.0)
+    return prepare(phantom_cases(3, **SMALL), tmp_path_factory.mktemp("s"), spacing_mm=6.0)
 
 
 def test_preparing_again_does_no_work(store):
     lines = []
-    again = prepare_store(phantom_cases(3, **SMALL), store.folder, ("axial",), 6.0, lines.append)
+    again = prepare(phantom_cases(3, **SMALL), store.folder, ("axial",), 6.0, report=lines.append)
     assert lines == [] and again.volumes == store.volumes
 
 
 def test_a_stopped_preparation_goes_on_to_the_same_store(tmp_path, store, monkeypatch):
     cases = phantom_cases(3, **SMALL)
     with pytest.raises(KeyboardInterrupt):
-        prepare_store([cases[0], _Interrupted(cases[1])], tmp_path, spacing_mm=6.0)
+        prepare([cases[0], _Interrupted(cases[1])], tmp_path, spacing_mm=6.0)
     lines = []
-    resumed = prepare_store(cases, tmp_path, ("axial",), 6.0, lines.append)
+    resumed = prepare(cases, tmp_path, ("axial",), 6.0, report=lines.append)
     assert lines == ["slicing phantom-0001", "slicing phantom-0002"]
     assert resumed.volumes == store.volumes
     for number in range(3):
@@ -45,6 +47,8 @@ def test_a_stopped_preparation_goes_on_to_the_same_store(tmp_path, store, monkey
 
 
 class _Interrupted:
+    ct_path = mask_path = None
+
     def __init__(self, case):
         self.case_id, self.scheme = case.case_id, case.scheme
 
@@ -54,30 +58,11 @@ class _Interrupted:
 
 def test_other_settings_make_the_store_anew_after_saying_so(tmp_path):
     cases = phantom_cases(1, **SMALL)
-    prepare_store(cases, tmp_path, spacing_mm=6.0)
+    prepare(cases, tmp_path, spacing_mm=6.0)
     lines = []
-    coarse = prepare_store(cases, tmp_path, ("axial",), 12.0, lines.append)
+    coarse = prepare(cases, tmp_path, ("axial",), 12.0, report=lines.append)
     assert "making it anew" in lines[0]
     assert coarse.read(0).shape == (20, 20, 20)
-
-
-def test_a_case_is_cut_along_every_plane_and_never_mirrored_from_the_side(tmp_path):
-    cases = phantom_cases(1, **SMALL)
-    both = prepare_store(cases, tmp_path, ("axial", "sagittal"), 6.0)
-    assert [(v.plane, v.shape) for v in both.volumes] == [
-        ("axial", (20, 40, 40)),
-        ("sagittal", (40, 20, 40)),
-    ]
-    slices = TrainingSlices(both, RECIPE.augmentation)
-    mirrored = []
-
-    def augmenter(pixels, seeds, mirror):
-        mirrored.append(mirror)
-        return np.zeros((32, 32, 1), np.float32), np.zeros((32, 32), np.uint8)
-
-    slices.augmenter = augmenter
-    slices[Draw(0, 3)], slices[Draw(1, 3)]
-    assert mirrored == [True, False]
 
 
 def test_a_damaged_store_is_one_sentence(tmp_path, store):
@@ -98,81 +83,148 @@ def test_the_index_names_the_slices_with_spine(store):
     assert index["volumes"][1]["foreground"] == shown
 
 
-def test_a_patch_depends_on_its_draw_and_the_seed_alone(store):
-    slices = TrainingSlices(store, RECIPE.augmentation, seed=1)
-    copy = pickle.loads(pickle.dumps(slices))
-    first = slices[Draw(0, 9, 0, 3)]
-    for part, other in zip(first, copy[Draw(0, 9, 0, 3)]):
-        assert torch.equal(part, other)
-    for draw in (Draw(0, 9, 0, 4), Draw(0, 9, 1, 3)):
-        assert not torch.equal(first[0], slices[draw][0])
-    other = TrainingSlices(store, RECIPE.augmentation, seed=2)
-    assert not torch.equal(first[0], other[Draw(0, 9, 0, 3)][0])
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Five scans in the layout of pycad1089, one of them cut short."""
+    root = tmp_path_factory.mktemp("tree")
+    for number in range(5):
+        data = make_phantom(number, shape=(40, 40, 30), spacing_mm=5.0, levels=("T12", "L4"))
+        for kind, array in (("volumes", data.ct.array), ("segmentations", data.labels.array)):
+            path = root / kind / f"case_{number:04d}.nii"
+            path.parent.mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(np.ascontiguousarray(array), data.ct.affine), path)
+    broken = root / "volumes" / "case_0003.nii"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    return root
 
 
-def test_worker_processes_make_the_same_patches_and_never_the_same_one_twice(store):
-    alone = [batch[0] for batch in training_loader(store, RECIPE)]
-    helped = [batch[0] for batch in training_loader(store, RECIPE.changed(workers=2))]
-    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
-    patches = torch.cat(alone)
-    assert len({patch.numpy().tobytes() for patch in patches}) == len(patches) == 12
+@pytest.fixture(scope="module")
+def cases(tree):
+    return find_cases("pycad1089", tree).cases
 
 
-def test_processes_share_the_draws_of_an_epoch(store):
-    def places(rank, size):
-        return [draw.place for draw in PatchSampler(store, RECIPE, rank, size)]
-
-    assert sorted(places(0, 2) + places(1, 2)) == list(range(2 * len(places(0, 2))))
-
-
-def test_phantoms_and_spine_are_drawn_as_often_as_asked(store):
-    recipe = RECIPE.changed(steps_per_epoch=400, foreground_share=0.9)
-    draws = list(PatchSampler(store, recipe))
-    shown = np.mean([d.slice in store.volumes[d.volume].foreground for d in draws])
-    assert shown > 0.88
+@pytest.fixture(scope="module")
+def alone(cases, tmp_path_factory):
+    """The good scans, cut one after the other."""
+    good = [case for case in cases if case.case_id != "case_0003"]
+    return prepare(good, tmp_path_factory.mktemp("alone"), **SETTINGS)
 
 
-def test_a_loader_goes_on_where_it_was(store):
-    whole = list(training_loader(store, RECIPE))
-    loader = training_loader(store, RECIPE)
-    batches = iter(loader)
-    next(batches), next(batches)
-    state = loader.state_dict()
-    resumed: ResumableLoader = training_loader(store, RECIPE)
-    resumed.load_state_dict(state)
-    rest = list(resumed)
-    assert len(rest) == 2
-    assert torch.equal(rest[0][0], whole[2][0]) and torch.equal(rest[1][1], whole[3][1])
-    assert len(list(resumed)) == 4  # the next epoch is whole again
+def checksums(store: SliceStore) -> list[tuple[str, str, str]]:
+    """Return the checksum of every volume, in the order of the index."""
+    return [(volume.case_id, volume.plane, volume.sha256) for volume in store.volumes]
 
 
-def test_neighbours_are_channels_before_and_behind(store):
-    alone = WholeSlices(store)[9][0]
-    before, behind = WholeSlices(store)[7][0], WholeSlices(store)[11][0]
-    three = WholeSlices(store, neighbour_mm=12.0)[9][0]
-    assert torch.equal(three, torch.cat([before, alone, behind]))
-    first = WholeSlices(store, neighbour_mm=12.0)[0][0]
-    assert torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
-    patch = TrainingSlices(store, RECIPE.augmentation, neighbour_mm=12.0)[Draw(0, 9)]
-    assert patch[0].shape == (3, 32, 32) and patch[1].shape == (1, 32, 32)
+@pytest.mark.slow
+def test_two_workers_make_the_store_of_one_and_name_the_broken_scan(cases, alone, tmp_path):
+    lines = []
+    made = prepare(cases, tmp_path, **SETTINGS, workers=2, progress=True, report=lines.append)
+    assert checksums(made) == checksums(alone)
+    assert [item.case_id for item in made.left_out] == ["case_0003"]
+    assert "case_0003.nii" in made.left_out[0].reason
+    assert SliceStore(tmp_path).left_out == made.left_out
+    assert "5 scans to slice: about" in lines[0] and "GB free" in lines[0]
 
 
-def test_whole_slices_mark_their_padding_as_unknown(store):
-    slices = WholeSlices(store, every=5)
-    image, target, weight = slices[1]
-    assert image.shape == (1, 64, 64) and len(slices) == 12
-    assert weight[0, :40, :40].min() == 1 and weight[0, 40:].max() == 0
-    assert torch.equal(target[0, :40, :40] > 0, torch.from_numpy(store.read(0)[5]["label"] > 0))
-    assert np.allclose(image[0, :40, :40], network_input(store.read(0)[5]["hu"]))
+def test_the_estimate_of_the_disk_is_close(cases, alone):
+    good = [case for case in cases if case.case_id != "case_0003"]
+    size = sum((alone.folder / volume.file).stat().st_size for volume in alone.volumes)
+    assert estimate_bytes(good, **SETTINGS) == pytest.approx(size, rel=0.02)
 
 
-def test_ignored_pixels_have_no_target_and_no_weight(tmp_path, store):
-    array = np.array(store.read(0))
-    array["label"][:] = IGNORE
-    case = phantom_cases(1, **SMALL)
-    other = prepare_store(case, tmp_path, spacing_mm=6.0)
-    np.save(tmp_path / other.volumes[0].file, array)
-    patch = TrainingSlices(other, RECIPE.augmentation)[Draw(0, 4)]
-    for _, target, weight in (WholeSlices(other)[4], patch):
-        assert target.sum() == 0
-        assert weight[0, 16, 16] == 0 or weight.min() == 0
+def test_a_disk_that_is_too_small_is_told_beforehand(cases, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(9e9, 9e9, 1000))
+    with pytest.raises(SpineError, match=r"0\.0 GB free, the slices need about"):
+        prepare(cases, tmp_path, **SETTINGS)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_store(tree, alone, tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys, time\n"
+        "import spine_lib.slices.store as p\n"
+        "from spine_lib.datasets import find_cases\n"
+        "p.WRITE_EVERY_S = 0\n"
+        "if __name__ == '__main__':\n"
+        "    cases = find_cases('pycad1089', sys.argv[1]).cases\n"
+        "    p.prepare(cases, sys.argv[2], ('axial', 'sagittal'), 6.0)\n",
+        encoding="utf-8",
+    )
+    project = str(Path(spine_lib.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": project}
+    store = tmp_path / "store"
+    command = [sys.executable, str(script), str(tree), str(store)]
+    program = subprocess.Popen(command, env=environment, start_new_session=True)
+    end = time.monotonic() + 60
+    while not (store / "index.json").is_file() and program.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    if sys.platform == "win32":
+        program.kill()
+    else:
+        os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
+    before = json.loads((store / "index.json").read_text(encoding="utf-8"))["volumes"]
+    assert before
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert checksums(SliceStore(store)) == checksums(alone)
+    assert not list(store.glob(".*.part"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_told_and_loses_nothing(cases, alone, tmp_path, monkeypatch):
+    good = [case for case in cases if case.case_id != "case_0003"]
+    with pytest.raises(SpineError, match="A worker was killed.*fewer --workers"):
+        prepare([*good, Deadly("x")], tmp_path, **SETTINGS, workers=2)
+    made = prepare(good, tmp_path, **SETTINGS)
+    assert checksums(made) == checksums(alone)
+
+
+class Deadly:
+    """A case that ends the process that loads it, as running out of memory does."""
+
+    scheme, ct_path, mask_path = "canonical", None, None
+
+    def __init__(self, case_id):
+        self.case_id = case_id
+
+    def load(self):
+        os._exit(9)
+
+
+def test_a_full_disk_stops_everything(cases, tmp_path):
+    (tmp_path / "case_0000-axial.npy").mkdir()  # writing there fails, as on a full disk
+    with pytest.raises(SpineError, match="case_0000-axial.npy cannot be written"):
+        prepare(cases[:1], tmp_path, **SETTINGS)
+
+
+def test_no_readable_scan_at_all_is_refused(cases, tmp_path):
+    with pytest.raises(SpineError, match="No case can be read; the first: .*case_0003"):
+        prepare([cases[3]], tmp_path, **SETTINGS)
+
+
+@pytest.mark.slow
+def test_dask_workers_make_the_same_store(cases, alone, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options, processes=True) as cluster:
+        address = cluster.scheduler_address
+        made = prepare(cases, tmp_path, **SETTINGS, scheduler=address)
+    assert checksums(made) == checksums(alone)
+    assert [item.case_id for item in made.left_out] == ["case_0003"]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_told(cases, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    with pytest.raises(SpineError, match="No Dask scheduler answers at"):
+        prepare(cases, tmp_path, **SETTINGS, scheduler="nonsense://x")
+
+
+@pytest.mark.slow
+def test_a_worker_imports_neither_pytorch_nor_albumentations():
+    code = "import sys, spine_lib.slices.store; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not {"torch", "albumentations"} & set(modules)

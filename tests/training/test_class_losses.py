@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch.nn import functional
 
-from spine_lib.slices.targets import TARGETS, class_map, spine_logit
+from spine_lib.slices.patches import TARGETS, class_map, spine_logit
 from spine_lib.training.losses import FOCUS, LOSSES, SMOOTHING, segmentation_loss
 
 CLASSES = TARGETS["regions"]

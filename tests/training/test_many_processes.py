@@ -15,9 +15,9 @@ from torch import distributed, nn
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.slices import prepare
 from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.store import prepare_store
-from spine_lib.slices.targets import TARGETS
+from spine_lib.slices.patches import TARGETS
 from spine_lib.training.loading import PatchSampler, training_loader, validation_loader
 from spine_lib.training.logs import read_log
 from spine_lib.training.losses import LOSSES, segmentation_loss, sum_over_processes
@@ -38,7 +38,7 @@ def alone(monkeypatch):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     cases = phantom_cases(2, 0, shape=(24, 24, 37), spacing_mm=8.0)
-    return prepare_store(cases, tmp_path_factory.mktemp("store"), spacing_mm=8.0)
+    return prepare(cases, tmp_path_factory.mktemp("store"), spacing_mm=8.0)
 
 
 # --- what each process gets -----------------------------------------------------------------------

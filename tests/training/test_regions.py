@@ -12,8 +12,8 @@ from spine_lib.models import build_model
 from spine_lib.reproduce.evaluate import Truth
 from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.cut import IGNORE
-from spine_lib.slices.store import TrainingSlices, WholeSlices, as_tensors, prepare_store
-from spine_lib.slices.targets import TARGETS, to_target
+from spine_lib.slices.patches import TARGETS, TrainingSlices, WholeSlices, as_tensors, to_target
+from spine_lib.slices.store import prepare
 from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.loading import PatchSampler
 from spine_lib.training.logs import read_log
@@ -55,7 +55,7 @@ SHORT = RECIPE.changed(steps=6, steps_per_epoch=3, batch=2)
 def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     return [
-        prepare_store(phantom_cases(count, seed, **GRID), folder / str(seed), spacing_mm=6.0)
+        prepare(phantom_cases(count, seed, **GRID), folder / str(seed), spacing_mm=6.0)
         for count, seed in ((3, 0), (1, 10))
     ]
 

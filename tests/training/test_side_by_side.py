@@ -15,7 +15,7 @@ import spine_lib
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce.reproduce import reproduce
-from spine_lib.slices.store import prepare_store
+from spine_lib.slices import prepare
 from spine_lib.training.checkpoints import load_weights
 from spine_lib.training.recipe import load_recipe
 from spine_lib.training.side_by_side import Job, train_side_by_side
@@ -34,7 +34,7 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     grid = {"shape": (40, 40, 20), "spacing_mm": 6.0}
     return [
-        prepare_store(phantom_cases(1, seed, **grid), folder / str(seed), spacing_mm=6.0)
+        prepare(phantom_cases(1, seed, **grid), folder / str(seed), spacing_mm=6.0)
         for seed in (0, 10)
     ]
 

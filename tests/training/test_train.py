@@ -7,8 +7,8 @@ import torch
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
 from spine_lib.models import build_model
+from spine_lib.slices import TrainingSlices, prepare
 from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.store import TrainingSlices, prepare_store
 from spine_lib.training import devices, loading
 from spine_lib.training import train as training
 from spine_lib.training.checkpoints import load_weights, save_weights
@@ -39,7 +39,7 @@ def stores(tmp_path_factory):
     grid = {"shape": (40, 40, 20), "spacing_mm": 6.0}
     folder = tmp_path_factory.mktemp("stores")
     return [
-        prepare_store(phantom_cases(2, seed, **grid), folder / str(seed), spacing_mm=6.0)
+        prepare(phantom_cases(2, seed, **grid), folder / str(seed), spacing_mm=6.0)
         for seed in (0, 10)
     ]
 

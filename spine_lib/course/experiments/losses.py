@@ -17,7 +17,7 @@ from torch import nn
 from spine_lib.course.small_networks import Batch, SmallUNet, one_thread, train_small
 from spine_lib.datasets import make_phantom
 from spine_lib.slices.augment import network_input
-from spine_lib.slices.cut import IGNORE, cut
+from spine_lib.slices.cut import IGNORE, cut_slices
 
 NAME = "losses"
 SEEDS = (0, 1, 2)
@@ -44,7 +44,7 @@ def load_slices(first: int, end: int) -> Batch:
     Returns:
         Images, targets (0 or 1) and weights (0 where unknown), float32 [slice, 1, 64, 64].
     """
-    stored = [cut(make_phantom(seed, **PHANTOM), "axial", 6.0) for seed in range(first, end)]
+    stored = [cut_slices(make_phantom(seed, **PHANTOM), "axial", 6.0) for seed in range(first, end)]
     pixels = np.concatenate(stored)[:, None]
     label = pixels["label"]
     known = label != IGNORE

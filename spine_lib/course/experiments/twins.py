@@ -18,8 +18,8 @@ from spine_lib.datasets import phantom_cases
 from spine_lib.datasets.sample import sample_root
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
 from spine_lib.slices.augment import Augmentation
-from spine_lib.slices.cut import require_separate
-from spine_lib.slices.store import SliceStore, prepare_store
+from spine_lib.slices.split import require_separate
+from spine_lib.slices.store import SliceStore, prepare
 from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import Fitted, load_or_train
 from spine_lib.volumes.masks import predict_volume, to_mask
@@ -123,7 +123,7 @@ def run(seed: int, fast: bool = False, root: Path | None = None) -> dict:
     require_separate(parts)
     recipe = recipe_for(seed, fast)
     stores = tuple(
-        prepare_store(
+        prepare(
             parts[part], root / f"{part}-{len(parts[part])}", spacing_mm=recipe.spacing_mm
         )
         for part in ("train", "validation")

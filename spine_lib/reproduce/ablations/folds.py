@@ -16,7 +16,7 @@ from spine_lib.datasets.phantom import phantom_cases
 from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.reproduce.ablations.parts import PartOfStore, halves, some_of, volumes_of
 from spine_lib.reproduce.sources import CaseLike, Say, gather
-from spine_lib.slices.cut import require_separate
+from spine_lib.slices.split import require_separate
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.recipe import Recipe
 

@@ -33,12 +33,12 @@ class PartOfStore(SliceStore):
         """Map the whole volume that chosen slices come from."""
         return self._whole.read(self._numbers[number])
 
-    def stack(self, mapped: np.ndarray, draw: Draw, neighbour_mm: float) -> np.ndarray:
+    def stack(self, draw: Draw, neighbour_mm: float) -> np.ndarray:
         """Copy a chosen slice, and its neighbours: [row, column, channel]."""
         kept = self._slices[draw.volume]
         index = draw.slice if kept is None else kept[draw.slice]
-        there = draw._replace(volume=self._numbers[draw.volume], slice=index)
-        return self._whole.stack(mapped, there, neighbour_mm)
+        whole_draw = draw._replace(volume=self._numbers[draw.volume], slice=index)
+        return self._whole.stack(whole_draw, neighbour_mm)
 
 
 def _shortened(volume: StoredVolume, kept: Sequence[int] | None) -> StoredVolume:

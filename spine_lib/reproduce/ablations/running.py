@@ -179,7 +179,7 @@ def _everybody(sides: Sides, split: bool) -> list[CaseLike]:
 def _store(cases: Sequence[CaseLike], planes: tuple[str, ...], settings: Settings) -> SliceStore:
     recipe = settings.recipe.changed(planes=planes)
     with one_at_a_time(prepared_root() / "lock"):
-        return prepare(cases, recipe, settings.say, settings.workers, progress=False).store
+        return prepare(cases, recipe, settings.say, settings.workers, progress=False)
 
 
 def _training(

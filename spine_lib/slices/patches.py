@@ -1,0 +1,165 @@
+"""Lessons 3 and 6: the images and targets that a network is trained and validated on.
+
+With the target "spine" a network has one output, the logit of spine. With "regions" it has one for
+the background and one for each region, and the largest wins. Either way the spine alone can be read
+from it: that is every class but the background.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from spine_lib.annotations.schemes import REGIONS, to_regions
+from spine_lib.slices.augment import Augmentation, TrainingAugmenter, network_input
+from spine_lib.slices.cut import AIR_HU, IGNORE
+from spine_lib.slices.store import Draw, SliceStore
+
+TARGETS: dict[str, int] = {"spine": 1, "regions": 1 + len(REGIONS)}
+"""What a network may be taught, and how many outputs it then has."""
+
+
+class TrainingSlices(Dataset):
+    """Cut augmented patches from a store; indexed by `Draw`.
+
+    Args:
+        store: the sliced training volumes.
+        augmentation: which changes, how strong, and the size of a patch.
+        seed: of the run.
+        neighbour_mm: distance of the slices that become further channels; 0 for none.
+        target: what a network is taught, key of `TARGETS`.
+    """
+
+    def __init__(
+        self,
+        store: SliceStore,
+        augmentation: Augmentation,
+        seed: int = 0,
+        neighbour_mm: float = 0.0,
+        target: str = "spine",
+    ) -> None:
+        self.store, self.seed = store, seed
+        self.neighbour_mm, self.target = neighbour_mm, target
+        self.augmenter = TrainingAugmenter(augmentation)
+
+    def __len__(self) -> int:
+        return sum(volume.shape[0] for volume in self.store.volumes)
+
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return one patch.
+
+        Returns:
+            Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or
+            the region's id), and weight float32 [1, row, column] (0 where the label is unknown).
+        """
+        pixels = self.store.stack(draw, self.neighbour_mm)
+        seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
+        # A mirrored patient is still one from the front or above, but not from the side.
+        mirror = self.store.volumes[draw.volume].plane != "sagittal"
+        image_hu, label = self.augmenter(pixels, seeds, mirror)
+        return as_tensors(image_hu, label, self.target)
+
+
+class WholeSlices(Dataset):
+    """Read whole slices as they are, padded to a common shape, for validation.
+
+    Args:
+        store: sliced volumes.
+        every: take each n-th slice of a volume.
+        multiple: rows and columns become multiples of this, as the networks ask.
+        neighbour_mm, target: as for `TrainingSlices`.
+    """
+
+    def __init__(
+        self,
+        store: SliceStore,
+        every: int = 1,
+        multiple: int = 32,
+        neighbour_mm: float = 0.0,
+        target: str = "spine",
+    ) -> None:
+        self.store = store
+        self.neighbour_mm, self.target = neighbour_mm, target
+        shapes = np.array([volume.shape[1:] for volume in store.volumes])
+        self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // multiple) * multiple)
+        self.draws = [
+            Draw(number, index)
+            for number, volume in enumerate(store.volumes)
+            for index in range(0, volume.shape[0], every)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return input, target and weight as `TrainingSlices` does."""
+        pixels = self.store.stack(self.draws[item], self.neighbour_mm)
+        rows, columns, channels = pixels.shape
+        image_hu = np.full((*self.shape_hw, channels), AIR_HU, np.float32)
+        label = np.full(self.shape_hw, IGNORE, np.uint8)
+        image_hu[:rows, :columns] = pixels["hu"]
+        label[:rows, :columns] = pixels["label"][..., channels // 2]
+        return as_tensors(image_hu, label, self.target)
+
+
+def as_tensors(
+    image_hu: np.ndarray, label: np.ndarray, target: str = "spine"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Turn an image [row, column, channel] in HU and its labels into what training takes.
+
+    The target is one channel of class numbers, whatever their number: what is above 0 is spine.
+    """
+    known = label != IGNORE
+    return (
+        torch.from_numpy(np.ascontiguousarray(network_input(image_hu).transpose(2, 0, 1))),
+        torch.from_numpy(to_target(label, target)[None].astype(np.float32)),
+        torch.from_numpy(known[None].astype(np.float32)),
+    )
+
+
+def to_target(label: np.ndarray, target: str = "spine") -> np.ndarray:
+    """Turn stored labels into the classes that a network is taught.
+
+    Args:
+        label: canonical vertebra ids, `cut.IGNORE` where nothing is known; any shape.
+        target: key of `TARGETS`.
+
+    Returns:
+        uint8 of the same shape: 1 for spine, or the region's id from 1 to 4; 0 for background and
+        for what is not known.
+    """
+    known = np.where(label == IGNORE, 0, label)
+    return to_regions(known) if target == "regions" else (known > 0).astype(np.uint8)
+
+
+def spine_logit(logits: torch.Tensor) -> torch.Tensor:
+    """Return the logit of spine, whatever a network was taught.
+
+    Args:
+        logits: [batch, class, row, column].
+
+    Returns:
+        [batch, 1, row, column]; above 0 where spine is likelier than background, since its
+        probability is one less that of the background.
+    """
+    if logits.shape[1] == 1:
+        return logits
+    return torch.logsumexp(logits[:, 1:], 1, keepdim=True) - logits[:, :1]
+
+
+def class_map(logits: torch.Tensor) -> torch.Tensor:
+    """Return the class of each pixel: background unless spine is likelier than it.
+
+    Of the classes that are spine the likeliest is taken, as `volumes.predict_regions` does.
+
+    Args:
+        logits: [batch, class, row, column].
+
+    Returns:
+        int64 [batch, 1, row, column]: 0 for background, 1 for spine or the region's id.
+    """
+    spine = spine_logit(logits) > 0
+    if logits.shape[1] == 1:
+        return spine.long()
+    return torch.where(spine, logits[:, 1:].argmax(1, keepdim=True) + 1, 0)

@@ -1,85 +1,75 @@
-"""Settings of Sphinx for the site; `spine site` gathers the sources and calls it."""
+"""Settings of Sphinx: the lessons as they were executed, pages of viewers, the reference."""
+
+from pathlib import Path
+
+import nbformat
 
 from spine_lib import __version__
-from spine_lib.book.docstrings import to_rst
+from spine_lib.datasets.phantom import make_phantom
+from spine_lib.explore import OrthoViewer, SliceViewer
 
-project = "Spine segmentation in CT"
-author = "The spine_lib authors"
-copyright = author  # no year: the same sources make the same pages
+DOCS = Path(__file__).parent
+for folder in ("lessons", "_extra/viewers"):
+    (DOCS / folder).mkdir(parents=True, exist_ok=True)
+
+project = html_title = "Spine segmentation in CT"
+author = copyright = "The spine_lib authors"
 version = release = __version__
-language = "en"
 
-extensions = [
-    "myst_nb",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
-]
-exclude_patterns = ["parts", "viewers"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+suppress_warnings = ["myst.xref_missing"]  # links to files of the repository that are no pages
 
-# The lessons are shown as they were executed; nothing runs here.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # by default two scripts from a server
-# No "dollarmath": formulae would be drawn by a script from a server.
-myst_enable_extensions = ["colon_fence", "attrs_block"]
+myst_enable_extensions = ["colon_fence"]  # no "dollarmath", which needs a script from a server
 myst_heading_anchors = 3
 
-# The reference, from docstrings in Google's style. A constant that is a plain value of Python's has
-# no source page of its own: following it would list a module "builtins" that nothing describes.
-viewcode_follow_imported_members = False
-autosummary_generate = True
-autodoc_default_options = {
-    "members": True,
-    "member-order": "bysource",
-    "ignore-module-all": True,  # each name once, in the module that it is written in
-}
-autodoc_typehints = "signature"
+default_role = "py:obj"  # `name` in a docstring links to what it names
+autosummary_ignore_module_all = True
+autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 90
 add_module_names = False
-toc_object_entries_show_parents = "hide"
 
-default_role = "py:obj"  # `name` in a docstring links to what it names
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_extra_path = ["_extra"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_search_summary = False  # it fetches pages, which a browser forbids to a file
+
+
+def write_lessons(app):
+    """Copy the executed lessons; a picture without alt text gets the description below it."""
+    for path in sorted((DOCS.parent / "notebooks").glob("[0-9]*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        figure = ""
+        for cell in reversed(notebook.cells):
+            if cell.cell_type == "markdown" and "*Figure:" in cell.source:
+                figure = " ".join(cell.source.split("*Figure:")[1].split("*")[0].split())
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    alt = output.metadata.get("image/png", {}).get("alt") or figure
+                    cell.metadata["mystnb"] = {"image": {"alt": alt}}
+                elif output.get("data", {}).get("text/plain", "").startswith("VBox("):
+                    output.data = {"text/plain": "(A slider: it needs Python. Run `make lab`.)"}
+        nbformat.write(notebook, DOCS / "lessons" / path.name)
+
+
+def write_viewers(app):
+    """Write two pages with sliders that need no Python."""
+    case = make_phantom(seed=4, shape=(100, 84, 195), spacing_mm=3.0, scoliosis_deg=0.0)
+    for name, viewer in (("slices", SliceViewer), ("planes", OrthoViewer)):
+        page = DOCS / "_extra" / "viewers" / f"{name}.html"
+        viewer(case.ct, case.labels, case_id="phantom").save_html(page, max_slices=64)
 
 
 def setup(app):
-    """Turn the Markdown of docstrings into what Sphinx reads, before napoleon sees it."""
-
-    def process(app, what, name, subject, options, lines):
-        lines[:] = to_rst(lines)
-
-    app.connect("autodoc-process-docstring", process, priority=400)
-
-
-# Pages that need no network: no fonts, scripts or styles but those that lie beside them.
-html_theme = "pydata_sphinx_theme"
-html_domain_indices = False
-html_title = "Spine segmentation in CT"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
-html_js_files = [("viewers.js", {"defer": "defer"})]
-html_extra_path = ["viewers"]
-html_copy_source = False
-html_show_sourcelink = False
-html_show_sphinx = False
-html_show_search_summary = False  # it fetches pages, which a browser forbids to a file
-html_context = {"default_mode": "auto"}
-html_theme_options = {
-    "back_to_top_button": False,
-    "navbar_align": "left",
-    "show_toc_level": 2,
-    "navigation_with_keys": False,
-    "footer_start": ["copyright"],
-    "footer_end": [],
-    "secondary_sidebar_items": ["page-toc"],
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
-}
-html_sidebars = {"index": [], "explore": []}
+    """Make what the pages are made from."""
+    app.connect("builder-inited", write_lessons, priority=100)
+    app.connect("builder-inited", write_viewers, priority=100)

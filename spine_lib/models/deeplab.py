@@ -30,11 +30,11 @@ LOW_LEVEL_CHANNELS = 48
 class DeepLabV3Plus(nn.Module):
     """Segment an image: a ResNet-34 encoder, ASPP, and a decoder of one step.
 
-    ```
-    image --> encoder -- last map ------> ASPP --> 3x3 --> enlarged --> join --> 3x3 --> 1x1 --> x4
-                 |                                                       |
-                 +------ stage 1's map, a 4th of the image --> 1x1 ------+
-    ```
+    ::
+
+      image -> encoder -- last map ------> ASPP --> 3x3 --> enlarged --> join --> 3x3 --> 1x1 --> x4
+                  |                                                       |
+                  +------ stage 1's map, a 4th of the image --> 1x1 ------+
 
     Args:
         in_channels: of the image, 1 for a CT slice.

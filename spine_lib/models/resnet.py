@@ -54,13 +54,15 @@ class ResidualBlock(nn.Module):
 class ResNet34(nn.Module):
     """Turn an image into five maps, from fine and shallow to coarse and deep.
 
-    | map     | channels | a pixel of it for each ... of the image         |
-    |---------|----------|-------------------------------------------------|
-    | stem    | 64       | 2 x 2                                           |
-    | stage 1 | 64       | 4 x 4                                           |
-    | stage 2 | 128      | 8 x 8                                           |
-    | stage 3 | 256      | 16 x 16, or `output_stride` if that is less     |
-    | stage 4 | 512      | 32 x 32, or `output_stride` if that is less     |
+    =======  ========  ===========================================
+    map      channels  a pixel of it for each ... of the image
+    =======  ========  ===========================================
+    stem     64        2 x 2
+    stage 1  64        4 x 4
+    stage 2  128       8 x 8
+    stage 3  256       16 x 16, or `output_stride` if that is less
+    stage 4  512       32 x 32, or `output_stride` if that is less
+    =======  ========  ===========================================
 
     Args:
         in_channels: of the image, 1 for a CT slice.

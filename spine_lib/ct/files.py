@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -74,3 +75,35 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise SpineError(f"{path} cannot be read as JSON ({error}): write it anew.") from error
+
+
+ENDS_BYTES = 65536
+"""Bytes at the start and at the end of a file that its identity rests on."""
+
+
+def file_identity(path: Path) -> str:
+    """Return a checksum that changes where a file is replaced by another one.
+
+    It covers size, modification time and both ends of the content: the first has the header, the
+    last of a gzip file has the checksum of all that is compressed. A large file is not read whole.
+
+    Args:
+        path: a file, or a folder such as that of a DICOM series, of which every file counts.
+
+    Returns:
+        Hexadecimal digits, or an empty text where nothing exists.
+    """
+    if not path.exists():
+        return ""
+    digest = hashlib.sha256()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if file.is_file():
+            stat = file.stat()
+            name = file.relative_to(path).as_posix()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            with file.open("rb") as stream:
+                digest.update(stream.read(ENDS_BYTES))
+                stream.seek(max(ENDS_BYTES, stat.st_size - ENDS_BYTES))
+                digest.update(stream.read(ENDS_BYTES))
+    return digest.hexdigest()[:32]

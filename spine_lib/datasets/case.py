@@ -9,6 +9,7 @@ loss and the scores.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import SCHEMES, to_canonical
-from spine_lib.ct.files import atomic_file
+from spine_lib.ct.files import atomic_file, file_identity
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.datasets.ignore import IgnoreRule
@@ -199,6 +200,15 @@ class ExcludedScan:
 
     def __str__(self) -> str:
         return f"{self.case_id}: {self.reason}"
+
+
+def case_identity(case: Case) -> str:
+    """Return a checksum that changes with a case's description, its scan or its mask.
+
+    Slices and scores are kept with it, so that none outlives the files that it was made from.
+    """
+    files = [file_identity(path) for path in (case.ct_path, case.mask_path) if path is not None]
+    return hashlib.sha256("\n".join([repr(case), *files]).encode()).hexdigest()[:32]
 
 
 def require_cases(cases: Sequence[Case], where: str) -> Sequence[Case]:

@@ -15,7 +15,7 @@ from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import to_regions
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import CaseData, ExcludedScan
+from spine_lib.datasets.case import CaseData, ExcludedScan, case_identity
 from spine_lib.metrics import calibration
 from spine_lib.metrics.named_regions import mean_named, score_named
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
@@ -260,19 +260,13 @@ class _Desk:
         except (OSError, ValueError):
             return None
         # what an older version kept lacks both
-        return row if "sha256" in row and row.get("files") == _stamps(case) else None
+        return row if "sha256" in row and row.get("files") == case_identity(case) else None
 
     def _remember(self, model: str, seed: int, run: Fitted, case: CaseLike, row: dict) -> None:
         if path := self._place(model, seed, run, case):
             with atomic_file(path) as stream:
-                kept = {**row, "files": _stamps(case)}
+                kept = {**row, "files": case_identity(case)}
                 stream.write(json.dumps(kept, default=int).encode())  # NumPy's whole numbers
-
-
-def _stamps(case: CaseLike) -> list[list[int]]:
-    """Return size and time of a case's files, so that other files are noticed."""
-    paths = [path for path in (case.ct_path, case.mask_path) if path is not None]
-    return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, write_json
 from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
-from spine_lib.datasets.case import Case, ExcludedScan
+from spine_lib.datasets.case import Case, ExcludedScan, case_identity
 from spine_lib.slices.cut import (
     IGNORE,
     SLICE_DTYPE,
@@ -61,6 +61,7 @@ class StoredVolume:
     distance_mm: float
     foreground: tuple[int, ...]
     sha256: str
+    made_from: str
 
 
 class Draw(NamedTuple):
@@ -153,7 +154,7 @@ def prepare(
     """Cut cases into slices and store them; called again, it goes on where it was stopped.
 
     A volume is written whole before the index names it.  A folder made with other settings is
-    made anew.
+    made anew, and so are the slices of a case whose description or files have changed since.
 
     Args:
         cases: what to cut.
@@ -220,7 +221,9 @@ def _finished_rows(folder: Path, settings: dict, report: Callable) -> dict[str, 
 
 
 def _is_stored(case: Case, rows: list[dict] | None, folder: Path) -> bool:
-    return bool(rows) and all((folder / row["file"]).is_file() for row in rows)
+    return bool(rows) and all(
+        (folder / row["file"]).is_file() and row["made_from"] == case_identity(case) for row in rows
+    )
 
 
 def _write_index(folder: Path, settings: dict, rows, left_out: Sequence[ExcludedScan] = ()) -> None:
@@ -290,6 +293,7 @@ def cut_case(
     Raises:
         SpineError: if the slices cannot be written: that concerns every case.
     """
+    made_from = case_identity(case)  # before the files are read: they may be replaced meanwhile
     try:
         data, organs = case.load(), case.load_organs()
     except SpineError as error:
@@ -311,6 +315,7 @@ def cut_case(
             distance_mm=slice_spacing_mm(data.ct.spacing_mm, plane)[0],
             foreground=np.flatnonzero(spine).tolist(),
             sha256=hashlib.sha256(slices.view(np.uint8)).hexdigest(),
+            made_from=made_from,
         )
         rows.append(vars(volume))
     return rows

@@ -83,19 +83,47 @@ def test_the_index_names_the_slices_with_spine(store):
     assert index["volumes"][1]["foreground"] == shown
 
 
+@pytest.mark.parametrize("keeps_time", [False, True])
+@pytest.mark.parametrize("kind", ["volumes", "segmentations"])
+def test_a_replaced_scan_or_mask_is_cut_anew(tmp_path, kind, keeps_time):
+    root = tmp_path / "tree"
+    write_scans(root, numbers=(0, 1))
+    before = prepare(find_cases("pycad1089", root).cases, tmp_path / "store", **SETTINGS)
+    path = root / kind / "case_0001.nii"
+    stat = path.stat()
+    image = nib.load(path)
+    moved = np.roll(np.asanyarray(image.dataobj), 4, axis=2)
+    nib.save(nib.Nifti1Image(moved, image.affine), path)
+    time_ns = stat.st_mtime_ns + (0 if keeps_time else 1)
+    os.utime(path, ns=(stat.st_atime_ns, time_ns))
+    assert path.stat().st_size == stat.st_size
+    lines = []
+    cases = find_cases("pycad1089", root).cases
+    after = prepare(cases, tmp_path / "store", **SETTINGS, report=lines.append)
+    assert lines == ["slicing case_0001"]
+    assert checksums(after)[:2] == checksums(before)[:2]
+    assert all(a != b for a, b in zip(checksums(after)[2:], checksums(before)[2:], strict=True))
+    assert checksums(after) == checksums(prepare(cases, tmp_path / "anew", **SETTINGS))
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """Five scans in the layout of pycad1089, one of them cut short."""
     root = tmp_path_factory.mktemp("tree")
-    for number in range(5):
-        data = make_phantom(number, shape=(40, 40, 30), spacing_mm=5.0, levels=("T12", "L4"))
-        for kind, array in (("volumes", data.ct.array), ("segmentations", data.labels.array)):
-            path = root / kind / f"case_{number:04d}.nii"
-            path.parent.mkdir(exist_ok=True)
-            nib.save(nib.Nifti1Image(np.ascontiguousarray(array), data.ct.affine), path)
+    write_scans(root, range(5))
     broken = root / "volumes" / "case_0003.nii"
     broken.write_bytes(broken.read_bytes()[:5000])
     return root
+
+
+def write_scans(root, numbers):
+    """Write phantoms in the layout of pycad1089."""
+    for number in numbers:
+        data = make_phantom(number, shape=(40, 40, 30), spacing_mm=5.0, levels=("T12", "L4"))
+        for kind, array in (("volumes", data.ct.array), ("segmentations", data.labels.array)):
+            path = root / kind / f"case_{number:04d}.nii"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(np.ascontiguousarray(array), data.ct.affine), path)
 
 
 @pytest.fixture(scope="module")

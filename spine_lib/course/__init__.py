@@ -5,6 +5,6 @@ A lesson needs these four and nothing else:
     from spine_lib.course import check, hint, progress, solution
 """
 
-from spine_lib.course.desk import check, hint, progress, solution
+from spine_lib.course.checking import check, hint, progress, solution
 
 __all__ = ["check", "hint", "progress", "solution"]

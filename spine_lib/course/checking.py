@@ -1,7 +1,7 @@
-"""Run a student's function safely: copies of the inputs, a time limit, a crash told with its line.
+"""Check a student's function: run it safely, judge it, print what is wrong in the student's terms.
 
-What goes wrong inside the function becomes a `Wrong` in the student's terms, and what the function
-prints is kept out of the way.
+The function gets copies of the inputs and a time limit; what it prints is kept out of the way, and
+an error is printed with its line. Answers are remembered as long as the notebook's kernel runs.
 """
 
 from __future__ import annotations
@@ -12,23 +12,173 @@ import dis
 import inspect
 import io
 import linecache
+import os
+import signal
+import textwrap
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-from spine_lib.course.comparing import describe, is_same
-from spine_lib.course.exercise import Exercise, NotYet, Wrong
-from spine_lib.course.timelimit import TimeUp, call_within
+from spine_lib import SpineError
+from spine_lib.course.exercise import (
+    Exercise,
+    NotYet,
+    Wrong,
+    describe,
+    find_exercise,
+    hidden_inputs,
+    is_same,
+    lesson_exercises,
+    lesson_numbers,
+    lesson_solutions,
+)
 
 TIME_LIMIT_S = 5.0
-EXPLAINED = {
+"""Seconds of processor time that one call may take."""
+
+EXPLANATIONS = {
     NameError: "is an import missing, or a name spelt differently?",
     IndexError: "an index lies outside the array: print the shape and the index.",
     KeyError: "the dictionary has no such key: print its keys.",
     AttributeError: "the value is of another kind than expected: print its type.",
     RecursionError: "the function calls itself without an end.",
 }
+
+
+@dataclass
+class _Record:
+    """What happened with one exercise in this session."""
+
+    tries: int = 0
+    right: bool = False
+    hints: int = 0
+    solution: bool = False
+
+
+_RECORDS: dict[str, _Record] = {}
+
+
+# --- what a lesson calls --------------------------------------------------------------------------
+
+
+def check(key: str, function: Callable) -> None:
+    """Check an answer on inputs that the notebook does not show; print what is wrong, or "right".
+
+    Args:
+        key: the exercise, for example "1.2".
+        function: your function, without brackets.
+
+    Raises:
+        Wrong: instead of printing, with `SPINE_GRADING=1` in the environment.
+        SpineError: if there is no such exercise.
+    """
+    exercise = find_exercise(key)
+    record = _RECORDS.setdefault(key, _Record())
+    inputs = [*exercise.examples(), *hidden_inputs(key)]
+    name = f"Exercise {key} ({exercise.title})"
+    try:
+        guarded = judge_answer(exercise, function, inputs)
+    except Wrong as mistake:
+        if not isinstance(mistake, NotYet):
+            record.tries, record.right = record.tries + 1, False
+        # nbgrader's "Validate" finds an answer right unless its check raises
+        validating = os.environ.get("NBGRADER_EXECUTION") == "validate"
+        if validating or os.environ.get("SPINE_GRADING") == "1":
+            raise
+        print(_message(exercise, function, mistake, name))
+        return
+    record.tries, record.right = record.tries + 1, True
+    print(f"{name}: right, on {len(inputs)} inputs that this notebook does not show.")
+    if guarded.printed.getvalue():
+        print("(What your function prints is left out here.)")
+
+
+def _message(exercise: Exercise, function: Callable, mistake: Wrong, name: str) -> str:
+    hint_call = f'hint("{exercise.key}")'
+    if isinstance(mistake, NotYet):
+        return f"{name}: not yet. Fill in the function and run both cells; {hint_call} helps."
+    text = str(mistake).strip()
+    if text[-1:] not in ".?!":
+        text += "."
+    lines = [f"{name}: not right yet.", text[:1].upper() + text[1:]]
+    if mistake.asked:
+        names = _parameter_names(function, len(mistake.asked))
+        values = [f"`{name}` {describe(value)}" for name, value in zip(names, mistake.asked)]
+        lines.append(f"This was its input: {', '.join(values)}.")
+    record = _RECORDS[exercise.key]
+    if record.tries >= 2 and record.hints < len(exercise.hints):
+        lines.append(f"Stuck? {hint_call} helps.")
+    return "\n".join(lines)
+
+
+def hint(key: str, level: int | None = None) -> None:
+    """Print a hint: first a nudge, then a clue to shape or unit, then a figure to expect.
+
+    Args:
+        key: the exercise, for example "1.2".
+        level: 1, 2 or 3; one further than the last time where left out.
+
+    Raises:
+        SpineError: if there is no such exercise or level.
+    """
+    exercise = find_exercise(key)
+    record = _RECORDS.setdefault(key, _Record())
+    levels = len(exercise.hints)
+    level = min(record.hints + 1, levels) if level is None else level
+    if level not in range(1, levels + 1):
+        raise SpineError(f"There is no hint {level!r} for exercise {key}: give 1 to {levels}.")
+    record.hints = max(record.hints, level)
+    print(f"Hint {level} of {levels} for {key}: {exercise.hints[level - 1]}")
+    if level == levels:
+        print(f'That was the last one; solution("{key}") shows a solution.')
+
+
+def solution(key: str) -> None:
+    """Print a solution, or that the solutions were not handed out.
+
+    Args:
+        key: the exercise, for example "1.2".
+
+    Raises:
+        SpineError: if there is no such exercise.
+    """
+    find_exercise(key)
+    reference = getattr(lesson_solutions(key), "REFERENCES", {}).get(key)
+    if reference is None:
+        print(f"The solution of {key} is not part of this copy: ask whoever gave it to you.")
+        return
+    _RECORDS.setdefault(key, _Record()).solution = True
+    print(textwrap.dedent(inspect.getsource(reference)).rstrip())
+
+
+def progress() -> None:
+    """Print which exercises are done: those of the lessons worked on since the kernel started."""
+    lessons = sorted({int(key.split(".")[0]) for key in _RECORDS}) or lesson_numbers()
+    exercises = [exercise for lesson in lessons for exercise in lesson_exercises(lesson)]
+    width = max((len(exercise.title) for exercise in exercises), default=0)
+    for exercise in exercises:
+        state = _state(_RECORDS.get(exercise.key, _Record()))
+        print(f"{exercise.key:>5}  {exercise.title:{width}}  {state}")
+    done = sum(_RECORDS.get(exercise.key, _Record()).right for exercise in exercises)
+    print(f"{done} of {len(exercises)} done.")
+
+
+def _state(record: _Record) -> str:
+    states = ["done" if record.right else "not right yet" if record.tries else "not yet"]
+    if record.tries > 1:
+        states.append(f"{record.tries} tries")
+    if record.hints:
+        states.append(f"{record.hints} hint{'s' if record.hints > 1 else ''}")
+    if record.solution:
+        states.append("solution read")
+    return ", ".join(states)
+
+
+# --- running a function ---------------------------------------------------------------------------
 
 
 def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) -> Guarded:
@@ -40,7 +190,7 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
         inputs: argument tuples.
 
     Returns:
-        The function as it was run, which knows what was printed.
+        The function as it was run, with what it printed.
 
     Raises:
         NotYet: if the function is still the stub.
@@ -57,8 +207,8 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
     for arguments in inputs:
         try:
             exercise.judge(guarded, arguments)
-        except Wrong as wrong:
-            wrong.asked = guarded.asked
+        except Wrong as mistake:
+            mistake.asked = guarded.asked
             raise
         except Exception as error:  # the judge could not work with what it was given
             raise Wrong(
@@ -70,7 +220,7 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
 
 
 class Guarded:
-    """Call a student's function as a judge may rely on; `returned` is its last answer."""
+    """A student's function as a judge may rely on it; `returned` is its last answer."""
 
     def __init__(self, function: Callable, exercise: Exercise) -> None:
         self.function = function
@@ -83,7 +233,11 @@ class Guarded:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Return what the student's function returns, or raise `Wrong`."""
         self.asked = arguments
-        given, kept = self._copies(arguments, named)
+        given, kept = (arguments, named), None
+        if not self.exercise.changes_inputs:
+            with contextlib.suppress(Exception):  # an open file, a tensor inside a graph
+                # at once: what the inputs share (a model and its optimiser) stays shared
+                given, kept = copy.deepcopy(given), given
         with contextlib.redirect_stdout(self.printed), contextlib.redirect_stderr(io.StringIO()):
             self.returned = self._run(*given)
         if self.returned is None and not self.exercise.may_return_none:
@@ -97,24 +251,16 @@ class Guarded:
             return call_within(TIME_LIMIT_S, self.function, arguments, named)
         except NotImplementedError:
             raise NotYet("the function is not filled in") from None
-        except TimeUp as over:
-            place = place_of(self.function, over.places)
+        except TimeUp as stop:
+            line = _written_line(self.function, stop.calls)
             raise Wrong(
-                f"your function was stopped after {TIME_LIMIT_S:g} seconds{place}: is there a "
+                f"your function was stopped after {TIME_LIMIT_S:g} seconds{line}: is there a "
                 "loop that never ends, or one over every voxel that NumPy could do at once?"
             ) from None
         except Wrong:
             raise
         except (Exception, SystemExit) as error:
             raise Wrong(_crash(self.function, error)) from error
-
-    def _copies(self, arguments: tuple, named: dict) -> tuple[tuple, tuple | None]:
-        if self.exercise.changes_inputs:
-            return (arguments, named), None
-        try:  # at once: what the inputs share (a model and its optimiser) stays shared
-            return copy.deepcopy((arguments, named)), (arguments, named)
-        except Exception:  # an open file, a tensor inside a graph
-            return (arguments, named), None
 
     def _changed(self, given: tuple, kept: tuple) -> str:
         names = _parameter_names(self.function, len(given[0]))
@@ -127,12 +273,6 @@ class Guarded:
         )
 
 
-def describe_call(function: Callable, arguments: tuple) -> str:
-    """Say what a function was called with: "`image` an int16 array of shape (4, 4)"."""
-    names = _parameter_names(function, len(arguments))
-    return ", ".join(f"`{name}` {describe(value)}" for name, value in zip(names, arguments))
-
-
 def _parameter_names(function: Callable, count: int) -> list[str]:
     try:
         names = list(inspect.signature(function).parameters)
@@ -141,19 +281,93 @@ def _parameter_names(function: Callable, count: int) -> list[str]:
     return (names + [f"argument {index + 1}" for index in range(len(names), count)])[:count]
 
 
+# --- the time limit -------------------------------------------------------------------------------
+
+ALARM_AGAIN_S = 0.2
+"""The alarm repeats: a bare `except:` inside a loop swallows the first."""
+
+
+class OutOfTime(BaseException):
+    """Raised in the running function; no Exception, so that `except Exception` lets it pass."""
+
+
+class TimeUp(Exception):
+    """The function was stopped in one of these `calls`: (code, line number), the innermost last."""
+
+    def __init__(self, calls: list[tuple[CodeType, int]]) -> None:
+        super().__init__("out of time")
+        self.calls = calls
+
+
+def call_within(seconds: float, function: Callable, arguments: tuple, named: dict) -> Any:
+    """Call a function and stop it where it takes too much processor time.
+
+    An alarm does this, which only the main thread of a Unix process has; elsewhere (Windows) a
+    function runs until the reader interrupts it. A call inside compiled code ends when that
+    returns.
+
+    Args:
+        seconds: of processor time, so that a busy machine stops no right answer.
+        function: what to call.
+        arguments: its positional arguments.
+        named: its keyword arguments.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        TimeUp: if it was stopped, or swallowed that and returned too late.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "setitimer"):
+        return function(*arguments, **named)
+    calls: list[tuple[CodeType, int]] = []
+    running, result = True, None
+    end = time.thread_time() + seconds  # the alarm counts all threads
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if running and time.thread_time() >= end:
+            calls[:] = _calls_of(frame)
+            raise OutOfTime
+
+    # The handler stays, as a late alarm without one would end the process.
+    signal.signal(signal.SIGVTALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, ALARM_AGAIN_S)
+        try:
+            result = function(*arguments, **named)
+        finally:
+            running = False
+    except (OutOfTime, Exception):
+        if not calls:  # the function's own error; otherwise what became of the alarm
+            raise
+    finally:
+        running = False
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    if calls:
+        raise TimeUp(calls)
+    return result
+
+
+def _calls_of(frame: FrameType | None) -> list[tuple[CodeType, int]]:
+    calls = []
+    while frame is not None:
+        calls.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return calls[::-1]
+
+
 # --- stubs ----------------------------------------------------------------------------------------
 
 
 def is_stub(function: Callable, stub: str) -> bool:
-    """Tell whether a function is the untouched stub or has an empty body (`...`, `pass`)."""
+    """Return whether a function is the untouched stub or has an empty body (`...`, `pass`)."""
     code = getattr(function, "__code__", None)
     if code is None:
         return False
-    return _is_empty(code) or any(_same_code(code, one) for one in _functions_in(stub))
-
-
-def _functions_in(stub: str) -> list[CodeType]:
-    return [part for part in compile(stub, "stub", "exec").co_consts if isinstance(part, CodeType)]
+    constants = compile(stub, "stub", "exec").co_consts
+    stubs = [constant for constant in constants if isinstance(constant, CodeType)]
+    return _is_empty(code) or any(_same_code(code, stub_code) for stub_code in stubs)
 
 
 def _same_code(a: CodeType, b: CodeType) -> bool:
@@ -169,40 +383,36 @@ def _is_empty(code: CodeType) -> bool:
     return constants == [None] and {step.opname for step in steps} <= idle
 
 
-# --- where it went wrong --------------------------------------------------------------------------
+# --- the line of an error -------------------------------------------------------------------------
 
 
 def _crash(function: Callable, error: BaseException) -> str:
     text = " ".join(str(error).split())
     what = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-    place = place_of(function, _traceback_places(error.__traceback__))
-    more = next((f"; {words}" for kind, words in EXPLAINED.items() if isinstance(error, kind)), "")
-    return f"your function stopped with an error{place}: {what.rstrip('.')}{more}".rstrip(".")
+    line = _written_line(function, _traceback_calls(error.__traceback__))
+    more = next((f"; {text}" for kind, text in EXPLANATIONS.items() if isinstance(error, kind)), "")
+    return f"your function stopped with an error{line}: {what.rstrip('.')}{more}".rstrip(".")
 
 
-def _traceback_places(traceback: TracebackType | None) -> list[tuple[CodeType, int]]:
-    places = []
+def _traceback_calls(traceback: TracebackType | None) -> list[tuple[CodeType, int]]:
+    calls = []
     while traceback is not None:
-        places.append((traceback.tb_frame.f_code, traceback.tb_lineno))
+        calls.append((traceback.tb_frame.f_code, traceback.tb_lineno))
         traceback = traceback.tb_next
-    return places
+    return calls
 
 
-def place_of(function: Callable, places: list[tuple[CodeType, int]]) -> str:
-    """Return " in line 3 (`x = 1 / 0`)": the innermost line that the student wrote.
-
-    Args:
-        function: the student's. Helpers count where they are in the same folder, for each cell of
-            a notebook is a file in a folder of its kernel's.
-        places: code and line of every call, the innermost one last.
-    """
+def _written_line(function: Callable, calls: list[tuple[CodeType, int]]) -> str:
+    """Return " in line 3 (`x = 1 / 0`)": the innermost line that the student wrote."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
         return ""
+    # Helpers count where they are in the same folder: each cell of a notebook is a file in a
+    # folder of its kernel's.
     folder = Path(code.co_filename).parent
-    for where, line in reversed(places):
-        if where is code or Path(where.co_filename).parent == folder:
-            text = linecache.getline(where.co_filename, line).strip()
-            helper = "" if where is code else f" of `{where.co_name}`"
+    for called, line in reversed(calls):
+        if called is code or Path(called.co_filename).parent == folder:
+            text = linecache.getline(called.co_filename, line).strip()
+            helper = "" if called is code else f" of `{called.co_name}`"
             return f" in line {line}{helper}" + (f" (`{text}`)" if text else "")
     return ""

@@ -10,10 +10,12 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import spine_lib
 from spine_lib import SpineError
-from spine_lib.course import desk
+from spine_lib.course import checking
 from spine_lib.course.exercise import Wrong, find_exercise, hidden_inputs
 
 
@@ -39,7 +41,7 @@ def grade(key: str, function: Callable) -> None:
     require_hidden_inputs(key)
     try:
         with _grading(), contextlib.redirect_stdout(io.StringIO()):
-            desk.check(key, function)
+            checking.check(key, function)
     except Wrong as wrong:
         text = str(wrong).strip()
         title = find_exercise(key).title
@@ -47,15 +49,16 @@ def grade(key: str, function: Callable) -> None:
 
 
 def require_hidden_inputs(key: str) -> None:
-    """Refuse to grade with a copy of the library that was made for students.
+    """Raise an error if this copy of the library was made for students.
 
     Raises:
         SpineError: if there is no such exercise, or no hidden inputs for it.
     """
     find_exercise(key)
     if not hidden_inputs(key):
+        home = Path(spine_lib.__file__).parent
         raise SpineError(
-            f"Exercise {key} cannot be graded: this copy of spine_lib, in {_home()}, was made for "
+            f"Exercise {key} cannot be graded: this copy of spine_lib, in {home}, was made for "
             "students and lacks the hidden inputs; grade with the whole project, for instance by "
             "naming its folder in PYTHONPATH."
         )
@@ -76,10 +79,6 @@ def before_grading(assignment: str = "", **others: Any) -> None:
         require_hidden_inputs(f"{int(assignment[:2])}.1")
     except SpineError as error:
         raise SystemExit(str(error)) from error
-
-
-def _home() -> str:
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Wrong
+from spine_lib.course.exercise import Wrong, describe
 from spine_lib.metrics import statistics
 
 JUDGED_RESAMPLES = 20_000

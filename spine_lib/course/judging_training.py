@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Wrong
+from spine_lib.course.exercise import Wrong, describe
 
 # --- a step ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from spine_lib.course import check, desk, hint
+from spine_lib.course import check, checking, hint
 from spine_lib.course.exercise import (
     Wrong,
     find_exercise,
@@ -31,7 +31,7 @@ each_lesson = pytest.mark.parametrize("lesson", LESSONS)
 @pytest.fixture(autouse=True)
 def fresh_session(monkeypatch):
     """No grading, nothing answered before."""
-    monkeypatch.setattr(desk, "_RECORDS", {})
+    monkeypatch.setattr(checking, "_RECORDS", {})
     monkeypatch.delenv("SPINE_GRADING", raising=False)
 
 
@@ -130,7 +130,7 @@ def test_the_reference_passes_and_on_the_hidden_inputs_too(key, capsys):
 
 @each_exercise
 def test_examples_are_the_same_at_each_call(key):
-    from spine_lib.course.comparing import is_same
+    from spine_lib.course.exercise import is_same
 
     exercise = find_exercise(key)
     assert is_same(exercise.examples(), exercise.examples())

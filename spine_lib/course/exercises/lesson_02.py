@@ -10,8 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib.annotations.schemes import CANONICAL, SACRUM, SCHEMES, to_canonical
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.metrics import overlap as metrics
 
 TOUCHING = np.ones((3, 3, 3), int)

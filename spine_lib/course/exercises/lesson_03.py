@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.ct.geometry import PLANES, resample_image, resample_labels, to_slices
 from spine_lib.slices.cut import AIR_HU
 

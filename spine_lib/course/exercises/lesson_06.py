@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.course.judging_training import (
     a_batch,
     a_run,

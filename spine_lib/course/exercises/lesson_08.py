@@ -8,8 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.course.kept_run import scores_by_patient
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics import paper

@@ -10,8 +10,7 @@ from numbers import Real
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.comparing import describe
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.course.volume_inputs import (
     Lopsided,
     a_cut_spine,

@@ -78,7 +78,7 @@ for one, labels, title in zip(axes, (right, wrong), ("read as TotalSegmentator",
     rgb = render.render_slice(chest.ct, fullest, "coronal", WINDOWS["bone"], labels, style=style)
     figures.show_slice(one, rgb, "coronal", render.pixel_size_mm(chest.ct, "coronal"))
     one.set_title(title)
-regions = figures.legend_handles(render.REGION_PAINTS)
+regions = figures.legend_handles(render.REGION_SWATCHES)
 figure.legend(handles=regions, loc="outside lower center", ncols=4)
 plt.show()
 
@@ -206,7 +206,7 @@ for one in measured:
 # %%
 names = [CANONICAL[one.label] for one in measured]
 regions = to_regions(np.array([one.label for one in measured]))
-colours = [np.array(render.REGION_PAINTS[region - 1].rgb) / 255 for region in regions]
+colours = [np.array(render.REGION_SWATCHES[region - 1].rgb) / 255 for region in regions]
 
 figure, axes = plt.subplots(figsize=(6.6, 2.5), layout="constrained")
 axes.bar(names, [one.voxels * voxel_ml for one in measured], color=colours, edgecolor="black")
@@ -256,7 +256,7 @@ AnnotationQuiz(abdomen.ct, abdomen.labels, rounds=7, seed=0, case_id="abdomen")
 # %%
 from scipy import ndimage
 
-from spine_lib.explore.quiz import MISTAKES, plant
+from spine_lib.explore import MISTAKES, plant
 
 planted = {kind: plant(abdomen.labels, kind).labels for kind in MISTAKES}
 planted["mirrored"] = abdomen.labels.with_array(abdomen.labels.array[::-1])

@@ -355,7 +355,7 @@ plt.show()
 # called **gridding**. How much of the square is really seen?
 
 # %% tags=["nbval-check-output"]
-from spine_lib.explore.receptive import count_paths
+from spine_lib.explore import count_paths
 
 for rates in ((4, 4, 4), (2, 2, 2), (1, 3, 8), (1, 2, 3)):
     paths = count_paths(3, rates)

@@ -315,7 +315,7 @@ draw_errors(axes[0], guess, truth, "all labels")
 draw_errors(axes[1], guess, labelled, "L2 and L4 as background")
 draw_errors(axes[2], guess, labelled, "L2 and L4 ignored", rim)
 figure.legend(
-    handles=figures.legend_handles(render.ERROR_PAINTS), loc="outside lower center", ncols=4
+    handles=figures.legend_handles(render.ERROR_SWATCHES), loc="outside lower center", ncols=4
 )
 plt.show()
 
@@ -450,7 +450,7 @@ figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.5), layout="constrained")
 for one, (name, mask) in zip(axes, candidates.items()):
     draw_errors(one, mask, truth, name)
 figure.legend(
-    handles=figures.legend_handles(render.ERROR_PAINTS[:3]), loc="outside lower center", ncols=3
+    handles=figures.legend_handles(render.ERROR_SWATCHES[:3]), loc="outside lower center", ncols=3
 )
 plt.show()
 
@@ -492,7 +492,7 @@ ThresholdExplorer(
 # maximum in between. Where does it lie, for each model and patient?
 
 # %%
-from spine_lib.explore.explorers import THRESHOLDS, counts_by_threshold
+from spine_lib.explore import THRESHOLDS, counts_by_threshold
 
 for name, case in (("crop", crop), ("dicom", dicom)):
     for model, probability in case.probability.items():

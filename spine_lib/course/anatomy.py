@@ -16,7 +16,7 @@ from spine_lib.annotations.schemes import CANONICAL, REGIONS, to_regions
 from spine_lib.ct import geometry as planes
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import figures, render
-from spine_lib.explore.overlays import REGION_PAINTS
+from spine_lib.explore.overlays import REGION_SWATCHES
 from spine_lib.explore.render import Style
 
 Voxel = tuple[int, int, int]
@@ -223,7 +223,7 @@ def show_regions(axes: Axes, ct: Volume, labels: Volume, index: int | None = Non
     figures.show_slice(axes, rgb, "sagittal", pixel_mm)
     regions = to_regions(labels.array[index])
     height, ends = rgb.shape[0], np.array([0.09, 0.82])
-    for number, (name, paint) in enumerate(zip(REGIONS, REGION_PAINTS), start=1):
+    for number, (name, swatch) in enumerate(zip(REGIONS, REGION_SWATCHES), start=1):
         marked = np.argwhere(regions == number)
         if not len(marked):
             continue
@@ -231,7 +231,7 @@ def show_regions(axes: Axes, ct: Volume, labels: Volume, index: int | None = Non
         z = int(np.median(marked[:, 1]))
         front = marked[np.abs(marked[:, 1] - z) < 3, 0].max()
         place = picture_place(ct, (index, int(front), z), "sagittal", pixel_mm)
-        colour = np.array(paint.rgb) / 255
+        colour = np.array(swatch.rgb) / 255
         axes.annotate(
             name,
             place,

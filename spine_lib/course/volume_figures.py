@@ -37,7 +37,7 @@ def gallery(
         axes.set_axis_off()
     for axes, (failure, piece) in zip(every.flat, shown):
         draw_failure(axes, failure, scans[failure.key], piece)
-    handles = figures.legend_handles(render.ERROR_PAINTS[:3])
+    handles = figures.legend_handles(render.ERROR_SWATCHES[:3])
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 

@@ -1,30 +1,27 @@
-"""Sliders to look with: a CT and its mask, planes, overlays, errors, and what lessons explore.
+"""Look at a CT and its mask: planes, windows, overlays, errors, and what the lessons explore.
 
-Thin widgets on `explore.render`. Each viewer also draws a still of itself for pages on which no
-kernel runs, and `save_html` writes a page whose sliders work without Python.
+Each viewer draws a still of itself for pages on which no kernel runs, and `save_html` writes a
+page whose sliders work without Python. `render` draws one slice, `figures` static figures.
 """
 
-from spine_lib.explore.augmentation import AugmentationExplorer
-from spine_lib.explore.compare import CompareViewer
-from spine_lib.explore.explorers import ThresholdExplorer, WindowExplorer
-from spine_lib.explore.ortho import OrthoViewer
-from spine_lib.explore.prevalence import PrevalenceExplorer
-from spine_lib.explore.quiz import AnnotationQuiz
-from spine_lib.explore.receptive import ReceptiveFieldExplorer
-from spine_lib.explore.shipped import compare_shipped
-from spine_lib.explore.view3d import view_3d
-from spine_lib.explore.viewer import SliceViewer
+import lazy_loader
 
-__all__ = [
-    "AnnotationQuiz",
-    "AugmentationExplorer",
-    "CompareViewer",
-    "OrthoViewer",
-    "PrevalenceExplorer",
-    "ReceptiveFieldExplorer",
-    "SliceViewer",
-    "ThresholdExplorer",
-    "WindowExplorer",
-    "compare_shipped",
-    "view_3d",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["figures", "render"],
+    submod_attrs={
+        "explorers": [
+            "AugmentationExplorer",
+            "PrevalenceExplorer",
+            "ReceptiveFieldExplorer",
+            "ThresholdExplorer",
+            "THRESHOLDS",
+            "WindowExplorer",
+            "count_paths",
+            "counts_by_threshold",
+        ],
+        "quiz": ["MISTAKES", "AnnotationQuiz", "plant"],
+        "view3d": ["view_3d"],
+        "viewers": ["CompareViewer", "OrthoViewer", "SliceViewer", "compare_shipped"],
+    },
+)

@@ -1,23 +1,52 @@
-"""Small explorers for the lessons: one question each, one slider to move."""
+"""Explorers for the lessons: one question each, a slider or two to move."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.ct import geometry as planes
+from spine_lib.ct.geometry import (
+    checked_index,
+    cut_slice,
+    pixel_size_mm,
+    require_choice,
+    slice_count,
+)
 from spine_lib.ct.volume import Volume
-from spine_lib.explore import charts, render
-from spine_lib.explore.base import Viewer
-from spine_lib.explore.controls import Held, WindowControls, column, part, row, whole
-from spine_lib.explore.counts import count_slices, is_spine, slabs
-from spine_lib.explore.overlays import Paint
-from spine_lib.explore.picture import Picture, legend_html, text_html
-from spine_lib.explore.pointer import Pointer
-from spine_lib.explore.render import Style
-from spine_lib.explore.scene import Scene, dice_text, score_text, voxel_at_share
+from spine_lib.explore.controls import (
+    Observer,
+    Picture,
+    Viewer,
+    WindowControls,
+    choice,
+    column,
+    row,
+    slider,
+)
+from spine_lib.explore.markup import histogram_chart, legend_html, line_chart, text_html
+from spine_lib.explore.overlays import OKABE_ITO, Swatch
+from spine_lib.explore.render import Style, render_slice
+from spine_lib.explore.scene import (
+    Scene,
+    count_slices,
+    dice_text,
+    error_swatches,
+    is_spine,
+    score_text,
+    slabs,
+    voxel_at_share,
+)
 from spine_lib.metrics import overlap as metrics
+from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import nn
 
 PLANE = "axial"
 HISTOGRAM_HU = (-1100, 2000)
@@ -30,9 +59,24 @@ CURVES = {
     "recall": "recall",
     "accuracy": "accuracy",
 }
+"""What the threshold explorer draws, and its name in `metrics.SCORES`."""
 
 
-class WindowExplorer(Viewer):
+class AxialExplorer(Viewer):
+    """The base of the explorers of an axial slice, with its slider and window."""
+
+    def __init__(self, scene: Scene, index: int | None, window: str | tuple[float, float]) -> None:
+        super().__init__()
+        self.scene, count = scene, slice_count(scene.ct, PLANE)
+        if index is None:
+            index = count_slices(scene.mask).fullest(PLANE, count)
+        self.slice = slider("slice", checked_index(scene.ct, index, PLANE), 0, count - 1)
+        self.window = WindowControls(window, self._draw)
+        self.picture = Picture(name="slice")
+        self.pictures = [self.picture]
+
+
+class WindowExplorer(AxialExplorer):
     """Show a slice beside the histogram of its scan, with the window drawn on it.
 
     Args:
@@ -49,43 +93,34 @@ class WindowExplorer(Viewer):
         window: str | tuple[float, float] = "soft tissue",
         case_id: str = "",
     ) -> None:
-        self.scene = Scene(ct, case_id=case_id)
-        count = planes.slice_count(ct, PLANE)
-        index = count // 2 if index is None else planes.checked_index(ct, index, PLANE)
-        self.slice = whole("slice", index, 0, count - 1)
-        self.window = WindowControls(window, self._draw)
-        self.picture, self.pointer = Picture(420, name="slice"), Pointer(self._pointed)
-        self.chart, self.text, self.probed = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        super().__init__(Scene(ct, case_id=case_id), index, window)
+        self.probed = widgets.HTML()
         self._counts, self._edges = hu_histogram(ct.array)
-        Held(self._draw).watch(self.slice)
-        right = column(self.window, self.chart, self.text, width_px=400)
+        Observer(self._draw, self.slice)
         left = column(self.slice, self.picture, self.probed, width_px=420)
-        super().__init__([row(left, right), self.pointer])
-        self._draw()
+        self._arrange(row(left, column(self.window, self.chart, self.text, width_px=400)))
 
-    def _pointed(self, kind: str, name: str, across: float, down: float) -> None:
+    def _move_mouse(self, kind: str, name: str, across: float, down: float) -> None:
         voxel = voxel_at_share(self.scene.ct.shape, PLANE, self.slice.value, across, down)
         self.probed.value = text_html(f"Mouse at {self.scene.voxel_text(voxel, 0.5)}.")
 
     def _draw(self) -> None:
-        ct, index, (centre, width) = self.scene.ct, self.slice.value, self.window.window
-        low, high = centre - width / 2, centre + width / 2
-        rgb = self.scene.draw(index, PLANE, (centre, width), Style())
+        window, case_id = self.window.window, self.scene.case_id
+        low, high = window.center - window.width / 2, window.center + window.width / 2
         shown = f"window {low:g} to {high:g} HU"
-        alt = f"{self.scene.alt_text(index, PLANE, Style())[:-1]}, {shown}."
-        self.picture.show(rgb, alt, PLANE, render.pixel_size_mm(ct, PLANE))
-        middle = (self._edges[:-1] + self._edges[1:]) / 2
-        total = max(self._counts.sum(), 1)
-        below, above = (
-            100 * self._counts[side].sum() / total for side in (middle < low, middle > high)
+        self.picture.show_slice(
+            self.scene, self.slice.value, PLANE, window, Style(), note=f", {shown}"
         )
+        middle = (self._edges[:-1] + self._edges[1:]) / 2
+        percent = 100 * self._counts / max(self._counts.sum(), 1)
         text = (
-            f"{low:g} HU and less is black ({below:.0f} % of the voxels), {high:g} HU and more is "
-            f"white ({above:.0f} %); one of the 256 greys spans {width / 256:.1f} HU."
+            f"{low:g} HU and less is black ({percent[middle < low].sum():.0f} % of the voxels), "
+            f"{high:g} HU and more is white ({percent[middle > high].sum():.0f} %); "
+            f"one of the 256 greys spans {window.width / 256:.1f} HU."
         )
         self.text.value = text_html(text)
-        alt = f"Histogram of case {self.scene.case_id} with the {shown} on it. {text}"
-        self.chart.value = charts.histogram_chart(self._counts, self._edges, (centre, width), alt)
+        alt = f"Histogram of case {case_id} with the {shown} on it. {text}"
+        self.chart.value = histogram_chart(self._counts, self._edges, window, alt)
 
 
 def hu_histogram(array: np.ndarray, bins: int = 155) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +134,7 @@ def hu_histogram(array: np.ndarray, bins: int = 155) -> tuple[np.ndarray, np.nda
     return np.histogram(values, bins, HISTOGRAM_HU)
 
 
-class ThresholdExplorer(Viewer):
+class ThresholdExplorer(AxialExplorer):
     """Move the threshold of a probability and see the errors and every score of the volume.
 
     Args:
@@ -126,37 +161,29 @@ class ThresholdExplorer(Viewer):
         window: str | tuple[float, float] = "bone",
         tolerance_mm: float | None = None,
     ) -> None:
-        self.scene = Scene(ct, mask, probability, ignore, case_id)
+        super().__init__(Scene(ct, mask, probability, ignore, case_id), None, window)
         self.tolerance_mm, self._surfaces = tolerance_mm, {}
         if probability.array.dtype.kind != "f":
             raise SpineError(
                 f"The probability is {probability.array.dtype}: give what predict_volume returns, "
                 "not a mask that was thresholded already."
             )
-        counts = count_slices(mask, probability, ignore)
-        start = counts.fullest(PLANE)
-        last = planes.slice_count(ct, PLANE) - 1
-        self.slice = whole("slice", last // 2 if start is None else start, 0, last)
-        self.threshold = part("threshold", 0.5, 0.01, 0.99, 0.01)
-        self.window = WindowControls(window, self._draw)
-        self.picture = Picture(420)
-        self.chart, self.text, self.legend = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.more = widgets.HTML()
-        self._by_threshold = counts_by_threshold(probability, mask, ignore)
+        self.threshold = slider("threshold", 0.5, 0.01, 0.99, 0.01)
+        self.all_scores = widgets.HTML()
+        self._confusions = counts_by_threshold(probability, mask, ignore)
         self._curves = {
-            name: (THRESHOLDS, [metrics.SCORES[key](one) for one in self._by_threshold])
+            name: (THRESHOLDS, [metrics.SCORES[key](pair) for pair in self._confusions])
             for name, key in CURVES.items()
         }
-        Held(self._draw).watch(self.slice, self.threshold)
+        Observer(self._draw, self.slice, self.threshold)
         left = column(self.slice, self.picture, self.legend, width_px=420)
-        right = column(self.threshold, self.chart, self.text, self.more, self.window, width_px=400)
-        super().__init__([row(left, right)])
-        self._draw()
+        right = (self.threshold, self.chart, self.text, self.all_scores, self.window)
+        self._arrange(row(left, column(*right, width_px=400)))
 
     @property
     def scores(self) -> dict[str, float]:
         """Scores of the whole volume at the current threshold; "nsd" and "hd95" if asked for."""
-        overlap = metrics.scores(self._by_threshold[self._place()])
+        overlap = metrics.scores(self._confusions[self._position()])
         return overlap if self.tolerance_mm is None else overlap | self._surface_scores()
 
     def _surface_scores(self) -> dict[str, float]:
@@ -176,49 +203,42 @@ class ThresholdExplorer(Viewer):
             }
         return self._surfaces[threshold]
 
-    def paints(self) -> list[Paint]:
-        """Return the paints of the errors."""
-        return list(render.ERROR_PAINTS[: 3 if self.scene.ignore is None else 4])
+    def swatches(self) -> list[Swatch]:
+        """Return the legend of the errors."""
+        return error_swatches(self.scene.ignore is not None)
 
-    def _place(self) -> int:
+    def _position(self) -> int:
         return int(np.abs(THRESHOLDS - self.threshold.value).argmin())
 
     def _draw(self) -> None:
         scene, index, threshold = self.scene, self.slice.value, self.threshold.value
-        style = Style("error", threshold=threshold)
-        rgb = scene.draw(index, PLANE, self.window.window, style)
-        alt = f"{scene.alt_text(index, PLANE, style)[:-1]}, threshold {threshold:.2f}."
-        self.picture.show(rgb, alt, PLANE, render.pixel_size_mm(scene.ct, PLANE))
-        here = ", ".join(
-            f"{name} {score_text(values[self._place()])}"
+        note, style = f", threshold {threshold:.2f}", Style("error", threshold=threshold)
+        self.picture.show_slice(scene, index, PLANE, self.window.window, style, note=note)
+        scores = ", ".join(
+            f"{name} {score_text(values[self._position()])}"
             for name, (_, values) in self._curves.items()
         )
-        slice_counts = scene.dice_at(index, PLANE, threshold)
-        text = f"At {threshold:.2f} the volume has {here}; {dice_text(slice_counts)}."
-        self.text.value = text_html(text)
-        self.more.value = text_html(self._every_score())
+        in_slice = dice_text(scene.slice_confusion(index, PLANE, threshold))
+        text = f"At {threshold:.2f} the volume has {scores}; {in_slice}."
         alt = f"Scores of case {scene.case_id} by threshold. {text}"
-        self.chart.value = charts.line_chart(
-            self._curves, alt, "threshold", "score", x_mark=threshold
-        )
-        self.legend.value = legend_html(self.paints())
+        self.text.value = text_html(text)
+        self.all_scores.value = text_html(self._all_scores_text())
+        self.chart.value = line_chart(self._curves, alt, "threshold", "score", threshold)
+        self.legend.value = legend_html(self.swatches())
 
-    def _every_score(self) -> str:
-        """Say the counts and what else follows from them; surface distances if asked for."""
-        counts, found = self._by_threshold[self._place()], self.scores
-        parts = [
+    def _all_scores_text(self) -> str:
+        counts, scores = self._confusions[self._position()], self.scores
+        text = (
             f"{counts.tp} true positive, {counts.fp} false positive, {counts.fn} false negative "
-            f"and {counts.tn} true negative voxels",
-            f"F1 {score_text(found['f1'])}, the same as Dice",
-            f"mean IoU of background and spine {score_text(found['iou_mean'])}",
-        ]
+            f"and {counts.tn} true negative voxels; "
+            f"F1 {score_text(scores['f1'])}, the same as Dice; "
+            f"mean IoU of background and spine {score_text(scores['iou_mean'])}"
+        )
         if self.tolerance_mm is not None:
-            hd95 = f"{found['hd95']:.1f} mm" if np.isfinite(found["hd95"]) else "without a value"
-            parts += [
-                f"surface Dice at {self.tolerance_mm:g} mm {score_text(found['nsd'])}",
-                f"HD95 {hd95}",
-            ]
-        return "; ".join(parts) + "."
+            nsd, hd95 = score_text(scores["nsd"]), scores["hd95"]
+            text += f"; surface Dice at {self.tolerance_mm:g} mm {nsd}; HD95 "
+            text += f"{hd95:.1f} mm" if np.isfinite(hd95) else "without a value"
+        return f"{text}."
 
 
 def counts_by_threshold(
@@ -238,14 +258,13 @@ def counts_by_threshold(
     reached = np.zeros((2, len(steps) + 1), np.int64)
     total = np.zeros(2, np.int64)
     skip = None if ignore is None else ignore.array
-    for _, _, (chance, labels, skipped) in slabs([probability.array, mask.array, skip]):
+    for _, _, (values, labels, skipped) in slabs([probability.array, mask.array, skip]):
         truth = is_spine(labels)
         scored = np.ones(truth.shape, bool) if skipped is None else ~(skipped > 0)
         for spine in (0, 1):
             inside = scored & (truth if spine else ~truth)
             total[spine] += np.count_nonzero(inside)
-            values = chance[inside & (chance >= steps[0])]
-            passed = np.searchsorted(steps, values, side="right")
+            passed = np.searchsorted(steps, values[inside & (values >= steps[0])], side="right")
             reached[spine] += np.bincount(passed, minlength=len(steps) + 1)
     # A voxel that passed k thresholds is predicted at each of the first k.
     false, true = np.cumsum(reached[:, :0:-1], axis=1)[:, ::-1]
@@ -253,3 +272,335 @@ def counts_by_threshold(
         metrics.Confusion(int(tp), int(fp), int(total[1] - tp), int(total[0] - fp))
         for tp, fp in zip(true, false)
     ]
+
+
+STEPS: dict[str, Callable] = {
+    "rotation": lambda A, s: A.Affine(rotate=(25 * s, 25 * s), p=1),
+    "zoom": lambda A, s: A.Affine(scale=(1 + 0.5 * s, 1 + 0.5 * s), p=1),
+    "shear": lambda A, s: A.Affine(shear={"x": (20 * s, 20 * s), "y": (0, 0)}, p=1),
+    "mirror": lambda A, s: A.HorizontalFlip(p=1),
+    "elastic": lambda A, s: A.ElasticTransform(alpha=160 * s, sigma=6, approximate=True, p=1),
+    "contrast": lambda A, s: A.RandomBrightnessContrast(
+        (0, 0), (0.6 * s, 0.6 * s), ensure_safe_range=False, p=1
+    ),
+    "brightness": lambda A, s: A.RandomBrightnessContrast(
+        (0.3 * s, 0.3 * s), (0, 0), ensure_safe_range=False, p=1
+    ),
+    "blur": lambda A, s: A.GaussianBlur(blur_limit=0, sigma_limit=(3 * s, 3 * s), p=1),
+    "coarse": lambda A, s: A.Downscale((1 - 0.85 * s, 1 - 0.85 * s), p=1),
+    "noise": lambda A, s: A.GaussNoise(std_range=(0.15 * s, 0.15 * s), p=1),
+}
+"""albumentations steps by name, as functions of the module and of a strength above 0, up to 1."""
+MOVES_MASK = ("rotation", "zoom", "shear", "mirror", "elastic")
+
+
+def augment_slice(
+    image_hu: np.ndarray, mask: np.ndarray, step: str, strength: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply one albumentations step to a slice and its mask.
+
+    Args:
+        image_hu: HU [row, column].
+        mask: uint8 labels [row, column].
+        step: key of `STEPS`.
+        strength: 0 (nothing) to 1.
+        seed: of elastic deformation and noise.
+
+    Returns:
+        float32 HU within the range that the networks see, and uint8 labels; same shapes.
+
+    Raises:
+        SpineError: for an unknown step.
+    """
+    from spine_lib.slices import augment  # imports OpenCV and torch
+
+    require_choice("augmentation", step, tuple(STEPS))
+    unit = np.ascontiguousarray(augment.to_unit(image_hu), np.float32)
+    mask = np.ascontiguousarray(mask, np.uint8)
+    if strength > 0:
+        pipeline = augment.A.Compose([STEPS[step](augment.A, float(strength))])
+        pipeline.set_random_seed(seed)
+        moved = pipeline(image=unit, mask=mask)
+        unit, mask = np.clip(moved["image"], 0, 1), moved["mask"]
+    return augment.from_unit(unit), mask
+
+
+class AugmentationExplorer(AxialExplorer):
+    """Show a slice before and after one augmentation step of a chosen strength.
+
+    Args:
+        ct: scan in HU.
+        mask: canonical labels or booleans on its grid.
+        index: axial slice to begin with; by default the one with the most spine.
+        case_id: name in alt texts.
+    """
+
+    def __init__(
+        self, ct: Volume, mask: Volume, index: int | None = None, case_id: str = ""
+    ) -> None:
+        super().__init__(Scene(ct, mask, case_id=case_id), index, "soft tissue")
+        self.step = choice("step", tuple(STEPS), "rotation")
+        self.strength = slider("strength", 0.5, 0.0, 1.0, 0.05)
+        self.seed = slider("seed", 0, 0, 20)
+        self.before, self.after = self.pictures = [Picture(360), Picture(360)]
+        controls = (self.slice, self.step, self.strength, self.seed)
+        Observer(self._draw, *controls)
+        self._arrange(row(*self.pictures), self.text, row(column(*controls), self.window))
+
+    def _draw(self) -> None:
+        scene, index, step = self.scene, self.slice.value, self.step.value
+        style, window = Style("outline", outline_px=2), self.window.window
+        strength = self.strength.value
+        self.before.show_slice(scene, index, PLANE, window, style, title="Before: ")
+        image, labels = augment_slice(
+            *(cut_slice(volume, index, PLANE) for volume in (scene.ct, scene.mask)),
+            step,
+            strength,
+            self.seed.value,
+        )
+        ct, mask = (_one_slice(array, scene.ct) for array in (image, labels))
+        if scene.binary:
+            mask = mask.with_array(mask.array > 0)
+        name = f"{step} of strength {strength:.2f}"
+        alt = f"After {name}: {scene.alt_text(index, PLANE, style)}"
+        rgb = render_slice(ct, 0, PLANE, window, mask, style=style)
+        self.after.show(rgb, alt, PLANE, pixel_size_mm(scene.ct, PLANE))
+        effect = "moves image and mask alike" if step in MOVES_MASK else "leaves the mask alone"
+        self.text.value = text_html(f"Left before, right after {name}, which {effect}.")
+
+
+def _one_slice(image_hw: np.ndarray, ct: Volume) -> Volume:
+    """Return a picture as a volume of one axial slice."""
+    return Volume(np.ascontiguousarray(image_hw[::-1, ::-1].T)[:, :, None], ct.affine)
+
+
+FIELD = 65
+CELL = 6
+ASPP_RATES = (6, 12, 18)
+SAME, DOUBLING, ASPP = "the same in all layers", "doubling in each layer", "ASPP: 1x1 and 6, 12, 18"
+
+
+def count_paths(kernel: int, dilations: Sequence[int]) -> np.ndarray:
+    """Count the paths from each input pixel to one output pixel through layers of stride 1.
+
+    Args:
+        kernel: odd side of the kernels.
+        dilations: of each layer in turn.
+
+    Returns:
+        int64 [row, column], odd and square, the output pixel in its middle; 0 is not seen.
+
+    Raises:
+        SpineError: if the kernel is even or a dilation is below 1.
+
+    Example:
+        >>> count_paths(3, [1, 1]).shape, count_paths(3, [2])[0].tolist()
+        ((5, 5), [1, 0, 1, 0, 1])
+    """
+    if kernel < 1 or kernel % 2 == 0 or any(dilation < 1 for dilation in dilations):
+        raise SpineError(
+            f"A kernel of {kernel} with dilations {list(dilations)} has no middle: give an odd "
+            "kernel and dilations of 1 or more."
+        )
+    line = np.ones(1, np.int64)
+    for dilation in dilations:
+        comb = np.zeros((kernel - 1) * dilation + 1, np.int64)
+        comb[::dilation] = 1
+        line = np.convolve(line, comb)
+    return np.outer(line, line)
+
+
+def count_paths_aspp(rates: Sequence[int] = ASPP_RATES) -> np.ndarray:
+    """Count the paths through parallel branches: one 1x1 and a dilated 3x3 for each rate."""
+    side = 2 * max(rates) + 1
+    total = np.zeros((side, side), np.int64)
+    total[side // 2, side // 2] = 1
+    for rate in rates:
+        total += np.pad(count_paths(3, [rate]), max(rates) - rate)
+    return total
+
+
+class ReceptiveFieldExplorer(Viewer):
+    """Choose layers, kernel and dilation, and see the receptive field of one output pixel.
+
+    Dilation widens the field at no cost, and leaves holes in it where every layer dilates alike
+    (gridding; Wang et al. 2018, doi:10.1109/WACV.2018.00163).
+
+    Args:
+        networks: by name, real networks to measure as well; slow ones take a moment.
+        size: rows and columns that the networks are measured on.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module] | None = None, size: int = 128) -> None:
+        super().__init__()
+        self._networks, self._size = dict(networks or {}), size
+        self._measured: dict[str, np.ndarray] = {}
+        self.pattern = choice("dilation is", (SAME, DOUBLING, ASPP, *self._networks), SAME)
+        self.layers = slider("layers", 3, 1, 5)
+        self.kernel = slider("kernel", 3, 1, 7, 2)
+        self.dilation = slider("dilation", 1, 1, 6)
+        self.picture = Picture()
+        self.pictures = [self.picture]
+        controls = (self.pattern, self.layers, self.kernel, self.dilation)
+        Observer(self._draw, *controls)
+        self._arrange(row(self.picture, column(*controls, self.text, width_px=400)))
+
+    @property
+    def seen(self) -> np.ndarray:
+        """How much each input pixel counts, [row, column]; 0 is not seen."""
+        pattern = self.pattern.value
+        if pattern in self._networks:
+            if pattern not in self._measured:
+                from spine_lib.models.atrous import pixel_gradient  # imports torch
+
+                self._measured[pattern] = pixel_gradient(self._networks[pattern], self._size)
+            return self._measured[pattern]
+        if pattern == ASPP:
+            return count_paths_aspp()
+        growth = 2 if pattern == DOUBLING else 1
+        dilations = [self.dilation.value * growth**layer for layer in range(self.layers.value)]
+        return count_paths(self.kernel.value, dilations)
+
+    def _draw(self) -> None:
+        seen, measured = self.seen, self.pattern.value in self._networks
+        count = int(np.count_nonzero(seen))
+        side = int(max(np.ptp(positions) for positions in np.nonzero(seen))) + 1
+        text = (
+            f"One output pixel sees {count} of the {side} x {side} = {side * side} input pixels "
+            f"around it ({100 * count / side**2:.0f} %)."
+        )
+        if not measured:
+            pad, crop = max(0, FIELD - len(seen)) // 2, max(0, len(seen) - FIELD) // 2
+            seen = np.pad(seen[crop : len(seen) - crop, crop : len(seen) - crop], pad)
+            if crop:
+                text += f" The picture shows the middle {FIELD} x {FIELD}."
+        self.text.value = text_html(text)
+        self.picture.show(_field_picture(seen), text)
+
+
+def _field_picture(seen: np.ndarray) -> np.ndarray:
+    """Draw pixels as cells, brighter the more they count, the output pixel with a red rim."""
+    strength = np.log1p(1000 * seen / seen.max()) / np.log1p(1000)
+    ramp = np.array([[24, 24, 24], [0, 90, 140], [86, 180, 233], [255, 255, 255]], float)
+    knots = np.linspace(0, 1, len(ramp))
+    rgb = np.stack([np.interp(strength, knots, ramp[:, band]) for band in range(3)], axis=2)
+    rgb[(seen > 0) & (strength < 0.15)] = ramp[1]
+    cells = np.kron(rgb, np.ones((CELL, CELL, 1))).astype(np.uint8)
+    cells[::CELL], cells[:, ::CELL] = 0, 0
+    middle = slice(len(seen) // 2 * CELL, (len(seen) // 2 + 1) * CELL)
+    block = cells[middle, middle]
+    block[[0, -1]], block[:, [0, -1]] = OKABE_ITO["vermillion"], OKABE_ITO["vermillion"]
+    return cells
+
+
+FITTED = {"class-mean IoU": ("iou_mean", "iou"), "accuracy": ("accuracy", "accuracy")}
+"""What the prevalence explorer draws: its name in `metrics.SCORES` and in a row of a table."""
+
+
+def shares(dice: float, prevalence: float, alarms: float = 0.5) -> metrics.Confusion:
+    """Return the four counts of one mask pair as shares of all voxels.
+
+    Dice, the prevalence and the balance of false positives and false negatives fix them all, and
+    so every other score.
+
+    Args:
+        dice: of the spine, above 0.
+        prevalence: share of the voxels that are spine in the truth.
+        alarms: share of the wrong voxels that are false positives, 0 to 1.
+
+    Raises:
+        SpineError: if no pair has them, because more voxels would be wrong than there are.
+    """
+    wrong_for_each_right = 2 * (1 - dice) / dice if dice > 0 else np.inf
+    tp = prevalence / (1 + (1 - alarms) * wrong_for_each_right)
+    fp = alarms * wrong_for_each_right * tp
+    if not np.isfinite(fp) or prevalence + fp > 1:
+        raise SpineError(
+            f"no mask pair has Dice {dice:g} at a prevalence of {prevalence:g} with "
+            f"{alarms:.0%} of its errors false alarms: give a higher Dice or fewer of them"
+        )
+    return metrics.Confusion(tp, fp, prevalence - tp, 1 - prevalence - fp)
+
+
+class PrevalenceExplorer(Viewer):
+    """Choose a row of a table, and move the prevalence until its scores fit.
+
+    Args:
+        rows: as of `metrics.paper.check_table`: by model id, "name", "iou", "dice", "accuracy".
+        prevalence: to begin with.
+    """
+
+    def __init__(self, rows: Mapping[str, Mapping] = PAPER, prevalence: float = PREVALENCE) -> None:
+        super().__init__()
+        self._rows = {str(row.get("name", model)): row for model, row in rows.items()}
+        self.model = choice("row", tuple(self._rows), next(iter(self._rows)))
+        self.percent = slider("spine, %", 100 * prevalence, 0.1, 20.0, 0.01)
+        self.alarms = slider("false alarms", 0.5, 0.0, 1.0, 0.05)
+        controls = (self.model, self.percent, self.alarms)
+        Observer(self._draw, *controls)
+        self._arrange(column(*controls), self.chart, self.text)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the pair at the current position, by their names in `metrics.SCORES`."""
+        return metrics.scores(self._pair(self.percent.value / 100))
+
+    @property
+    def fits(self) -> dict[str, bool]:
+        """Which of the row's other scores come out as printed."""
+        printed, scores = self._rows[self.model.value], self.scores
+        return {
+            name: within_rounding(printed[column]).contains(scores[key])
+            for name, (key, column) in FITTED.items()
+        }
+
+    @property
+    def alt(self) -> str:
+        """What is shown now, in words."""
+        printed, scores, fits = self._rows[self.model.value], self.scores, self.fits
+        texts = [
+            f"{name} is {scores[key]:.4f} and {printed[column]:.3f} is printed "
+            f"({'fits' if fits[name] else 'does not fit'})"
+            for name, (key, column) in FITTED.items()
+        ]
+        return (
+            f"{self.model.value}: with Dice {printed['dice']:.3f}, {self.percent.value:.2f} % "
+            f"spine and {self.alarms.value:.0%} of the errors false alarms, {' and '.join(texts)}."
+        )
+
+    def figure(self) -> Figure:
+        """Draw the curves as a static figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+        axes = figure.subplots()
+        styles = (("#0072b2", "-"), ("#d55e00", "--"), ("#0072b2", ":"), ("#d55e00", "-."))
+        for (name, (x, y)), (colour, dash) in zip(self._lines().items(), styles):
+            axes.plot(x, y, color=colour, linestyle=dash, label=name)
+        axes.axvline(self.percent.value, color="#1a1a1a", linewidth=1)
+        axes.set(xlabel="spine, % of the voxels", ylabel="score", ylim=(0.85, 1))
+        axes.legend(loc="lower left", fontsize=7, ncols=2)
+        figure.suptitle("\n".join(textwrap.wrap(self.alt, 100)), fontsize=8)
+        return figure
+
+    def _pair(self, prevalence: float) -> metrics.Confusion:
+        return shares(self._rows[self.model.value]["dice"], prevalence, self.alarms.value)
+
+    def _lines(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        printed, prevalences = self._rows[self.model.value], np.linspace(0.001, 0.2, 200)
+        pairs, percent = [self._pair(share) for share in prevalences], 100 * prevalences
+        curves = {
+            name: (percent, np.array([metrics.SCORES[key](pair) for pair in pairs]))
+            for name, (key, _) in FITTED.items()
+        }
+        ends = percent[[0, -1]]
+        return curves | {
+            "printed IoU": (ends, np.full(2, printed["iou"])),
+            "printed accuracy": (ends, np.full(2, printed["accuracy"])),
+        }
+
+    def _draw(self) -> None:
+        self.text.value = text_html(self.alt)
+        labels = ("spine, % of the voxels", "score")
+        mark = self.percent.value
+        self.chart.value = line_chart(self._lines(), self.alt, *labels, mark, y_range=(0.85, 1))

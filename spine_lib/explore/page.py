@@ -1,93 +1,80 @@
 """Write a viewer as one page that needs no Python, no server and no network.
 
-All slices are in the page; its script cuts the window in HU, lays the overlay over the picture,
-and moves the mark of a chart. How a slice is stored is told in `layers.py`.
+All slices are in the page. Its script applies the window, so a slice is stored as 256 levels that
+span all HU of a body: close where soft tissue differs, wide apart in lung and metal. The overlay
+is stored apart from it, exactly, as a palette of a few transparent colours.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
+from PIL import Image, features
+
 from spine_lib import SpineError
-from spine_lib.ct import geometry as planes
+from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
-from spine_lib.explore.layers import (
-    encode_levels,
-    encode_overlay,
-    fitted,
-    level_hu,
-    overlay_rgba,
-    slice_levels,
-)
-from spine_lib.explore.picture import marks_html, scale_bar_html
+from spine_lib.explore.markup import data_uri, marks_html, scale_bar_html
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
 
 SIDE_PX = 512
+_KNOTS_HU = (-1024, -250, 300, 1300, 3071)
+_KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between them
+_ALL_BLACK, _ALL_WHITE = (1e6, 1.0), (-1e6, 1.0)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Hold a chart whose mark follows a slider.
+    """A chart whose mark follows a slider.
 
     Attributes:
         svg: an `<svg>` with an element of the class `mark`.
-        places: how far right the mark stands for each position, in units of the chart.
-        alts: what the chart shows at each position, in words.
+        positions: of the mark at each slice, in units of the chart.
+        alts: what the chart shows at each slice, in words.
     """
 
     svg: str
-    places: Sequence[float]
+    positions: Sequence[float]
     alts: Sequence[str]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a page: a scene, how it is drawn, and a heading that begins its alt text."""
+
+    scene: Scene
+    style: Style
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Stack:
-    """Describe one slider of a page, which moves through the slices of a plane.
+    """One slider of a page, through the slices of a plane, and what follows it.
 
     Attributes:
-        ct: scan in HU.
         plane: "axial", "coronal" or "sagittal".
         indices: slices that are kept, ascending.
         index: slice to begin with; the nearest that is kept is shown.
         texts: a line for each slice that is kept.
+        panels: the pictures, of one CT.
         chart: shown below the pictures.
     """
 
-    ct: Volume
     plane: str
     indices: Sequence[int]
     index: int
     texts: Sequence[str]
+    panels: Sequence[Panel]
     chart: Chart | None = None
-
-    @property
-    def start(self) -> int:
-        """Position to begin with."""
-        return min(range(len(self.indices)), key=lambda at: abs(self.indices[at] - self.index))
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """Describe one picture of a page, which follows a slider.
-
-    Attributes:
-        stack: the slider.
-        scene: what is laid over the CT.
-        style: how it is drawn.
-        title: heading; also begins the alt text.
-    """
-
-    stack: Stack
-    scene: Scene
-    style: Style
-    title: str = ""
 
 
 def kept_slices(count: int, most: int) -> range:
@@ -100,98 +87,158 @@ def kept_slices(count: int, most: int) -> range:
 def save_page(
     path: str | Path,
     title: str,
-    panels: Sequence[Panel],
+    stacks: Sequence[Stack],
     window: tuple[float, float],
-    choose_plane: bool = False,
-    legend: str = "",
-    quality: int = 75,
+    choose_plane: bool,
+    legend: str,
+    quality: int,
 ) -> Path:
-    """Write panels and their sliders as one HTML page.
+    """Write stacks of slices as one HTML page and return its path.
 
     Args:
         path: file to write; it is replaced at once or not at all.
         title: heading of the page.
-        panels: pictures; those that share a `Stack` move together. The first stack is the first
-            that is seen.
+        stacks: sliders with their pictures.
         window: centre and width in HU to begin with; the page offers those of `WINDOWS` too.
-        choose_plane: show one stack at a time, to be chosen by its plane, and not all of them.
+        choose_plane: show one stack at a time, chosen by its plane, the first at the start.
         legend: HTML under the pictures.
         quality: of the CT's pictures, 1 to 100.
-
-    Returns:
-        The path.
 
     Raises:
         SpineError: where the quality is out of range or the file cannot be written.
     """
     if not 1 <= quality <= 100:
         raise SpineError(f"A quality of {quality} means nothing: give 1 to 100.")
-    path = Path(path)
-    stacks = list(dict.fromkeys(panel.stack for panel in panels))
     content = {
         "levels": level_hu().round(1).tolist(),
         "windows": _windows(window),
         "choosePlane": choose_plane,
-        "stacks": [_stack(one, quality) for one in stacks],
-        "panels": [_panel(one, stacks.index(one.stack)) for one in panels],
+        "stacks": [_stack_content(stack, quality) for stack in stacks],
+        "panels": [
+            _panel_content(panel, stack, number)
+            for number, stack in enumerate(stacks)
+            for panel in stack.panels
+        ],
     }
-    template = resources.files("spine_lib.explore").joinpath("page.html")
-    page = template.read_text(encoding="utf-8")
-    parts = {
+    page = resources.files("spine_lib.explore").joinpath("page.html").read_text(encoding="utf-8")
+    replacements = {
         "@TITLE@": escape(title),
         "@LEGEND@": legend,
         # Without "<" no text can end the script.
         "@CONTENT@": json.dumps(content).replace("<", "\\u003c"),
     }
-    for place, part in parts.items():
-        page = page.replace(place, part)
-    with atomic_file(path) as stream:
+    for placeholder, text in replacements.items():
+        page = page.replace(placeholder, text)
+    with atomic_file(Path(path)) as stream:
         stream.write(page.encode("utf-8"))
-    return path
+    return Path(path)
 
 
 def _windows(first: tuple[float, float]) -> list[dict]:
     """Return the windows to choose from, the one to begin with first."""
-    centre, width = first
-    name = next(
-        (name for name, one in WINDOWS.items() if tuple(one) == (centre, width)), "as saved"
-    )
-    offered = {name: (centre, width), **WINDOWS}
-    return [{"name": key, "centre": one[0], "width": one[1]} for key, one in offered.items()]
+    name = next((name for name, window in WINDOWS.items() if window == first), "as saved")
+    offered = {name: first, **WINDOWS}
+    return [
+        {"name": name, "centre": centre, "width": width}
+        for name, (centre, width) in offered.items()
+    ]
 
 
-def _stack(stack: Stack, quality: int) -> dict:
-    pixel_mm = fitted(Style(), stack.ct, stack.plane, SIDE_PX).pixel_mm
-    chart = stack.chart
+def _stack_content(stack: Stack, quality: int) -> dict:
+    ct, plane = stack.panels[0].scene.ct, stack.plane
+    pixel_mm = fit_style(Style(), ct, plane, SIDE_PX).pixel_mm
+    nearest = np.abs(np.array(stack.indices) - stack.index).argmin()
     return {
-        "plane": stack.plane,
+        "plane": plane,
         "texts": list(stack.texts),
-        "start": stack.start,
+        "start": int(nearest),
         "slices": [
-            encode_levels(slice_levels(stack.ct, index, stack.plane, pixel_mm), quality)
+            encode_levels(slice_levels(ct, index, plane, pixel_mm), quality)
             for index in stack.indices
         ],
-        "chart": None if chart is None else {**vars(chart)},
+        "chart": None if stack.chart is None else asdict(stack.chart),
     }
 
 
-def _panel(panel: Panel, stack: int) -> dict:
-    scene, plane, indices = panel.scene, panel.stack.plane, panel.stack.indices
-    style = fitted(panel.style, scene.ct, plane, SIDE_PX)
-    rows, columns = planes.picture_shape(scene.ct, plane, style.pixel_mm)
-    width_mm = columns * planes.pixel_size_mm(scene.ct, plane, style.pixel_mm)
-    before, bare = f"{panel.title}: " if panel.title else "", scene.bare()
+def _panel_content(panel: Panel, stack: Stack, number: int) -> dict:
+    scene, plane, indices = panel.scene, stack.plane, stack.indices
+    style = fit_style(panel.style, scene.ct, plane, SIDE_PX)
+    rows, columns = geometry.picture_shape(scene.ct, plane, style.pixel_mm)
+    width_mm = columns * geometry.pixel_size_mm(scene.ct, plane, style.pixel_mm)
+    title = f"{panel.title}: " if panel.title else ""
     return {
-        "stack": stack,
+        "stack": number,
         "title": panel.title,
         "shape": [columns, rows],
         "marks": marks_html(plane) + scale_bar_html(width_mm),
         "over": [
             encode_overlay(overlay_rgba(scene, index, plane, style))
-            if scene.paints_in(index, plane)
+            if scene.has_overlay(index, plane)
             else ""
             for index in indices
         ],
-        "alt": [before + scene.alt_text(index, plane, style) for index in indices],
-        "plain": [before + bare.alt_text(index, plane, style) for index in indices],
+        "alt": [title + scene.alt_text(index, plane, style) for index in indices],
+        "plain": [title + scene.bare.alt_text(index, plane, style) for index in indices],
     }
+
+
+def level_hu() -> np.ndarray:
+    """Return the HU of each of the 256 levels, float64, ascending."""
+    return np.interp(np.arange(256), _KNOTS_LEVEL, _KNOTS_HU)
+
+
+def slice_levels(ct: Volume, index: int, plane: str, pixel_mm: float | None) -> np.ndarray:
+    """Return a slice as levels, uint8 [row, column], resampled as by `render_slice`."""
+    shape_hw = geometry.picture_shape(ct, plane, pixel_mm)
+    hu = geometry.resample_image(geometry.cut_slice(ct, index, plane), shape_hw)
+    return np.interp(hu, _KNOTS_HU, _KNOTS_LEVEL).round().astype(np.uint8)
+
+
+def encode_levels(levels_hw: np.ndarray, quality: int) -> str:
+    """Encode levels as a `data:` address, with loss: WebP if Pillow has it, else JPEG."""
+    buffer = io.BytesIO()
+    kind, options = ("webp", {"method": 2}) if features.check("webp") else ("jpeg", {})
+    Image.fromarray(levels_hw).save(buffer, kind, quality=quality, **options)
+    return data_uri(buffer.getvalue(), kind)
+
+
+def overlay_rgba(scene: Scene, index: int, plane: str, style: Style) -> np.ndarray:
+    """Return an overlay alone, uint8 [row, column, 4], opacity last.
+
+    The overlay over black and over white gives both its colour and its opacity.
+    """
+    on_black, on_white = (
+        scene.draw(index, plane, window, style).astype(np.int16)
+        for window in (_ALL_BLACK, _ALL_WHITE)
+    )
+    rgba = np.zeros((*on_black.shape[:2], 4), np.uint8)
+    covered = (on_white - on_black != 255).any(axis=2)
+    dark, bright = (picture[covered].astype(float) for picture in (on_black, on_white))
+    opacity = np.clip(255 - (bright - dark).mean(axis=1), 1, 255)
+    rgba[covered, :3] = np.clip(np.round(dark * 255 / opacity[:, None]), 0, 255)
+    rgba[covered, 3] = np.round(opacity)
+    return rgba
+
+
+def encode_overlay(rgba: np.ndarray) -> str:
+    """Encode an overlay of at most 255 colours as a `data:` address; "" for an empty one."""
+    covered = rgba[..., 3] > 0
+    if not covered.any():
+        return ""
+    colours, entries = np.unique(rgba[covered].view(np.uint32)[:, 0], return_inverse=True)
+    palette = np.vstack([np.zeros((1, 4), np.uint8), colours.view(np.uint8).reshape(-1, 4)])
+    pixels = np.zeros(covered.shape, np.uint8)
+    pixels[covered] = 1 + entries
+    image = Image.fromarray(pixels)
+    image.putpalette(palette[:, :3].tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "png", transparency=palette[:, 3].tobytes())
+    return data_uri(buffer.getvalue(), "png")
+
+
+def fit_style(style: Style, ct: Volume, plane: str, size_px: int) -> Style:
+    """Return a style whose picture has at most about `size_px` pixels on its longer side."""
+    native = geometry.pixel_size_mm(ct, plane, style.pixel_mm)
+    spacing_mm, axes = ct.spacing_mm, geometry.plane_axes(plane)[1:]
+    longest_mm = max(ct.array.shape[axis] * spacing_mm[axis] for axis in axes)
+    return replace(style, pixel_mm=max(native, longest_mm / size_px))

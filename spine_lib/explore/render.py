@@ -1,9 +1,7 @@
 """Draw one CT slice with its overlays as an RGB array: what figures, viewers and reports show.
 
-A slice leaves this module the right way up, in the right proportions, windowed in HU, and with
-a mask or a comparison of two masks on it. :func:`render_slice` is pure and needs NumPy only, so
-that a slider can call it for every frame. How areas are painted is told in `overlays.py`, where a
-slice lies and how it is turned in `spine_lib.ct.geometry`.
+A slice is drawn upright, in its true proportions, windowed in HU, with a mask or a comparison of
+two masks over it. :func:`render_slice` needs NumPy alone, and is fast enough for a slider.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.ct import geometry as planes
-from spine_lib.ct.geometry import (
+from spine_lib.ct import geometry
+from spine_lib.ct.geometry import (  # noqa: F401  (what a caller needs beside a drawn slice)
     PLANES,
     Grid,
     orientation_marks,
@@ -27,40 +25,19 @@ from spine_lib.ct.geometry import (
     slice_position_mm,
 )
 from spine_lib.explore import overlays
-from spine_lib.explore.overlays import ERROR_PAINTS, OKABE_ITO, REGION_PAINTS, Paint, colours_for
-
-__all__ = [
-    "ERROR_PAINTS",
-    "OKABE_ITO",
-    "OVERLAYS",
-    "PLANES",
-    "REGION_PAINTS",
-    "Grid",
-    "Paint",
-    "Style",
-    "alt_text",
-    "colours_for",
-    "encode_png",
-    "orientation_marks",
-    "pixel_size_mm",
-    "plane_axes",
-    "render_slice",
-    "scale_bar_mm",
-    "slice_count",
-    "slice_position_mm",
-]
+from spine_lib.explore.overlays import ERROR_SWATCHES, REGION_SWATCHES  # noqa: F401
 
 OVERLAYS = ("fill", "outline", "error")
 
 
 @dataclass(frozen=True)
 class Style:
-    """Choose how an overlay is drawn.
+    """How an overlay is drawn.
 
     Args:
         overlay: "fill", "outline", or "error" (needs a mask and a prediction).
         colouring: "spine" (one colour), "region" or "vertebra"; for canonical label ids.
-            Probabilities and boolean masks know no vertebrae and are drawn as "spine".
+            Probabilities and boolean masks are drawn as "spine".
         opacity: 0 (nothing) to 1 (covers the image); of the areas, not of their outlines.
         outline_px: width of outlines in pixels of the picture, 0 to 8.
         pixel_mm: side of a pixel of the picture in mm; by default the smaller of the slice's
@@ -78,8 +55,8 @@ class Style:
     labels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        planes.require_choice("overlay", self.overlay, OVERLAYS)
-        planes.require_choice("colouring", self.colouring, overlays.COLOURINGS)
+        geometry.require_choice("overlay", self.overlay, OVERLAYS)
+        geometry.require_choice("colouring", self.colouring, overlays.COLOURINGS)
         if not 0 <= self.opacity <= 1:
             raise SpineError(f"The opacity is {self.opacity}: give a value from 0 to 1.")
         if not 0 <= self.outline_px <= 8:
@@ -136,30 +113,32 @@ def render_slice(
         raise SpineError("The overlay 'error' compares two masks: give a mask and a prediction.")
     for name, other in (("mask", mask), ("prediction", prediction), ("ignored region", ignore)):
         if other is not None:
-            planes.require_same_grid(volume, other, f"CT and {name}")
-    index = planes.checked_index(volume, index, plane)
-    shape_hw = planes.picture_shape(volume, plane, style.pixel_mm)
+            geometry.require_same_grid(volume, other, f"CT and {name}")
+    index = geometry.checked_index(volume, index, plane)
+    shape_hw = geometry.picture_shape(volume, plane, style.pixel_mm)
 
-    grey = _to_grey(planes.resample_image(planes.cut_slice(volume, index, plane), shape_hw), window)
-    truth, guess, skip = (
+    grey = _to_grey(
+        geometry.resample_image(geometry.cut_slice(volume, index, plane), shape_hw), window
+    )
+    truth, predicted, skip = (
         None
-        if one is None
-        else planes.resample_labels(
-            _labels(planes.cut_slice(one, index, plane), style.threshold), shape_hw
+        if grid is None
+        else geometry.resample_labels(
+            _labels(geometry.cut_slice(grid, index, plane), style.threshold), shape_hw
         )
-        for one in (mask, prediction, ignore)
+        for grid in (mask, prediction, ignore)
     )
     if style.overlay == "error":
-        areas = overlays.compare(truth, guess, skip)
+        areas = overlays.compare_masks(truth, predicted, skip)
         areas[(truth > 0) & (_chosen(truth, style.labels) == 0)] = 0
-        return overlays.paint_areas(grey, areas, ERROR_PAINTS, style.opacity, style.outline_px)
+        return overlays.draw_areas(grey, areas, ERROR_SWATCHES, style.opacity, style.outline_px)
     if truth is not None:
-        rgb = _paint_labels(grey, truth, mask, style)
-        if guess is not None:
-            overlays.paint_dashes(rgb, guess > 0, max(1, style.outline_px))
+        rgb = _draw_labels(grey, truth, mask, style)
+        if predicted is not None:
+            overlays.draw_dashes(rgb, predicted > 0, max(1, style.outline_px))
         return rgb
-    if guess is not None:
-        return _paint_labels(grey, guess, prediction, style)
+    if predicted is not None:
+        return _draw_labels(grey, predicted, prediction, style)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
@@ -238,13 +217,11 @@ def _chosen(labels_hw: np.ndarray, chosen: tuple[int, ...] | None) -> np.ndarray
     return table[labels_hw]
 
 
-def _paint_labels(
-    grey: np.ndarray, labels_hw: np.ndarray, source: Grid, style: Style
-) -> np.ndarray:
+def _draw_labels(grey: np.ndarray, labels_hw: np.ndarray, source: Grid, style: Style) -> np.ndarray:
     binary = source.array.dtype.kind in "bf"
-    paints = overlays.paints_by_id("spine" if binary else style.colouring)
+    swatches = overlays.label_swatches("spine" if binary else style.colouring)
     areas = labels_hw if binary else _chosen(labels_hw, style.labels)
     only_lines = style.overlay == "outline"
     opacity = 0.0 if only_lines else style.opacity
     width_px = max(style.outline_px, int(only_lines))
-    return overlays.paint_areas(grey, areas, paints, opacity, width_px)
+    return overlays.draw_areas(grey, areas, swatches, opacity, width_px)

@@ -1,25 +1,37 @@
-"""What a viewer shows: a CT with what belongs to it, all on one grid, under one name."""
+"""The volumes that a viewer shows, what each slice holds, and both in words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import CANONICAL
-from spine_lib.ct import geometry as planes
-from spine_lib.ct.geometry import cut_slice, plane_axes, require_same_grid
+from spine_lib.annotations.schemes import CANONICAL
+from spine_lib.ct.geometry import (
+    PLANES,
+    Grid,
+    cut_slice,
+    plane_axes,
+    require_same_grid,
+    slice_count,
+    slice_position_mm,
+)
 from spine_lib.ct.volume import Volume
-from spine_lib.explore import render
-from spine_lib.explore.counts import SliceCounts, count_slices, is_spine
+from spine_lib.explore import overlays, render
+from spine_lib.explore.overlays import Swatch
 from spine_lib.explore.render import Style
 from spine_lib.metrics import overlap as metrics
+
+Voxel = tuple[int, int, int]
+SLAB_VOXELS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Hold the volumes of a viewer; none is copied, and none is ever stretched.
+    """A CT with its mask and a prediction, on one grid; nothing is copied or resampled.
 
     Attributes:
         ct: scan in HU.
@@ -29,7 +41,7 @@ class Scene:
         case_id: name in alt texts; by default the name of the CT's file.
 
     Raises:
-        SpineError: where a volume is none or lies on another grid, with the reason.
+        SpineError: where something is not a `Volume` or lies on another grid, with the reason.
     """
 
     ct: Volume
@@ -37,10 +49,11 @@ class Scene:
     prediction: Volume | None = None
     ignore: Volume | None = None
     case_id: str = ""
+    _counts: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts = {"CT": self.ct, "mask": self.mask, "prediction": self.prediction}
-        for name, volume in {**parts, "ignored region": self.ignore}.items():
+        volumes = {"CT": self.ct, "mask": self.mask, "prediction": self.prediction}
+        for name, volume in {**volumes, "ignored region": self.ignore}.items():
             if volume is None and name != "CT":
                 continue
             if not isinstance(volume, Volume):
@@ -53,31 +66,25 @@ class Scene:
             name = self.ct.path.name if self.ct.path else "without a name"
             object.__setattr__(self, "case_id", name)
 
-    def told_labels(self, labels: tuple[int, ...]) -> Scene:
-        """Return the scene with a mask that holds nothing but 1 taken as spine, and not as C1.
-
-        Args:
-            labels: ids in the mask.
-        """
-        if labels != (1,) or self.mask is None or self.mask.array.dtype != np.uint8:
-            return self
-        return replace(self, mask=self.mask.with_array(self.mask.array.view(np.bool_)))
-
+    @cached_property
     def bare(self) -> Scene:
-        """Return the scene without anything over the CT."""
+        """The CT alone."""
         return Scene(self.ct, case_id=self.case_id)
 
     @property
-    def binary(self) -> bool:
-        """Whether what is painted knows no vertebrae."""
-        painted = self.mask if self.mask is not None else self.prediction
-        return painted is None or painted.array.dtype.kind in "bf"
+    def labelled(self) -> Volume | None:
+        """The mask, or the prediction where there is no mask."""
+        return self.mask if self.mask is not None else self.prediction
 
     @property
-    def overlays(self) -> tuple[str, ...]:
-        """The overlays that can be drawn."""
-        both = self.mask is not None and self.prediction is not None
-        return render.OVERLAYS if both else render.OVERLAYS[:2]
+    def compared(self) -> bool:
+        """Whether there are a mask and a prediction."""
+        return self.mask is not None and self.prediction is not None
+
+    @property
+    def binary(self) -> bool:
+        """Whether what is drawn has no label ids."""
+        return self.labelled is None or self.labelled.array.dtype.kind in "bf"
 
     def draw(self, index: int, plane: str, window: tuple[float, float], style: Style) -> np.ndarray:
         """Draw one slice; see `spine_lib.explore.render.render_slice`."""
@@ -85,78 +92,138 @@ class Scene:
             self.ct, index, plane, window, self.mask, self.prediction, style, self.ignore
         )
 
+    def has_overlay(self, index: int, plane: str) -> bool:
+        """Return whether any mask has a voxel in a slice."""
+        masks = (self.mask, self.prediction, self.ignore)
+        return any(mask is not None and cut_slice(mask, index, plane).any() for mask in masks)
+
+    def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
+        """Return the label ids in a slice of what is drawn."""
+        if self.labelled is None:
+            return []
+        values = cut_slice(self.labelled, index, plane)
+        if self.binary:
+            return [1] if is_spine(values, threshold).any() else []
+        return np.unique(values[values > 0]).tolist()
+
+    def swatches(self, labels: Sequence[int], style: Style) -> list[Swatch]:
+        """Return the legend of label ids as they are drawn, under their anatomical names."""
+        if self.labelled is None:
+            return []
+        if style.overlay == "error":
+            return error_swatches(self.ignore is not None)
+        shown = [label for label in labels if style.labels is None or label in style.labels]
+        if self.binary or style.colouring == "spine":
+            return [overlays.SPINE_SWATCH] if (labels if self.binary else shown) else []
+        by_name: dict[str, Swatch] = {}
+        for label in shown:
+            swatch = overlays.label_swatches(style.colouring)[label - 1]
+            if style.colouring != "region" or swatch not in overlays.REGION_SWATCHES:
+                swatch = swatch._replace(name=label_name(label))
+            by_name.setdefault(swatch.name, swatch)
+        order = [swatch.name for swatch in overlays.REGION_SWATCHES]
+        key = {name: order.index(name) if name in order else len(order) for name in by_name}
+        return sorted(by_name.values(), key=lambda swatch: key[swatch.name])
+
+    def count_slices(self, threshold: float) -> SliceCounts:
+        """Count spine and errors in every slice; the counts of the last threshold are kept."""
+        if threshold not in self._counts:
+            prediction = self.prediction if self.compared else None
+            counts = count_slices(self.labelled, prediction, self.ignore, threshold)
+            self._counts.clear()
+            self._counts[threshold] = counts
+        return self._counts[threshold]
+
+    def slice_confusion(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
+        """Count a slice's right and wrong pixels; None where there is nothing to compare."""
+        if not self.compared:
+            return None
+        spine, predicted = (
+            is_spine(cut_slice(volume, index, plane), threshold)
+            for volume in (self.mask, self.prediction)
+        )
+        skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
+        return metrics.confusion(predicted, spine, skip)
+
     def alt_text(self, index: int, plane: str, style: Style) -> str:
         """Describe a slice in words: case, plane, position and what is overlaid."""
-        return render.alt_text(self.ct, index, plane, self.case_id, self.overlaid(style))
+        return render.alt_text(self.ct, index, plane, self.case_id, self._overlay_text(style))
 
-    def overlaid(self, style: Style) -> str:
-        """Say what lies over the image."""
-        if self.mask is None and self.prediction is None:
+    def _overlay_text(self, style: Style) -> str:
+        if self.labelled is None:
             return ""
         if style.overlay == "error":
             return "with the errors of the prediction against the mask"
         kind = {"fill": "painted", "outline": "outlined"}[style.overlay]
         colouring = "spine" if self.binary else style.colouring
-        what = "mask" if self.mask is not None else "prediction"
-        rest = (
-            ", prediction dashed" if self.mask is not None and self.prediction is not None else ""
-        )
-        return f"with the {what} {kind} by {colouring}{rest}"
-
-    def paints_in(self, index: int, plane: str) -> bool:
-        """Tell whether a slice has anything that could be laid over it."""
-        over = (self.mask, self.prediction, self.ignore)
-        return any(one is not None and cut_slice(one, index, plane).any() for one in over)
-
-    def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
-        """Return the label ids in a slice of what is painted."""
-        painted = self.mask if self.mask is not None else self.prediction
-        if painted is None:
-            return []
-        values = cut_slice(painted, index, plane)
-        if self.binary:
-            return [1] if is_spine(values, threshold).any() else []
-        return np.unique(values[values > 0]).tolist()
-
-    def dice_at(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
-        """Count a slice's right and wrong pixels; None where there is nothing to compare."""
-        if self.mask is None or self.prediction is None:
-            return None
-        truth, guess = (
-            is_spine(cut_slice(one, index, plane), threshold)
-            for one in (self.mask, self.prediction)
-        )
-        skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
-        return metrics.confusion(guess, truth, skip)
+        what = "prediction" if self.mask is None else "mask"
+        return f"with the {what} {kind} by {colouring}" + ", prediction dashed" * self.compared
 
     def slice_text(self, index: int, plane: str) -> str:
-        """Say which slice it is and where it lies in the patient."""
-        letter, count = "RAS"[plane_axes(plane)[0]], planes.slice_count(self.ct, plane)
-        position = planes.slice_position_mm(self.ct, index, plane)
+        """Return a slice's number and its position in the patient."""
+        letter = "RAS"[plane_axes(plane)[0]]
         return (
-            f"{plane} slice {index + 1} of {count} (index {index}) at {letter} {position:+.1f} mm"
+            f"{plane} slice {index + 1} of {slice_count(self.ct, plane)} (index {index}) "
+            f"at {letter} {slice_position_mm(self.ct, index, plane):+.1f} mm"
         )
 
-    def voxel_text(self, voxel: tuple[int, int, int], threshold: float) -> str:
-        """Say where a voxel lies, its HU, and what mask and prediction call it."""
-        parts = [f"{self.position_text(voxel)}: {self.ct.array[voxel]:g} HU"]
+    def voxel_text(self, voxel: Voxel, threshold: float) -> str:
+        """Return a voxel's position in mm and HU, and what mask and prediction name it."""
+        position = self.ct.affine[:3] @ [*voxel, 1]
+        text = "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*position)
+        text += f": {self.ct.array[voxel]:g} HU"
         if self.mask is not None:
-            parts.append(f"mask {_name_at(self.mask.array[voxel], threshold)}")
+            text += f", mask {_value_name(self.mask.array[voxel], threshold)}"
         if self.prediction is not None:
-            parts.append(f"prediction {self.predicted_text(voxel, threshold)}")
-        return ", ".join(parts)
+            text += f", prediction {self.predicted_text(voxel, threshold)}"
+        return text
 
-    def predicted_text(self, voxel: tuple[int, int, int], threshold: float) -> str:
-        """Say what the prediction calls a voxel."""
+    def predicted_text(self, voxel: Voxel, threshold: float) -> str:
+        """Return what the prediction names a voxel; 1 is spine, as for `mask_as_spine`."""
         value = self.prediction.array[voxel]
-        # A prediction of 1 is spine: models that tell C1 from the rest are not drawn here.
-        value = np.bool_(value) if value == 1 and value.dtype.kind != "f" else value
-        return _name_at(value, threshold)
+        return _value_name(np.bool_(value) if value == 1 and value.dtype.kind != "f" else value,
+                           threshold)  # fmt: skip
 
-    def position_text(self, voxel: tuple[int, int, int]) -> str:
-        """Return a voxel's place in the patient in mm, right, anterior and superior positive."""
-        place = self.ct.affine[:3] @ [*voxel, 1]
-        return "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*place)
+
+@dataclass(frozen=True, eq=False)
+class SliceCounts:
+    """The voxels of each slice in every plane.
+
+    Attributes:
+        by_plane: int64 [slice, 3] by plane: true positives, false positives, false negatives.
+            Without a prediction every voxel of spine counts as true positive.
+        labels: ids above 0 in the mask (of the prediction, where there is no mask), ascending.
+    """
+
+    by_plane: dict[str, np.ndarray]
+    labels: tuple[int, ...]
+
+    def spine(self, plane: str) -> np.ndarray:
+        """Return the voxels of spine in each slice of the mask."""
+        return self.by_plane[plane][:, [0, 2]].sum(axis=1)
+
+    def wrong(self, plane: str) -> np.ndarray:
+        """Return the voxels of each slice that the prediction has wrong."""
+        return self.by_plane[plane][:, 1:].sum(axis=1)
+
+    def dice(self, plane: str) -> np.ndarray:
+        """Return the Dice of each slice; NaN where mask and prediction are both empty."""
+        twice = 2 * self.by_plane[plane][:, 0]
+        total = twice + self.wrong(plane)
+        return np.where(total > 0, twice / np.maximum(total, 1), np.nan)
+
+    def fullest(self, plane: str, count: int) -> int:
+        """Return the slice with the most spine, or the middle one of `count` without any."""
+        if not self.by_plane or not self.spine(plane).any():
+            return count // 2
+        return int(self.spine(plane).argmax())
+
+    def worst(self, plane: str) -> int | None:
+        """Return the slice with the lowest Dice, of several the one with most wrong voxels."""
+        dice, wrong = self.dice(plane), self.wrong(plane)
+        if not wrong.any():
+            return None
+        return int(np.lexsort((-wrong, np.where(np.isnan(dice), np.inf, dice)))[0])
 
 
 def open_scene(
@@ -166,66 +233,152 @@ def open_scene(
     ignore: Volume | None,
     case_id: str,
 ) -> tuple[Scene, SliceCounts]:
-    """Check what a viewer was given, and count the spine in it; see `Scene`.
+    """Return a scene and the counts of its mask (of the prediction, where there is no mask).
 
-    Returns:
-        The scene, and the counts of the mask (of the prediction, where there is no mask).
+    A mask that holds nothing but 1 is taken as spine, and not as C1.
     """
     scene = Scene(ct, mask, prediction, ignore, case_id)
-    counts = count_slices(mask if mask is not None else prediction)
-    return scene.told_labels(counts.labels), counts
+    counts = count_slices(scene.labelled)
+    if counts.labels == (1,) and mask is not None and mask.array.dtype == np.uint8:
+        scene = replace(scene, mask=mask.with_array(mask.array.view(np.bool_)))
+    return scene, counts
 
 
-def voxel_in_slice(
-    shape: tuple[int, int, int], plane: str, index: int, across: int, down: int
-) -> tuple[int, int, int]:
-    """Return the voxel at a slice's column and row, counted from the picture's upper left."""
-    cut, rows, columns = plane_axes(plane)
-    voxel = [0, 0, 0]
-    voxel[cut], voxel[rows], voxel[columns] = (
-        index,
-        shape[rows] - 1 - down,
-        shape[columns] - 1 - across,
-    )
-    return tuple(voxel)
+def count_slices(
+    mask: Grid | None,
+    prediction: Grid | None = None,
+    ignore: Grid | None = None,
+    threshold: float = 0.5,
+) -> SliceCounts:
+    """Count spine and errors in every slice of all three planes, in one pass.
+
+    Args:
+        mask: labels or booleans [x, y, z]; None gives no counts at all.
+        prediction: labels, booleans or probabilities on the same grid.
+        ignore: boolean, True where nothing is scored.
+        threshold: a probability counts as spine from this value on.
+
+    Raises:
+        SpineError: where a label lies outside 0 to 255.
+    """
+    if mask is None:
+        return SliceCounts({}, ())
+    arrays = [None if grid is None else grid.array for grid in (mask, prediction, ignore)]
+    tallies = [np.zeros((size, 4), np.int64) for size in mask.array.shape]
+    labels = np.zeros(256, bool)
+    for axes, start, (truth, guess, skip) in slabs(arrays):
+        spine = is_spine(truth, threshold)
+        predicted = spine if guess is None else is_spine(guess, threshold)
+        # Most lines along the last axis have no spine at all.
+        lines = np.flatnonzero(spine.any(axis=-1) | predicted.any(axis=-1))
+        spine, predicted, skip = (_take_lines(array, lines) for array in (spine, predicted, skip))
+        areas = overlays.compare_masks(spine, predicted, skip)
+        line, last = np.nonzero(areas)
+        kind = areas[line, last] - 1
+        first, second = np.unravel_index(lines[line], truth.shape[:2])
+        for axis, position in zip(axes, (first + start, second, last)):
+            flat = position * 4 + kind
+            tallies[axis] += np.bincount(flat, minlength=tallies[axis].size).reshape(-1, 4)
+        labels[np.unique(_label_ids(_take_lines(truth, lines)[spine]))] = True
+    by_plane = {plane: tallies[plane_axes(plane)[0]][:, :3] for plane in PLANES}
+    return SliceCounts(by_plane, tuple((np.flatnonzero(labels[1:]) + 1).tolist()))
 
 
-def share_in_slice(
-    shape: tuple[int, int, int], plane: str, voxel: tuple[int, int, int]
-) -> tuple[float, float]:
+def slabs(
+    arrays: Sequence[np.ndarray | None],
+) -> Iterator[tuple[tuple[int, ...], int, list[np.ndarray | None]]]:
+    """Yield pieces of arrays of one shape, in the order in which the first lies in memory.
+
+    Yields:
+        Which array axis each axis of the pieces is, where they start along the first of them, and
+        the pieces, which are views of the arrays.
+    """
+    first = arrays[0]
+    axes = tuple(int(axis) for axis in np.argsort([-abs(step) for step in first.strides]))
+    depth = max(1, SLAB_VOXELS * first.shape[axes[0]] // max(first.size, 1))
+    turned = [None if array is None else array.transpose(axes) for array in arrays]
+    for start in range(0, first.shape[axes[0]], depth):
+        stop = start + depth
+        yield axes, start, [None if array is None else array[start:stop] for array in turned]
+
+
+def _take_lines(array: np.ndarray | None, lines: np.ndarray) -> np.ndarray | None:
+    return None if array is None else array.reshape(-1, array.shape[-1])[lines]
+
+
+def _label_ids(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "fb":
+        return np.ones(values.shape, np.uint8)
+    if values.size and values.max() > 255:
+        raise SpineError(
+            f"A mask holds the label {values.max()}, outside 0 to 255: "
+            "convert it with annotations.to_canonical."
+        )
+    return values
+
+
+def is_spine(array: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Return where labels are above 0, or probabilities at or above a threshold."""
+    return array >= threshold if array.dtype.kind == "f" else array > 0
+
+
+def next_marked(marked: np.ndarray, index: int) -> int | None:
+    """Return the next index after `index` where an array is above 0, starting over at the end."""
+    indices = np.flatnonzero(marked)
+    if not indices.size:
+        return None
+    return int(indices[np.searchsorted(indices, index, side="right") % indices.size])
+
+
+def middle_voxel(mask: np.ndarray) -> tuple[int, ...]:
+    """Return the True element nearest to the median of all, or the middle of an empty mask."""
+    voxels = np.argwhere(mask)
+    if not len(voxels):
+        return tuple(size // 2 for size in mask.shape)
+    nearest = np.abs(voxels - np.median(voxels, axis=0)).sum(axis=1).argmin()
+    return tuple(voxels[nearest].tolist())
+
+
+def share_in_slice(shape: Voxel, plane: str, voxel: Voxel) -> tuple[float, float]:
     """Return where a voxel's centre lies in a slice's picture, as shares of width and height."""
     _, rows, columns = plane_axes(plane)
     return tuple((shape[axis] - 0.5 - voxel[axis]) / shape[axis] for axis in (columns, rows))
 
 
-def voxel_at_share(
-    shape: tuple[int, int, int], plane: str, index: int, across: float, down: float
-) -> tuple[int, int, int]:
+def voxel_at_share(shape: Voxel, plane: str, index: int, across: float, down: float) -> Voxel:
     """Return the voxel of a slice at shares, 0 to 1, of its picture's width and height."""
-    _, rows, columns = plane_axes(plane)
-    right, lower = (
-        min(int(share * shape[axis]), shape[axis] - 1)
-        for share, axis in ((across, columns), (down, rows))
-    )
-    return voxel_in_slice(shape, plane, index, right, lower)
+    cut, rows, columns = plane_axes(plane)
+    voxel = [index] * 3
+    for axis, share in ((columns, across), (rows, down)):
+        voxel[axis] = shape[axis] - 1 - min(int(share * shape[axis]), shape[axis] - 1)
+    return tuple(voxel)
+
+
+def error_swatches(with_ignore: bool) -> list[Swatch]:
+    """Return the legend of a comparison; "not scored" where there is an ignored region."""
+    return list(overlays.ERROR_SWATCHES[: 4 if with_ignore else 3])
+
+
+def label_name(label: int) -> str:
+    """Return the anatomical name of a canonical id."""
+    return CANONICAL.get(label, f"label {label}")
 
 
 def score_text(value: float) -> str:
-    """Return a score with three digits, or say that it is undefined."""
+    """Return a score with three digits, or "undefined"."""
     return "undefined" if np.isnan(value) else f"{value:.3f}"
 
 
 def dice_text(counts: metrics.Confusion) -> str:
-    """Say a slice's Dice and how many pixels are wrong."""
+    """Return a slice's Dice and its wrong pixels in words."""
     value = metrics.dice(counts)
-    shown = score_text(value) + (" (both empty)" if np.isnan(value) else "")
-    return f"slice Dice {shown} ({counts.fp} false positive, {counts.fn} false negative pixels)"
+    text = score_text(value) + (" (both empty)" if np.isnan(value) else "")
+    return f"slice Dice {text} ({counts.fp} false positive, {counts.fn} false negative pixels)"
 
 
-def _name_at(value: np.generic, threshold: float) -> str:
-    """Name a voxel; whole numbers are canonical ids."""
+def _value_name(value: np.generic, threshold: float) -> str:
     if value.dtype.kind == "f":
         return f"{value:.2f} ({'spine' if value >= threshold else 'background'})"
     if value.dtype.kind == "b":
         return "spine" if value else "background"
-    return CANONICAL.get(int(value), f"label {int(value)}") if value else "background"
+    return label_name(int(value)) if value else "background"

@@ -1,7 +1,6 @@
-"""See the spine in 3D: turned by hand where ipyniivue and WebGL are there, still where not.
+"""The spine in 3D: turned by hand where ipyniivue and WebGL are there, as still views elsewhere.
 
-The still needs NumPy alone: each view keeps the first labelled voxel along every ray, and shades
-it by the slope of that depth.
+A still view keeps the first labelled voxel along every ray, shaded by the gradient of its depth.
 """
 
 from __future__ import annotations
@@ -13,13 +12,11 @@ import ipywidgets as widgets
 import nibabel as nib
 import numpy as np
 
-from spine_lib.ct import geometry as planes
+from spine_lib.ct import geometry
 from spine_lib.ct.volume import Volume
-from spine_lib.explore import render
-from spine_lib.explore.base import Viewer
-from spine_lib.explore.controls import row
-from spine_lib.explore.overlays import Paint, paint_areas, paints_by_id
-from spine_lib.explore.picture import Picture, legend_html, paints_shown, text_html
+from spine_lib.explore.controls import Picture, Viewer, row
+from spine_lib.explore.markup import legend_html, text_html
+from spine_lib.explore.overlays import Swatch, draw_areas, label_swatches
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
 
@@ -27,47 +24,40 @@ if TYPE_CHECKING:
     from ipyniivue import NiiVue
 
 SENT_VOXELS = 160
-"""Most voxels along an axis that are sent to the browser; larger scans are thinned."""
+"""Most voxels along an axis that are sent to the browser; a larger scan is thinned."""
 
 BACKGROUND = 24
 VIEWS = {"front": ("coronal", False), "left": ("sagittal", False), "back": ("coronal", True)}
-_LIGHT = np.array([-0.4, 0.5, 0.77])
+"""The plane of each still view, and whether it is seen from behind."""
+_LIGHT = np.array([-0.4, 0.5, 0.77]) / np.linalg.norm([-0.4, 0.5, 0.77])
 
 
 class SurfaceView(Viewer):
-    """Show the surface of a label map from the front, the left and the back, with a 3D view.
+    """The surface of a label map from the front, the left and the back, with a 3D scene.
 
     `scene_3d` is the ipyniivue widget, or None where the package is missing.
     """
 
     def __init__(self, scene: Scene, colouring: str, scene_3d: NiiVue | None) -> None:
-        self.scene_3d, self._scene, self._colouring = scene_3d, scene, colouring
-        self._pictures = []
-        for view, (plane, behind) in VIEWS.items():
-            picture = Picture(272)
-            rgb = surface_picture(scene.mask, view, colouring)
-            alt = f"Surface of the mask of case {scene.case_id} seen from the {view}."
-            pixel_mm = render.pixel_size_mm(scene.mask, plane)
-            picture.show(rgb, alt, plane, pixel_mm, mirrored=behind)
-            self._pictures.append(picture)
-        still = [row(*self._pictures), widgets.HTML(legend_html(self.paints()))]
-        super().__init__([self._live(), *still])
+        super().__init__()
+        self.scene, self.colouring, self.scene_3d = scene, colouring, scene_3d
+        self.pictures = [Picture(272) for _ in VIEWS]
+        note = text_html("To turn the spine by hand, install ipyniivue (the extra viz3d).")
+        first = widgets.HTML(note) if scene_3d is None else scene_3d
+        self._arrange(first, row(*self.pictures), self.legend)
 
-    def _live(self) -> widgets.Widget:
-        if self.scene_3d is not None:
-            return self.scene_3d
-        text = "To turn the spine by hand, install ipyniivue (the extra viz3d)."
-        return widgets.HTML(text_html(text))
+    def swatches(self) -> list[Swatch]:
+        """Return the legend of the surface."""
+        labels = np.unique(_thinned(self.scene.mask)[0])
+        return self.scene.swatches(labels[labels > 0].tolist(), Style(colouring=self.colouring))
 
-    def pictures(self) -> list[Picture]:
-        """Return the still views."""
-        return self._pictures
-
-    def paints(self) -> list[Paint]:
-        """Return the paints of the surface."""
-        labels = np.unique(_thinned(self._scene.mask)[0])
-        style = Style(colouring=self._colouring)
-        return paints_shown(labels[labels > 0].tolist(), style, self._scene.binary, False)
+    def _draw(self) -> None:
+        mask = self.scene.mask
+        for picture, (view, (plane, behind)) in zip(self.pictures, VIEWS.items()):
+            alt = f"Surface of the mask of case {self.scene.case_id} seen from the {view}."
+            rgb = surface_picture(mask, view, self.colouring)
+            picture.show(rgb, alt, plane, geometry.pixel_size_mm(mask, plane), mirrored=behind)
+        self.legend.value = legend_html(self.swatches())
 
 
 def view_3d(ct: Volume, mask: Volume, colouring: str = "region", case_id: str = "") -> SurfaceView:
@@ -84,15 +74,15 @@ def view_3d(ct: Volume, mask: Volume, colouring: str = "region", case_id: str = 
         where ipyniivue is installed (it draws with WebGL in the browser).
 
     Raises:
-        SpineError: where the grids differ, or the mask is empty.
+        SpineError: where the grids differ.
     """
     scene = Scene(ct, mask, case_id=case_id)
-    found = importlib.util.find_spec("ipyniivue") is not None
-    return SurfaceView(scene, colouring, _niivue(scene, colouring) if found else None)
+    installed = importlib.util.find_spec("ipyniivue") is not None
+    return SurfaceView(scene, colouring, _niivue(scene, colouring) if installed else None)
 
 
 def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.ndarray:
-    """Draw the surface of a label map, shaded by its slope.
+    """Draw the surface of a label map, shaded by its gradient.
 
     Args:
         mask: canonical labels or booleans.
@@ -105,84 +95,74 @@ def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.nd
     Raises:
         SpineError: for an unknown view or colouring.
     """
-    planes.require_choice("view", view, tuple(VIEWS))
+    geometry.require_choice("view", view, tuple(VIEWS))
     plane, behind = VIEWS[view]
-    cut = planes.plane_axes(plane)[0]
+    cut = geometry.plane_axes(plane)[0]
     along = np.moveaxis(mask.array, cut, 0)
     if view == "front":  # rays start where the axis ends
         along = along[::-1]
     solid = along > 0
-    hit = solid.any(axis=0)
-    first = solid.argmax(axis=0)
+    hit, first = solid.any(axis=0), solid.argmax(axis=0)
     labels = np.take_along_axis(along, first[None], 0)[0] * hit
-    step_mm = mask.spacing_mm[cut]
-    shape_hw = planes.picture_shape(mask, plane, None)
+    shape_hw = geometry.picture_shape(mask, plane, None)
     depth, labels, hit = (
-        planes.resample_labels(one.T[::-1, ::-1], shape_hw) for one in (first, labels, hit)
+        geometry.resample_labels(image.T[::-1, ::-1], shape_hw) for image in (first, labels, hit)
     )
-    pixel_mm = planes.pixel_size_mm(mask, plane)
-    grey = np.where(hit, 255 * _shade(depth * step_mm / pixel_mm, hit), BACKGROUND)
+    depth_px = depth * mask.spacing_mm[cut] / geometry.pixel_size_mm(mask, plane)
+    grey = np.where(hit, 255 * _shade(depth_px, hit), BACKGROUND)
     if behind:  # before the hatching, which must not be mirrored
         grey, labels = grey[:, ::-1], labels[:, ::-1]
     binary = mask.array.dtype.kind in "bf"
     areas = np.ascontiguousarray(labels > 0 if binary else labels, np.uint8)
-    paints = paints_by_id("spine" if binary else colouring)
-    return paint_areas(np.clip(grey, 0, 255).astype(np.uint8), areas, paints, 0.6, 0)
+    swatches = label_swatches("spine" if binary else colouring)
+    return draw_areas(np.clip(grey, 0, 255).astype(np.uint8), areas, swatches, 0.6, 0)
 
 
-def _shade(depth: np.ndarray, hit: np.ndarray) -> np.ndarray:
-    """Return the brightness of a surface from its depth in pixels, lit from the upper left."""
-    filled = np.where(hit, depth, depth[hit].max() if hit.any() else 0).astype(float)
-    for axis in (0, 1):  # labels are blocky: a little smoothing, or only steps would show
+def _shade(depth_px: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    """Return the brightness of a surface from its depth, lit from the upper left."""
+    filled = np.where(hit, depth_px, depth_px[hit].max() if hit.any() else 0).astype(float)
+    for axis in (0, 1):  # labels are blocky: without smoothing only steps would show
         filled = sum(np.roll(filled, step, axis) for step in (-2, -1, 0, 1, 2)) / 5
     down, across = np.gradient(filled)
     normal = np.stack([across, -down, np.ones_like(filled)], axis=2)
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
-    return 0.35 + 0.75 * np.clip(normal @ (_LIGHT / np.linalg.norm(_LIGHT)), 0, 1)
+    return 0.35 + 0.75 * np.clip(normal @ _LIGHT, 0, 1)
 
 
 def _thinned(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     """Return every second (third ...) voxel of a large volume and the affine that fits."""
-    steps = [max(1, -(-size // SENT_VOXELS)) for size in volume.shape]
-    x, y, z = steps
+    x, y, z = steps = [max(1, -(-size // SENT_VOXELS)) for size in volume.shape]
     return volume.array[::x, ::y, ::z], volume.affine @ np.diag([*steps, 1.0])
 
 
 def _niivue(scene: Scene, colouring: str) -> NiiVue:
     from ipyniivue import NiiVue, SliceType
     from ipyniivue import Volume as Layer
+    from ipyniivue.traits import LUT
 
     ct, affine = _thinned(scene.ct)
     mask, _ = _thinned(scene.mask)
-    # Ids by kind, since a colour map that the package ships has no regions of the spine.
-    layers = [
-        Layer(
-            data=nib.Nifti1Image(np.ascontiguousarray(ct, np.int16), affine).to_bytes(),
-            name="ct.nii",
-            colormap="gray",
-            cal_min=150.0,
-            cal_max=1500.0,
-            opacity=0.4,
-        ),
-        Layer(
-            data=nib.Nifti1Image(np.ascontiguousarray(mask, np.uint8), affine).to_bytes(),
-            name="mask.nii",
-            colormap_label=_lut(mask, scene.binary, colouring),
-            opacity=1.0,
-        ),
-    ]
-    viewer = NiiVue(height=420, slice_type=SliceType.RENDER)
-    viewer.load_volumes(layers)
-    return viewer
-
-
-def _lut(mask: np.ndarray, binary: bool, colouring: str):
-    """Return the colours of a label map as niivue takes them."""
-    from ipyniivue.traits import LUT
-
     last = int(mask.max())
-    paints = paints_by_id("spine" if binary else colouring)[:last]
-    table = np.array([(0, 0, 0, 0), *((*paint.rgb, 255) for paint in paints)], np.uint8)
-    return LUT(
-        lut=table.ravel().tolist(), min=0, max=last, labels=[str(i) for i in range(last + 1)]
+    swatches = label_swatches("spine" if scene.binary else colouring)[:last]
+    colours = np.array([(0, 0, 0, 0), *((*swatch.rgb, 255) for swatch in swatches)], np.uint8)
+    lut = LUT(lut=colours.ravel().tolist(), min=0, max=last, labels=[*map(str, range(last + 1))])
+    viewer = NiiVue(height=420, slice_type=SliceType.RENDER)
+    viewer.load_volumes(
+        [
+            Layer(
+                data=nib.Nifti1Image(np.ascontiguousarray(ct, np.int16), affine).to_bytes(),
+                name="ct.nii",
+                colormap="gray",
+                cal_min=150.0,
+                cal_max=1500.0,
+                opacity=0.4,
+            ),
+            Layer(
+                data=nib.Nifti1Image(np.ascontiguousarray(mask, np.uint8), affine).to_bytes(),
+                name="mask.nii",
+                colormap_label=lut,
+                opacity=1.0,
+            ),
+        ]
     )
+    return viewer

@@ -28,7 +28,7 @@ from pathlib import Path
 import jinja2
 
 from spine_lib import SpineError
-from spine_lib.explore import render
+from spine_lib.explore import overlays, render
 from spine_lib.metrics.paper_pattern import pattern_sentence
 from spine_lib.reproduce import report_names, report_plots, report_regions, report_tables
 from spine_lib.reproduce.report_slices import KINDS, Overlay, draw_overlay, pick_slices
@@ -110,7 +110,7 @@ def write_report(
         "calibration": report_plots.calibration_plot(results, names),
         "pattern": pattern_sentence(results["models"], names),
         "overlays": _overlay_groups(overlays or {}, names),
-        "legend": [_legend_entry(paint) for paint in render.ERROR_PAINTS],
+        "legend": [_legend_entry(swatch) for swatch in render.ERROR_SWATCHES],
         "data_sources": data_sources,
         "mask_notes": mask_notes,
         "command": command,
@@ -164,13 +164,13 @@ def _overlay(overlay: Overlay) -> dict:
     }
 
 
-def _legend_entry(paint: render.Paint) -> dict[str, str]:
+def _legend_entry(swatch: overlays.Swatch) -> dict[str, str]:
     # On white paper the ground of an area is its colour thinned, as it is over the CT.
-    pale = tuple(round(255 - 0.35 * (255 - channel)) for channel in paint.rgb)
+    pale = tuple(round(255 - 0.35 * (255 - channel)) for channel in swatch.rgb)
     return {
-        "name": paint.name,
-        "hatch": paint.hatch,
-        "colour": "rgb({}, {}, {})".format(*paint.rgb),
+        "name": swatch.name,
+        "hatch": swatch.hatch,
+        "colour": "rgb({}, {}, {})".format(*swatch.rgb),
         "pale": "rgb({}, {}, {})".format(*pale),
     }
 

@@ -127,8 +127,8 @@ def ranked_patients(
     with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(4.8, 3.1), layout="constrained")
         axes = figure.subplots()
-        for (name, of), look in zip(means.items(), cycle(figures.LOOKS)):
-            line = figures.line_of(look) | {"linestyle": "none"}
+        for (name, of), look in zip(means.items(), cycle(figures.LINE_STYLES)):
+            line = look | {"linestyle": "none"}
             values = [of.get(patient, np.nan) for patient in order]
             axes.plot(range(1, len(order) + 1), values, label=name, **line)
         axes.set(xlabel=f"test patients in the order of {next(iter(means))}", ylabel=metric)
@@ -195,10 +195,10 @@ def reliability_diagram(bins: Mapping[str, Mapping[str, Mapping[str, float]]]) -
         figure = Figure(figsize=(4.4, 5), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         above.plot((0, 1), (0, 1), "--", color="#777777", linewidth=1)
-        for place, ((name, of), look) in enumerate(zip(bins.items(), cycle(figures.LOOKS))):
+        for place, ((name, of), look) in enumerate(zip(bins.items(), cycle(figures.LINE_STYLES))):
             counts = np.array([[one[key] for key in _COUNTS] for one in of.values()], float)
             voxels, spine, probability = counts[counts[:, 0] > 0].T
-            line = figures.line_of(look) | {"markersize": 5}
+            line = look | {"markersize": 5}
             above.plot(probability / voxels, spine / voxels, label=name, **line)
             width = 1 / len(of) / (len(bins) + 0.5)
             left = (np.arange(len(of)) + 0.25 / (len(bins) + 0.5)) / len(of) + place * width

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spine_lib.ct.geometry import spacing_mm
 from spine_lib.explore import render
 from spine_lib.explore.render import Grid, Style
 
@@ -93,9 +94,9 @@ def draw_overlay(
         None if one is None else _crop(one, box) for one in (ct, mask, prediction, ignore)
     )
     columns = close_ct.array.shape[render.plane_axes(plane)[2]]
-    spacing_mm = render.spacing_mm(ct)[render.plane_axes(plane)[2]]
+    column_mm = spacing_mm(ct.affine)[render.plane_axes(plane)[2]]
     style = Style(
-        "error", opacity=0.3, outline_px=2, pixel_mm=float(columns * spacing_mm / width_px)
+        "error", opacity=0.3, outline_px=2, pixel_mm=float(columns * column_mm / width_px)
     )
     image = render.render_slice(
         close_ct, 0, plane, window, close_mask, close_prediction, style, close_ignore
@@ -119,7 +120,7 @@ def _box_around(masks: tuple[Grid, ...], ct: Grid, index: int, plane: str) -> tu
     for axis in render.plane_axes(plane)[1:]:
         places = np.flatnonzero(marked.any(tuple({0, 1, 2} - {axis})))
         if places.size:
-            voxel_mm = render.spacing_mm(ct)[axis]
+            voxel_mm = spacing_mm(ct.affine)[axis]
             middle = (places[0] + places[-1] + 1) / 2
             width_mm = (places[-1] + 1 - places[0]) * voxel_mm + 2 * _MARGIN_MM
             half = max(width_mm, _NARROWEST_MM) / voxel_mm / 2

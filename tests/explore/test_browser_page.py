@@ -90,7 +90,7 @@ def test_a_saved_viewer_has_slices_planes_windows_and_overlay(case, open_page, t
     assert over.count() == 0 and "without overlay" in shown(page)[1]
     page.get_by_role("combobox", name="plane").select_option("sagittal")
     wait_for_alt(page, "sagittal slice")
-    expected = render.render_slice(data.ct, viewer._voxel[0], "sagittal", WINDOWS["soft tissue"])[
+    expected = render.render_slice(data.ct, viewer.voxel[0], "sagittal", WINDOWS["soft tissue"])[
         ..., 0
     ]
     assert np.abs(shown(page)[0] - expected).mean() < 6

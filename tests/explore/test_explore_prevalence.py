@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spine_lib import SpineError
-from spine_lib.explore.prevalence import PrevalenceExplorer, shares
+from spine_lib.explore.explorers import PrevalenceExplorer, shares
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics import paper
 from spine_lib.metrics.paper import PAPER

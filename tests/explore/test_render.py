@@ -16,7 +16,15 @@ from spine_lib import SpineError
 from spine_lib.annotations.checks import CANONICAL, REGIONS, to_regions
 from spine_lib.ct.volume import WINDOWS, Volume, apply_window
 from spine_lib.explore import render
-from spine_lib.explore.overlays import COLOURINGS, HATCHES, compare, outline
+from spine_lib.explore.overlays import (
+    COLOURINGS,
+    HATCHES,
+    OKABE_ITO,
+    UNKNOWN_SWATCH,
+    compare_masks,
+    label_swatches,
+    outline,
+)
 from spine_lib.explore.render import PLANES, Style, render_slice
 
 WINDOW = (0, 2000)
@@ -107,7 +115,7 @@ def test_images_are_interpolated_and_masks_are_not():
     flat = volume(np.zeros((2, 1, 1), np.int16))
     style = Style("fill", "vertebra", opacity=1, outline_px=0, pixel_mm=0.1)
     colours = np.unique(render_slice(flat, 0, "axial", WINDOW, labels, style=style)[0], axis=0)
-    expected = {render.colours_for("vertebra")[label].rgb for label in (1, 3)}
+    expected = {label_swatches("vertebra")[label - 1].rgb for label in (1, 3)}
     assert {tuple(map(int, colour)) for colour in colours} == expected
 
 
@@ -148,8 +156,8 @@ def test_errors_are_true_and_false_positives_and_false_negatives():
     truth = np.array([[1, 1, 0, 0, 1]], np.uint8)
     guess = np.array([[1, 0, 1, 0, 1]], np.uint8)
     skip = np.array([[0, 0, 0, 0, 1]], np.uint8)
-    assert compare(truth, guess).tolist() == [[1, 3, 2, 0, 1]]
-    assert compare(truth, guess, skip).tolist() == [[1, 3, 2, 0, 4]]
+    assert compare_masks(truth, guess).tolist() == [[1, 3, 2, 0, 1]]
+    assert compare_masks(truth, guess, skip).tolist() == [[1, 3, 2, 0, 4]]
 
 
 def _error_picture(**style):
@@ -164,7 +172,7 @@ def _error_picture(**style):
 def test_the_error_overlay_uses_the_colours_that_its_legend_names():
     rgb = _error_picture(opacity=0, outline_px=1)
     drawn = {tuple(map(int, colour)) for colour in np.unique(rgb.reshape(-1, 3), axis=0)}
-    assert drawn == {(0, 0, 0), *(paint.rgb for paint in render.ERROR_PAINTS[:3])}
+    assert drawn == {(0, 0, 0), *(swatch.rgb for swatch in render.ERROR_SWATCHES[:3])}
 
 
 def test_errors_stay_apart_without_colour():
@@ -194,9 +202,9 @@ def test_an_ignored_region_is_no_error():
     inside = np.zeros((16, 16, 1), bool)
     inside[4:12, 4:12] = True
     args = (ct, 0, "axial", WINDOW, volume(inside), nothing, style)
-    assert render.ERROR_PAINTS[2].rgb in _colours(render_slice(*args))
+    assert render.ERROR_SWATCHES[2].rgb in _colours(render_slice(*args))
     skipped = _colours(render_slice(*args, ignore=ones))
-    assert render.ERROR_PAINTS[2].rgb not in skipped
+    assert render.ERROR_SWATCHES[2].rgb not in skipped
 
 
 def _colours(rgb):
@@ -204,27 +212,27 @@ def _colours(rgb):
 
 
 def test_region_colours_are_those_of_the_annotations():
-    paints = render.colours_for("region")
-    assert set(paints) == set(CANONICAL) - {0}
-    for label, paint in paints.items():
+    swatches = label_swatches("region")
+    named = {label for label in range(1, 256) if swatches[label - 1] != UNKNOWN_SWATCH}
+    assert named == set(CANONICAL) - {0}
+    for label in named:
         region = int(to_regions(np.array([label], np.uint8))[0])
-        assert paint.name == REGIONS[region - 1]
+        assert swatches[label - 1].name == REGIONS[region - 1]
 
 
 def test_neighbouring_vertebrae_differ_in_colour_and_in_hatching():
-    paints = render.colours_for("vertebra")
-    for label in range(1, 26):
-        assert paints[label].rgb != paints[label + 1].rgb
-        assert paints[label].hatch != paints[label + 1].hatch
+    swatches = label_swatches("vertebra")[:26]
+    for upper, lower in zip(swatches, swatches[1:]):
+        assert upper.rgb != lower.rgb and upper.hatch != lower.hatch
 
 
 @pytest.mark.parametrize(
-    "paints", [render.ERROR_PAINTS, render.REGION_PAINTS], ids=["errors", "regions"]
+    "swatches", [render.ERROR_SWATCHES, render.REGION_SWATCHES], ids=["errors", "regions"]
 )
-def test_no_two_paints_share_a_colour_or_a_hatching(paints):
-    assert len({paint.rgb for paint in paints}) == len(paints)
-    assert {paint.hatch for paint in paints} <= set(HATCHES)
-    assert len({paint.hatch for paint in paints}) == len(paints)
+def test_no_two_swatches_share_a_colour_or_a_hatching(swatches):
+    assert len({swatch.rgb for swatch in swatches}) == len(swatches)
+    assert {swatch.hatch for swatch in swatches} <= set(HATCHES)
+    assert len({swatch.hatch for swatch in swatches}) == len(swatches)
 
 
 def _seen_by_a_deuteranope(rgb):
@@ -235,7 +243,7 @@ def _seen_by_a_deuteranope(rgb):
 
 
 def test_error_colours_stay_apart_for_the_colour_blind():
-    seen = [_seen_by_a_deuteranope(paint.rgb) for paint in render.ERROR_PAINTS[:3]]
+    seen = [_seen_by_a_deuteranope(swatch.rgb) for swatch in render.ERROR_SWATCHES[:3]]
     for one in range(3):
         for other in range(one):
             assert np.linalg.norm(seen[one] - seen[other]) > 60
@@ -248,7 +256,7 @@ def test_a_probability_is_spine_from_the_threshold_on_and_knows_no_region():
         style = Style("fill", "region", opacity=1, threshold=threshold)
         row = render_slice(ct, 0, "axial", WINDOW, prediction=guess, style=style)[0]
         assert row.any(axis=1).tolist() == painted
-        assert _colours(row[None]) <= {(0, 0, 0), render.OKABE_ITO["sky blue"]}
+        assert _colours(row[None]) <= {(0, 0, 0), OKABE_ITO["sky blue"]}
 
 
 def test_the_outline_leaves_the_inside_as_it_was():
@@ -271,7 +279,7 @@ def test_a_prediction_beside_a_mask_is_dashed():
     alone = render_slice(ct, 0, "axial", WINDOW, mask)
     both = render_slice(ct, 0, "axial", WINDOW, mask, guess)
     added = _colours(both[(alone != both).any(axis=2)][None])
-    assert added == {(0, 0, 0), render.OKABE_ITO["yellow"]}
+    assert added == {(0, 0, 0), OKABE_ITO["yellow"]}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +348,8 @@ def test_drawing_needs_numpy_alone():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
-    assert not set(done.stdout.split()) - {"spine_lib"} - set(sys.stdlib_module_names)
+    loaded = set(done.stdout.split()) - set(sys.stdlib_module_names)
+    assert loaded <= {"spine_lib", "lazy_loader"}
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from spine_lib import SpineError
-from spine_lib.explore.receptive import count_paths
+from spine_lib.explore import count_paths
 from spine_lib.models.atrous import (
     Layer,
     atrous_convolution,

@@ -6,7 +6,7 @@ import pytest
 from spine_lib import SpineError
 from spine_lib.datasets import sample_cases
 from spine_lib.explore import compare_shipped
-from spine_lib.explore.counts import count_slices
+from spine_lib.explore.scene import count_slices
 from spine_lib.metrics.overlap import confusion, dice
 from spine_lib.training import pretrained
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained, load_probability
@@ -49,9 +49,9 @@ def test_a_stored_prediction_of_another_grid_is_refused(sample_root):
 
 def test_the_shipped_pair_is_compared_with_the_truth_on_a_patient_it_never_saw(sample_root):
     viewer = compare_shipped("crop", plane="sagittal")
-    assert viewer.names == ("U-Net", "DeepLabv3+")
+    assert tuple(viewer.models) == ("U-Net", "DeepLabv3+")
     data = {case.case_id: case for case in sample_cases(sample_root)}["crop"].load()
-    for name, model in zip(viewer.names, PRETRAINED):
+    for name, model in zip(viewer.models, PRETRAINED):
         guess = load_probability(model, "crop", data.ct).array >= 0.5
         counts = count_slices(data.labels, data.ct.with_array(guess), data.ignore)
         slices = counts.by_plane["sagittal"]

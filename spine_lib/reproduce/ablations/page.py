@@ -37,7 +37,9 @@ def forest_plot(results: Mapping) -> Plot:
         figure = Figure(figsize=(6.6, height), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color="#555555", linewidth=1)
-        for number, ((name, rows), look) in enumerate(zip(series.items(), cycle(figures.LOOKS))):
+        for number, ((name, rows), look) in enumerate(
+            zip(series.items(), cycle(figures.LINE_STYLES))
+        ):
             offset = (number - (len(series) - 1) / 2) * STEP
             _draw(axes, rows, offset, name, look)
         reference = results["variants"][results["reference"]]["label"]
@@ -80,7 +82,7 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def _draw(axes: Axes, rows: Sequence[Mapping], offset: float, name: str, look: Mapping) -> None:
-    colour = np.array(look["colour"]) / 255
+    colour = look["color"]
     for place, row in enumerate(rows):
         height = place + offset
         width = 2.2 if row["sure"] else 0.9

@@ -13,9 +13,9 @@ from spine_lib import SpineError
 from spine_lib.ct import geometry as planes
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
-from spine_lib.explore.layers import (
+from spine_lib.explore.page import (
     encode_overlay,
-    fitted,
+    fit_style,
     level_hu,
     overlay_rgba,
     slice_levels,
@@ -82,7 +82,7 @@ def test_an_overlay_that_paints_nothing_is_left_out(small_phantom):
     assert encode_overlay(np.zeros((8, 8, 4), np.uint8)) == ""
     scene = Scene(small_phantom.ct, small_phantom.labels)
     empty = int(np.flatnonzero(~small_phantom.labels.array.any(axis=(1, 2)))[0])
-    assert not scene.paints_in(empty, "sagittal")
+    assert not scene.has_overlay(empty, "sagittal")
     assert not overlay_rgba(scene, empty, "sagittal", Style()).any()
 
 
@@ -113,14 +113,14 @@ def test_a_page_has_every_slice_with_its_overlay_and_its_words(small_phantom, tm
 
 def test_a_page_begins_with_the_plane_window_and_overlay_that_are_shown(small_phantom, tmp_path):
     viewer = SliceViewer(small_phantom.ct, small_phantom.labels, plane="sagittal", window="lung")
-    viewer.look_at((20, 30, 40))
+    viewer.go_to((20, 30, 40))
     _, held = content(viewer.save_html(tmp_path / "one.html"))
     assert [one["plane"] for one in held["stacks"]] == ["sagittal", "axial", "coronal"]
     assert [one["start"] for one in held["stacks"]] == [20, 40, 30]
     assert [one["name"] for one in held["windows"]][0] == "lung"
     assert {one["name"] for one in held["windows"]} == set(WINDOWS)
     viewer.window.width.value = 777
-    viewer.look.overlay.value = "none"
+    viewer.overlay.kind.value = "none"
     _, held = content(viewer.save_html(tmp_path / "two.html", all_planes=False))
     assert len(held["stacks"]) == 1 and not held["choosePlane"]
     assert held["windows"][0]["name"] == "as saved" and held["windows"][0]["width"] == 777
@@ -151,12 +151,12 @@ def test_a_page_of_a_hundred_large_slices_takes_a_few_megabytes(tmp_path):
 
 def test_no_picture_of_a_page_is_finer_than_512_pixels():
     ct = Volume(np.zeros((900, 700, 2), np.int16), np.diag([0.3, 0.3, 2, 1]))
-    style = fitted(Style(), ct, "axial", 512)
+    style = fit_style(Style(), ct, "axial", 512)
     assert max(planes.picture_shape(ct, "axial", style.pixel_mm)) in (511, 512, 513)
     levels = slice_levels(ct, 0, "axial", style.pixel_mm)
     assert levels.shape == planes.picture_shape(ct, "axial", style.pixel_mm)
     small = Volume(np.zeros((90, 70, 2), np.int16), np.eye(4))
-    assert fitted(Style(), small, "axial", 512).pixel_mm == 1
+    assert fit_style(Style(), small, "axial", 512).pixel_mm == 1
 
 
 def test_of_many_slices_every_second_or_third_is_kept(small_phantom, tmp_path):
@@ -184,7 +184,7 @@ def test_a_comparison_has_three_pictures_and_a_marked_curve_on_each_slider(
     for plane, stack in zip(planes.PLANES, held["stacks"]):
         chart = stack["chart"]
         assert 'class="mark"' in chart["svg"] and f"{plane} slice" in chart["svg"]
-        assert np.allclose(np.diff(chart["places"]), np.diff(chart["places"])[0], atol=0.2)
+        assert np.allclose(np.diff(chart["positions"]), np.diff(chart["positions"])[0], atol=0.2)
         for at, index in enumerate(range(0, 64, 8)):
             score = viewer.counts["one"].dice(plane)[index]
             said = "undefined" if np.isnan(score) else f"{score:.3f}"

@@ -19,13 +19,22 @@ from spine_lib.explore import (
     ReceptiveFieldExplorer,
     ThresholdExplorer,
     WindowExplorer,
-    charts,
+    markup,
     view_3d,
 )
-from spine_lib.explore.augmentation import MOVES_MASK, STEPS, augment_slice
-from spine_lib.explore.explorers import THRESHOLDS, counts_by_threshold, hu_histogram
+from spine_lib.explore.explorers import (
+    ASPP,
+    DOUBLING,
+    MOVES_MASK,
+    STEPS,
+    THRESHOLDS,
+    augment_slice,
+    count_paths,
+    count_paths_aspp,
+    counts_by_threshold,
+    hu_histogram,
+)
 from spine_lib.explore.quiz import MISTAKES, plant
-from spine_lib.explore.receptive import ASPP, DOUBLING, count_paths, count_paths_aspp
 from spine_lib.explore.view3d import VIEWS, surface_picture
 from spine_lib.metrics import overlap as metrics
 from spine_lib.models.atrous import pixel_gradient
@@ -55,8 +64,8 @@ def test_the_window_explorer_says_what_share_is_black_and_white(small_phantom):
     ],
 )
 def test_the_axis_of_a_chart_has_round_numbers(ends, ticks):
-    assert np.allclose(charts._round_ticks(*ends), ticks)
-    chart = charts.line_chart({"a": (ends, (0, 1))}, "a chart", "x", "y")
+    assert np.allclose(markup._round_ticks(*ends), ticks)
+    chart = markup.line_chart({"a": (ends, (0, 1))}, "a chart", "x", "y", ends[0])
     assert all(f">{tick:.4g}</text>" in chart for tick in ticks)
 
 
@@ -116,16 +125,16 @@ def test_every_score_follows_the_threshold_surfaces_too(small_phantom):
         small_phantom.ct.with_array(chance),
         tolerance_mm=2.0,
     )
-    assert viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in viewer.more.value
+    assert viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in viewer.all_scores.value
     assert "accuracy 1.000" in viewer.text.value and ">accuracy<" in viewer.chart.value
     viewer.threshold.value = 0.3
     guess = chance >= 0.3
     measured = metrics.evaluate_volume(guess, truth, small_phantom.ct.spacing_mm)
     assert viewer.scores == {name: measured[name] for name in viewer.scores}
-    assert f"HD95 {measured['hd95']:.1f} mm" in viewer.more.value
-    assert f"{measured['fp']} false positive" in viewer.more.value
+    assert f"HD95 {measured['hd95']:.1f} mm" in viewer.all_scores.value
+    assert f"{measured['fp']} false positive" in viewer.all_scores.value
     viewer.threshold.value = 0.9
-    assert np.isinf(viewer.scores["hd95"]) and "HD95 without a value" in viewer.more.value
+    assert np.isinf(viewer.scores["hd95"]) and "HD95 without a value" in viewer.all_scores.value
 
 
 def test_without_a_tolerance_no_surface_is_measured(small_phantom, monkeypatch):
@@ -135,7 +144,7 @@ def test_without_a_tolerance_no_surface_is_measured(small_phantom, monkeypatch):
     monkeypatch.setattr(metrics, "surface_distances", refuse)
     chance = small_phantom.ct.with_array((small_phantom.labels.array > 0).astype(np.float32))
     viewer = ThresholdExplorer(small_phantom.ct, small_phantom.labels, chance)
-    assert "nsd" not in viewer.scores and "HD95" not in viewer.more.value
+    assert "nsd" not in viewer.scores and "HD95" not in viewer.all_scores.value
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +258,7 @@ def test_a_planted_mistake_is_where_the_quiz_says(small_phantom, kind):
     assert changed.any() == (kind != "nothing")
     if kind not in ("nothing", "shifted"):
         assert changed[question.voxel]
-    assert question.told.endswith(".")
+    assert question.explanation.endswith(".")
 
 
 def test_the_checks_of_lesson_two_find_what_the_quiz_plants(small_phantom):
@@ -263,7 +272,7 @@ def test_the_checks_of_lesson_two_find_what_the_quiz_plants(small_phantom):
 def test_the_quiz_asks_judges_shows_and_keeps_the_score(small_phantom):
     quiz = AnnotationQuiz(small_phantom.ct, small_phantom.labels, rounds=3, seed=4)
     quiz.submit.click()
-    assert "Choose an answer first" in quiz.told.value and not quiz.answered
+    assert "Choose an answer first" in quiz.text.value and not quiz.answered
     kinds = []
     for number in range(3):
         kind = quiz.question.kind
@@ -271,15 +280,15 @@ def test_the_quiz_asks_judges_shows_and_keeps_the_score(small_phantom):
         wrong = next(other for other in MISTAKES if other != kind)
         quiz.answer.value = wrong if number == 1 else kind
         quiz.submit.click()
-        assert quiz.question.told in html.unescape(quiz.told.value)
-        assert ("No: " in quiz.told.value) == (number == 1)
-        assert quiz.viewer._voxel == quiz.question.voxel
+        assert quiz.question.explanation in html.unescape(quiz.text.value)
+        assert ("No: " in quiz.text.value) == (number == 1)
+        assert quiz.viewer.voxel == quiz.question.voxel
         if number == 1:
             quiz.answer.value = kind
             quiz.submit.click()
-            assert "Right." in quiz.told.value
+            assert "Right." in quiz.text.value
         quiz.following.click()
-    assert quiz.right == 2 and "2 of 3 right, the quiz is over" in quiz.told.value
+    assert quiz.right == 2 and "2 of 3 right, the quiz is over" in quiz.text.value
     assert len(set(kinds)) == 3
     with pytest.raises(SpineError, match="3 or more"):
         plant(small_phantom.ct.with_array(np.zeros(small_phantom.ct.shape, np.uint8)), "cut")
@@ -304,10 +313,10 @@ def test_without_the_package_the_still_views_are_shown(small_phantom, monkeypatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     viewer = view_3d(small_phantom.ct, small_phantom.labels, case_id="phantom")
     assert viewer.scene_3d is None and "install ipyniivue" in viewer.children[0].value
-    assert len(viewer.pictures()) == 3
-    assert [one.alt for one in viewer.pictures()][0].endswith("phantom seen from the front.")
-    assert all((one.rgb != 24).any() for one in viewer.pictures())
-    on_the_left = [re.search(r"left:4px[^>]*>([A-Z])<", one.value) for one in viewer.pictures()]
+    assert len(viewer.pictures) == 3
+    assert [one.alt for one in viewer.pictures][0].endswith("phantom seen from the front.")
+    assert all((one.rgb != 24).any() for one in viewer.pictures)
+    on_the_left = [re.search(r"left:4px[^>]*>([A-Z])<", one.value) for one in viewer.pictures]
     assert [one.group(1) for one in on_the_left] == ["R", "A", "L"]
 
 

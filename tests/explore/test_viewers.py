@@ -13,10 +13,9 @@ from spine_lib import SpineError
 from spine_lib.ct import geometry as planes
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
-from spine_lib.explore.counts import count_slices, next_marked
-from spine_lib.explore.pointer import Pointer
+from spine_lib.explore.controls import Pointer
 from spine_lib.explore.render import PLANES, Style
-from spine_lib.explore.scene import share_in_slice, voxel_at_share
+from spine_lib.explore.scene import count_slices, next_marked, share_in_slice, voxel_at_share
 from spine_lib.metrics import overlap as metrics
 
 
@@ -45,9 +44,9 @@ def test_the_picture_is_what_render_slice_draws_after_every_change(viewer, small
     changes = [
         ("slice", 20), ("plane", "sagittal"), ("slice", 31), ("plane", "coronal"),
         ("window.preset", "lung"), ("window.centre", 100), ("window.width", 500),
-        ("look.overlay", "outline"), ("look.colouring", "vertebra"), ("look.opacity", 0.9),
-        ("look.threshold", 0.85), ("look.overlay", "fill"), ("look.structures", (20, 21)),
-        ("look.overlay", "error"),
+        ("overlay.kind", "outline"), ("overlay.colouring", "vertebra"), ("overlay.opacity", 0.9),
+        ("overlay.threshold", 0.85), ("overlay.kind", "fill"), ("overlay.structures", (20, 21)),
+        ("overlay.kind", "error"),
     ]  # fmt: skip
     for name, value in changes:
         *path, last = name.split(".")
@@ -57,14 +56,14 @@ def test_the_picture_is_what_render_slice_draws_after_every_change(viewer, small
         getattr(holder, last).value = value
         expected = render.render_slice(
             small_phantom.ct, viewer.slice.value, viewer.plane.value, viewer.window.window,
-            small_phantom.labels, chance, viewer.look.style,
+            small_phantom.labels, chance, viewer.overlay.style,
         )  # fmt: skip
         assert np.array_equal(shown(viewer.picture)[0], expected), name
-    assert viewer.look.style == Style("error", "vertebra", 0.9, threshold=0.85, labels=(20, 21))
+    assert viewer.overlay.style == Style("error", "vertebra", 0.9, threshold=0.85, labels=(20, 21))
 
 
 def test_switching_the_overlay_off_shows_the_ct_alone(viewer, small_phantom):
-    viewer.look.overlay.value = "none"
+    viewer.overlay.kind.value = "none"
     plain = render.render_slice(small_phantom.ct, viewer.slice.value, "axial", WINDOWS["bone"])
     assert np.array_equal(shown(viewer.picture)[0], plain)
     assert viewer.legend.value.count("listitem") == 0
@@ -84,17 +83,17 @@ def test_a_preset_sets_both_sliders_and_draws_once(viewer, monkeypatch):
 
 def test_turning_the_plane_keeps_the_probed_voxel(viewer):
     viewer.across.value, viewer.down.value = 30, 25
-    before = viewer._voxel
+    before = viewer.voxel
     for plane in ("sagittal", "coronal", "axial"):
         viewer.plane.value = plane
-        assert viewer._voxel == before
+        assert viewer.voxel == before
         assert viewer.slice.value == before[planes.plane_axes(plane)[0]]
     assert (viewer.across.value, viewer.down.value) == (30, 25)
 
 
 def test_the_text_gives_hu_name_place_and_dice(viewer, small_phantom, chance):
     voxel = tuple(np.argwhere(small_phantom.labels.array == 22)[0].tolist())
-    viewer.look_at(voxel)
+    viewer.go_to(voxel)
     text = viewer.text.value
     index = voxel[2]
     counts = metrics.confusion(
@@ -107,7 +106,7 @@ def test_the_text_gives_hu_name_place_and_dice(viewer, small_phantom, chance):
 
 
 def test_the_mouse_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_phantom):
-    index, before = viewer.slice.value, viewer._voxel
+    index, before = viewer.slice.value, viewer.voxel
     affine, hu = small_phantom.ct.affine, small_phantom.ct.array
     viewer.pointer.value = "hover slice 0.50001 0.24999 1"
     # 64 columns from the patient's right: column 32 is voxel 31; row 15 from the front is 48.
@@ -115,12 +114,12 @@ def test_the_mouse_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_pha
     place = affine[:3] @ [*under, 1]
     told = f"Mouse at R {place[0]:+.1f}, A {place[1]:+.1f}, S {place[2]:+.1f} mm: {hu[under]} HU"
     assert told in viewer.text.value and "slice Dice" in viewer.text.value
-    assert viewer._voxel == before
+    assert viewer.voxel == before
     viewer.pointer.value = "leave slice 1.20000 -0.10000 2"
-    assert f"Probe at {viewer.scene.position_text(before)}" in viewer.text.value
+    assert f"Probe at {viewer.scene.voxel_text(before, 0.5)}" in viewer.text.value
     viewer.pointer.value = "press slice 0.50001 0.24999 3"
-    assert viewer._voxel == under and (viewer.across.value, viewer.down.value) == (32, 15)
-    assert f"Probe at {viewer.scene.position_text(under)}" in viewer.text.value
+    assert viewer.voxel == under and (viewer.across.value, viewer.down.value) == (32, 15)
+    assert f"Probe at {viewer.scene.voxel_text(under, 0.5)}" in viewer.text.value
     text = viewer.text.value
     viewer.pointer.value = "something else"
     assert viewer.text.value == text
@@ -173,11 +172,11 @@ def test_the_buttons_lead_to_spine_errors_and_the_worst_slice(viewer, small_phan
 
 
 def test_the_legend_names_what_is_in_the_slice_and_how_it_is_hatched(viewer, small_phantom):
-    viewer.look.overlay.value, viewer.look.colouring.value = "fill", "vertebra"
-    viewer.look_at(tuple(np.argwhere(small_phantom.labels.array == 22)[0].tolist()))
+    viewer.overlay.kind.value, viewer.overlay.colouring.value = "fill", "vertebra"
+    viewer.go_to(tuple(np.argwhere(small_phantom.labels.array == 22)[0].tolist()))
     assert "L3 (hatched /)" in viewer.legend.value
     assert "prediction (dashed line)" in viewer.legend.value
-    viewer.look.overlay.value = "error"
+    viewer.overlay.kind.value = "error"
     for words in ("true positive (plain)", "false positive (hatched /)", "false negative (dotted)"):
         assert words in viewer.legend.value
 
@@ -301,7 +300,7 @@ def test_ortho_slices_go_through_one_cursor(small_phantom):
     for number, value in enumerate((20, 30, 40)):
         viewer.axes[number].value = value
     assert viewer.voxel == (20, 30, 40)
-    for plane, picture in zip(PLANES, viewer.pictures()):
+    for plane, picture in zip(PLANES, viewer.pictures):
         index = viewer.voxel[planes.plane_axes(plane)[0]]
         style, ct = viewer._style(plane), small_phantom.ct
         expected = render.render_slice(
@@ -310,7 +309,7 @@ def test_ortho_slices_go_through_one_cursor(small_phantom):
         assert np.array_equal(shown(picture)[0], expected)
         assert f"{plane} slice {index + 1} of 64" in shown(picture)[1]
     # The patient's right is on the left: voxel 20 of 64 from the left side is seen on the right.
-    axial, coronal, sagittal = (one.value for one in viewer.pictures())
+    axial, coronal, sagittal = (one.value for one in viewer.pictures)
     assert "left:67.97%" in axial and "top:52.34%" in axial
     assert "left:67.97%" in coronal and "top:36.72%" in coronal
     assert "left:52.34%" in sagittal and "top:36.72%" in sagittal
@@ -320,15 +319,15 @@ def test_moving_one_axis_draws_one_plane_and_moves_the_cursor_in_the_others(
     small_phantom, monkeypatch
 ):
     viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
-    drawn, before = [], [one.value for one in viewer.pictures()]
-    for plane, picture in viewer._pictures.items():
+    drawn, before = [], [one.value for one in viewer.pictures]
+    for plane, picture in zip(PLANES, viewer.pictures):
         show = picture.show
         monkeypatch.setattr(
             picture, "show", lambda *a, _s=show, _p=plane, **k: (drawn.append(_p), _s(*a, **k))
         )
     viewer.axes[2].value += 5
     assert drawn == ["axial"]
-    after = [one.value for one in viewer.pictures()]
+    after = [one.value for one in viewer.pictures]
     assert all(one != other for one, other in zip(before, after))
 
 
@@ -339,11 +338,11 @@ def test_compare_shows_truth_and_both_models_and_marks_the_slice(small_phantom, 
     viewer.slice.value = 25
     window = WINDOWS["bone"]
     style = Style("error", opacity=0.5)
-    for picture, guess in zip(viewer.pictures()[1:], (chance, other)):
+    for picture, guess in zip(viewer.pictures[1:], (chance, other)):
         expected = render.render_slice(ct, 25, "axial", window, labels, guess, style)
         assert np.array_equal(shown(picture)[0], expected)
     truth = render.render_slice(ct, 25, "axial", window, labels, None, Style(opacity=0.5))
-    assert np.array_equal(shown(viewer.pictures()[0])[0], truth)
+    assert np.array_equal(shown(viewer.pictures[0])[0], truth)
     for name, guess in (("U-Net", chance.array >= 0.5), ("DeepLab", other.array)):
         score = metrics.dice(metrics.confusion(guess[..., 25], labels.array[..., 25] > 0))
         assert f"{name}: slice Dice {score:.3f}" in viewer.text.value

@@ -91,8 +91,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         error: what a command raised.
 
     Returns:
-        The sentence ("" where nothing needs to be said, None for a bug, which keeps its traceback)
-        and the exit code.
+        The sentence ("" for none, None for a bug, which keeps its traceback) and the exit code.
     """
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C; the same command again goes on where training was stopped.", 130
@@ -129,13 +128,11 @@ def _plain_warning(message, category, filename, lineno, line=None) -> str:
 
 
 def _run_name(text: str | None) -> str | None:
-    if text is not None and (
-        text == "latest" or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.A)
-    ):
-        raise typer.BadParameter(
-            f"'{text}' cannot name a run: use letters, digits, dots, dashes (and not 'latest')"
-        )
-    return text
+    if text is None or re.fullmatch(r"(?!latest$)[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        return text
+    raise typer.BadParameter(
+        f"'{text}' cannot name a run: use letters, digits, dots, dashes (and not 'latest')"
+    )
 
 
 @app.callback(invoke_without_command=True)
@@ -169,10 +166,8 @@ def fetch(
 @_command("spine datasets totalsegmentator --root Totalsegmentator_dataset_v201")
 def datasets(
     name: Annotated[PublicSet | None, Argument()] = None,
-    root: Annotated[Path | None, Option(metavar="DIR", help="folder to look into")] = None,
-    split: Annotated[
-        Path | None, Option(metavar="FILE", help="write the split as a CSV file")
-    ] = None,
+    root: Annotated[Path | None, Option(help="folder to look into")] = None,
+    split: Annotated[Path | None, Option(help="CSV file to write the split into")] = None,
 ) -> None:
     """List the public data sets (size, licence, source, citation), or what lies in a folder."""
     from spine_lib.datasets.case import write_split
@@ -244,7 +239,8 @@ def _ct_rows(ct) -> Iterable[tuple[str, str]]:
     if padding := int((hu < -1024).sum()):
         yield "padding", f"{100 * padding / hu.size:.1f} % of the voxels lie below -1024 HU"
     for name, (centre, width) in WINDOWS.items():
-        share = 100 * float((abs(hu - float(centre)) < width / 2).mean())
+        low, high = centre - width / 2, centre + width / 2
+        share = 100 * float(((hu > low) & (hu < high)).mean())
         limits = f"centre {centre:g} HU, width {width:g} HU"
         yield "window", f"{name}: {limits}; {share:.0f} % of the voxels lie inside"
 
@@ -309,16 +305,13 @@ def phantom(
 # --- training and its results ---------------------------------------------------------------------
 
 DatasetOption = Annotated[Dataset | None, Option(help="instead of the recipe's")]
-RootOption = Annotated[
-    Path | None,
-    Option(metavar="DIR", help="folder that a public data set was unpacked into"),
-]
+RootOption = Annotated[Path | None, Option(help="folder of a public data set, unpacked")]
 WorkersOption = Annotated[int, Option(min=1, help="processes that slice its scans")]
 DeviceOption = Annotated[Device, Option(help="to compute on")]
-NameOption = Annotated[
-    str | None,
-    Option(callback=_run_name, help="of the folder in runs/ (default: the recipe's name)"),
-]
+NameOption = Annotated[str | None, Option(callback=_run_name, help="of the folder in runs/")]
+SchedulerOption = Annotated[str, Option(help="address of a Dask cluster, instead of --workers")]
+RecipeOption = Annotated[str, Option(help="a YAML file, or a name of spine_lib/training/recipes")]
+SeedsOption = Annotated[list[int] | None, Option(min=0, metavar="N ...", help="one run each (0)")]
 
 
 @_command("spine prepare --dataset pycad1089 --root spine1089 --recipe paper --workers 8")
@@ -326,14 +319,8 @@ def prepare(
     dataset: DatasetOption = None,
     root: RootOption = None,
     workers: WorkersOption = 1,
-    recipe: Annotated[str, Option(help="as for reproduce")] = "paper",
-    scheduler: Annotated[
-        str,
-        Option(
-            metavar="ADDRESS",
-            help="of a Dask cluster whose workers see the same folders, instead of --workers",
-        ),
-    ] = "",
+    recipe: RecipeOption = "paper",
+    scheduler: SchedulerOption = "",
 ) -> None:
     """Cut a data set into slices, several scans at once; called again, it goes on."""
     from spine_lib.reproduce import sources
@@ -351,24 +338,17 @@ def prepare(
 
 @_command("spine reproduce --seeds 0 1 2 --name three-seeds", cls=_SeveralSeeds)
 def reproduce(
-    recipe: Annotated[
-        str | None,
-        Option(help="a YAML file, or the name of one in spine_lib/training/recipes (sample)"),
-    ] = None,
+    recipe: RecipeOption = "sample",
     name: NameOption = None,
-    seeds: Annotated[list[int] | None, Option(min=0, metavar="N ...", help="(0)")] = None,
+    seeds: SeedsOption = None,
     dataset: DatasetOption = None,
     root: RootOption = None,
     workers: WorkersOption = 1,
-    at_once: Annotated[
-        int, Option(min=1, help="trainings beside each other on a CPU, about 2 GB each")
-    ] = 2,
+    at_once: Annotated[int, Option(min=1, help="trainings in parallel on a CPU, 2 GB each")] = 2,
     device: DeviceOption = "auto",
-    devices: Annotated[
-        int, Option(min=1, help="processes that share each training, one for each GPU")
-    ] = 1,
+    devices: Annotated[int, Option(min=1, help="processes a training, on GPUs one each")] = 1,
     nodes: Annotated[int, Option(min=1, help="machines, each with so many devices")] = 1,
-    strategy: Annotated[str, Option(help="of Lightning, for several devices (auto: ddp)")] = "auto",
+    strategy: Annotated[str, Option(help="of Lightning, for several devices")] = "auto",
 ) -> None:
     """Train both of the paper's models and print our table beside the paper's.
 
@@ -378,7 +358,7 @@ def reproduce(
     from spine_lib.training.processes import Processes
 
     run(
-        recipe or "sample",
+        recipe,
         name=name,
         seeds=tuple(seeds or (0,)),
         dataset=dataset,
@@ -394,22 +374,15 @@ def reproduce(
 def compare(
     run: Annotated[str, Argument(help="a folder, or its name in runs/")],
     other: Annotated[str, Argument(help="another one")],
-    out: Annotated[
-        Path | None, Option(metavar="FILE", help=".json or .html to write as well")
-    ] = None,
+    out: Annotated[Path | None, Option(help=".json or .html file to write as well")] = None,
 ) -> None:
     """Set two finished runs side by side: recipes, scores, differences by patient."""
-    from spine_lib.reproduce.compare import (
-        compare_runs,
-        comparison_text,
-        load_run,
-        save_comparison,
-    )
+    from spine_lib.reproduce import compare as runs
 
-    comparison = compare_runs(load_run(run), load_run(other))
-    print(comparison_text(comparison))
+    comparison = runs.compare_runs(runs.load_run(run), runs.load_run(other))
+    print(runs.comparison_text(comparison))
     if out is not None:
-        print(save_comparison(comparison, out))
+        print(runs.save_comparison(comparison, out))
 
 
 @_command(
@@ -419,12 +392,8 @@ def compare(
 def predict(
     ct: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
     out: Annotated[Path, Option(help=".nii or .nii.gz to write")],
-    checkpoint: Annotated[
-        Path | None, Option(help="weights.safetensors or last.ckpt of a run")
-    ] = None,
-    pretrained: Annotated[
-        str | None, Option(help="a model that comes with the library: unet_light, ...")
-    ] = None,
+    checkpoint: Annotated[Path | None, Option(help="weights.safetensors or last.ckpt")] = None,
+    pretrained: Annotated[str | None, Option(help="of the library: unet_light, ...")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Segment a CT and write the mask on its own grid.

@@ -48,7 +48,7 @@ widgets.VBox([slider, answer])
 # %% [markdown]
 # Move the slider. The sentence below it must follow your hand; then both ways work, from the browser
 # to Python and back. If you see no slider at all, open this notebook with `make lab` (or
-# `spine lab`); a page that only displays notebooks, such as a code host, runs no Python.
+# `jupyter lab`); a page that only displays notebooks, such as a code host, runs no Python.
 #
 # The next cell moves the slider without a hand, to test Python's half alone.
 

@@ -8,12 +8,11 @@ from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.annotations.checks import CANONICAL, HEAD_TO_FOOT, check_annotation, to_regions
-from spine_lib.datasets.phantom import TISSUES, make_phantom, phantom_cases
-from spine_lib.datasets.phantom import canvas as shapes
-from spine_lib.datasets.phantom.canvas import Canvas, Field
-from spine_lib.datasets.phantom.column import Build, build_column
-from spine_lib.datasets.phantom.scanner import Scan, apply_kernel, scan_noise
-from spine_lib.datasets.phantom.vertebra import vertebra_distance
+from spine_lib.datasets import make_phantom, phantom_cases
+from spine_lib.datasets.phantom import TISSUES
+from spine_lib.datasets.phantom.grid import RandomField, VoxelGrid, ellipsoid
+from spine_lib.datasets.phantom.scan import Scan, apply_kernel, scan_noise
+from spine_lib.datasets.phantom.spine import Build, build_column, vertebra_distance
 
 SMALL = {"shape": (40, 44, 36), "spacing_mm": 4.0}
 
@@ -80,9 +79,9 @@ def test_an_extra_vertebra_lies_where_it_belongs(extra):
     column = build_column(Build(extra=extra), np.random.default_rng(0))
     names = [v.name for v in column]
     above, below = {"T13": ("T12", "L1"), "L6": ("L5", "S1")}[extra]
-    place = names.index(extra)
-    assert (names[place - 1], names[place + 1]) == (above, below)
-    assert CANONICAL[column[place].label] == extra
+    index = names.index(extra)
+    assert (names[index - 1], names[index + 1]) == (above, below)
+    assert CANONICAL[column[index].label] == extra
 
 
 def test_every_vertebra_is_in_one_piece(lumbar):
@@ -252,49 +251,49 @@ def test_a_sharp_kernel_overshoots_at_an_edge_and_a_smooth_one_does_not():
     assert sharp.max() > 1040
 
 
-def test_a_painted_ball_has_the_label_and_the_partial_volume_of_a_ball():
-    canvas = Canvas((24, 24, 24), (1.0, 1.0, 1.0), np.full(3, -11.5))
-    block = canvas.block((-10, -10, -10), (10, 10, 10))
-    distance = shapes.ellipsoid(*block.around((0.3, 0.1, -0.2)), (8.0, 8.0, 8.0))
-    canvas.paint(block, distance, 0.0)
-    canvas.claim(block, distance, 7)
+def test_a_filled_ball_has_the_label_and_the_partial_volume_of_a_ball():
+    grid = VoxelGrid((24, 24, 24), (1.0, 1.0, 1.0), np.full(3, -11.5))
+    block = grid.block((-10, -10, -10), (10, 10, 10))
+    distance = ellipsoid(*block.around((0.3, 0.1, -0.2)), (8.0, 8.0, 8.0))
+    grid.fill(block, distance, 0.0)
+    grid.set_label(block, distance, 7)
     x, y, z = np.meshgrid(*[np.arange(24) - 11.5] * 3, indexing="ij")
     inside = np.sqrt((x - 0.3) ** 2 + (y - 0.1) ** 2 + (z + 0.2) ** 2) < 8
-    assert np.array_equal(canvas.labels == 7, inside)
-    assert ((canvas.hu + 1000) / 1000).sum() == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.01)
+    assert np.array_equal(grid.labels == 7, inside)
+    assert ((grid.hu + 1000) / 1000).sum() == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.01)
 
 
 def test_labels_are_where_the_shape_is_negative():
     column = build_column(Build(), np.random.default_rng(1))
     vertebra = next(v for v in column if v.name == "L3")
-    canvas = Canvas((60, 70, 40), (2.0, 2.0, 2.0), vertebra.centre - [59, 95, 45])
-    block = canvas.block(vertebra.centre - 90, vertebra.centre + 90)
+    grid = VoxelGrid((60, 70, 40), (2.0, 2.0, 2.0), vertebra.centre - [59, 95, 45])
+    block = grid.block(vertebra.centre - 90, vertebra.centre + 90)
     distance = vertebra_distance(vertebra, block, np.float32(0))
-    canvas.claim(block, distance, vertebra.label)
-    assert np.array_equal(canvas.labels[block.index] == 22, distance < 0)
+    grid.set_label(block, distance, vertebra.label)
+    assert np.array_equal(grid.labels[block.index] == 22, distance < 0)
     # The canal is a hole behind the body, and the body is solid.
     for point, label in ((vertebra.canal_centre, 0), (vertebra.centre, 22)):
-        index = np.rint((point - canvas.origin_mm) / canvas.spacing_mm).astype(int)
-        assert canvas.labels[tuple(index)] == label
+        index = np.rint((point - grid.origin_mm) / grid.spacing_mm).astype(int)
+        assert grid.labels[tuple(index)] == label
 
 
-def test_a_block_of_a_rolled_canvas_holds_every_voxel_of_its_box():
-    canvas = Canvas((30, 32, 20), (2.0, 1.5, 3.0), np.array([-30.0, -20.0, -30.0]), 0.2)
+def test_a_block_of_a_rolled_grid_holds_every_voxel_of_its_box():
+    grid = VoxelGrid((30, 32, 20), (2.0, 1.5, 3.0), np.array([-30.0, -20.0, -30.0]), 0.2)
     low, high = np.array([-10.0, -6.0, -9.0]), np.array([8.0, 11.0, 12.0])
-    marked = np.zeros(canvas.shape, bool)
-    marked[canvas.block(low, high).index] = True
-    inside = (canvas.x >= low[0]) & (canvas.x <= high[0])
-    inside = inside & (canvas.y >= low[1]) & (canvas.y <= high[1])
-    inside = inside & (canvas.z >= low[2]) & (canvas.z <= high[2])
+    marked = np.zeros(grid.shape, bool)
+    marked[grid.block(low, high).index] = True
+    inside = (grid.x >= low[0]) & (grid.x <= high[0])
+    inside = inside & (grid.y >= low[1]) & (grid.y <= high[1])
+    inside = inside & (grid.z >= low[2]) & (grid.z <= high[2])
     assert inside.any() and not (inside & ~marked).any()
-    assert canvas.block((500, 0, 0), (510, 1, 1)) is None
+    assert grid.block((500, 0, 0), (510, 1, 1)).x.size == 0
 
 
 def test_a_field_is_the_same_on_a_block_as_on_the_whole():
-    canvas = Canvas((40, 40, 30), (2.0, 2.0, 2.0), np.zeros(3))
-    field = Field(canvas, np.random.default_rng(0), 6.0)
-    everything = field.on(canvas.block((-1e3,) * 3, (1e3,) * 3))
-    part = canvas.block((20, 30, 10), (50, 44, 40))
+    grid = VoxelGrid((40, 40, 30), (2.0, 2.0, 2.0), np.zeros(3))
+    field = RandomField(grid, np.random.default_rng(0), 6.0)
+    everything = field.on(grid.block((-1e3,) * 3, (1e3,) * 3))
+    part = grid.block((20, 30, 10), (50, 44, 40))
     assert np.allclose(field.on(part), everything[part.index], atol=1e-5)
     assert everything.std() == pytest.approx(1, abs=0.25)
 

@@ -19,15 +19,18 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import Case, CaseData
-from spine_lib.datasets.phantom import organs, skeleton, torso
-from spine_lib.datasets.phantom.canvas import Canvas, Field
-from spine_lib.datasets.phantom.column import Vertebra, build_column
-from spine_lib.datasets.phantom.patient import Patient, PhantomOptions, draw_patient
-from spine_lib.datasets.phantom.scanner import Scan, apply_kernel, scan_noise
-from spine_lib.datasets.phantom.vertebra import vertebra_distance
+from spine_lib.datasets.phantom.grid import TISSUES, VoxelGrid
+from spine_lib.datasets.phantom.scan import (
+    Patient,
+    PhantomOptions,
+    apply_kernel,
+    draw_patient,
+    scan_noise,
+)
+from spine_lib.datasets.phantom.spine import Vertebra, build_column, fill_spine
+from spine_lib.datasets.phantom.trunk import Trunk, fill_trunk
 
-TISSUES = torso.TISSUES
-"""Ids of the map that `make_phantom(..., tissues=True)` returns; 0 is air."""
+__all__ = ["TISSUES", "PhantomCase", "PhantomData", "make_phantom", "phantom_cases"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,18 +107,22 @@ def make_phantom(
         >>> case.ct.array.shape, case.ct.spacing_mm
         ((64, 64, 40), (3.0, 3.0, 3.0))
     """
-    shape, spacing, chosen = _checked(seed, shape, spacing_mm, options)
-    patient = draw_patient(seed, chosen)
-    column, window_z = _place(seed, patient, chosen, shape[2] * spacing[2])
-    # Thick slices average what they cut through: paint thinner ones and take their mean.
+    shape, spacing, fixed = _checked(seed, shape, spacing_mm, options)
+    patient = draw_patient(seed, fixed)
+    column, middle_z = _place(seed, patient, fixed, shape[2] * spacing[2])
+    # Thick slices average what they cut through: fill thinner ones and take their mean.
     thin = 1
     if spacing[2] > 1.5 * max(spacing[:2]):
         thin = int(spacing[2] / 2.5) | 1
     fine_shape = (shape[0], shape[1], shape[2] * thin)
     fine_spacing = (spacing[0], spacing[1], spacing[2] / thin)
-    canvas = _open_canvas(seed, column, window_z, fine_shape, fine_spacing, chosen)
-    _paint(canvas, seed, column, patient)
-    return _expose(canvas, seed, patient, column, spacing, thin, chosen)
+    grid = _open_grid(seed, column, middle_z, fine_shape, fine_spacing, fixed)
+    trunk = Trunk(column, patient.habitus)
+    rng = np.random.default_rng([seed, 5])
+    fill_trunk(grid, trunk, patient.table_hu, patient.disc_hu, rng)
+    rng = np.random.default_rng([seed, 6])
+    fill_spine(grid, column, patient.habitus, patient.build.degenerative, rng)
+    return _scan(grid, seed, patient, column, spacing, thin, fixed.tight)
 
 
 def phantom_cases(count: int, seed: int = 0, **options: Any) -> list[PhantomCase]:
@@ -166,16 +173,19 @@ def _checked(seed, shape, spacing_mm, options):
     for name in options:
         if name not in known:
             raise SpineError(f"unknown phantom option {name!r}: known are {', '.join(known)}")
-    chosen = PhantomOptions(**options)
-    return tuple(int(n) for n in size), tuple(float(s) for s in spacing), chosen
+    fixed = PhantomOptions(**options)
+    return tuple(int(n) for n in size), tuple(float(s) for s in spacing), fixed
 
 
-def _place(seed, patient: Patient, chosen: PhantomOptions, extent_mm: float):
+# --- where the stack lies -------------------------------------------------------------------------
+
+
+def _place(seed, patient: Patient, options: PhantomOptions, extent_mm: float):
     """Return the column and the height (mm) of the middle of the stack."""
     rng = np.random.default_rng([seed, 2])
     column = build_column(patient.build, np.random.default_rng([seed, 3]))
-    if chosen.levels is not None:
-        low, high = _range_of(column, chosen.levels)
+    if options.levels is not None:
+        low, high = _range_of(column, options.levels)
         return column, (low + high) / 2 + rng.uniform(-0.03, 0.03) * extent_mm
     heights = {v.name: v.centre[2] for v in column}
     needed = heights["C6"] - heights["S2"] + 20
@@ -200,128 +210,60 @@ def _range_of(column: list[Vertebra], levels) -> tuple[float, float]:
             raise SpineError(f"phantom level {name!r} does not exist here: give {', '.join(names)}")
     if names.index(levels[0]) > names.index(levels[1]):
         raise SpineError(f"phantom levels are {levels!r}: give the upper one first")
-    find = {v.name: v for v in column}
-    upper, lower = find.get(levels[0], find["S1"]), find.get(levels[1], find["S5"])
+    by_name = {v.name: v for v in column}
+    upper, lower = by_name.get(levels[0], by_name["S1"]), by_name.get(levels[1], by_name["S5"])
     return lower.centre[2] - lower.height / 2, upper.centre[2] + upper.height / 2
 
 
-def _open_canvas(seed, column, window_z, shape, spacing, chosen: PhantomOptions) -> Canvas:
+def _open_grid(seed, column, middle_z, shape, spacing, options: PhantomOptions) -> VoxelGrid:
     """Choose where the stack lies: on the body, or on the spine if it is narrow or `tight`."""
     rng = np.random.default_rng([seed, 4])
     extent = np.asarray(shape) * spacing
-    near = [v for v in column if abs(v.centre[2] - window_z) < extent[2] / 2] or column
+    near = [v for v in column if abs(v.centre[2] - middle_z) < extent[2] / 2] or column
     middle = np.mean([v.centre for v in near], axis=0)
     spread = np.ptp([v.centre for v in near], axis=0)
     forward = np.clip((extent[1] - 130) / 2, 0, 45)
-    centre = np.array([middle[0], middle[1] + forward - 12, window_z])
+    centre = np.array([middle[0], middle[1] + forward - 12, middle_z])
     room = np.clip((extent[:2] - 90 - spread[:2]) / 2, 3, 18)
     centre[:2] += rng.uniform(-room, room)
     roll = np.radians(np.clip(rng.normal(0, 3), -9, 9))
     cos, sin = np.cos(roll), np.sin(roll)
     centre[:2] = cos * centre[0] - sin * centre[1], sin * centre[0] + cos * centre[1]
-    if chosen.tight:
-        shape = _tight_shape(shape, spacing, spread, rng)
+    if options.tight:
+        wanted = (spread[:2] + np.array([95, 105]) + rng.uniform(0, 50, 2)) / spacing[:2]
+        x, y = (max(8, min(n, round(w))) for n, w in zip(shape, wanted, strict=False))
+        shape = (x, y, shape[2])
     origin = centre - (np.asarray(shape) - 1) / 2 * spacing
-    return Canvas(tuple(shape), tuple(spacing), origin, float(roll), chosen.tissues)
+    return VoxelGrid(shape, spacing, origin, float(roll), options.tissues)
 
 
-def _tight_shape(shape, spacing, spread, rng) -> tuple[int, int, int]:
-    wanted = spread[:2] + np.array([95, 105]) + rng.uniform(0, 50, 2)
-    x, y = (max(8, min(n, round(w / s))) for n, w, s in zip(shape, wanted, spacing, strict=False))
-    return x, y, shape[2]
+# --- the scan -------------------------------------------------------------------------------------
 
 
-def _paint(canvas: Canvas, seed: int, column: list[Vertebra], patient: Patient) -> None:
-    rng = np.random.default_rng([seed, 5])
-    scales = {"shape": 38.0, "lumps": 13.0, "strands": 4.0, "branches": 10.0}
-    fields = {name: Field(canvas, rng, scale) for name, scale in scales.items()}
-    trunk = torso.Torso(column, patient.habitus)
-    torso.paint_trunk(canvas, trunk, fields, patient.table_hu)
-    organs.paint_pads(canvas, trunk, fields)
-    organs.paint_organs(canvas, trunk, fields, rng)
-    organs.paint_vessels(canvas, trunk, rng)
-    skeleton.paint_back(canvas, trunk, fields)
-    skeleton.paint_canal(canvas, trunk)
-    skeleton.paint_discs(canvas, trunk, patient.disc_hu, rng)
-    skeleton.gather_head(canvas, trunk)
-    skeleton.gather_ribs(canvas, trunk, rng)
-    skeleton.gather_shoulders(canvas, trunk)
-    skeleton.gather_pelvis(canvas, trunk, rng)
-    h = patient.habitus
-    canvas.paint_gathered(h.cortex_mm, h.cortical_hu, 0.8 * h.trabecular_hu, TISSUES["other bone"])
-    _paint_spine(canvas, column, patient, np.random.default_rng([seed, 6]))
-
-
-def _paint_spine(canvas: Canvas, column, patient: Patient, rng) -> None:
-    """Paint and label the vertebrae: spongy inside, cortex outside, denser in the arch."""
-    h, worn = patient.habitus, patient.build.degenerative
-    seen = min(1.0, 0.9 / canvas.edge_mm)  # what coarse voxels leave of the trabeculae
-    bumps, grain = Field(canvas, rng, 7.0), Field(canvas, rng, 1.2)
-    for v in column:
-        half = np.array([v.span / 2 + 6, 0, v.height + 14 + 0.3 * v.spinous])
-        reach = v.depth / 2 + v.canal_depth + v.spinous + 16
-        turn = np.abs(v.axes)
-        centre = v.point(0, (v.depth / 2 + 8 - reach) / 2, -4 if v.name != "C2" else 4)
-        half[1] = (v.depth / 2 + 8 + reach) / 2
-        block = canvas.block(centre - turn @ half, centre + turn @ half)
-        dense = rng.normal(1, 0.06)
-        if block is None:
-            continue
-        rough = bumps.on(block) * np.float32(0.45 + 0.35 * worn)
-        distance = vertebra_distance(v, block, rough)
-        _, y, z = v.local(block)
-        arch = np.clip((-y - v.depth / 2 + 3) / 8, 0, 1)
-        plate = np.clip((np.abs(z) * (2 / v.height) - 0.72) * 4, 0, 1) * (1 - arch)
-        inner = (
-            h.trabecular_hu * dense * (1 + (0.2 + 0.6 * worn) * plate) + (40 + 110 * worn) * arch
-        )
-        inner += grain.on(block) * np.float32(seen * (28 + 0.22 * h.trabecular_hu))
-        inner += rough * 40
-        cortex = h.cortex_mm * np.maximum(0.42 + 0.65 * arch + 0.2 * plate + 0.35 * rough, 0.2)
-        canvas.paint_bone(block, distance, cortex, h.cortical_hu, inner, TISSUES["spine"])
-        canvas.claim(block, distance, v.label)
-
-
-def _expose(canvas, seed, patient, column, spacing, thin: int, chosen) -> PhantomData:
-    """Turn the painted canvas into a scan: thick slices, field of view, geometry."""
-    pick = slice(thin // 2, None, thin)
-    array = _scan(
-        canvas, seed, patient.scan, spacing, thin, _between_shoulders(canvas, column)[pick]
-    )
-    labels = np.ascontiguousarray(canvas.labels[:, :, pick])
-    if patient.scan.circle and not chosen.tight:
-        outside = _outside_circle(array.shape, spacing)
-        array[outside], labels[outside] = int(patient.scan.padding_hu), 0
-    affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = canvas.origin_mm
-    affine[2, 3] += canvas.spacing_mm[2] * (thin // 2)
-    ct = Volume(array, affine)
-    tissues = None
-    if canvas.tissues is not None:
-        tissues = ct.with_array(np.ascontiguousarray(canvas.tissues[:, :, pick]))
-    ignore = np.zeros(array.shape, bool)
-    return PhantomData(ct, ct.with_array(labels), ct.with_array(ignore), tissues)
-
-
-def _scan(canvas: Canvas, seed, scan: Scan, spacing, thin: int, loud) -> np.ndarray:
-    """Return int16 HU: slices of the wanted thickness, seen through the kernel, with noise."""
-    hu = canvas.hu
+def _scan(grid: VoxelGrid, seed, patient: Patient, column, spacing, thin: int, tight: bool):
+    """Return the filled grid as a scan: thick slices, kernel, noise, field of view, geometry."""
+    scan = patient.scan
+    middles = slice(thin // 2, None, thin)
+    hu = grid.hu
     if thin > 1:
         hu = hu.reshape(*hu.shape[:2], -1, thin).mean(axis=3, dtype=np.float32)
     apply_kernel(hu, spacing, scan)
-    noise = scan_noise(hu.shape, spacing, scan, np.random.default_rng([seed, 7]), loud)
-    noise *= scan.noise_hu
-    hu += noise
+    shoulders_z = next(v for v in column if v.name == "T1").centre[2]
+    attenuation = np.exp(-(((grid.z[0, 0] - shoulders_z) / 40) ** 2)).astype(np.float32)[middles]
+    rng = np.random.default_rng([seed, 7])
+    hu += scan_noise(hu.shape, spacing, scan, rng, attenuation) * scan.noise_hu
     np.clip(hu, -1024, 3071, out=hu)
-    return np.rint(hu, out=hu).astype(np.int16)
-
-
-def _between_shoulders(canvas: Canvas, column: list[Vertebra]) -> np.ndarray:
-    middle = next(v for v in column if v.name == "T1").centre[2]
-    return np.exp(-(((canvas.z[0, 0] - middle) / 40) ** 2)).astype(np.float32)
-
-
-def _outside_circle(shape, spacing) -> np.ndarray:
-    x, y = ((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape[:2], spacing[:2], strict=True))
-    radius = max(x[-1], y[-1])
-    return np.hypot(x[:, None], y[None, :]) > radius
+    array = np.rint(hu, out=hu).astype(np.int16)
+    labels = np.ascontiguousarray(grid.labels[:, :, middles])
+    if scan.circle and not tight:
+        x, y = ((np.arange(n) - (n - 1) / 2) * s for n, s in zip(array.shape[:2], spacing[:2]))
+        outside = np.hypot(x[:, None], y[None, :]) > max(x[-1], y[-1])
+        array[outside], labels[outside] = int(scan.padding_hu), 0
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = grid.origin_mm
+    affine[2, 3] += grid.spacing_mm[2] * (thin // 2)
+    ct, tissues = Volume(array, affine), None
+    if grid.tissues is not None:
+        tissues = ct.with_array(np.ascontiguousarray(grid.tissues[:, :, middles]))
+    ignore = ct.with_array(np.zeros(array.shape, bool))
+    return PhantomData(ct, ct.with_array(labels), ignore, tissues)

@@ -1,4 +1,4 @@
-"""The sheet a phantom is drawn on: implicit shapes in, Hounsfield units and labels out.
+"""The phantom's voxel grid: implicit shapes in, Hounsfield units and labels out.
 
 Every structure is a *signed distance*: an array of millimetres, negative inside. One number per
 voxel then gives the label (centre inside or not), the partial volume (how much of the voxel lies
@@ -14,10 +14,21 @@ import numpy as np
 
 FAR_MM = 1e3
 
+SUPERELLIPSE = 2.25
+"""Exponent of the rounded rectangles: 2 is an ellipse. This one needs only square roots."""
+
+TISSUES = {
+    name: number
+    for number, name in enumerate(
+        "fat,muscle,lung,organ,bowel,vessel,disc,canal,other bone,spine,table,gas".split(","), 1
+    )
+}
+"""Ids of the map that `make_phantom(..., tissues=True)` returns; 0 is air."""
+
 
 @dataclass(frozen=True)
 class Block:
-    """A box of voxels: its place in the canvas and its coordinates (mm, patient's own frame)."""
+    """A box of voxels, perhaps empty: its slices of the grid and its coordinates (mm)."""
 
     index: tuple[slice, slice, slice]
     x: np.ndarray  # [bx, by, 1]
@@ -31,8 +42,10 @@ class Block:
 
 
 @dataclass
-class Canvas:
-    """Voxel grid with the three arrays that shapes are painted into.
+class VoxelGrid:
+    """Arrays of intensity, label and tissue that shapes are filled into.
+
+    Coordinates are the patient's, who lies rolled about the scanner's z axis.
 
     Args:
         shape: voxels along x, y, z.
@@ -55,102 +68,99 @@ class Canvas:
         self.hu = np.full(self.shape, -1000.0, np.float32)
         self.labels = np.zeros(self.shape, np.uint8)
         self.tissues = np.zeros(self.shape, np.uint8) if self.keep_tissues else None
-        self.bone_mm = np.full(self.shape, FAR_MM, np.float32)
-        self._owner_mm = np.full(self.shape, FAR_MM, np.float32)
-        axes = [
+        self._bones_mm = np.full(self.shape, FAR_MM, np.float32)
+        self._labelled_mm = np.full(self.shape, FAR_MM, np.float32)
+        x, y, z = (
             self.origin_mm[i] + self.spacing_mm[i] * np.arange(n) for i, n in enumerate(self.shape)
-        ]
+        )
         cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
-        x, y = axes[0][:, None, None], axes[1][None, :, None]
+        x, y = x[:, None, None], y[None, :, None]
         self.x = (cos * x + sin * y).astype(np.float32)
         self.y = (cos * y - sin * x).astype(np.float32)
-        self.z = axes[2].astype(np.float32)[None, None, :]
+        self.z = z.astype(np.float32)[None, None, :]
         self.edge_mm = float(np.sqrt(self.spacing_mm[0] * self.spacing_mm[1]))
 
-    def block(self, low: Iterable[float], high: Iterable[float]) -> Block | None:
-        """Cut the voxels of a box given by two corners (mm, patient's frame); None if outside."""
+    def block(self, low: Iterable[float], high: Iterable[float]) -> Block:
+        """Return the voxels of a box given by two corners (mm)."""
         low, high = np.asarray(tuple(low), float), np.asarray(tuple(high), float)
-        centre, half = (low + high) / 2, (high - low) / 2
         cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
         turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        centre, half = turn @ centre, np.abs(turn) @ half
+        centre, half = turn @ ((low + high) / 2), np.abs(turn) @ ((high - low) / 2)
         spacing = np.asarray(self.spacing_mm)
         first = np.floor((centre - half - self.origin_mm) / spacing).astype(int)
         last = np.ceil((centre + half - self.origin_mm) / spacing).astype(int) + 1
-        first, last = np.maximum(first, 0), np.minimum(last, self.shape)
-        if (first >= last).any():
-            return None
+        first, last = (np.clip(n, 0, self.shape) for n in (first, last))
         i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         return Block((i, j, k), self.x[i, j], self.y[i, j], self.z[:, :, k])
 
-    def coverage(self, distance: np.ndarray) -> np.ndarray:
-        """Return the fraction of each voxel that lies inside a shape (partial volume)."""
-        share = distance * np.float32(-1.0 / self.edge_mm)
-        share += np.float32(0.5)
-        return np.clip(share, 0.0, 1.0, out=share)
-
-    def paint(self, block: Block, distance: np.ndarray, hu, tissue: int = 0) -> None:
-        """Fill a shape with one intensity, or an array of them, mixing at its edge."""
+    def fill(self, block: Block, distance: np.ndarray, hu, tissue: str = "") -> None:
+        """Fill a shape with one intensity, or an array of them, mixed at its edge."""
         view = self.hu[block.index]
-        share = self.coverage(np.broadcast_to(distance, view.shape))
+        share = self._coverage(np.broadcast_to(distance, view.shape))
         share *= hu - view
         view += share
-        self._note(block, distance, tissue)
+        self._record(block, distance, tissue)
 
-    def paint_bone(self, block: Block, distance, cortex_mm, cortical_hu, inner_hu, tissue) -> None:
-        """Fill a shape with trabecular bone under a cortical shell of the given thickness."""
+    def fill_bone(self, block: Block, distance, cortex_mm, cortical_hu, inner_hu) -> None:
+        """Fill a vertebra with trabecular bone under a cortical shell of the given thickness."""
         view = self.hu[block.index]
-        outer, inner = self.coverage(distance), self.coverage(distance + cortex_mm)
+        outer, inner = self._coverage(distance), self._coverage(distance + cortex_mm)
         view *= 1.0 - outer
         outer -= inner
         outer *= cortical_hu
         view += outer
         inner *= inner_hu
         view += inner
-        self._note(block, distance, tissue)
+        self._record(block, distance, "spine")
 
-    def claim(self, block: Block, distance: np.ndarray, label: int) -> None:
+    def set_label(self, block: Block, distance: np.ndarray, label: int) -> None:
         """Label the voxels whose centres lie inside; where bones touch, the deeper one wins."""
-        owner = self._owner_mm[block.index]
-        mine = (distance < 0) & (distance < owner)
-        self.labels[block.index][mine] = label
-        owner[mine] = distance[mine]
+        labelled = self._labelled_mm[block.index]
+        inside = (distance < 0) & (distance < labelled)
+        self.labels[block.index][inside] = label
+        labelled[inside] = distance[inside]
 
-    def gather_bone(self, block: Block, distance: np.ndarray) -> None:
-        """Add a piece of unlabelled skeleton, to be painted in one go by `paint_gathered`."""
-        view = self.bone_mm[block.index]
+    def add_bone(self, block: Block, distance: np.ndarray) -> None:
+        """Add a piece of unlabelled skeleton, to be filled together with the others."""
+        view = self._bones_mm[block.index]
         np.minimum(view, distance, out=view)
 
-    def paint_gathered(self, cortex_mm, cortical_hu, inner_hu, tissue: int) -> None:
-        """Paint all gathered bone at once, so that its pieces leave no walls inside each other."""
-        where = np.flatnonzero(self.bone_mm < self.edge_mm)
-        distance, flat = self.bone_mm.reshape(-1)[where], self.hu.reshape(-1)
-        outer, inner = self.coverage(distance), self.coverage(distance + cortex_mm)
-        flat[where] = flat[where] * (1 - outer) + cortical_hu * (outer - inner) + inner_hu * inner
+    def fill_added_bones(self, cortex_mm, cortical_hu, inner_hu) -> None:
+        """Fill all added bones at once, so that their pieces leave no walls inside each other."""
+        near = np.flatnonzero(self._bones_mm < self.edge_mm)
+        distance, hu = self._bones_mm.reshape(-1)[near], self.hu.reshape(-1)
+        outer, inner = self._coverage(distance), self._coverage(distance + cortex_mm)
+        hu[near] = hu[near] * (1 - outer) + cortical_hu * (outer - inner) + inner_hu * inner
         if self.tissues is not None:
-            self.tissues.reshape(-1)[where[distance < 0]] = tissue
+            self.tissues.reshape(-1)[near[distance < 0]] = TISSUES["other bone"]
 
-    def _note(self, block: Block, distance: np.ndarray, tissue: int) -> None:
+    def _coverage(self, distance: np.ndarray) -> np.ndarray:
+        """Return the fraction of each voxel that lies inside a shape (partial volume)."""
+        share = distance * np.float32(-1.0 / self.edge_mm)
+        share += np.float32(0.5)
+        return np.clip(share, 0.0, 1.0, out=share)
+
+    def _record(self, block: Block, distance: np.ndarray, tissue: str) -> None:
         if self.tissues is not None and tissue:
             view = self.tissues[block.index]
-            view[np.broadcast_to(distance < 0, view.shape)] = tissue
+            view[np.broadcast_to(distance < 0, view.shape)] = TISSUES[tissue]
 
 
-class Field:
+class RandomField:
     """A smooth random field (mean 0, standard deviation 1) that any block can be cut from.
 
     Random numbers on a coarse grid, joined by cubic B-splines: cheap at any size, and the same
     bump lies at the same place for every shape that asks.
 
     Args:
-        canvas: the grid to live on.
+        grid: the voxels.
         rng: source of the coarse numbers.
-        scale_mm: distance of the coarse grid's points; features are about twice as large.
+        scale_mm: distance of the coarse numbers; features are about twice as large.
     """
 
-    def __init__(self, canvas: Canvas, rng: np.random.Generator, scale_mm: float) -> None:
+    def __init__(self, grid: VoxelGrid, rng: np.random.Generator, scale_mm: float) -> None:
         self._weights = []
-        for count, spacing in zip(canvas.shape, canvas.spacing_mm, strict=True):
+        for count, spacing in zip(grid.shape, grid.spacing_mm, strict=True):
             # The same extent has the same bumps, however finely it is sampled.
             step = max(scale_mm, spacing)
             cells = int(np.ceil(count * spacing / step - 1e-6))
@@ -164,12 +174,10 @@ class Field:
         rows, columns = [], []
         for weights, part in zip(self._weights, block.index, strict=True):
             used = np.flatnonzero(weights[part].any(axis=0))
-            columns.append(slice(used[0], used[-1] + 1))
+            columns.append(slice(used[0], used[-1] + 1) if len(used) else slice(0))
             rows.append(weights[part, columns[-1]])
-        values = self._coarse[tuple(columns)]
-        values = np.tensordot(rows[0], values, axes=(1, 0))
-        values = np.matmul(rows[1], values)
-        return np.matmul(values, rows[2].T)
+        values = np.tensordot(rows[0], self._coarse[tuple(columns)], axes=(1, 0))
+        return np.matmul(np.matmul(rows[1], values), rows[2].T)
 
 
 def _bspline_weights(position: np.ndarray, cells: int) -> np.ndarray:
@@ -183,16 +191,18 @@ def _bspline_weights(position: np.ndarray, cells: int) -> np.ndarray:
     return weights
 
 
-def union(a: np.ndarray, b: np.ndarray, blend_mm: float = 0.0) -> np.ndarray:
-    """Join two shapes; with `blend_mm`, the crease between them is filled like a fillet weld."""
+# --- signed distances -----------------------------------------------------------------------------
+
+
+def union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
+    """Join two shapes, the crease between them filled like a fillet weld."""
     joined = np.minimum(a, b)
-    if blend_mm:
-        near = np.abs(a - b)
-        np.subtract(np.float32(blend_mm), near, out=near)
-        np.maximum(near, 0, out=near)
-        near *= near
-        near *= np.float32(1 / (4 * blend_mm))
-        joined -= near
+    near = np.abs(a - b)
+    np.subtract(np.float32(blend_mm), near, out=near)
+    np.maximum(near, 0, out=near)
+    near *= near
+    near *= np.float32(1 / (4 * blend_mm))
+    joined -= near
     return joined
 
 
@@ -229,10 +239,6 @@ def tube(x, y, half_x, half_y) -> np.ndarray:
     """Return the signed distance, in the axial plane, to an ellipse whose size may vary with z."""
     stretched = np.sqrt((x / half_x) ** 2 + (y / half_y) ** 2)
     return (stretched - 1) * np.minimum(half_x, half_y)
-
-
-SUPERELLIPSE = 2.25
-"""Exponent of the rounded rectangles: 2 is an ellipse. This one needs only square roots."""
 
 
 def superellipse_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:

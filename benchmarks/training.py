@@ -107,13 +107,10 @@ def parser() -> argparse.ArgumentParser:
 def benchmark_recipe(options: argparse.Namespace) -> Recipe:
     """Return the main job's recipe with the asked size, batch and number of steps."""
     base = load_recipe("sample")
-    augmentation = {**base.to_dict()["augmentation"], "size": options.size}
     steps = options.steps + WARM_UP
     beside = max(1, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else base.workers
     return base.changed(
-        augmentation=type(base.augmentation)(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in augmentation.items()}
-        ),
+        augmentation=base.augmentation.changed(size=options.size),
         batch=options.batch,
         steps=steps,
         steps_per_epoch=steps,
@@ -289,7 +286,7 @@ def summarise(
         "reached": reached,
         "goals": goals,
         "goals_met": all(reached[name] >= goal for name, goal in goals.items()),
-        "device": run_facts.device_name("gpu" if device == "cuda" else "cpu"),
+        "device": run_facts.device_name(device),
         "precision": choose_precision("auto", device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": run_facts.versions(),

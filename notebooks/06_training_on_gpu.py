@@ -386,7 +386,7 @@ from spine_lib.reproduce.provenance import device_name
 from spine_lib.training.devices import choose_device, choose_precision
 
 device = choose_device()
-print(device_name("gpu" if device == "cuda" else "cpu"))
+print(device_name(device))
 print("a recipe with precision 'auto' takes", choose_precision("auto", device))
 
 # %% [markdown]
@@ -719,7 +719,7 @@ _ = (work / "small.yaml").write_text(recipe_text, encoding="utf-8")
 # %%
 script = """\
 import sys
-from spine_lib.training.processes import Processes
+from spine_lib.training.devices import Processes
 from spine_lib.training.recipe import load_recipe
 from spine_lib.slices import SliceStore
 from spine_lib.training.train import load_or_train
@@ -869,7 +869,7 @@ print("two processes draw", shares)
 
 # %% tags=["nbval-check-output"]
 from spine_lib import SpineError
-from spine_lib.training.processes import Processes
+from spine_lib.training.devices import Processes
 
 try:
     Processes(devices=8, nodes=4).require_fit(batch=8, device="cpu")

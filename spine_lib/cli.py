@@ -23,7 +23,7 @@ from spine_lib import SpineError, __version__
 Scheme = Literal["canonical", "verse", "totalsegmentator", "pycad1089"]
 PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
 Dataset = Literal[Literal["sample", "phantom"], PublicSet]
-Device = Literal["auto", "cpu", "gpu"]
+Device = Literal["auto", "cpu", "cuda", "gpu"]
 
 
 class _SpineGroup(TyperGroup):
@@ -355,7 +355,7 @@ def reproduce(
     Called again, it goes on where it was stopped.
     """
     from spine_lib.reproduce.reproduce import reproduce as run
-    from spine_lib.training.processes import Processes
+    from spine_lib.training.devices import Processes
 
     run(
         recipe,

@@ -83,7 +83,7 @@ def test_arguments_that_are_not_understood_are_refused(arguments, capsys):
 
 def test_the_options_of_the_main_job_reach_it(monkeypatch):
     from spine_lib.reproduce import reproduce
-    from spine_lib.training.processes import Processes
+    from spine_lib.training.devices import Processes
 
     seen = {}
     monkeypatch.setattr(reproduce, "reproduce", lambda recipe, **rest: seen.update(rest, r=recipe))

@@ -66,7 +66,7 @@ def _device() -> Finding:
     from spine_lib.reproduce.provenance import device_name
 
     if torch.cuda.is_available():
-        return Finding("device", f"GPU: {device_name('gpu')}")
+        return Finding("device", f"GPU: {device_name('cuda')}")
     return Finding("device", f"{device_name('cpu')}, no NVIDIA GPU: enough for every lesson")
 
 

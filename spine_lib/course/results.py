@@ -157,7 +157,7 @@ def _circumstances() -> dict[str, Any]:
 
     from spine_lib.reproduce.provenance import device_name, versions
 
-    device = "gpu" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return {"versions": versions(), "device": device_name(device), "cores": os.cpu_count()}
 
 

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and read JSON with a message that names the file."""
+"""Write files whole or not at all, lock them, and read JSON with a message that names the file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import FileLock
 
 from spine_lib import SpineError
 
@@ -43,6 +45,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise SpineError(
             f"{path} cannot be written ({reason}): free some space or choose another folder."
         ) from error
+
+
+def file_lock(path: Path) -> FileLock:
+    """Return a lock for a `with` block that one process at a time enters, of this or any other run.
+
+    Args:
+        path: of the lock's file, on a disk that all processes see.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
 
 
 def plain(value: Any) -> Any:

@@ -45,6 +45,11 @@ def split_name(name: str) -> tuple[str, str]:
             f"unknown model {name!r}: use one of {', '.join(ARCHITECTURES)} followed by _ and an "
             "encoder, for example unet_resnet34"
         )
+    known = smp.encoders.get_encoder_names()
+    if encoder != OWN and encoder not in known and not encoder.startswith("tu-"):
+        raise SpineError(
+            f"unknown encoder {encoder!r}: the paper's is resnet34, and own is the lessons' network"
+        )
     return architecture, encoder
 
 
@@ -79,10 +84,6 @@ def build_model(
     if encoder == OWN:
         _refuse_weights(name, encoder_weights)
         return _build_own(architecture, in_channels, classes, atrous_rates, aspp_dropout)
-    if encoder not in smp.encoders.get_encoder_names() and not encoder.startswith("tu-"):
-        raise SpineError(
-            f"unknown encoder {encoder!r}: the paper's is resnet34, and own is the lessons' network"
-        )
     options = {"in_channels": in_channels, "classes": classes, "encoder_weights": encoder_weights}
     if architecture == "deeplabv3plus":
         options |= {"decoder_atrous_rates": atrous_rates, "decoder_aspp_dropout": aspp_dropout}

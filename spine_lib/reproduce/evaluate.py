@@ -40,7 +40,7 @@ def evaluate_all(
     Args:
         fitted: networks by model and seed.
         cases: test cases.
-        device: "cpu" or "gpu".
+        device: "cpu" or "cuda".
         say: called with a line for each prediction.
         keep: folder that remembers scores, where there are so many that a stop would hurt.
 

@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 def device_name(device: str) -> str:
     """Describe the device that did the training."""
-    if device == "gpu":
+    if device != "cpu":
         return torch.cuda.get_device_name()
     isa = torch.backends.cpu.get_cpu_capability()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")

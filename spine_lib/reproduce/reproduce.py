@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spine_lib.ct.files import atomic_file
+from spine_lib.ct.files import atomic_file, file_lock
 from spine_lib.datasets.case import write_split
 from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.metrics.paper import PAPER, check_table
@@ -26,10 +26,9 @@ from spine_lib.reproduce.evaluate import evaluate_all, mean_over_seeds
 from spine_lib.reproduce.report import SAMPLE_MASK_NOTES, Overlay, write_report
 from spine_lib.reproduce.sources import CaseLike, gather, prepare, prepared_root
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.processes import ALONE, Processes, is_first, one_at_a_time
+from spine_lib.training.devices import ALONE, Processes, choose_device, is_first
 from spine_lib.training.recipe import Recipe, load_recipe
-from spine_lib.training.side_by_side import Job, train_side_by_side
-from spine_lib.training.train import Fitted, choose_device, load_or_train
+from spine_lib.training.train import Fitted, Job, load_or_train, train_side_by_side
 
 Say = Callable[[str], object]
 
@@ -55,7 +54,7 @@ def reproduce(
         name: of the run's folder in `root`; default the recipe's name.
         seeds: one training of each model for each.
         dataset: "sample", "phantom" or a public data set, instead of the recipe's.
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu" or "cuda".
         root: folder of all runs.
         progress: show progress bars.
         say: called with a line per stage.
@@ -77,17 +76,17 @@ def reproduce(
     if dataset:
         recipe = recipe.changed(dataset=dataset)
     folder = Path(root) / (name or recipe.name)
-    processes.require_fit(recipe.batch, choose_device(device))
-    device = "gpu" if choose_device(device) == "cuda" else "cpu"
+    device = choose_device(device)
+    processes.require_fit(recipe.batch, device)
     if not is_first():
         progress, say = False, _silent
-    with one_at_a_time(prepared_root() / "lock"):
+    with file_lock(prepared_root() / "lock"):
         sources = gather(recipe, data_root, say)
     parts = sources.parts
     if is_first() and recipe.dataset in PUBLIC_SETS:
         write_split(parts, folder / "split.csv")
     with run_facts.peak_memory() as memory:
-        with timed(folder, "prepare"), one_at_a_time(prepared_root() / "lock"):
+        with timed(folder, "prepare"), file_lock(prepared_root() / "lock"):
             stores = {
                 part: prepare(parts[part], recipe, say, workers, progress=progress)
                 for part in ("train", "validation")

@@ -12,14 +12,26 @@ The only module that imports albumentations, which would ask the network for its
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+import reprlib
+from typing import Annotated, Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
 import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from spine_lib import SpineError
 from spine_lib.slices.cut import AIR_HU, IGNORE, UNLABELLED_TISSUE
 
 INPUT_RANGE_HU = (-250.0, 1000.0)
@@ -55,15 +67,55 @@ def network_input(image_hu: np.ndarray) -> np.ndarray:
     return image
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Say how a training patch is made; every share is the probability of a step.
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability, or a part of the patches."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 80
+
+
+class Settings(BaseModel):
+    """Settings that are checked when they are made and never changed.
+
+    Raises:
+        SpineError: naming the first setting that is unknown or not allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            text = self._first_fault(error)
+            raise SpineError(f"{type(self).__name__.lower()}: {text}") from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _require_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("it must not be true or false")
+        return value
+
+    @classmethod
+    def _first_fault(cls, error: ValidationError) -> str:
+        fault = error.errors()[0]
+        key = fault["loc"][0] if fault["loc"] else "it"
+        if fault["type"] == "extra_forbidden":
+            return f"there is no setting {key!r}; there are {', '.join(cls.model_fields)}"
+        wanted = re.sub(r"^(Value error, |(Input|Tuple|Data) (?=should))", "", fault["msg"])
+        wanted = re.sub("^should", "it must", wanted)
+        return f"{key} is {_SHORT.repr(fault['input'])}; {wanted}"
+
+
+class Augmentation(Settings):
+    """How a training patch is made; every share is the probability of a step.
 
     Attributes:
-        size: rows and columns of a patch, pixels.
+        size: rows and columns of a patch, pixels, a multiple of 32.
         centred: share of patches centred near the spine.
         zoom: smallest and largest enlargement.
-        rotation_degrees: largest turn to either side.
+        rotation_degrees: largest rotation to either side.
         elastic: share that is deformed smoothly.
         redraw: share whose tissues get other HU (where the class of each pixel is known).
         redraw_fully: of those, the share whose HU are drawn without regard to the real ones.
@@ -71,18 +123,22 @@ class Augmentation:
         contrast, sharpness, coarse, noise: shares of the photometric steps.
     """
 
-    size: int = 96
-    centred: float = 0.65
-    zoom: tuple[float, float] = (0.7, 1.35)
-    rotation_degrees: float = 25.0
-    elastic: float = 0.3
-    redraw: float = 0.5
-    redraw_fully: float = 0.3
-    narrow_view: float = 0.35
-    contrast: float = 0.5
-    sharpness: float = 0.5
-    coarse: float = 0.15
-    noise: float = 0.6
+    size: Annotated[int, Field(gt=0, multiple_of=32)] = 96
+    centred: Share = 0.65
+    zoom: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.35)
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 25.0
+    elastic: Share = 0.3
+    redraw: Share = 0.5
+    redraw_fully: Share = 0.3
+    narrow_view: Share = 0.35
+    contrast: Share = 0.5
+    sharpness: Share = 0.5
+    coarse: Share = 0.15
+    noise: Share = 0.6
+
+    def changed(self, **values: Any) -> Augmentation:
+        """Return a copy with other values, checked like a new one."""
+        return Augmentation(**{**dict(self), **values})
 
 
 def geometry(augmentation: Augmentation) -> A.Compose:

@@ -1,7 +1,7 @@
 """Save and load trained networks without ever running pickled code.
 
 Training resumes from Lightning's `.ckpt`; what is kept and passed on is a safetensors file whose
-metadata say which network it is and how it was trained.
+metadata name the network and its recipe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 from spine_lib import SpineError, __version__
 from spine_lib.ct.files import atomic_file
-from spine_lib.models import build_model
+from spine_lib.models.build import build_model
 from spine_lib.training.recipe import Recipe, recipe_from_dict
 
 
@@ -47,7 +47,7 @@ def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module,
 
     Args:
         path: the file.
-        model: refuse a file that holds another network than this.
+        model: name of the network that the file must hold.
 
     Returns:
         The network in evaluation mode on the CPU, and the recipe it was trained with.
@@ -58,20 +58,11 @@ def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module,
     path = Path(path)
     if not path.is_file():
         raise SpineError(f"{path} does not exist: train first, or name another checkpoint")
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
-    try:
-        state, notes = read(path)
-        name, recipe = notes["model"], notes["recipe"]
-    except SpineError:
-        raise
-    except Exception as error:  # torch and safetensors raise many kinds for a broken file
-        raise SpineError(
-            f"{path} cannot be read as a checkpoint of this library ({type(error).__name__}): "
-            "name a weights.safetensors or last.ckpt that `spine reproduce` wrote"
-        ) from error
+    state, notes = read_checkpoint(path)
+    name = notes["model"]
     if model is not None and name != model:
         raise SpineError(f"{path} holds a {name}, not a {model}: name the other checkpoint")
-    recipe = recipe_from_dict(recipe, str(path))
+    recipe = recipe_from_dict(notes["recipe"], str(path))
     network = build_model(name, recipe.channels, recipe.classes, **recipe.decoder())
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
@@ -81,14 +72,32 @@ def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module,
     return network.eval(), recipe
 
 
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Load the weights of a network, and a dictionary with its "model" and "recipe".
+
+    Raises:
+        SpineError: if the file is broken or was not made by this library.
+    """
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_lightning
+    try:
+        state, notes = read(path)
+        return state, {"model": notes["model"], "recipe": dict(notes["recipe"])}
+    except Exception as error:  # torch and safetensors raise many kinds for a broken file
+        raise SpineError(
+            f"{path} cannot be read as a checkpoint of this library ({type(error).__name__}): "
+            "name a weights.safetensors or last.ckpt that `spine reproduce` wrote, or delete it to "
+            "train anew"
+        ) from error
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     with safetensors.safe_open(path, framework="pt") as file:
         notes = file.metadata() or {}
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    return state, {"model": notes["model"], "recipe": json.loads(notes["recipe"])}
+    return state, {**notes, "recipe": json.loads(notes["recipe"])}
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+def _read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     content = torch.load(path, map_location="cpu", weights_only=True)
     prefix = "network."
     state = {

@@ -1,45 +1,57 @@
-"""Lesson 6: what a run computes on, and in which precision."""
+"""Lesson 6: on which device, in which precision and in how many processes a run computes.
+
+Lightning starts the processes of one machine itself, by calling the same command again; `torchrun`
+and SLURM's `srun` start those of many. Every process then does the same up to the training, in
+which each takes its share of every batch; what comes after is done by the first alone.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import dataclass
 
 import torch
+from torch import distributed
 
 from spine_lib import SpineError
 
 
-def choose_device(wish: str = "auto") -> str:
-    """Return "cuda" or "cpu".
+def choose_device(name: str = "auto") -> str:
+    """Return "cuda" or "cpu", as PyTorch names them.
 
     Args:
-        wish: "auto", "cpu" or "gpu".
+        name: "auto", "cpu" or "cuda" ("gpu" is the same).
 
     Raises:
-        SpineError: if a GPU is asked for and none can be used.
+        SpineError: if the name is unknown, or no such device can be used.
     """
-    if wish not in ("auto", "cpu", "gpu"):
-        raise SpineError(f"unknown device {wish!r}: use auto, cpu or gpu")
-    if wish != "cpu" and torch.cuda.is_available():
+    if name not in ("auto", "cpu", "cuda", "gpu", "mps"):
+        raise SpineError(f"unknown device {name!r}: use auto, cpu or cuda")
+    if name in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         return "cuda"
-    if wish == "gpu":
-        apple = torch.backends.mps.is_available()
-        found = "Apple's GPU is not supported yet" if apple else "torch sees no CUDA GPU"
-        raise SpineError(f"--device gpu: {found}; use --device cpu")
-    return "cpu"
+    if name in ("auto", "cpu"):
+        return "cpu"
+    apple = torch.backends.mps.is_available()
+    reason = "Apple's GPU is not supported yet" if apple else "torch sees no CUDA GPU"
+    raise SpineError(f"--device {name}: {reason}; use --device cpu")
 
 
-def choose_precision(wish: str, device: str) -> str:
-    """Return "bf16-mixed" where the hardware multiplies in bf16 and "32-true" elsewhere."""
-    if wish != "auto":
-        return wish
+def choose_precision(precision: str, device: str) -> str:
+    """Return "bf16-mixed" where the hardware multiplies in bf16 and "32-true" elsewhere.
+
+    Args:
+        precision: "auto", or one of these, which is returned as it is.
+        device: "cuda" or "cpu".
+    """
+    if precision != "auto":
+        return precision
     able = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_computes_bf16()
     return "bf16-mixed" if able else "32-true"
 
 
 def prepare_device(device: str, precision: str) -> None:
-    """Let a GPU look for its fastest convolutions, and multiply 32 bits in TensorFloat-32.
+    """Choose a GPU's fastest convolutions, and TensorFloat-32 for products in 32 bit.
 
     Args:
         device: "cuda" or "cpu", where nothing is to be done.
@@ -53,7 +65,7 @@ def prepare_device(device: str, precision: str) -> None:
 
 
 def require_compiler(device: str) -> None:
-    """Refuse a recipe that wants its networks compiled where that cannot be done.
+    """Raise an error where a recipe's networks cannot be compiled.
 
     Raises:
         SpineError: if `torch.compile` finds no C++ compiler for a CPU, or no Triton for a GPU.
@@ -79,9 +91,90 @@ def _has_cpp_compiler() -> bool:
 
 
 def cpu_computes_bf16() -> bool:
-    """Tell whether this CPU has AMX or AVX512-BF16 and oneDNN was not told to leave them."""
+    """Return whether this CPU has AMX or AVX512-BF16 and oneDNN may use it."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     if limit and not any(name in limit for name in ("BF16", "AMX", "DEFAULT", "FP16")):
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many processes train one network.
+
+    Attributes:
+        devices: processes on each machine; on GPUs each has one of its own.
+        nodes: machines.
+        strategy: Lightning's name of how they work together; "auto" is one process alone, and
+            DistributedDataParallel for several.
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "nodes"):
+            if getattr(self, name) < 1:
+                raise SpineError(f"--{name} is {getattr(self, name)}: give 1 or more")
+
+    @property
+    def count(self) -> int:
+        """Number of processes on all machines."""
+        return self.devices * self.nodes
+
+    def require_fit(self, batch: int, device: str) -> None:
+        """Raise an error for what cannot run, before anything is fetched or started.
+
+        Args:
+            batch: patches of a step, over all processes.
+            device: "cuda" or "cpu".
+
+        Raises:
+            SpineError: if the batch cannot be shared evenly, GPUs are missing, or torchrun or srun
+                started another number of processes.
+        """
+        if batch % self.count:
+            raise SpineError(
+                f"a batch of {batch} patches cannot be shared by {self.count} processes: choose "
+                f"--devices and --nodes whose product divides {batch}, or another batch in the "
+                "recipe"
+            )
+        gpus = torch.cuda.device_count() if device == "cuda" else self.devices
+        if gpus < self.devices:
+            raise SpineError(
+                f"--devices {self.devices}: torch sees {gpus} GPU{'s' if gpus > 1 else ''} on "
+                "this machine; ask for as many, or add --device cpu"
+            )
+        _, launched = _launched() or (0, self.count)
+        if launched != self.count:
+            raise SpineError(
+                f"{launched} processes were started from outside (torchrun or srun), and --devices "
+                f"{self.devices} --nodes {self.nodes} makes {self.count}: make them the same"
+            )
+
+
+ALONE = Processes()
+"""One process, the usual."""
+
+
+def _launched() -> tuple[int, int] | None:
+    """Return rank and number of processes where torchrun or srun started them, else None."""
+    value = os.environ
+    if "TORCHELASTIC_RUN_ID" in value:
+        return int(value["RANK"]), int(value["WORLD_SIZE"])
+    # The shell of an interactive job has these variables too, and is no process of a run.
+    interactive = value.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if "SLURM_PROCID" in value and "SLURM_NTASKS" in value and not interactive:
+        return int(value["SLURM_PROCID"]), int(value["SLURM_NTASKS"])
+    return None
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes, prints and evaluates."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    if launched := _launched():
+        return launched[0] == 0
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))

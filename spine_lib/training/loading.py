@@ -1,4 +1,4 @@
-"""Lesson 6: which patch comes when, the same for every number of workers and after every stop."""
+"""Lesson 6: the order of patches, the same for every number of workers and after every stop."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from spine_lib.training.recipe import Recipe
 
 
 class PatchSampler(Sampler[Draw]):
-    """Draw the slices of an epoch at random, phantoms and slices with spine as often as asked.
+    """Draws the slices of an epoch at random, with the recipe's shares of phantoms and of spine.
 
-    The order depends on the seed, the epoch and nothing else.  Several processes share the draws of
-    each step, so that together they take the batch that one would take.
+    The order depends on the seed and the epoch alone. Several processes share the draws of each
+    step, so that together they take the batch that one process would take.
 
     Args:
         store: the sliced training volumes.
         recipe: batch, steps_per_epoch, phantom_share, foreground_share and seed are used.
-        rank, world_size: which of how many processes this is; a batch must be divisible by their
-            number.
+        rank, world_size: number of this process, and of all of them, which divides the batch.
     """
 
     def __init__(self, store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1):
@@ -42,9 +41,9 @@ class PatchSampler(Sampler[Draw]):
         return self.recipe.steps_per_epoch * self.recipe.batch // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
-        places = range(self.rank, len(self) * self.world_size, self.world_size)
-        for place in places[self.skip :]:
-            yield self._draw(place)
+        numbers = range(self.rank, len(self) * self.world_size, self.world_size)
+        for number in numbers[self.skip :]:
+            yield self._draw(number)
 
     def cases(self, batch: int) -> list[str]:
         """Return the ids of the cases that a batch of this epoch is cut from, all shares of it."""
@@ -52,24 +51,24 @@ class PatchSampler(Sampler[Draw]):
         draws = map(self._draw, range(batch * size, (batch + 1) * size))
         return sorted({self.store.volumes[draw.volume].case_id for draw in draws})
 
-    def _draw(self, place: int) -> Draw:
-        random = np.random.default_rng((self.recipe.seed, self.epoch, place))
+    def _draw(self, number: int) -> Draw:
+        random = np.random.default_rng((self.recipe.seed, self.epoch, number))
         volumes = self.store.volumes
         phantoms = [i for i, v in enumerate(volumes) if v.source == "phantom"]
         patients = [i for i, v in enumerate(volumes) if v.source != "phantom"]
         wants_phantom = random.random() < self.recipe.phantom_share
         pool = (phantoms if wants_phantom else patients) or phantoms or patients
-        number = pool[random.integers(len(pool))]
-        volume = volumes[number]
+        chosen = pool[random.integers(len(pool))]
+        volume = volumes[chosen]
         if volume.foreground and random.random() < self.recipe.foreground_share:
             index = volume.foreground[random.integers(len(volume.foreground))]
         else:
             index = random.integers(volume.shape[0])
-        return Draw(number, int(index), self.epoch, place)
+        return Draw(chosen, int(index), self.epoch, number)
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that can go on in the middle of an epoch; its sampler must have `skip`.
+    """A DataLoader that resumes in the middle of an epoch; its sampler must have `skip`.
 
     It also keeps the state of PyTorch's random numbers, which dropout draws from.
     """
@@ -80,14 +79,16 @@ class ResumableLoader(DataLoader):
         self._random: dict[str, torch.Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches of this epoch were handed out, and the random numbers' state."""
+        """Return how many batches of this epoch were yielded, and the random numbers' state."""
         return {"batches": self._done, "random": _random_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Leave out the batches that were handed out before the stop, once."""
+        """Skip, once, the batches that were yielded before the stop."""
         self._done = state["batches"] % max(1, len(self))
         self.sampler.skip = self._done * self.batch_size
-        if self.sampler.rank == 0:  # it is the first process's; the others draw other numbers
+        if (
+            self.sampler.rank == 0
+        ):  # others draw other numbers
             self._random = state.get("random", {})
 
     def __iter__(self):
@@ -123,7 +124,13 @@ def _random_state() -> dict[str, torch.Tensor]:
 def training_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1
 ) -> ResumableLoader:
-    """Make the loader of augmented patches; all processes together take `recipe.batch` of them."""
+    """Return the loader of augmented patches; all processes together take `recipe.batch` of them.
+
+    Args:
+        store: the sliced training volumes.
+        recipe: of the run.
+        rank, world_size: number of this process, and of all of them.
+    """
     return ResumableLoader(
         TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
         batch_size=recipe.batch // world_size,
@@ -138,10 +145,9 @@ def training_loader(
 def validation_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1, every: int = 12
 ) -> DataLoader:
-    """Make the loader of whole slices, every n-th of a volume.
+    """Return the loader of whole slices, every n-th of a volume.
 
-    Several processes share the batches that one would take: every slice is in exactly one of them,
-    and none is taken twice to make their numbers even.
+    Several processes share the batches that one would take: every slice is in exactly one of them.
 
     Raises:
         SpineError: if there are fewer slices than processes.

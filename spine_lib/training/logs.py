@@ -1,12 +1,12 @@
-"""Read what a training run logged: rows of numbers by step."""
+"""The log of a training: rows of numbers by step."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from spine_lib import SpineError
 
@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, object]]
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """Read the `metrics.csv` of Lightning's CSV logger.
+    """Load the `metrics.csv` of Lightning's CSV logger.
 
     Returns:
         One dict for each row, with the cells that hold a number.
@@ -22,15 +22,13 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     Raises:
         SpineError: if the file is missing or holds no rows.
     """
-    path = Path(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            raw = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        table = pd.read_csv(path).apply(pd.to_numeric, errors="coerce")
+    except (OSError, ValueError) as error:
         raise SpineError(f"The log {path} cannot be read ({error}): give a metrics.csv.") from error
     rows = [
-        {key: number for key, cell in row.items() if (number := _number(cell)) is not None}
-        for row in raw
+        {key: float(cell) for key, cell in row.items() if np.isfinite(cell)}
+        for row in table.to_dict("records")
     ]
     if not any(rows):
         raise SpineError(f"The log {path} holds no numbers: train first.")
@@ -44,20 +42,12 @@ def as_rows(log: Rows | str | Path) -> Rows:
 
 def points(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps at which a value was logged, rising, and the values."""
-    pairs = [(_number(row.get("step")), _number(row.get(key))) for row in rows]
-    known = sorted(pair for pair in pairs if None not in pair)
-    steps, values = np.array(known, float).reshape(-1, 2).T
+    columns = pd.DataFrame(list(rows)).reindex(columns=["step", key])
+    numbers = columns.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    steps, values = numbers.dropna().sort_values(["step", key]).to_numpy(float).T
     return steps, values
 
 
 def has_points(rows: Rows, *keys: str) -> bool:
-    """Tell whether a log holds a loss or a score (or one of `keys`) at any step."""
+    """Return whether a log holds a loss or a score (or one of `keys`) at any step."""
     return any(points(rows, key)[0].size for key in keys or ("train_loss", "val_dice"))
-
-
-def _number(cell: object) -> float | None:
-    try:
-        number = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""Lesson 6: what Lightning is told of a training: network, loss, optimiser, schedule, averaging."""
+"""Lesson 6: the LightningModule: network, loss, optimiser, schedule and averaged weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Segmenter(L.LightningModule):
         )
         self.network.to(memory_format=torch.channels_last)
         self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
-        self._waiting: tuple[torch.Tensor, int, int] | None = None
+        self._unchecked: tuple[torch.Tensor, int, int] | None = None
         self._compiled = None
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -46,75 +46,55 @@ class Segmenter(L.LightningModule):
         return network(image.contiguous(memory_format=torch.channels_last))
 
     def compile_if_asked(self) -> None:
-        """Let training, where all sizes are one, use a compiled copy of the network's code.
+        """Compile the network's code for training, where all sizes are the same.
 
         The weights stay the network's own, so that checkpoints are the same either way.
         """
         if self.recipe.compile and self._compiled is None:
             compiled = torch.compile(self.network, dynamic=False)
-            object.__setattr__(self, "_compiled", compiled)  # not a part with weights of its own
+            object.__setattr__(self, "_compiled", compiled)  # not a submodule with own weights
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:
         """Return the loss of one batch."""
         image, target, weight = batch
         logits = self(image)
-        shared = {"together": sum_over_processes} if self.trainer.world_size > 1 else {}
+        shared = {"all_reduce": sum_over_processes} if self.trainer.world_size > 1 else {}
         loss = segmentation_loss(logits, target, weight, self.recipe.loss, **shared)
-        self._watch(loss.detach(), batch_index)
+        self._check_loss()
+        self._unchecked = (loss.detach(), batch_index, self.global_step)
+        if not self.checks_later:
+            self._check_loss()
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def _watch(self, loss: torch.Tensor, batch_index: int) -> None:
-        """Look whether the loss is a number; a GPU's one step later, so as not to wait for it."""
-        self.look_at_loss()
-        self._waiting = (loss, batch_index, self.global_step)
-        if not self.looks_later:
-            self.look_at_loss()
-
     @property
-    def looks_later(self) -> bool:
-        """Tell whether a loss is looked at after the next step has been started."""
+    def checks_later(self) -> bool:
+        """Whether a loss is checked one step later, so as not to wait for a GPU."""
         return self.device.type == "cuda"
 
-    def look_at_loss(self) -> None:
-        """Stop the run if the loss that was not looked at yet is no number."""
-        waiting, self._waiting = self._waiting, None
-        if waiting and not torch.isfinite(waiting[0]):
-            self._stop(waiting[0].item(), *waiting[1:])
+    def _check_loss(self) -> None:
+        unchecked, self._unchecked = self._unchecked, None
+        if unchecked:
+            require_finite(self, *unchecked)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep no weights that a broken loss has spoilt."""
-        self.look_at_loss()
-
-    def _stop(self, loss: float, batch_index: int, step: int) -> None:
-        """End the run; the loss is the same in all processes, and the first one says what it is."""
-        if self.global_rank:
-            raise SystemExit(0)
-        cases = self.trainer.train_dataloader.sampler.cases(batch_index)
-        raise SpineError(
-            f"the loss became {loss} at step {step} of {self.hparams.model}, in a "
-            f"batch of {', '.join(cases)}: look at these cases, lower learning_rate or use "
-            "precision 32-true"
-        )
+        """Check the last loss, so that no weights are kept that it has spoilt."""
+        self._check_loss()
 
     def on_train_start(self) -> None:
-        """Compile if asked for, and seed; see `_seed_dropout`."""
+        """Compile if asked for, and seed dropout differently in each process but the first."""
         self.compile_if_asked()
-        self._seed_dropout()
-
-    def _seed_dropout(self) -> None:
-        """Let each process drop other units; the first does what it would do alone."""
         if self.global_rank:
             torch.manual_seed(self.recipe.seed + 1000 * self.global_rank + self.global_step)
 
     def on_train_epoch_start(self) -> None:
-        """Count epochs by steps: resumed at an epoch's end, the trainer counts one too many."""
+        """Set the epoch by steps: resumed at an epoch's end, the trainer counts one too many."""
         sampler = self.trainer.train_dataloader.sampler
         sampler.set_epoch(self.global_step // self.recipe.steps_per_epoch)
 
     def on_validation_epoch_start(self) -> None:
-        """Score one network: until here the statistics of BatchNorm are each process's own."""
-        self.look_at_loss()
+        """Give all processes the first one's statistics of batch normalisation."""
+        self._check_loss()
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 distributed.broadcast(buffer, 0)
@@ -128,18 +108,18 @@ class Segmenter(L.LightningModule):
         logits = self(image).float()
         loss = segmentation_loss(logits, target, weight, self.recipe.loss)
         self.log("val_loss", loss, sync_dist=True)
-        guess = torch.where(weight > 0, class_map(logits), 0)
-        pairs = [(guess > 0, target > 0)]
-        pairs += [(guess == region, target == region) for region in range(1, logits.shape[1])]
+        predicted = torch.where(weight > 0, class_map(logits), 0)
+        pairs = [(predicted > 0, target > 0)]
+        pairs += [(predicted == region, target == region) for region in range(1, logits.shape[1])]
         sums = [torch.stack([(a & b).sum(), a.sum(), b.sum()]) for a, b in pairs]
         self._counts += torch.stack(sums).double().cpu()
 
     def on_validation_epoch_end(self) -> None:
         """Log the pooled Dice of the spine, and the mean of its regions that there are."""
         counts = self.trainer.strategy.reduce(self._counts.to(self.device), reduce_op="sum")
-        dice = [2 * both / max(1.0, guessed + true) for both, guessed, true in counts.tolist()]
+        dice = [2 * both / max(1.0, predicted + true) for both, predicted, true in counts.tolist()]
         self.log("val_dice", dice[0], prog_bar=True)
-        shown = [one for one, (_, *sizes) in zip(dice[1:], counts[1:].tolist()) if any(sizes)]
+        shown = [score for score, (_, *sizes) in zip(dice[1:], counts[1:].tolist()) if any(sizes)]
         if shown:
             self.log("val_region_dice", sum(shown) / len(shown))
         self._counts.zero_()
@@ -164,8 +144,24 @@ class Segmenter(L.LightningModule):
         }
 
 
+def require_finite(module: Segmenter, loss: torch.Tensor, batch_index: int, step: int) -> None:
+    """Raise an error that names the cases of the batch if its loss is NaN or infinite.
+
+    The loss is the same in all processes; the first one reports it.
+    """
+    if torch.isfinite(loss):
+        return
+    if module.global_rank:
+        raise SystemExit(0)
+    cases = module.trainer.train_dataloader.sampler.cases(batch_index)
+    raise SpineError(
+        f"the loss became {loss.item()} at step {step} of {module.hparams.model}, in a batch of "
+        f"{', '.join(cases)}: check these cases, lower learning_rate or use precision 32-true"
+    )
+
+
 class MovingAverage(WeightAveraging):
-    """Keep an exponential moving average of the weights, brought up to date every fourth step.
+    """An exponential moving average of the weights, updated every fourth step.
 
     Unlike Lightning's own it takes all tensors at once; taking them one by one, and at every
     step, costs up to a tenth of a step on a CPU.
@@ -180,5 +176,5 @@ class MovingAverage(WeightAveraging):
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay**self.EVERY))
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Tell whether the average is to be updated after this step."""
+        """Return whether the average is updated after this step."""
         return step_idx is not None and step_idx % self.EVERY == self.EVERY - 1

@@ -1,24 +1,33 @@
-"""Lesson 6: train a network with Lightning, stop it, go on, and load it instead of training twice.
+"""Lesson 6: train a network with Lightning, resume it, and load it instead of training twice.
 
-`segmenter.py` holds the network, the loss and the schedule; the rest - device, mixed precision,
-checkpoints, logs, several processes - is the trainer's.  A run folder that is finished is loaded,
-one that was stopped goes on to the same numbers (on CPU), an empty one is trained.
+`module.py` holds the network, the loss and the schedule; the rest - device, mixed precision,
+checkpoints, logs, several processes - is the trainer's. A run folder that is finished is loaded,
+one that was stopped is resumed with the same numbers (on CPU), an empty one is trained.
 
 Several processes train as one would: each takes its share of every batch, the loss is that of the
-whole batch, and the first writes.  On GPUs BatchNorm's statistics are those of the whole batch too;
+whole batch, and the first writes. On GPUs BatchNorm's statistics are those of the whole batch too;
 on CPU, where PyTorch cannot share them, they are each process's own, and scores differ a little
-(`tests/test_many_processes.py` says how much).
+(`tests/training/test_many_processes.py` states how much).
+
+On a CPU, `train_side_by_side` trains two networks at a time. A step on small patches gains little
+from a second thread, so that two trainings with half of the cores each take little longer than one.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
+import threading
 import time
 import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -29,35 +38,34 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file
+from spine_lib.ct.files import write_json
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.checkpoints import load_weights, save_weights
+from spine_lib.training.checkpoints import load_weights, read_checkpoint, save_weights
 from spine_lib.training.devices import (
+    ALONE,
+    Processes,
     choose_device,
     choose_precision,
+    is_first,
     prepare_device,
     require_compiler,
 )
 from spine_lib.training.loading import training_loader, validation_loader
 from spine_lib.training.logs import read_log
-from spine_lib.training.losses import (
-    segmentation_loss as segmentation_loss,  # lesson 6 looks for it here
-)
 from spine_lib.training.module import MovingAverage, Segmenter
-from spine_lib.training.processes import ALONE, Processes, is_first
 from spine_lib.training.recipe import Recipe, recipe_from_dict
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and how it came about.
+    """A trained network with its recipe and its history.
 
     Attributes:
         network: in evaluation mode, on the CPU.
         recipe: it was trained with.
         weights: safetensors file.
         seconds: of training; 0.0 if it was only loaded.
-        trained_seconds: of training, whenever that was.
+        trained_seconds: of training, over all calls.
         curve: rows of the log, each with "step" and what was measured there.
     """
 
@@ -81,14 +89,14 @@ def load_or_train(
     processes: Processes = ALONE,
     callbacks: tuple[L.Callback, ...] = (),
 ) -> Fitted:
-    """Load a finished run, go on with a stopped one, or train.
+    """Load a finished run, resume a stopped one, or train.
 
     Args:
         model: name as in `build_model`.
         recipe: how to train.
         training, validation: sliced volumes of different patients.
         folder: of the run: logs, `last.ckpt`, `best.ckpt`, `weights.safetensors`.
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu" or "cuda".
         progress: show a progress bar.
         bar: how many bars of other trainings are above it.
         processes: how many share the training; every one of them calls this.
@@ -100,30 +108,35 @@ def load_or_train(
     """
     folder = Path(folder)
     weights = folder / "weights.safetensors"
-    if weights.is_file():
-        network, found = load_weights(weights, model)
-        _require_same_recipe(found, recipe, folder)
-        return Fitted(
-            network, found, weights, 0.0, _read_seconds(folder), read_log(folder / "metrics.csv")
-        )
-    started = time.perf_counter()
     before = _read_seconds(folder)
-    stores = (training, validation)
+    if weights.is_file():
+        network, stored = load_weights(weights, model)
+        _require_same_recipe(stored, recipe, folder)
+        return Fitted(network, stored, weights, 0.0, before, read_log(folder / "metrics.csv"))
+    started = time.perf_counter()
     try:
-        options = {"callbacks": callbacks, "bar": bar, "processes": processes}
-        module = fit(model, recipe, *stores, folder, device, progress, **options)
-    finally:  # what a stopped run took counts too
+        module = fit(
+            model,
+            recipe,
+            training,
+            validation,
+            folder,
+            device,
+            progress,
+            callbacks=callbacks,
+            bar=bar,
+            processes=processes,
+        )
+    finally:  # the time of a stopped run counts too
         seconds = time.perf_counter() - started
         if folder.is_dir() and is_first():
-            with atomic_file(folder / "seconds.json") as stream:
-                stream.write(json.dumps(before + seconds).encode())
+            write_json(folder / "seconds.json", before + seconds)
     network = module.network.cpu().eval()
-    if not is_first():
-        return Fitted(network, recipe, weights, seconds, before + seconds, [])
-    save_weights(network, model, recipe, weights)
-    return Fitted(
-        network, recipe, weights, seconds, before + seconds, read_log(folder / "metrics.csv")
-    )
+    curve = []
+    if is_first():
+        save_weights(network, model, recipe, weights)
+        curve = read_log(folder / "metrics.csv")
+    return Fitted(network, recipe, weights, seconds, before + seconds, curve)
 
 
 def fit(
@@ -140,6 +153,10 @@ def fit(
 ) -> Segmenter:
     """Train with Lightning, from `last.ckpt` in the folder where there is one.
 
+    Args:
+        model, recipe, training, validation, folder, device, progress, callbacks, bar, processes: as
+            for `load_or_train`.
+
     Returns:
         The module with the averaged weights of the last step.
     """
@@ -149,8 +166,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "last.ckpt"
     if last.is_file():
-        hyper = _read_hyperparameters(last)
-        _require_same_recipe(recipe_from_dict(hyper["recipe"]), recipe, folder)
+        _, notes = read_checkpoint(last)
+        _require_same_recipe(recipe_from_dict(notes["recipe"], str(last)), recipe, folder)
     prepare_device(kind, recipe.precision)
     if recipe.compile:
         require_compiler(kind)
@@ -184,24 +201,29 @@ def _trainer(
     processes: Processes,
 ) -> L.Trainer:
     # not save_last: it would save the last one only where it is also the best
-    keep = [
+    checkpoints = [
         ModelCheckpoint(folder, "best", "val_dice", mode="max", enable_version_counter=False),
         ModelCheckpoint(folder, "last", enable_version_counter=False),
     ]
     # a run that ends before the first update would keep the weights that it began with
     averages = recipe.averaging and recipe.steps >= MovingAverage.EVERY
     average = [MovingAverage(recipe.averaging)] if averages else []
+    strategy = processes.strategy
+    if strategy == "auto" and processes.count > 1:
+        # A pretrained encoder has layers that segmentation does not use; the used part of the graph
+        # is the same in every step, so it is searched for once.
+        strategy = DDPStrategy(static_graph=True, gradient_as_bucket_view=True)
     try:
         return L.Trainer(
             accelerator=kind,
             devices=processes.devices,
             num_nodes=processes.nodes,
-            strategy=_strategy(processes),
+            strategy=strategy,
             sync_batchnorm=kind == "cuda" and processes.count > 1,
             precision=choose_precision(recipe.precision, kind),
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
-            callbacks=[*keep, *average, *callbacks],
+            callbacks=[*checkpoints, *average, *callbacks],
             logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, "", "")],
             log_every_n_steps=10,
             num_sanity_val_steps=0,
@@ -215,15 +237,6 @@ def _trainer(
             f"Lightning cannot train with --devices {processes.devices} --nodes {processes.nodes} "
             f"--strategy {processes.strategy} ({line}): change these"
         ) from error
-
-
-def _strategy(processes: Processes) -> str | DDPStrategy:
-    """Return what `Trainer(strategy=...)` is told."""
-    if processes.strategy != "auto" or processes.count == 1:
-        return processes.strategy
-    # A pretrained encoder has layers that segmentation does not use; what of the graph is used is
-    # the same in every step, so it is looked for once.
-    return DDPStrategy(static_graph=True, gradient_as_bucket_view=True)
 
 
 @contextmanager
@@ -243,20 +256,10 @@ def _quiet():
             logging.getLogger(name).setLevel(level)
 
 
-def _read_hyperparameters(checkpoint: Path) -> dict:
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        return state["hyper_parameters"]
-    except Exception as error:  # torch raises many kinds for a broken file
-        raise SpineError(
-            f"{checkpoint} cannot be read ({type(error).__name__}): delete it to train anew"
-        ) from error
-
-
-def _require_same_recipe(found: Recipe, wanted: Recipe, folder: Path) -> None:
-    """Refuse to mix two recipes in one folder; workers and names do not change the numbers."""
+def _require_same_recipe(stored: Recipe, wanted: Recipe, folder: Path) -> None:
+    """Raise an error for two recipes in one folder; workers and names do not change the numbers."""
     free = {"workers", "name", "models"}
-    a, b = found.to_dict(), wanted.to_dict()
+    a, b = stored.to_dict(), wanted.to_dict()
     different = [key for key in a if key not in free and a[key] != b[key]]
     if different:
         pairs = ", ".join(f"{key} {a[key]} there, {b[key]} asked for" for key in different)
@@ -270,3 +273,98 @@ def _read_seconds(folder: Path) -> float:
         return float(json.loads((folder / "seconds.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: `load_or_train` with these arguments finishes it.
+
+    Attributes:
+        model: name as in `build_model`.
+        recipe: with the seed of this training.
+        training, validation: sliced volumes of different patients.
+        folder: of the training.
+    """
+
+    model: str
+    recipe: Recipe
+    training: SliceStore
+    validation: SliceStore
+    folder: Path
+
+    def is_finished(self) -> bool:
+        """Return whether its weights are there."""
+        return (self.folder / "weights.safetensors").is_file()
+
+
+def train_side_by_side(
+    jobs: Sequence[Job],
+    at_once: int = 2,
+    progress: bool = True,
+    evaluate: Callable[[Job, Fitted], Any] | None = None,
+    on_end: Callable[[Job, Any], object] = lambda job, result: None,
+) -> None:
+    """Train what is not trained yet, several networks at a time, on the CPU.
+
+    The numbers are those of one training after the other, up to rounding: with fewer threads sums
+    are taken in another order. With a single core or a single job nothing is done here; the last
+    of several has no more threads than the others had, so that a run that was stopped comes to the
+    same numbers.
+
+    Args:
+        jobs: trainings with folders of their own.
+        at_once: how many; each needs about 2 GB.
+        progress: show a progress bar for each.
+        evaluate: called with each job and its network in the process that trained it; a function
+            of a module, as it is sent there by its name.
+        on_end: called here with each job that ended and the result of `evaluate`.
+
+    Raises:
+        SpineError: as `load_or_train` does; the other training is still finished, or kept as far
+            as it came.
+    """
+    waiting = [job for job in jobs if not job.is_finished()]
+    at_once = min(at_once, len(jobs), _cores())
+    if not waiting or at_once < 2:
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+    threads = _cores() // at_once
+    with ProcessPoolExecutor(at_once, spawn, _start_worker, (threads,)) as pool:
+        running = {
+            pool.submit(_train, job, number % at_once if progress else None, evaluate): job
+            for number, job in enumerate(waiting)
+        }
+        try:
+            for future in as_completed(running):
+                on_end(running[future], future.result())
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: what a container may use
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the program that started it is gone; its checkpoints stay."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train(job: Job, bar: int | None, evaluate: Callable[[Job, Fitted], Any] | None) -> Any:
+    # with every core busy, a process that makes patches beside the step would gain nothing
+    recipe = job.recipe.changed(workers=0)
+    stores = (job.training, job.validation)
+    fitted = load_or_train(
+        job.model, recipe, *stores, job.folder, "cpu", progress=bar is not None, bar=bar or 0
+    )
+    return evaluate(job, fitted) if evaluate else None

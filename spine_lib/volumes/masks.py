@@ -35,7 +35,7 @@ def predict_volume(
         ct: scan in HU.
         recipe: says planes, pixel size and whether to average over the mirror image (not
             from the side).
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu" or "cuda".
         batch: slices at once.
 
     Returns:
@@ -184,7 +184,7 @@ def predict_file(
         ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
         out: NIfTI file to write; it lies on the scan in 3D Slicer.
         checkpoint: `weights.safetensors` or `.ckpt`.
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu" or "cuda".
         say: called with a line on what the numbers in the mask mean.
 
     Returns:

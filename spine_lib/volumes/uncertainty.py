@@ -70,7 +70,7 @@ def predict_views(
         ct: scan in HU.
         recipe: its own averaging over the mirror image is left out.
         views: how the scan is shown.
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu" or "cuda".
 
     Returns:
         float32 probabilities [view, x, y, z].

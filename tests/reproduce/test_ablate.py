@@ -382,7 +382,7 @@ def test_a_folder_of_another_recipe_is_refused(mini, monkeypatch):
 
 @pytest.mark.slow
 def test_trainings_beside_each_other_are_scored_where_they_were_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("spine_lib.training.side_by_side._cores", lambda: 2)
+    monkeypatch.setattr("spine_lib.training.train._cores", lambda: 2)
     monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
     said = []
     running.ablate(

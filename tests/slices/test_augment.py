@@ -1,7 +1,5 @@
 """Augmentation moves image and mask together and keeps labels labels."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,7 +47,7 @@ def pixels() -> np.ndarray:
 def test_image_and_mask_move_together(seed):
     array = np.zeros((120, 100, 1), SLICE_DTYPE)
     array["hu"][40:70, 30:60], array["label"][40:70, 30:60] = 700, 21
-    wish = dataclasses.replace(NOTHING, elastic=1.0)
+    wish = NOTHING.changed(elastic=1.0)
     image, label = TrainingAugmenter(wish)(array, np.random.SeedSequence(seed))
     bright, bone = image[..., 0] > 350, label == 21
     assert set(np.unique(label)) <= {0, 21}
@@ -58,7 +56,7 @@ def test_image_and_mask_move_together(seed):
 
 
 def test_mirroring_happens_half_the_time_or_never(pixels):
-    still = dataclasses.replace(NOTHING, zoom=(1.0, 1.0), rotation_degrees=0, size=96)
+    still = NOTHING.changed(zoom=(1.0, 1.0), rotation_degrees=0, size=96)
     augmenter = TrainingAugmenter(still)
 
     def organ_is_left(seed, mirror):

@@ -18,10 +18,10 @@ from spine_lib.reproduce.reproduce import reproduce
 from spine_lib.slices import prepare
 from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.patches import TARGETS
+from spine_lib.training.devices import Processes, is_first
 from spine_lib.training.loading import PatchSampler, training_loader, validation_loader
 from spine_lib.training.logs import read_log
 from spine_lib.training.losses import LOSSES, segmentation_loss, sum_over_processes
-from spine_lib.training.processes import Processes, is_first
 from spine_lib.training.recipe import Recipe
 
 OUTSIDE = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
@@ -192,7 +192,7 @@ import sys
 import torch
 from spine_lib.training import module as segmenter
 from spine_lib.slices.augment import Augmentation
-from spine_lib.training.processes import Processes
+from spine_lib.training.devices import Processes
 from spine_lib.training.recipe import Recipe
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.train import load_or_train

@@ -19,11 +19,11 @@ def test_a_shipped_model_is_small_and_says_how_it_was_trained(name):
     network, recipe = load_pretrained(name)
     assert not network.training
     assert recipe == load_recipe("light")
-    assert (pretrained.folder() / f"{name}.safetensors").stat().st_size < 15e6
+    assert (pretrained.FOLDER / f"{name}.safetensors").stat().st_size < 15e6
 
 
 def test_stored_predictions_are_small():
-    files = list(pretrained.folder().glob("*.npz"))
+    files = list(pretrained.FOLDER.glob("*.npz"))
     assert len(files) == 4
     assert sum(path.stat().st_size for path in files) < 5e6
 

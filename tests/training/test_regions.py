@@ -65,7 +65,7 @@ def stores(tmp_path_factory):
 
 def test_a_target_decides_how_many_outputs_a_network_has():
     assert Recipe().classes == 1 and Recipe(target="regions").classes == 1 + len(REGIONS)
-    with pytest.raises(SpineError, match="target is 'vertebrae'; it must be one of spine, regions"):
+    with pytest.raises(SpineError, match="target is 'vertebrae'; it must be 'spine' or 'regions'"):
         Recipe(target="vertebrae")
 
 

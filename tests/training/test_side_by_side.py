@@ -18,8 +18,7 @@ from spine_lib.reproduce.reproduce import reproduce
 from spine_lib.slices import prepare
 from spine_lib.training.checkpoints import load_weights
 from spine_lib.training.recipe import load_recipe
-from spine_lib.training.side_by_side import Job, train_side_by_side
-from spine_lib.training.train import load_or_train
+from spine_lib.training.train import Job, load_or_train, train_side_by_side
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +40,7 @@ def stores(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch):
-    monkeypatch.setattr("spine_lib.training.side_by_side._cores", lambda: 2)
+    monkeypatch.setattr("spine_lib.training.train._cores", lambda: 2)
 
 
 def jobs_in(folder, stores, recipe=RECIPE):
@@ -69,7 +68,7 @@ def test_a_training_that_fails_leaves_the_other_finished_and_says_why(stores, tm
 
 
 def test_what_is_finished_or_alone_starts_no_process(stores, tmp_path, monkeypatch):
-    monkeypatch.setattr("spine_lib.training.side_by_side.ProcessPoolExecutor", None)
+    monkeypatch.setattr("spine_lib.training.train.ProcessPoolExecutor", None)
     jobs = jobs_in(tmp_path, stores)
     train_side_by_side(jobs[:1], 2, progress=False)
     train_side_by_side(jobs, 1, progress=False)

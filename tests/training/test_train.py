@@ -275,9 +275,9 @@ def test_bf16_is_left_alone_where_onednn_may_not_use_it(monkeypatch, limit, able
 def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert training.choose_device("auto") == "cpu"
+    assert devices.choose_device("auto") == "cpu"
     with pytest.raises(SpineError, match="Apple's GPU is not supported yet; use --device cpu"):
-        training.choose_device("gpu")
+        devices.choose_device("cuda")
 
 
 def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):
@@ -305,7 +305,7 @@ def test_workers_that_live_on_leave_dropout_its_random_numbers(
 
 
 @pytest.mark.parametrize("spoilt", [5, 4, 8])
-def test_a_loss_that_is_looked_at_one_step_later_is_named_with_its_own_step(
+def test_a_loss_that_is_checked_one_step_later_is_reported_with_its_own_step(
     stores, tmp_path, monkeypatch, spoilt
 ):
     """As on a GPU; steps 4 and 8 are the last of an epoch, and their weights must not be kept."""
@@ -317,7 +317,7 @@ def test_a_loss_that_is_looked_at_one_step_later_is_named_with_its_own_step(
             image = image * float("nan")
         return right(module, (image, *rest), index)
 
-    monkeypatch.setattr(Segmenter, "looks_later", True)
+    monkeypatch.setattr(Segmenter, "checks_later", True)
     monkeypatch.setattr(Segmenter, "training_step", step)
     with pytest.raises(SpineError, match=f"at step {spoilt - 1} of .*in a batch of phantom"):
         fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spine_lib.ct.files import file_lock
 from spine_lib.ct.geometry import PLANES
 from spine_lib.reproduce.ablations import collecting, comparing, folds, page, parts, scoring, words
 from spine_lib.reproduce.ablations.folds import Sides
@@ -19,10 +20,9 @@ from spine_lib.reproduce.ablations.variants import Ablation, Variant, chosen
 from spine_lib.reproduce.reproduce import write_json
 from spine_lib.reproduce.sources import CaseLike, Say, prepare, prepared_root
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.processes import one_at_a_time
+from spine_lib.training.devices import choose_device
 from spine_lib.training.recipe import Recipe, load_recipe
-from spine_lib.training.side_by_side import train_side_by_side
-from spine_lib.training.train import choose_device, load_or_train
+from spine_lib.training.train import load_or_train, train_side_by_side
 
 DEFAULT_RECIPE = "ablation"
 DEFAULT_SEEDS = (0, 1, 2)
@@ -38,7 +38,7 @@ class Settings:
         seeds: one training of each variant and fold for each.
         sides: who is trained on and scored.
         folder: of all ablations of this run.
-        device: "cpu" or "gpu".
+        device: "cpu" or "cuda".
         at_once: trainings beside each other on a CPU.
         workers: processes that slice the scans of a public data set.
         say: called with a line per training and stage.
@@ -80,7 +80,7 @@ def ablate(
         run: name of the folder in `root` that all ablations share.
         dataset: instead of the recipe's; of a public one the validation part is scored.
         data_root: folder of a public data set.
-        device: "auto", "cpu" or "gpu".
+        device: "auto", "cpu" or "cuda".
         at_once: trainings beside each other on a CPU; a script that asks for more than one needs
             `if __name__ == "__main__":`.
         workers: processes that slice the scans of a public data set.
@@ -102,7 +102,7 @@ def ablate(
     model = model or recipe.models[0]
     recipe = recipe.changed(models=(model,))
     variants = {one.name: one.variants(recipe, model) for one in asked}  # refuse before training
-    with one_at_a_time(prepared_root() / "lock"):
+    with file_lock(prepared_root() / "lock"):
         sides = folds.gather_sides(recipe, data_root, say, cohort)
     settings = Settings(
         recipe=recipe,
@@ -110,7 +110,7 @@ def ablate(
         seeds=tuple(dict.fromkeys(seeds)),
         sides=sides,
         folder=Path(root) / run,
-        device="gpu" if choose_device(device) == "cuda" else "cpu",
+        device=choose_device(device),
         at_once=at_once,
         workers=workers,
         say=say,
@@ -178,7 +178,7 @@ def _everybody(sides: Sides, split: bool) -> list[CaseLike]:
 
 def _store(cases: Sequence[CaseLike], planes: tuple[str, ...], settings: Settings) -> SliceStore:
     recipe = settings.recipe.changed(planes=planes)
-    with one_at_a_time(prepared_root() / "lock"):
+    with file_lock(prepared_root() / "lock"):
         return prepare(cases, recipe, settings.say, settings.workers, progress=False)
 
 
@@ -231,8 +231,8 @@ def _train(trainings: Sequence[Training], settings: Settings) -> None:
             trainings,
             settings.at_once,
             progress=False,
-            afterwards=scoring.score_training,
-            tell=lambda job, rows: settings.say(_line(job, rows, settings)),
+            evaluate=scoring.score_training,
+            on_end=lambda job, rows: settings.say(_line(job, rows, settings)),
         )
     for one in waiting:
         if not (one.folder / "scores.json").is_file():

@@ -23,8 +23,7 @@ from spine_lib.datasets.case import CaseData
 from spine_lib.metrics import overlap as metrics
 from spine_lib.reproduce.ablations.folds import Scored
 from spine_lib.reproduce.evaluate import Truth
-from spine_lib.training.side_by_side import Job
-from spine_lib.training.train import Fitted
+from spine_lib.training.train import Fitted, Job
 from spine_lib.volumes.masks import predict_volume, to_mask
 
 MARGIN_MM = 40.0
@@ -42,7 +41,7 @@ class Training(Job):
 
     Attributes:
         scored: cases.
-        device: "cpu" or "gpu".
+        device: "cpu" or "cuda".
     """
 
     scored: tuple[Scored, ...] = ()

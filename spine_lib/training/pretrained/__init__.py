@@ -2,7 +2,7 @@
 
 They were trained longer than the built-in run, on a light encoder that started from ImageNet
 weights; `MODEL_CARD.md` beside this file says on what, how, how well, and where they fail.
-`reproduce` never starts from them.
+`reproduce` never starts from them; `benchmarks/ship_models.py` made them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import numpy as np
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import Case
-from spine_lib.training.checkpoints import load_weights, save_weights
-from spine_lib.training.recipe import Recipe, load_recipe
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.training.checkpoints import load_weights
+from spine_lib.training.recipe import Recipe
 
 PRETRAINED: dict[str, str] = {
     "unet_light": "unet_timm-tf_efficientnet_lite0",
@@ -28,10 +25,8 @@ PRETRAINED: dict[str, str] = {
 }
 """Names of the shipped models, and what `build_model` calls each."""
 
-
-def folder() -> Path:
-    """Return where the shipped files lie."""
-    return Path(str(resources.files("spine_lib.training.pretrained")))
+FOLDER = Path(str(resources.files("spine_lib.training.pretrained")))
+"""Where the shipped files lie."""
 
 
 def weights_path(name: str) -> Path:
@@ -42,7 +37,7 @@ def weights_path(name: str) -> Path:
     """
     if name not in PRETRAINED:
         raise SpineError(f"there is no shipped model {name!r}: use {' or '.join(PRETRAINED)}")
-    return folder() / f"{name}.safetensors"
+    return FOLDER / f"{name}.safetensors"
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, Recipe]:
@@ -62,12 +57,11 @@ def load_pretrained(name: str) -> tuple[nn.Module, Recipe]:
         >>> recipe.spacing_mm
         1.5
     """
-    path = weights_path(name)
-    return load_weights(path, PRETRAINED[name])
+    return load_weights(weights_path(name), PRETRAINED[name])
 
 
 def load_probability(name: str, case_id: str, ct: Volume) -> Volume:
-    """Load what a shipped model predicts for a held-out patient, so that nobody has to wait.
+    """Load a shipped model's stored prediction for a held-out patient, which saves minutes.
 
     Args:
         name: a key of `PRETRAINED`.
@@ -80,36 +74,10 @@ def load_probability(name: str, case_id: str, ct: Volume) -> Volume:
     Raises:
         SpineError: if there is none, or it was made for another grid.
     """
-    path = folder() / f"{name}_{case_id}.npz"
+    path = FOLDER / f"{name}_{case_id}.npz"
     if name not in PRETRAINED or not path.is_file():
         raise SpineError(f"there is no stored prediction of {name!r} for {case_id!r}")
     with np.load(path) as stored:
         probability = Volume(stored["probability"], stored["affine"])
     require_same_grid(ct, probability, f"scan and stored prediction of {case_id}")
     return ct.with_array(probability.array.astype(np.float32) / 255)
-
-
-def ship(run: Path, cases: list[Case], device: str = "auto") -> None:
-    """Put the models of a finished run of recipe "light" in place, with their predictions.
-
-    Args:
-        run: folder that `reproduce("light")` left.
-        cases: held-out patients.
-        device: "auto", "cpu" or "gpu".
-
-    Raises:
-        SpineError: if the run was made with another recipe.
-    """
-    wanted = load_recipe("light")
-    for name, model in PRETRAINED.items():
-        network, recipe = load_weights(run / model / "seed-0" / "weights.safetensors", model)
-        if recipe.changed(workers=wanted.workers) != wanted:
-            raise SpineError(f"{run} was not made with the recipe light: train it anew")
-        save_weights(network, model, recipe, folder() / f"{name}.safetensors", half=True)
-        network, recipe = load_pretrained(name)
-        for case in cases:
-            ct = case.load().ct
-            found = predict_volume(network, ct, recipe, device).array
-            with atomic_file(folder() / f"{name}_{case.case_id}.npz") as stream:
-                levels = np.rint(found * 255).astype(np.uint8)
-                np.savez_compressed(stream, probability=levels, affine=ct.affine)

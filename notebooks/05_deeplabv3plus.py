@@ -489,7 +489,7 @@ for rates in ((12, 24, 36), (1, 2, 3)):
 # enlarge them again.
 
 # %%
-from spine_lib.metrics import overlap as metrics
+from spine_lib import metrics
 from spine_lib.models.deeplab import enlarge
 
 mask = np.isin(patch["label"], (0, 255), invert=True)

@@ -99,7 +99,7 @@ check("7.1", count_voxels)
 # The library's version is `confusion` in `spine_lib/metrics/overlap.py`. Now the patient.
 
 # %%
-from spine_lib.metrics import overlap as metrics
+from spine_lib import metrics
 
 truth = crop.data.labels.array > 0
 ignore = crop.data.ignore.array
@@ -380,15 +380,13 @@ check("7.4", surface_distances_mm)
 # the way *from the truth* finds it. Of these distances two scores are made.
 
 # %%
-from spine_lib.metrics import surfaces
-
 tolerances_mm = np.arange(0.5, 5.01, 0.5)
 figure, axes = plt.subplots(figsize=(4.6, 2.7), layout="constrained")
 for (name, probability), style in zip(crop.probability.items(), ("o-", "s--")):
     distances = metrics.surface_distances(probability.array >= 0.5, truth, ct.spacing_mm, ignore)
-    shares = [surfaces.nsd_from_distances(distances, mm) for mm in tolerances_mm]
+    shares = [metrics.nsd_from_distances(distances, mm) for mm in tolerances_mm]
     axes.plot(tolerances_mm, shares, style, label=name)
-    print(f"{name:11} HD95 {surfaces.hd95_from_distances(distances):.1f} mm")
+    print(f"{name:11} HD95 {metrics.hd95_from_distances(distances):.1f} mm")
 axes.set(xlabel="tolerance, mm", ylabel="surface Dice (NSD)", ylim=(0, 1.02))
 axes.legend()
 plt.show()
@@ -594,7 +592,7 @@ check("7.5", interval_of_mean)
 # for small cohorts, where the plain ones are too narrow.
 
 # %%
-from spine_lib.metrics.statistics import bootstrap_interval
+from spine_lib.metrics import bootstrap_interval
 
 for model, values in zip(("U-Net", "DeepLabv3+"), dice):
     found = bootstrap_interval(values)
@@ -649,7 +647,7 @@ def sign_flip_p(differences):
 check("7.6", sign_flip_p)
 
 # %%
-from spine_lib.metrics.statistics import paired_differences, sign_flip_test
+from spine_lib.metrics import paired_differences, sign_flip_test
 
 gaps = np.array(list(paired_differences(unet_dice, deeplab_dice).values()))
 found = bootstrap_interval(gaps)
@@ -700,7 +698,7 @@ print(f"p = {sign_flip_test(others).p_value:.4f}")
 
 # %%
 from spine_lib.annotations import REGIONS
-from spine_lib.metrics.statistics import holm
+from spine_lib.metrics import holm
 
 by_region = {}
 for region in REGIONS:

@@ -35,7 +35,7 @@ print(SOURCE_NOTE)
 # %% tags=["nbval-check-output"]
 import numpy as np
 
-from spine_lib.metrics import overlap as metrics
+from spine_lib import metrics
 
 truth, prediction = np.zeros((2, 10, 10), bool)
 truth[2:8, 2:7] = True
@@ -407,7 +407,7 @@ figures.patient_scores(named, "Dice, one mark for each seed")
 # sure may we be of the rest?
 
 # %%
-from spine_lib.metrics.statistics import bootstrap_interval, spread
+from spine_lib.metrics import bootstrap_interval, spread
 
 for name, rows in named.items():
     seeds = spread([np.nanmean(values) for values in zip(*rows.values())])
@@ -438,7 +438,7 @@ for name in HELD_OUT:
     case = held_out_case(name)
     regions, ignore = to_regions(case.data.labels.array), case.data.ignore.array
     for model, probability in case.probability.items():
-        found[name, model] = metrics.by_region(probability.array > 0.5, regions, ignore)
+        found[name, model] = metrics.recall_by_region(probability.array > 0.5, regions, ignore)
 
 # %%
 print(f"{'recall':24}" + "".join(f"{region:>12}" for region in REGIONS))
@@ -464,7 +464,7 @@ regions = to_regions(phantom.labels.array)
 for model in PRETRAINED:
     network, trained_with = load_pretrained(model)
     probability = predict_volume(network, phantom.ct, trained_with, device="cpu")
-    recall = metrics.by_region(probability.array > 0.5, regions, phantom.ignore.array)
+    recall = metrics.recall_by_region(probability.array > 0.5, regions, phantom.ignore.array)
     cells = (f"{one:.3f}" if one == one else "no case" for one in recall.values())
     print(f"{f'phantom, {model}':28}" + "".join(f"{cell:>12}" for cell in cells))
 
@@ -543,7 +543,7 @@ plt.show()
 # class mean must exceed it by. So we ask of every averaging how far from that curve it lies.
 
 # %%
-from spine_lib.metrics.paper_pattern import class_mean_excess, rank_averagings
+from spine_lib.metrics.paper import class_mean_excess, rank_averagings
 
 for row in PAPER.values():
     off = row["iou"] - row["dice"] - class_mean_excess(row["dice"])

@@ -83,7 +83,7 @@ for (scan, model), one in predicted.items():
 # **Predict**: how much Dice does it gain?
 
 # %%
-from spine_lib.metrics import overlap as metrics
+from spine_lib import metrics
 from spine_lib.volumes.masks import keep_pieces, largest_component
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 import numpy as np
 
-from spine_lib import SpineError
+from spine_lib import SpineError, metrics
 from spine_lib.ct.geometry import (
     checked_index,
     cut_slice,
@@ -41,7 +41,6 @@ from spine_lib.explore.scene import (
     slabs,
     voxel_at_share,
 )
-from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
 
 if TYPE_CHECKING:

@@ -1,1 +1,46 @@
-"""Lesson 7: overlap, surface distance, regions, intervals and tests."""
+"""Lesson 7: compute scores of a segmentation and say how sure one can be of them.
+
+The arithmetic on a published table (lesson 8) is the module `paper`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["paper"],
+    submod_attrs={
+        "overlap": [
+            "Confusion",
+            "accuracy",
+            "aggregate",
+            "confusion",
+            "confusions_by_slice",
+            "dice",
+            "evaluate_volume",
+            "f1",
+            "iou",
+            "iou_background",
+            "iou_mean",
+            "mean_scores",
+            "precision",
+            "recall",
+            "scores",
+        ],
+        "regions": ["recall_by_region", "score_regions"],
+        "statistics": [
+            "bootstrap_interval",
+            "holm",
+            "mean_per_patient",
+            "paired_differences",
+            "sign_flip_test",
+            "spread",
+        ],
+        "surfaces": [
+            "hd95",
+            "hd95_from_distances",
+            "nsd",
+            "nsd_from_distances",
+            "surface_distances",
+        ],
+    },
+)

@@ -1,11 +1,11 @@
-"""Lesson 7: of the voxels called 80 % spine, is it spine in 80 of 100?
+"""Lesson 7: of the voxels with a probability of 80 %, are 80 of 100 spine?
 
-Almost all of a scan is far from any bone, and a network is rightly certain there: counted along,
-the air makes every network look well calibrated. So only voxels in the neighbourhood of the true
-spine are counted. What is kept are ten bins of probability, each with its voxels, how many of them
-are spine, and the sum of their probabilities: such bins of several volumes can be added up.
+Almost all of a scan is far from any bone, and a network is rightly certain there: with the air
+counted, every network looks well calibrated. So only voxels near the true spine are counted. The
+result is ten bins of probability, each with its voxels, how many of them are spine, and the sum of
+their probabilities; the bins of several volumes can be added up.
 
-The probabilities are those before the threshold and before the largest piece was kept.
+The probabilities are those before the threshold and before the largest component is kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib import SpineError
+from spine_lib.metrics.surfaces import bounding_box
 
 REACH_MM = 10.0
 BINS = 10
+COLUMNS = ("voxels", "spine", "probability")
 
 Bins = dict[str, dict[str, float]]
 """By range, as "0.7-0.8": "voxels", "spine" (how many of them are) and "probability" (the sum)."""
@@ -31,7 +33,7 @@ def near_truth(
     ignore: np.ndarray | None = None,
     reach_mm: float = REACH_MM,
 ) -> np.ndarray:
-    """Mark the voxels of the true spine and within reach of it.
+    """Return which voxels lie in the true spine or within reach of it.
 
     Args:
         truth: boolean mask [x, y, z].
@@ -40,20 +42,18 @@ def near_truth(
         reach_mm: how far around, between voxel centres.
 
     Returns:
-        Boolean array of the same shape; empty where the truth is.
+        Boolean array of the same shape; all False if the truth is empty.
     """
     near = np.zeros(truth.shape, bool)
-    boxes = ndimage.find_objects(truth.astype(np.uint8))
-    if not boxes:
+    if not truth.any():
         return near
-    margins = [math.ceil(reach_mm / mm) for mm in spacing_mm]
-    box = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(boxes[0], margins))
+    box = bounding_box(truth, [math.ceil(reach_mm / mm) for mm in spacing_mm])
     near[box] = ndimage.distance_transform_edt(~truth[box], sampling=spacing_mm) <= reach_mm
     return near if ignore is None else near & ~ignore
 
 
 def reliability(probability: np.ndarray, truth: np.ndarray, where: np.ndarray) -> Bins:
-    """Sort voxels into bins of equal width by their probability.
+    """Return the counts of voxels in bins of equal width of their probability.
 
     Args:
         probability: 0 to 1, of any shape.
@@ -69,27 +69,32 @@ def reliability(probability: np.ndarray, truth: np.ndarray, where: np.ndarray) -
             f"the probabilities reach from {chosen.min():g} to {chosen.max():g}: give "
             "probabilities from 0 to 1, not logits"
         )
-    places = np.clip((chosen * BINS).astype(int), 0, BINS - 1)
-    columns = {
-        "voxels": np.bincount(places, minlength=BINS).tolist(),
-        "spine": np.bincount(places[spine], minlength=BINS).tolist(),
-        "probability": np.round(np.bincount(places, chosen, BINS), 3).tolist(),
+    index = np.clip((chosen * BINS).astype(int), 0, BINS - 1)
+    counts = zip(
+        np.bincount(index, minlength=BINS).tolist(),
+        np.bincount(index[spine], minlength=BINS).tolist(),
+        np.round(np.bincount(index, chosen, BINS), 3).tolist(),
+        strict=True,
+    )
+    return {
+        f"{i / BINS:.1f}-{(i + 1) / BINS:.1f}": dict(zip(COLUMNS, row))
+        for i, row in enumerate(counts)
     }
-    return {_range(place): {k: of[place] for k, of in columns.items()} for place in range(BINS)}
 
 
-def add_up(several: Iterable[Bins]) -> Bins:
-    """Add up the bins of several volumes."""
-    total = {_range(place): {"voxels": 0, "spine": 0, "probability": 0.0} for place in range(BINS)}
-    for bins in several:
-        for name, counts in bins.items():
-            for key, value in counts.items():
-                total[name][key] += value
-    return total
+def add_up(volumes: Iterable[Bins]) -> Bins:
+    """Return the sum of the bins of several volumes."""
+    totals: Bins = {}
+    for bins in volumes:
+        for name, row in bins.items():
+            total = totals.setdefault(name, dict.fromkeys(COLUMNS, 0))
+            for key, value in row.items():
+                total[key] += value
+    return totals
 
 
 def expected_error(bins: Mapping[str, Mapping[str, float]]) -> float:
-    """Return the expected calibration error: by how much probability and truth differ, on average.
+    """Return the expected calibration error.
 
     Returns:
         The mean over voxels of how far the share of spine in their bin is from its mean
@@ -106,7 +111,3 @@ def summarise(bins: Bins) -> dict:
     """Return what a result file keeps: "reach_mm", "voxels", "ece" and "bins"."""
     voxels = sum(counts["voxels"] for counts in bins.values())
     return {"reach_mm": REACH_MM, "voxels": voxels, "ece": expected_error(bins), "bins": bins}
-
-
-def _range(place: int) -> str:
-    return f"{place / BINS:.1f}-{(place + 1) / BINS:.1f}"

@@ -8,63 +8,33 @@ three), and what an empty mask scores:
 
 - truth and prediction both empty: Dice, IoU and F1 are undefined (NaN). They are left out of means,
   and how many were left out is reported.
-- only one of the two empty: they are 0. False positives where there was nothing to find are also
+- only one of the two empty: they are 0. False positives in a volume without spine are also
   counted on their own.
 
-Surface distances see what overlap does not: how far, in mm, the outlines are apart
-(`spine_lib.metrics.surfaces`; offered here too).
-Masks are boolean arrays; voxels in an *ignore* mask take part in nothing.
+Masks are boolean arrays; voxels in an *ignore* mask are not scored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.metrics.surfaces import (
     check_masks,
-    hd95,
     hd95_from_distances,
-    nsd,
     nsd_from_distances,
     surface_distances,
 )
 
-__all__ = [
-    "SCORES",
-    "Confusion",
-    "VolumeEvaluation",
-    "accuracy",
-    "aggregate",
-    "by_region",
-    "confusion",
-    "confusions_by_slice",
-    "dice",
-    "evaluate_volume",
-    "f1",
-    "hd95",
-    "iou",
-    "iou_background",
-    "iou_mean",
-    "mean_scores",
-    "nsd",
-    "precision",
-    "recall",
-    "scores",
-    "surface_distances",
-]
-
-NAN = math.nan
-
 
 @dataclass(frozen=True)
 class Confusion:
-    """Hold the voxel counts of a binary segmentation: true/false positives and negatives."""
+    """The voxel counts of a binary segmentation: true/false positives and negatives."""
 
     tp: int
     fp: int
@@ -78,34 +48,14 @@ class Confusion:
 
     @property
     def total(self) -> int:
-        """Count the voxels that were scored."""
+        """Number of scored voxels."""
         return self.tp + self.fp + self.fn + self.tn
-
-
-class VolumeEvaluation(TypedDict):
-    """List what `evaluate_volume` measures; a plain dictionary of numbers."""
-
-    dice: float
-    iou: float
-    iou_mean: float
-    f1: float
-    accuracy: float
-    precision: float
-    recall: float
-    nsd: float
-    hd95: float
-    tolerance_mm: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    slices: NotRequired[list[list[int]]]
 
 
 def confusions_by_slice(
     prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None, axis: int = 2
 ) -> list[Confusion]:
-    """Count the voxels of each slice along an axis.
+    """Return the counts of each slice along an axis.
 
     Args:
         prediction: boolean mask of any shape.
@@ -117,7 +67,7 @@ def confusions_by_slice(
         One `Confusion` per slice; its four counts add up to the voxels that were scored.
 
     Raises:
-        SpineError: shapes differ, an array is not a mask, or it has no such axis.
+        SpineError: if shapes differ, an array is not a mask, or it has no such axis.
     """
     prediction, truth, scored = check_masks(prediction, truth, ignore)
     if not -truth.ndim <= axis < truth.ndim:
@@ -126,22 +76,21 @@ def confusions_by_slice(
             "choose one of its axes"
         )
     others = tuple(number for number in range(truth.ndim) if number != axis % truth.ndim)
-    tp = np.count_nonzero(prediction & truth, axis=others)
-    fp = np.count_nonzero(prediction, axis=others) - tp
-    fn = np.count_nonzero(truth, axis=others) - tp
+    tp, predicted, true = (
+        np.count_nonzero(mask, axis=others) for mask in (prediction & truth, prediction, truth)
+    )
     if scored is None:
         total = truth.size // max(truth.shape[axis], 1)
     else:
         total = np.count_nonzero(scored, axis=others)
-    tn = total - tp - fp - fn
-    counts = np.stack([tp, fp, fn, tn], axis=-1).tolist()
-    return [Confusion(*slice_counts) for slice_counts in counts]
+    counts = np.stack([tp, predicted - tp, true - tp, total - predicted - true + tp], axis=-1)
+    return [Confusion(*slice_counts) for slice_counts in counts.tolist()]
 
 
 def confusion(
     prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
 ) -> Confusion:
-    """Count true and false positives and negatives of two masks.
+    """Return the true and false positives and negatives of two masks.
 
     Args:
         prediction: boolean mask of any shape.
@@ -149,22 +98,22 @@ def confusion(
         ignore: boolean mask of the same shape, True where nothing is to be scored.
 
     Raises:
-        SpineError: shapes differ, or an array is not a mask.
+        SpineError: if shapes differ, or an array is not a mask.
 
     Example:
         >>> confusion(np.array([True, True, False]), np.array([True, False, False]))
         Confusion(tp=1, fp=1, fn=0, tn=1)
     """
     prediction, truth, scored = check_masks(prediction, truth, ignore)
-    tp = int(np.count_nonzero(prediction & truth))
-    fp = int(np.count_nonzero(prediction)) - tp
-    fn = int(np.count_nonzero(truth)) - tp
+    tp, predicted, true = (
+        int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)
+    )
     total = truth.size if scored is None else int(np.count_nonzero(scored))
-    return Confusion(tp, fp, fn, total - tp - fp - fn)
+    return Confusion(tp, predicted - tp, true - tp, total - predicted - true + tp)
 
 
 def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else NAN
+    return part / whole if whole else math.nan
 
 
 def dice(c: Confusion) -> float:
@@ -193,29 +142,21 @@ def iou_mean(c: Confusion) -> float:
 
 
 def accuracy(c: Confusion) -> float:
-    """Return the share of voxels that are right; defined for empty masks, so rarely low."""
+    """Return the share of correct voxels; defined for empty masks, so rarely low."""
     return _ratio(c.tp + c.tn, c.total)
 
 
 def precision(c: Confusion) -> float:
-    """Return the share of predicted voxels that are right; NaN if nothing was predicted."""
+    """Return the share of predicted voxels that are spine; NaN if nothing was predicted."""
     return _ratio(c.tp, c.tp + c.fp)
 
 
 def recall(c: Confusion) -> float:
-    """Return the share of the truth that was found; NaN if there was nothing to find."""
+    """Return the share of the true spine that was predicted; NaN if the truth is empty."""
     return _ratio(c.tp, c.tp + c.fn)
 
 
-SCORES = {
-    "dice": dice,
-    "iou": iou,
-    "iou_mean": iou_mean,
-    "f1": f1,
-    "accuracy": accuracy,
-    "precision": precision,
-    "recall": recall,
-}
+SCORES = {score.__name__: score for score in (dice, iou, iou_mean, f1, accuracy, precision, recall)}
 
 
 def scores(c: Confusion) -> dict[str, float]:
@@ -223,13 +164,14 @@ def scores(c: Confusion) -> dict[str, float]:
     return {name: score(c) for name, score in SCORES.items()}
 
 
-def _mean_defined(values: Iterable[float]) -> float:
+def mean_defined(values: Iterable[float]) -> float:
+    """Return the mean of the finite values; NaN if there is none."""
     finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else NAN
+    return math.fsum(finite) / len(finite) if finite else math.nan
 
 
 def mean_scores(confusions: Iterable[Confusion]) -> dict[str, float | int]:
-    """Average each score over volumes or slices, leaving out those where it is undefined.
+    """Return the mean of each score over volumes or slices, without those that are undefined.
 
     Returns:
         The mean of each score, and counts: "defined" and "undefined" (how many entered the
@@ -240,7 +182,7 @@ def mean_scores(confusions: Iterable[Confusion]) -> dict[str, float | int]:
     rows = [scores(c) for c in confusions]
     undefined = sum(math.isnan(row["dice"]) for row in rows)
     spurious = [c.fp for c in confusions if c.tp + c.fn == 0 and c.fp > 0]
-    return {name: _mean_defined(row[name] for row in rows) for name in SCORES} | {
+    return {name: mean_defined(row[name] for row in rows) for name in SCORES} | {
         "defined": len(rows) - undefined,
         "undefined": undefined,
         "false_positive_on_empty": len(spurious),
@@ -251,11 +193,11 @@ def mean_scores(confusions: Iterable[Confusion]) -> dict[str, float | int]:
 def evaluate_volume(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: Sequence[float],
     ignore: np.ndarray | None = None,
     tolerance_mm: float = 2.0,
-) -> VolumeEvaluation:
-    """Measure one predicted volume against its truth.
+) -> dict[str, Any]:
+    """Return the scores of one predicted volume.
 
     Args:
         prediction: boolean mask [x, y, z].
@@ -269,7 +211,7 @@ def evaluate_volume(
         "tn", and "slices": the same four counts for each axial slice.
 
     Raises:
-        SpineError: shapes differ, an array is not a mask, or the spacing does not fit.
+        SpineError: if shapes differ, an array is not a mask, or the spacing does not fit.
     """
     slices = confusions_by_slice(prediction, truth, ignore, axis=2)
     counts = sum(slices, Confusion(0, 0, 0, 0))
@@ -280,12 +222,12 @@ def evaluate_volume(
         "hd95": hd95_from_distances(distances),
         "tolerance_mm": float(tolerance_mm),
         **vars(counts),
-        "slices": [[c.tp, c.fp, c.fn, c.tn] for c in slices],
+        "slices": [list(vars(c).values()) for c in slices],
     }
 
 
-def aggregate(volumes: Mapping[str, VolumeEvaluation]) -> dict[str, dict]:
-    """Average evaluated volumes in the three ways that papers use.
+def aggregate(volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:
+    """Return the scores of evaluated volumes, averaged in the three ways that papers use.
 
     Args:
         volumes: what `evaluate_volume` returned, by case id.
@@ -299,53 +241,22 @@ def aggregate(volumes: Mapping[str, VolumeEvaluation]) -> dict[str, dict]:
         - "per_slice": the mean over the axial slices of all volumes (`mean_scores`);
         - "volumes": the evaluations themselves, without their slices.
     """
-    by_volume = {case: _counts(volume) for case, volume in volumes.items()}
-    slices = [Confusion(*row) for volume in volumes.values() for row in volume.get("slices", [])]
-    pooled = sum(by_volume.values(), Confusion(0, 0, 0, 0))
-    hd95s = [volume["hd95"] for volume in volumes.values()]
-    per_volume = mean_scores(by_volume.values()) | {
-        "nsd": _mean_defined(volume["nsd"] for volume in volumes.values()),
-        "hd95": _mean_defined(hd95s),
-        "hd95_infinite": sum(map(math.isinf, hd95s)),
-    }
+    rows = volumes.values()
+    confusions = [Confusion(row["tp"], row["fp"], row["fn"], row["tn"]) for row in rows]
+    pooled = sum(confusions, Confusion(0, 0, 0, 0))
     return {
         "pooled": {**scores(pooled), **vars(pooled)},
-        "per_volume": per_volume,
-        "per_slice": mean_scores(slices),
+        "per_volume": mean_scores(confusions)
+        | {
+            "nsd": mean_defined(row["nsd"] for row in rows),
+            "hd95": mean_defined(row["hd95"] for row in rows),
+            "hd95_infinite": sum(math.isinf(row["hd95"]) for row in rows),
+        },
+        "per_slice": mean_scores(
+            Confusion(*counts) for row in rows for counts in row.get("slices", [])
+        ),
         "volumes": {
-            case: {key: value for key, value in volume.items() if key != "slices"}
-            for case, volume in volumes.items()
+            case: {key: value for key, value in row.items() if key != "slices"}
+            for case, row in volumes.items()
         },
     }
-
-
-def _counts(volume: VolumeEvaluation) -> Confusion:
-    return Confusion(volume["tp"], volume["fp"], volume["fn"], volume["tn"])
-
-
-def by_region(
-    prediction: np.ndarray,
-    regions_truth: np.ndarray,
-    ignore: np.ndarray | None = None,
-    regions: Iterable[int] = (1, 2, 3, 4),
-) -> dict[int, float]:
-    """Return how much of each region of the spine a binary prediction found.
-
-    A false positive belongs to no region, so this is recall alone.
-
-    Args:
-        prediction: boolean mask of any shape.
-        regions_truth: integer region ids of the same shape, 0 is background.
-        ignore: boolean mask, True where nothing is to be scored.
-        regions: the region ids to report.
-
-    Returns:
-        Recall by region id; NaN for a region that is not in the volume.
-    """
-    regions, regions_truth = list(regions), np.asarray(regions_truth)
-    prediction, spine, _ = check_masks(prediction, regions_truth > 0, ignore)
-    labels = regions_truth[spine]
-    size = max([*regions, int(labels.max(initial=0))]) + 1
-    present = np.bincount(labels, minlength=size)
-    found = np.bincount(labels[prediction[spine]], minlength=size)
-    return {region: _ratio(int(found[region]), int(present[region])) for region in regions}

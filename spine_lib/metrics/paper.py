@@ -1,22 +1,25 @@
-"""Lesson 8: the paper's table, and what can be told from a published table alone.
+"""Lesson 8: the paper's table, and what follows from a published table alone.
 
-Scores of one segmentation are not free of each other: they all follow from four counts. So a table
-of rounded scores can be checked without the data. Each function here is one such check; they take
-and return fractions (0.985, not 98.5 %), and *within rounding* means: for every value that would
-have been printed as the one in the table. `check_table` strings them together.
+Scores of one segmentation depend on each other: they all follow from four counts. So a table of
+rounded scores can be checked without the data (`check_table`). The functions take and return
+fractions (0.985, not 98.5 %), and *within rounding* means: for every value that would have been
+printed as the one in the table. `rank_averagings` compares our own predictions with the table's
+pattern, IoU above Dice.
 
-Write D for Dice, J for IoU, e = 1 - accuracy for the share of voxels that are wrong, and p for the
-prevalence: the share of voxels that are spine.
+D is Dice, J is IoU, e = 1 - accuracy is the share of wrong voxels, and p is the prevalence: the
+share of voxels that are spine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 from spine_lib import SpineError
+from spine_lib.metrics.overlap import mean_defined
 
 DOI = "10.33889/IJMEMS.2025.10.6.099"
 CITATION = (
@@ -63,10 +66,16 @@ UNKNOWN_SETTINGS = (
 # Share of spine voxels in that public data set, measured by others on 218 of the 1089 volumes.
 PREVALENCE = 0.0079
 DECIMALS = 3
+AVERAGED_IOUS = {"iou_mean": "the mean over background and spine", "iou": "the spine's own"}
+AVERAGES = {
+    "pooled": "voxels pooled",
+    "per_volume": "averaged over volumes",
+    "per_slice": "averaged over slices",
+}
 
 
 class Range(NamedTuple):
-    """Hold the lowest and the highest admissible value of a fraction."""
+    """The lowest and the highest admissible value of a fraction."""
 
     low: float
     high: float
@@ -80,11 +89,33 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class TableFinding:
-    """Hold one thing that a table's own figures say: about one model, or about all (`model` "")."""
+    """A conclusion from a table's own figures, about one model or about all (`model` "")."""
 
     code: str
     model: str
     message: str
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """The relation of IoU and Dice under one averaging of our predictions.
+
+    Attributes:
+        iou: "iou" for the spine's own, "iou_mean" for the mean over background and spine.
+        average: "pooled", "per_volume" or "per_slice".
+        gaps: by model, IoU less Dice, the mean over seeds.
+        distance: mean over all runs of how far the gap lies from `class_mean_excess`.
+    """
+
+    iou: str
+    average: str
+    gaps: dict[str, float]
+    distance: float
+
+    @property
+    def name(self) -> str:
+        """The averaging in words."""
+        return f"IoU as {AVERAGED_IOUS[self.iou]}, {AVERAGES[self.average]}"
 
 
 def within_rounding(value: float, decimals: int = DECIMALS) -> Range:
@@ -178,7 +209,7 @@ def check_table(
     prevalence: float | None = PREVALENCE,
     decimals: int = DECIMALS,
 ) -> list[TableFinding]:
-    """Check a table of binary segmentation scores against itself.
+    """Return the contradictions within a table of binary segmentation scores.
 
     Args:
         rows: by model id, fractions "iou", "dice" and, where given, "f1" and "accuracy"; "name" is
@@ -191,15 +222,19 @@ def check_table(
         evaluation. A finding says that figures do not go together as defined, never why.
 
     Raises:
-        SpineError: a score is missing, or is no fraction.
+        SpineError: if a score is missing or no fraction.
     """
     for model, row in rows.items():
         _require_fractions(model, row)
     findings = []
     for model, row in rows.items():
-        findings += _check_f1(model, row, decimals)
-        findings += _check_iou(model, row, prevalence, decimals)
-        findings += _check_accuracy(model, row, prevalence, decimals)
+        messages = {
+            **_check_f1(row, decimals),
+            **_check_iou(row, prevalence, decimals),
+            **_check_accuracy(row, prevalence, decimals),
+        }
+        name = row.get("name", model)
+        findings += [TableFinding(code, model, f"{name}: {m}") for code, m in messages.items()]
     findings += _check_prevalences(rows, decimals)
     return findings + _verdict(rows, findings)
 
@@ -216,94 +251,74 @@ def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
             )
 
 
-def _name(model: str, row: Mapping[str, float | str]) -> str:
-    return str(row.get("name", model))
+def _check_f1(row: Mapping, decimals: int) -> dict[str, str]:
+    f1, dice = row.get("f1"), row["dice"]
+    if f1 is None or within_rounding(f1, decimals).overlaps(within_rounding(dice, decimals)):
+        return {}
+    return {
+        "f1_differs_from_dice": f"F1 {f1:.{decimals}f} and Dice {dice:.{decimals}f} differ, but "
+        "for the same voxels they are the same number; they were averaged differently."
+    }
 
 
-def _check_f1(model: str, row: Mapping, decimals: int) -> list[TableFinding]:
-    f1 = row.get("f1")
-    if f1 is None or within_rounding(f1, decimals).overlaps(within_rounding(row["dice"], decimals)):
-        return []
-    return [
-        TableFinding(
-            "f1_differs_from_dice",
-            model,
-            f"{_name(model, row)}: F1 {f1:.{decimals}f} and Dice {row['dice']:.{decimals}f} "
-            "differ, but for the same voxels they are the same number; they were averaged "
-            "differently.",
-        )
-    ]
-
-
-def _check_iou(
-    model: str, row: Mapping, prevalence: float | None, decimals: int
-) -> list[TableFinding]:
+def _check_iou(row: Mapping, prevalence: float | None, decimals: int) -> dict[str, str]:
     iou, dice = row["iou"], row["dice"]
     if mean_iou_range(dice, decimals).overlaps(within_rounding(iou, decimals)):
-        return []
-    where = "above" if iou > dice else "too far below"
-    clash = TableFinding(
-        "iou_and_dice_disagree",
-        model,
-        f"{_name(model, row)}: IoU {iou:.{decimals}f} is {where} Dice {dice:.{decimals}f}, which "
-        "no averaging of the spine's own scores with equal weights can give: one mask pair with "
-        f"that Dice has IoU {iou_from_dice(dice):.{decimals}f}, and mean IoU never exceeds mean "
-        "Dice.",
-    )
+        return {}
+    relation = "above" if iou > dice else "too far below"
+    messages = {
+        "iou_and_dice_disagree": f"IoU {iou:.{decimals}f} is {relation} Dice {dice:.{decimals}f}, "
+        "which no averaging of the spine's own scores with equal weights can give: one mask pair "
+        f"with that Dice has IoU {iou_from_dice(dice):.{decimals}f}, and mean IoU never exceeds "
+        "mean Dice."
+    }
     background = background_iou_range(iou, dice, decimals)
-    if background is None:
-        return [clash]
-    message = (
-        f"{_name(model, row)}: the IoU fits a mean over the two classes background and spine, "
-        f"for a background IoU of {background.low:.3f} to {background.high:.3f}"
-    )
-    if prevalence is not None:
-        message += (
-            f"; at a prevalence of {prevalence:.2%} that mean comes out at "
-            f"{class_mean_iou(dice, prevalence):.4f} (false positives = false negatives assumed)"
+    if background is not None:
+        message = (
+            "the IoU fits a mean over the two classes background and spine, for a background IoU "
+            f"of {background.low:.3f} to {background.high:.3f}"
         )
-    return [clash, TableFinding("class_mean_fits", model, message + ".")]
+        if prevalence is not None:
+            message += (
+                f"; at a prevalence of {prevalence:.2%} that mean comes out at "
+                f"{class_mean_iou(dice, prevalence):.4f} "
+                "(false positives = false negatives assumed)"
+            )
+        messages["class_mean_fits"] = message + "."
+    return messages
 
 
-def _check_accuracy(
-    model: str, row: Mapping, prevalence: float | None, decimals: int
-) -> list[TableFinding]:
-    if prevalence is None or row.get("accuracy") is None:
-        return []
-    allowed = accuracy_range(row["dice"], prevalence, decimals)
-    if allowed.overlaps(within_rounding(row["accuracy"], decimals)):
-        return []
-    return [
-        TableFinding(
-            "accuracy_does_not_fit",
-            model,
-            f"{_name(model, row)}: at a prevalence of {prevalence:.2%}, Dice "
-            f"{row['dice']:.{decimals}f} means a pooled accuracy of "
-            f"{accuracy_from_dice(row['dice'], prevalence):.2%}, not {row['accuracy']:.1%}; "
-            f"predicting background everywhere already scores {1 - prevalence:.1%}.",
-        )
-    ]
+def _check_accuracy(row: Mapping, prevalence: float | None, decimals: int) -> dict[str, str]:
+    accuracy, dice = row.get("accuracy"), row["dice"]
+    if prevalence is None or accuracy is None:
+        return {}
+    if accuracy_range(dice, prevalence, decimals).overlaps(within_rounding(accuracy, decimals)):
+        return {}
+    return {
+        "accuracy_does_not_fit": f"at a prevalence of {prevalence:.2%}, Dice {dice:.{decimals}f} "
+        f"means a pooled accuracy of {accuracy_from_dice(dice, prevalence):.2%}, not "
+        f"{accuracy:.1%}; predicting background everywhere already scores {1 - prevalence:.1%}."
+    }
 
 
 def _check_prevalences(rows: Mapping[str, Mapping], decimals: int) -> list[TableFinding]:
-    implied = {
-        model: prevalence_range(row["accuracy"], row["dice"], decimals)
+    ranges = {
+        row.get("name", model): prevalence_range(row["accuracy"], row["dice"], decimals)
         for model, row in rows.items()
         if row.get("accuracy") is not None
     }
-    implied = {model: found for model, found in implied.items() if found is not None}
+    ranges = {name: implied for name, implied in ranges.items() if implied is not None}
     return [
         TableFinding(
             "prevalences_disjoint",
             "",
             "Read as pooled scores, accuracy and Dice imply that "
-            f"{implied[one].low:.3f} to {implied[one].high:.3f} of the voxels are spine "
-            f"({_name(one, rows[one])}), and {implied[two].low:.3f} to {implied[two].high:.3f} "
-            f"({_name(two, rows[two])}): these do not overlap, though one test set has one "
-            "prevalence.",
+            f"{a.low:.3f} to {a.high:.3f} of the voxels are spine ({first}), and "
+            f"{b.low:.3f} to {b.high:.3f} ({second}): these do not overlap, though one test set "
+            "has one prevalence.",
         )
-        for one, two in combinations(implied, 2)
-        if not implied[one].overlaps(implied[two])
+        for (first, a), (second, b) in combinations(ranges.items(), 2)
+        if not a.overlaps(b)
     ]
 
 
@@ -322,3 +337,75 @@ def _verdict(rows: Mapping[str, Mapping], findings: list[TableFinding]) -> list[
         "alone allow to say, and both averagings are reported here."
     )
     return [TableFinding("verdict", "", message)]
+
+
+def class_mean_excess(dice: float) -> float:
+    """Return by how much a mean IoU over background and rare spine exceeds the Dice.
+
+    The background's IoU is 1 then, and (1 + D / (2 - D)) / 2 - D = (1 - D)**2 / (2 - D).
+    """
+    return (1 - dice) ** 2 / (2 - dice)
+
+
+def rank_averagings(models: Mapping[str, Mapping]) -> list[Averaging]:
+    """Return every averaging of our predictions, the closest to the paper's pattern first.
+
+    The gap between IoU and Dice depends on how good a model is, so ours need not be the paper's.
+    If the paper's IoU is a mean over background and spine, the gap is `class_mean_excess`.
+
+    Args:
+        models: by model id, {"runs": [{"test": scores}]} or {"test": scores}, as `results.json`
+            has them.
+
+    Returns:
+        At most six averagings; those that are undefined are left out.
+    """
+    tests = {
+        model: [run.get("test") or {} for run in entry.get("runs") or [entry]]
+        for model, entry in models.items()
+    }
+    averagings = [_averaging(tests, iou, average) for iou in AVERAGED_IOUS for average in AVERAGES]
+    return sorted((a for a in averagings if a.gaps), key=lambda averaging: averaging.distance)
+
+
+def _averaging(tests: Mapping[str, list[Mapping]], iou: str, average: str) -> Averaging:
+    gaps, distances = {}, []
+    for model, runs in tests.items():
+        scores = [run.get(average) or {} for run in runs]
+        pairs = [(row.get(iou), row.get("dice")) for row in scores]
+        pairs = [pair for pair in pairs if None not in pair and all(map(math.isfinite, pair))]
+        if pairs:
+            gaps[model] = mean_defined(value - dice for value, dice in pairs)
+            distances += [abs(value - dice - class_mean_excess(dice)) for value, dice in pairs]
+    return Averaging(iou, average, gaps, mean_defined(distances))
+
+
+def pattern_sentence(
+    models: Mapping[str, Mapping], names: Mapping[str, str], paper: Mapping[str, Mapping] = PAPER
+) -> str:
+    """Return under which averaging our own predictions come closest to the paper's pattern.
+
+    Args:
+        models: as for `rank_averagings`.
+        names: how the sentence calls each model.
+        paper: the table, by model id.
+
+    Returns:
+        One sentence with figures; "" where there are no scores.
+    """
+    ranked = rank_averagings(models)
+    if not ranked:
+        return ""
+    best = ranked[0]
+    published = " and ".join(
+        f"{row['iou'] - row['dice']:+.3f} ({row['name']})" for row in paper.values()
+    )
+    ours = " and ".join(f"{gap:+.3f} ({names.get(m, m)})" for m, gap in best.gaps.items())
+    own = [gap for averaging in ranked if averaging.iou == "iou" for gap in averaging.gaps.values()]
+    return (
+        f"Our own predictions come closest to the paper's pattern of IoU above Dice, {published}, "
+        f"with the {best.name}: IoU less Dice is {ours}, on average {best.distance:.3f} from "
+        "(1 - D)\N{SUPERSCRIPT TWO} / (2 - D), by which a mean over both classes exceeds a Dice "
+        f"of D where spine is rare; with the spine's own IoU it is {min(own):+.3f} to "
+        f"{max(own):+.3f}."
+    )

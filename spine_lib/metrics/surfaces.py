@@ -1,14 +1,15 @@
 """Lesson 7: how far apart are two outlines, in mm?
 
 Overlap hardly notices a wrong outline on a large structure and exaggerates it on a thin one.
-Surface distances measure it where it is: `nsd` says how much of both surfaces is within a
-tolerance, and `hd95` how far the worst twentieth is off. Both need the spacing, since one voxel may
-be 0.7 mm wide and 2.5 mm thick.
+Surface distances measure it directly: `nsd` is the share of both surfaces within a tolerance,
+`hd95` the distance that the worst twentieth exceeds. Both need the spacing, since one voxel may be
+0.7 mm wide and 2.5 mm thick.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -16,44 +17,23 @@ from scipy.spatial import KDTree
 
 from spine_lib import SpineError
 
-NAN = math.nan
 # A surface exactly at the tolerance is within it, however sqrt and the spacing were rounded.
 ROUNDING_MM = 1e-6
 
 MANY_POINTS = 150_000
-"""From so many on, a map of distances to all voxels is made sooner than each point is looked up."""
-
-
-def _as_mask(array: np.ndarray, name: str) -> np.ndarray:
-    """Return an array of 0 and 1 as a boolean mask; boolean arrays pass through untouched."""
-    array = np.asarray(array)
-    if array.dtype == bool:
-        return array
-    mask = array == 1
-    if not np.all(mask | (array == 0)):
-        raise SpineError(
-            f"the {name} must be a mask of False and True (or 0 and 1) but holds values from "
-            f"{array.min():g} to {array.max():g}: threshold probabilities first "
-            "(probability >= 0.5), or choose labels (labels > 0)"
-        )
-    return mask
+"""For more points than this, one distance transform is faster than a look-up of each point."""
 
 
 def check_masks(
     prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Check that masks go together, and take ignored voxels out of both.
+    """Return two masks of one shape, False where ignored, and where to score (None: everywhere).
 
     Args:
-        prediction: boolean mask of any shape; other arrays of 0 and 1 are accepted.
-        truth: mask of the same shape.
-        ignore: mask of the same shape, True where nothing is to be scored; or None.
-
-    Returns:
-        Prediction and truth, False where ignored, and where to score (None: everywhere).
+        prediction, truth, ignore: boolean masks of one shape, or arrays of 0 and 1.
 
     Raises:
-        SpineError: shapes differ, or an array holds more than 0 and 1.
+        SpineError: if shapes differ, or an array holds more than 0 and 1.
     """
     prediction, truth = _as_mask(prediction, "prediction"), _as_mask(truth, "truth")
     scored = None if ignore is None else ~_as_mask(ignore, "ignore region")
@@ -68,39 +48,41 @@ def check_masks(
     return prediction, truth, scored
 
 
-def _surface(mask: np.ndarray, ignore: np.ndarray | None) -> np.ndarray:
-    """Mark the voxels of a mask that have a face on the background.
+def _as_mask(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype == bool:
+        return array
+    mask = array == 1
+    if not np.all(mask | (array == 0)):
+        raise SpineError(
+            f"the {name} must be a mask of False and True (or 0 and 1) but holds values from "
+            f"{array.min():g} to {array.max():g}: threshold probabilities first "
+            "(probability >= 0.5), or choose labels (labels > 0)"
+        )
+    return mask
 
-    Beside an ignored voxel it is unknown whether there is a surface, so there is none.
-    """
-    if ignore is None:
-        return mask & ~ndimage.binary_erosion(mask)
-    return mask & ~ignore & ~ndimage.binary_erosion(mask | ignore)
 
-
-def _bounding_box(mask: np.ndarray, margin: int = 1) -> tuple[slice, ...]:
-    """Return the slices around the True voxels, `margin` wider where the array allows."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(number for number in range(mask.ndim) if number != axis)
-        hits = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(int(hits[0]) - margin, 0), int(hits[-1]) + 1 + margin))
-    return tuple(box)
+def bounding_box(mask: np.ndarray, margins: Sequence[int]) -> tuple[slice, ...]:
+    """Return the box around the True voxels of a mask, wider by a margin of voxels an axis."""
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    return tuple(
+        slice(max(0, edges.start - margin), edges.stop + margin)
+        for edges, margin in zip(box, margins, strict=True)
+    )
 
 
 def surface_distances(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing_mm: tuple[float, ...],
+    spacing_mm: Sequence[float],
     ignore: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measure how far each surface voxel of one mask is from the surface of the other.
+    """Return how far each surface voxel of one mask is from the surface of the other.
 
     A surface voxel is one with a face on the background or on the edge of the array.
 
     Args:
-        prediction: boolean mask, 2-D or 3-D.
-        truth: boolean mask of the same shape.
+        prediction, truth: boolean masks of one shape, 2-D or 3-D.
         spacing_mm: distance between voxel centres along each axis, in mm.
         ignore: boolean mask, True where nothing is to be scored.
 
@@ -109,7 +91,7 @@ def surface_distances(
         truth's to the prediction's. Infinite where the other surface does not exist.
 
     Raises:
-        SpineError: shapes differ, an array is not a mask, or the spacing does not fit.
+        SpineError: if shapes differ, an array is not a mask, or the spacing does not fit.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     if spacing.shape != (np.ndim(truth),) or not np.all(np.isfinite(spacing) & (spacing > 0)):
@@ -121,14 +103,16 @@ def surface_distances(
     either = prediction | truth
     if not either.any():
         return np.empty(0), np.empty(0)
-    box = _bounding_box(either)
-    ignored = None if scored is None else ~scored[box]
-    surfaces = [_surface(mask[box], ignored) for mask in (prediction, truth)]
+    box = bounding_box(either, [1] * truth.ndim)
+    ignored = False if scored is None else ~scored[box]
+    # Beside an ignored voxel it is unknown whether there is a surface, so there is none.
+    surfaces = [
+        mask[box] & ~ndimage.binary_erosion(mask[box] | ignored) for mask in (prediction, truth)
+    ]
     return _distances_to(*surfaces, spacing), _distances_to(*reversed(surfaces), spacing)
 
 
 def _distances_to(surface: np.ndarray, other: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return how far each voxel of a surface is from the nearest one of another, in mm."""
     points, others = np.argwhere(surface), np.argwhere(other)
     if len(others) == 0:
         return np.full(len(points), np.inf)
@@ -138,27 +122,25 @@ def _distances_to(surface: np.ndarray, other: np.ndarray, spacing: np.ndarray) -
 
 
 def nsd_from_distances(distances: tuple[np.ndarray, np.ndarray], tolerance_mm: float) -> float:
-    """Return what `nsd` returns, from distances that `surface_distances` has measured already."""
+    """Return `nsd` from what `surface_distances` has measured already."""
     if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise SpineError(f"tolerance_mm is {tolerance_mm!r}: give a length in mm, 0 or more")
     both = np.concatenate(distances)
-    return float(np.mean(both <= tolerance_mm + ROUNDING_MM)) if both.size else NAN
+    return float(np.mean(both <= tolerance_mm + ROUNDING_MM)) if both.size else math.nan
 
 
 def hd95_from_distances(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return what `hd95` returns, from distances that `surface_distances` has measured already."""
+    """Return `hd95` from what `surface_distances` has measured already."""
     filled = [side for side in distances if side.size]
-    if not filled:
-        return NAN
     if len(filled) == 1:
         return math.inf
-    return max(float(np.percentile(side, 95)) for side in filled)
+    return max((float(np.percentile(side, 95)) for side in filled), default=math.nan)
 
 
 def nsd(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing_mm: tuple[float, ...],
+    spacing_mm: Sequence[float],
     tolerance_mm: float,
     ignore: np.ndarray | None = None,
 ) -> float:
@@ -171,7 +153,7 @@ def nsd(
         0 to 1; NaN if neither mask has a surface, 0 if only one has.
 
     Raises:
-        SpineError: the tolerance is no length, or as `surface_distances`.
+        SpineError: if the tolerance is no length, or as `surface_distances`.
 
     Source: Nikolov et al. (2021), doi:10.2196/26151. Surfaces are counted in voxels.
     """
@@ -183,7 +165,7 @@ def nsd(
 def hd95(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing_mm: tuple[float, ...],
+    spacing_mm: Sequence[float],
     ignore: np.ndarray | None = None,
 ) -> float:
     """Return the 95th percentile Hausdorff distance in mm; the arguments of `surface_distances`.
@@ -192,7 +174,7 @@ def hd95(
 
     Returns:
         NaN if neither mask has a surface; infinity if only one has, because no distance in mm
-        would be bad enough, and NaN would quietly drop the worst failures from a mean.
+        would be bad enough, and NaN would drop the worst failures from a mean without notice.
 
     Raises:
         SpineError: as `surface_distances`.

@@ -17,9 +17,8 @@ from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData, ExcludedScan, case_identity
 from spine_lib.metrics import calibration
-from spine_lib.metrics.named_regions import mean_named, score_named
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
-from spine_lib.metrics.region_scores import NearestRegion, mean_regions, score_regions
+from spine_lib.metrics.regions import mean_named, mean_regions, score_named, score_regions
 from spine_lib.reproduce.report import Overlay, draw_overlay, pick_slices
 from spine_lib.reproduce.sources import CaseLike
 from spine_lib.training.train import Fitted
@@ -78,9 +77,9 @@ def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
 
     Returns:
         What `metrics.aggregate` gives, each volume with its "regions" and its calibration error
-        "ece"; and "regions" (`region_scores.mean_regions`) and "calibration" over all volumes
+        "ece"; and "regions" (`regions.mean_regions`) and "calibration" over all volumes
         (`calibration.summarise`). Where the network names the regions, each volume has "named"
-        (`named_regions.score_named`), and all together have it (`named_regions.mean_named`).
+        (`regions.score_named`), and all together have it (`regions.mean_named`).
     """
     test = aggregate(rows)
     for volume in test["volumes"].values():
@@ -117,11 +116,6 @@ class Truth:
         self.sha256 = digest.hexdigest()
 
     @functools.cached_property
-    def nearest(self) -> NearestRegion:
-        """Say which region is nearest to a voxel."""
-        return NearestRegion(self.regions, self.spacing_mm)
-
-    @functools.cached_property
     def near(self) -> np.ndarray:
         """Boolean [x, y, z]: the voxels whose calibration is looked at."""
         return calibration.near_truth(self.mask & ~self.ignore, self.spacing_mm, self.ignore)
@@ -139,14 +133,12 @@ def evaluate_case(
         named: region ids that the prediction gives to its mask, 0 elsewhere; None if it does not.
 
     Returns:
-        What `metrics.evaluate_volume` gives, "regions" (`region_scores.score_regions`),
+        What `metrics.evaluate_volume` gives, "regions" (`regions.score_regions`),
         "calibration" (`calibration.reliability`), the "sha256" of what was scored, and "named"
-        (`named_regions.score_named`) if regions were named.
+        (`regions.score_named`) if regions were named.
     """
     row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
-    row["regions"] = score_regions(
-        mask, truth.regions, truth.spacing_mm, truth.ignore, truth.nearest
-    )
+    row["regions"] = score_regions(mask, truth.regions, truth.spacing_mm, truth.ignore)
     row["calibration"] = calibration.reliability(probability, truth.mask, truth.near)
     row["sha256"] = truth.sha256
     if named is not None:

@@ -29,7 +29,7 @@ import jinja2
 
 from spine_lib import SpineError
 from spine_lib.explore import overlays, render
-from spine_lib.metrics.paper_pattern import pattern_sentence
+from spine_lib.metrics.paper import pattern_sentence
 from spine_lib.reproduce import report_names, report_plots, report_regions, report_tables
 from spine_lib.reproduce.report_slices import KINDS, Overlay, draw_overlay, pick_slices
 from spine_lib.training import logs

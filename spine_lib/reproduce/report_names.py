@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spine_lib.annotations.schemes import REGIONS
-from spine_lib.metrics.named_regions import CLASSES
+from spine_lib.metrics.regions import CLASSES
 from spine_lib.reproduce import report_words as words
 from spine_lib.reproduce.report_tables import row_of, table_of
 

@@ -28,22 +28,12 @@ def test_no_phantom_of_the_cohort_was_ever_trained_validated_or_tested_on():
         assert len(used) >= 4 and not used & cohort_ids
 
 
-def test_every_voxel_belongs_to_the_region_of_the_nearest_bone_in_mm():
-    regions = np.zeros((5, 1, 4), np.uint8)
-    regions[0, 0, 0], regions[4, 0, 3] = 2, 3
-    cubes, thick = (cohort.region_of_nearest_bone(regions, (1.0, 1.0, z)) for z in (1.0, 3.0))
-    assert set(np.unique(cubes)) == set(np.unique(thick)) == {2, 3}
-    assert cubes[0, 0, 3] == 2 and thick[0, 0, 3] == 3
-    assert not cohort.region_of_nearest_bone(np.zeros((2, 2, 2), int), (1, 1, 1)).any()
-
-
 def test_regions_share_out_all_that_was_predicted_and_all_that_is_true(small_phantom):
     from spine_lib.annotations.checks import to_regions
 
     regions = to_regions(small_phantom.labels.array)
     prediction = np.roll(regions > 0, 1, axis=1)
-    nearest = cohort.region_of_nearest_bone(regions, small_phantom.ct.spacing_mm)
-    scored = cohort.score_regions(prediction, regions, nearest, small_phantom)
+    scored = cohort.score_regions(prediction, regions, small_phantom)
     assert len(scored) >= 2
     whole = cohort.score_mask(prediction, regions > 0, small_phantom)
     assert sum(one["tp"] + one["fp"] for one in scored.values()) == np.count_nonzero(prediction)

@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise, tests that count what they claim to count."""
+"""Intervals and tests over patients: our rules, since SciPy does the resampling."""
 
 import math
 from itertools import product
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from spine_lib import SpineError
-from spine_lib.metrics.statistics import (
+from spine_lib.metrics import (
     bootstrap_interval,
     holm,
     mean_per_patient,
@@ -41,35 +41,11 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_promised(patients, l
     assert lowest <= skewed <= 0.99
 
 
-def test_a_lower_confidence_gives_a_shorter_interval_that_holds_less_often():
-    values = np.random.default_rng(0).beta(8, 2, 20)
-    wide, narrow = bootstrap_interval(values), bootstrap_interval(values, confidence=0.5)
-    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
-
-
-def test_four_times_the_patients_halve_the_interval():
-    values = np.random.default_rng(4).normal(size=50)
-    one, four = bootstrap_interval(values), bootstrap_interval(np.tile(values, 4))
-    assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.05)
-
-
 def test_for_symmetric_scores_of_few_patients_the_interval_is_nearly_students():
     values = np.array([-1.5, -1.0, -0.6, -0.2, 0.2, 0.6, 1.0, 1.5])
     student = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
     found = bootstrap_interval(values, resamples=40_000)
     assert [found.low, found.high] == pytest.approx(student, rel=0.04)
-
-
-def test_skewed_scores_lean_the_interval_as_far_as_in_scipys_bca():
-    values = np.random.default_rng(3).lognormal(sigma=1.2, size=40)
-    theirs = stats.bootstrap(
-        (values,), np.mean, method="BCa", n_resamples=40_000, rng=1
-    ).confidence_interval
-    ours = bootstrap_interval(values, resamples=40_000)
-    lean = (ours.high - ours.estimate) / (ours.estimate - ours.low)
-    expected = (theirs.high - ours.estimate) / (ours.estimate - theirs.low)
-    assert expected > 1.3
-    assert lean == pytest.approx(expected, rel=0.06)
 
 
 @settings(max_examples=40, deadline=None)
@@ -134,14 +110,6 @@ def test_the_exact_p_value_is_the_share_of_all_sign_choices_as_extreme(differenc
     assert sign_flip_test(np.array(differences) / 7).p_value == pytest.approx(expected)
 
 
-def test_the_exact_p_value_is_that_of_scipy():
-    differences = np.random.default_rng(3).normal(0.4, 1, 11)
-    theirs = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
-    )
-    assert sign_flip_test(differences).p_value == pytest.approx(theirs.pvalue)
-
-
 def test_six_patients_who_all_agree_reach_the_smallest_p_value_they_can():
     assert sign_flip_test([0.1, 0.2, 0.3, 0.1, 0.2, 0.3]).p_value == 2 / 2**6
 
@@ -157,13 +125,9 @@ def test_no_difference_at_all_is_no_evidence():
     assert sign_flip_test([0.0] * 20).p_value == 1
 
 
-def test_sampled_and_exact_p_values_agree_where_both_could_be_used(monkeypatch):
-    differences = np.random.default_rng(8).normal(0.5, 1, 14)
-    exact = sign_flip_test(differences).p_value
-    monkeypatch.setattr("spine_lib.metrics.statistics.EXACT_UP_TO", 0)
-    sampled = sign_flip_test(differences).p_value
-    assert sampled != exact
-    assert sampled == pytest.approx(exact, abs=0.005)
+def test_means_that_are_equal_on_paper_count_as_equal():
+    # (0.1 + 0.2 - 0.3) and its mirror image differ in the last bit only
+    assert sign_flip_test([0.1, 0.2, -0.3, 0.1, 0.2, -0.3]).p_value == 1
 
 
 def test_a_sampled_p_value_is_never_zero_and_repeats_with_its_seed():
@@ -173,12 +137,6 @@ def test_a_sampled_p_value_is_never_zero_and_repeats_with_its_seed():
     mixed = np.random.default_rng(1).normal(0.1, 1, 40)
     assert sign_flip_test(mixed) == sign_flip_test(mixed)
     assert sign_flip_test(mixed) != sign_flip_test(mixed, seed=1)
-
-
-def test_false_alarms_are_no_more_frequent_than_the_level_says():
-    rng = np.random.default_rng(6)
-    alarms = [sign_flip_test(rng.normal(size=8)).p_value <= 0.05 for _ in range(600)]
-    assert 0.02 < np.mean(alarms) < 0.075
 
 
 # --- several questions ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from spine_lib import SpineError
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.calibration import near_truth, reliability
-from spine_lib.metrics.region_scores import score_regions
+from spine_lib.metrics.regions import score_regions
 from spine_lib.reproduce.evaluate import mean_over_seeds, summarise
 from spine_lib.reproduce.patient_statistics import of_models
 from spine_lib.reproduce.report import Overlay, draw_overlay, pick_slices, write_report

@@ -11,7 +11,7 @@ from torch import nn
 from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData
-from spine_lib.metrics.named_regions import CLASSES, dice_of
+from spine_lib.metrics.regions import CLASSES, matrix_dice
 from spine_lib.reproduce import sources
 from spine_lib.reproduce.compare import compare_runs, comparison_text, load_run
 from spine_lib.reproduce.evaluate import evaluate_all
@@ -137,7 +137,7 @@ def test_scores_by_name_are_kept_and_not_computed_again(case, tmp_path):
     matrix = first["named"]["confusion"]
     assert matrix["lumbar"]["thoracic"] == 16 * 16 * 6 and matrix["thoracic"]["thoracic"] == 1024
     assert first["pooled"]["dice"] == 1 and first["named"]["dice"]["lumbar"] == 0
-    assert first["named"]["dice"] == pytest.approx(dice_of(matrix), nan_ok=True)
+    assert first["named"]["dice"] == pytest.approx(matrix_dice(matrix), nan_ok=True)
     assert first["regions"]["lumbar"]["dice"] == 1
     (kept,) = (tmp_path / "scores").rglob("one.json")
     changed = json.loads(kept.read_text(encoding="utf-8"))

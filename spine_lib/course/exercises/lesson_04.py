@@ -12,10 +12,10 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
+from spine_lib import metrics
 from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.course.one_batch import fit_one_batch
 from spine_lib.course.two_looks import judge_double_convolution
-from spine_lib.metrics import overlap as metrics
 from spine_lib.models.unet import UNet, unet_parameters
 
 # --- 4.1 ------------------------------------------------------------------------------------------

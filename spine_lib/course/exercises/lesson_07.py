@@ -9,6 +9,7 @@ from numbers import Real
 import numpy as np
 from scipy import ndimage
 
+from spine_lib import metrics
 from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.course.judging_statistics import (
     judge_flip,
@@ -18,7 +19,6 @@ from spine_lib.course.judging_statistics import (
     some_differences,
     some_scores,
 )
-from spine_lib.metrics import overlap as metrics
 
 # --- 7.1 ------------------------------------------------------------------------------------------
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 from torch import nn
 
 from spine_lib.annotations.checks import REGIONS, to_regions
 from spine_lib.datasets import CaseData, phantom_cases
 from spine_lib.metrics import overlap as metrics
+from spine_lib.metrics.regions import assign_regions
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes.masks import predict_volume, to_mask
@@ -47,44 +47,22 @@ def cohort_seeds(seed: int) -> range:
     return range(start, start + PHANTOMS)
 
 
-def region_of_nearest_bone(
-    regions: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> np.ndarray:
-    """Give every voxel the region of the spine that is nearest to it.
-
-    So a false positive, which lies on no bone, belongs to a region too.
-
-    Args:
-        regions: integer region ids [x, y, z], 0 is background.
-        spacing_mm: size of a voxel in mm.
-
-    Returns:
-        Region ids of the same shape, none of them 0 (all 0 where there is no spine at all).
-    """
-    if not regions.any():
-        return regions.copy()
-    nearest = ndimage.distance_transform_edt(
-        regions == 0, sampling=spacing_mm, return_distances=False, return_indices=True
-    )
-    return regions[tuple(nearest)]
-
-
 def score_regions(
-    prediction: np.ndarray, regions: np.ndarray, nearest: np.ndarray, data: CaseData
+    prediction: np.ndarray, regions: np.ndarray, data: CaseData
 ) -> dict[str, dict[str, float]]:
-    """Score each region that a case shows: its bone against what was predicted nearest to it.
+    """Return the scores of each region that a case shows, false positives at the nearest bone.
 
     Args:
         prediction: boolean mask [x, y, z].
         regions: region ids of the truth.
-        nearest: region of the nearest bone (`region_of_nearest_bone`).
         data: the case, for its spacing and its ignore region.
 
     Returns:
         By region name, what `score_mask` measures.
     """
+    assigned = assign_regions(prediction, regions, data.ct.spacing_mm)
     return {
-        name: score_mask(prediction & (nearest == region), regions == region, data)
+        name: score_mask(assigned == region, regions == region, data)
         for region, name in enumerate(REGIONS, 1)
         if (regions == region).any()
     }
@@ -123,7 +101,6 @@ def score_case(
         before the largest piece was kept.
     """
     regions = to_regions(data.labels.array)
-    nearest = region_of_nearest_bone(regions, data.ct.spacing_mm)
     scored = {}
     for name, (network, recipe) in networks.items():
         probability = predict_volume(network, data.ct, recipe, device="cpu")
@@ -133,7 +110,7 @@ def score_case(
             **score_mask(mask, regions > 0, data),
             "slices": spread_over_slices(mask, regions > 0, data),
             "raw": vars(metrics.confusion(raw, regions > 0, data.ignore.array)),
-            "regions": score_regions(mask, regions, nearest, data),
+            "regions": score_regions(mask, regions, data),
         }
     return scored
 

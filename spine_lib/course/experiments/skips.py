@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from spine_lib import metrics
 from spine_lib.course.boxes import Boxes, cut_boxes, draw_batch
 from spine_lib.course.small_networks import train_small
 from spine_lib.datasets import make_phantom
-from spine_lib.metrics import overlap as metrics
 from spine_lib.models.unet import UNet
 from spine_lib.slices.cut import IGNORE
 

@@ -123,9 +123,7 @@ def run(seed: int, fast: bool = False, root: Path | None = None) -> dict:
     require_separate(parts)
     recipe = recipe_for(seed, fast)
     stores = tuple(
-        prepare(
-            parts[part], root / f"{part}-{len(parts[part])}", spacing_mm=recipe.spacing_mm
-        )
+        prepare(parts[part], root / f"{part}-{len(parts[part])}", spacing_mm=recipe.spacing_mm)
         for part in ("train", "validation")
     )
     networks = {}

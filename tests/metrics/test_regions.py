@@ -1,4 +1,4 @@
-"""Regions by name: a table of voxels, and every score is arithmetic on it."""
+"""Scores by region: regions of the truth for a binary prediction, or predicted regions."""
 
 import math
 
@@ -8,18 +8,114 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spine_lib import SpineError
-from spine_lib.annotations.schemes import REGIONS
-from spine_lib.ct.volume import Volume
+from spine_lib.annotations import REGIONS
+from spine_lib.ct import Volume
 from spine_lib.datasets.case import CaseData
-from spine_lib.metrics.named_regions import (
+from spine_lib.metrics import Confusion, confusion, dice, recall_by_region, regions, score_regions
+from spine_lib.metrics.regions import (
     CLASSES,
     confusion_matrix,
-    dice_of,
+    matrix_dice,
     mean_named,
+    mean_regions,
+    nearest_region,
     score_named,
 )
-from spine_lib.metrics.overlap import confusion, dice
 from spine_lib.reproduce.evaluate import Truth, evaluate_case, mean_over_seeds, summarise
+
+SPACING = (1.0, 1.0, 2.0)
+
+
+def column():
+    """Return a column along z: lumbar (3) below, a gap, thoracic (2) above."""
+    regions = np.zeros((9, 9, 20), np.uint8)
+    regions[3:6, 3:6, 2:8] = 3
+    regions[3:6, 3:6, 10:18] = 2
+    return regions
+
+
+def test_a_perfect_prediction_is_perfect_in_the_regions_that_there_are():
+    regions = column()
+    found = score_regions(regions > 0, regions, SPACING)
+    assert list(found) == ["thoracic", "lumbar"]
+    assert found["lumbar"] == {"dice": 1.0, "recall": 1.0, "tp": 54, "fp": 0, "fn": 0}
+
+
+def test_a_false_positive_goes_to_the_region_that_is_nearest_in_mm():
+    regions = column()
+    prediction = regions > 0
+    prediction[0, 0, 3] = True  # beside the lumbar part
+    prediction[4, 4, 8] = True  # in the gap, 2 mm above the lumbar part, 4 mm below the thoracic
+    prediction[8, 8, 19] = True  # beyond the upper end
+    found = score_regions(prediction, regions, SPACING)
+    assert (found["lumbar"]["fp"], found["thoracic"]["fp"]) == (2, 1)
+    assert found["lumbar"]["recall"] == 1.0
+    assert found["lumbar"]["dice"] == pytest.approx(2 * 54 / (2 * 54 + 2))
+
+
+@pytest.mark.parametrize("many", [10, 10**6])
+def test_the_nearest_region_is_that_of_a_search_through_all_voxels(many, monkeypatch):
+    """From many voxels on, a map is made instead of looking up each."""
+    monkeypatch.setattr(regions, "MANY_POINTS", many)
+    random = np.random.default_rng(4)
+    region_map = np.zeros((14, 12, 16), np.uint8)
+    region_map[4:11, 3:9, 2:7], region_map[2:9, 4:10, 8:15] = 3, 2
+    outside = np.argwhere(region_map == 0)
+    outside = outside[random.permutation(len(outside))[:300]]
+    spine = np.argwhere(region_map > 0)
+    away = np.linalg.norm((outside[:, None] - spine) * SPACING, axis=2)
+    nearest = nearest_region(outside, region_map, SPACING)
+    for region, distances in zip(nearest, away, strict=True):
+        ties = spine[distances <= distances.min() + 1e-9]
+        assert region in region_map[tuple(ties.T)]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_the_counts_of_the_regions_add_up_to_those_of_the_volume(seed):
+    random = np.random.default_rng(seed)
+    regions = random.integers(0, 5, (6, 7, 8)).astype(np.uint8)
+    prediction, ignore = random.random((2, *regions.shape)) < 0.4
+    found = score_regions(prediction, regions, SPACING, ignore)
+    whole = confusion(prediction, regions > 0, ignore)
+    for key in ("tp", "fp", "fn"):
+        assert sum(row[key] for row in found.values()) == getattr(whole, key)
+    recalls = recall_by_region(prediction, regions, ignore)
+    assert [row["recall"] for row in found.values()] == list(recalls.values())
+
+
+def test_a_region_that_is_ignored_is_not_scored_and_attracts_nothing():
+    regions = column()
+    prediction = regions > 0
+    prediction[0, 0, 3] = True
+    found = score_regions(prediction, regions, SPACING, ignore=regions == 3)
+    assert list(found) == ["thoracic"] and found["thoracic"]["fp"] == 1
+
+
+def test_a_volume_without_spine_has_no_regions():
+    empty = np.zeros((4, 4, 4), np.uint8)
+    assert score_regions(empty == 0, empty, SPACING) == {}
+    assert score_regions(empty > 0, empty, SPACING) == {}
+
+
+def test_masks_of_another_shape_are_refused():
+    with pytest.raises(SpineError, match="shape"):
+        score_regions(np.zeros((9, 9, 19), bool), column(), SPACING)
+
+
+def test_means_are_over_the_volumes_that_show_the_region():
+    row = {"dice": 0.8, "recall": 1.0, "tp": 8, "fp": 4, "fn": 0}
+    large = {"dice": 0.4, "recall": 0.5, "tp": 400, "fp": 800, "fn": 400}
+    volumes = [{"regions": {"lumbar": row}}, {"regions": {"lumbar": large, "thoracic": row}}]
+    means = mean_regions([*volumes, {"regions": {}}])
+    assert list(means) == ["thoracic", "lumbar"]
+    assert means["lumbar"]["dice"] == pytest.approx(0.6) and means["lumbar"]["volumes"] == 2
+    assert means["lumbar"]["pooled_dice"] == pytest.approx(816 / (816 + 804 + 400))
+    assert means["thoracic"]["volumes"] == 1
+    assert means["thoracic"]["pooled_dice"] == pytest.approx(dice(Confusion(8, 4, 0, 0)))
+
+
+# --- regions that a network predicts itself -------------------------------------------------------
 
 SHAPE = (5, 6, 7)
 
@@ -103,7 +199,7 @@ def test_volumes_are_averaged_where_they_are_defined_and_pooled_by_voxel():
     assert found["dice"]["cervical"] == pytest.approx((one["cervical"] + other["cervical"]) / 2)
     assert found["dice"]["lumbar"] == pytest.approx((one["lumbar"] + other["lumbar"] + 1) / 3)
     together = [np.concatenate(parts) for parts in zip(maps(0), maps(1), strict=True)]
-    pooled = dice_of(confusion_matrix(*together))
+    pooled = matrix_dice(confusion_matrix(*together))
     assert found["pooled_dice"]["sacral"] == pytest.approx(pooled["sacral"])
     assert found["mean_dice"] == pytest.approx(
         np.mean([volume["named"]["mean_dice"] for volume in volumes])

@@ -1,0 +1,251 @@
+"""Lessons 7 and 8: how good is a prediction in each region of the spine?
+
+A binary prediction knows no regions, so they come from the truth: true positives and false
+negatives have the region of their voxel, and **a false positive is counted to the region of the
+nearest true voxel**, in mm between voxel centres. Every voxel that is counted then belongs to one
+region, and the counts of the regions add up to those of the volume (`score_regions`).
+
+A network that predicts regions itself is scored by a confusion matrix: the voxels of each true
+region (a row) by predicted region (a column), of all voxels that are spine in either
+(`score_named`). Ignored voxels are not scored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import REGIONS
+from spine_lib.metrics.overlap import Confusion, dice, mean_defined, recall
+from spine_lib.metrics.surfaces import MANY_POINTS, bounding_box, check_masks
+
+CLASSES = ("background", *REGIONS)
+"""Rows and columns of the confusion matrix, by id."""
+
+Matrix = dict[str, dict[str, int]]
+"""Voxels by true class and by predicted class, without those that are background in both."""
+
+
+def recall_by_region(
+    prediction: np.ndarray, regions: np.ndarray, ignore: np.ndarray | None = None
+) -> dict[int, float]:
+    """Return the recall of a binary prediction in each region of the spine.
+
+    Args:
+        prediction: boolean mask of any shape.
+        regions: true region ids of the same shape, 0 is background.
+        ignore: boolean mask, True where nothing is to be scored.
+
+    Returns:
+        Recall by region id; NaN for a region that the truth does not have.
+
+    Raises:
+        SpineError: if shapes differ or an array is not a mask.
+    """
+    regions = np.asarray(regions)
+    prediction, spine, _ = check_masks(prediction, regions > 0, ignore)
+    size = len(CLASSES)
+    true = np.bincount(regions[spine], minlength=size)
+    found = np.bincount(regions[spine & prediction], minlength=size)
+    return {
+        region: recall(Confusion(int(found[region]), 0, int(true[region] - found[region]), 0))
+        for region in range(1, size)
+    }
+
+
+def nearest_region(
+    voxels: np.ndarray, regions: np.ndarray, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Return the region of the true voxel that is nearest to each of some background voxels.
+
+    Args:
+        voxels: int [voxel, 3], indices x, y, z of background voxels.
+        regions: region ids [x, y, z], 0 is background.
+        spacing_mm: distance between voxel centres along x, y, z, in mm.
+
+    Returns:
+        Region ids [voxel]; 0 if no voxel has a region.
+    """
+    spine = regions > 0
+    if not (len(voxels) and spine.any()):
+        return np.zeros(len(voxels), regions.dtype)
+    if len(voxels) > MANY_POINTS:  # a network that has hardly been trained
+        nearest = ndimage.distance_transform_edt(
+            ~spine, spacing_mm, return_distances=False, return_indices=True
+        )
+        return regions[tuple(nearest[:, *voxels.T])]
+    box = bounding_box(spine, (0, 0, 0))
+    # From outside, the nearest voxel of a solid lies on its surface: a few per cent of it.
+    surface = np.argwhere(spine[box] & ~ndimage.binary_erosion(spine[box]))
+    tree = KDTree((surface + [edges.start for edges in box]) * np.asarray(spacing_mm))
+    nearest = tree.query(voxels * np.asarray(spacing_mm))[1]
+    return regions[box][tuple(surface[nearest].T)]
+
+
+def assign_regions(
+    prediction: np.ndarray, regions: np.ndarray, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Return the region of each predicted voxel: the true one or, outside, the nearest; else 0.
+
+    Args:
+        prediction: boolean mask [x, y, z].
+        regions: true region ids of the same shape, 0 is background.
+        spacing_mm: distance between voxel centres along x, y, z, in mm.
+    """
+    assigned = np.where(prediction, regions, 0)
+    false_positives = np.argwhere(prediction & (regions == 0))
+    assigned[tuple(false_positives.T)] = nearest_region(false_positives, regions, spacing_mm)
+    return assigned
+
+
+def score_regions(
+    prediction: np.ndarray,
+    regions: np.ndarray,
+    spacing_mm: Sequence[float],
+    ignore: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """Return the scores of a binary prediction in each region of the spine that a volume shows.
+
+    Args:
+        prediction: boolean mask [x, y, z].
+        regions: true region ids of the same shape, as `annotations.to_regions` gives them.
+        spacing_mm: distance between voxel centres along x, y, z, in mm.
+        ignore: boolean mask, True where nothing is to be scored.
+
+    Returns:
+        By name, from the head down, "dice", "recall" and the counts "tp", "fp" and "fn" of each
+        region that has true voxels.
+
+    Raises:
+        SpineError: if shapes differ or an array is not a mask.
+    """
+    prediction, spine, _ = check_masks(prediction, regions > 0, ignore)
+    regions = np.where(spine, regions, 0)
+    assigned = assign_regions(prediction, regions, spacing_mm)
+    size = len(CLASSES)
+    true, predicted, hits = (
+        np.bincount(array, minlength=size).tolist()
+        for array in (regions[spine], assigned[prediction], regions[spine & prediction])
+    )
+    scores = {}
+    for region, name in enumerate(REGIONS, start=1):
+        if true[region]:
+            tp = hits[region]
+            counts = Confusion(tp, predicted[region] - tp, true[region] - tp, 0)
+            scores[name] = {"dice": dice(counts), "recall": recall(counts)}
+            scores[name] |= {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
+    return scores
+
+
+def mean_regions(volumes: Iterable[Mapping]) -> dict[str, dict[str, float]]:
+    """Return the mean scores of each region over the volumes that show it.
+
+    Args:
+        volumes: each with its "regions" as `score_regions` gives them.
+
+    Returns:
+        By name, means "dice" and "recall", "pooled_dice" of the voxels of all volumes counted
+        together, and "volumes": how many show the region. Regions that none shows are left out.
+    """
+    volumes = list(volumes)
+    means = {}
+    for name in REGIONS:
+        rows = [volume["regions"][name] for volume in volumes if name in volume["regions"]]
+        if rows:
+            tp, fp, fn = (sum(row[key] for row in rows) for key in ("tp", "fp", "fn"))
+            means[name] = {
+                key: float(np.mean([row[key] for row in rows])) for key in ("dice", "recall")
+            } | {"pooled_dice": dice(Confusion(tp, fp, fn, 0)), "volumes": len(rows)}
+    return means
+
+
+def confusion_matrix(
+    predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
+) -> Matrix:
+    """Return how many voxels of each true region were given which predicted region.
+
+    Args:
+        predicted: region ids of any shape, 0 is background.
+        truth: region ids of the same shape.
+        ignore: boolean mask, True where nothing is to be scored.
+
+    Raises:
+        SpineError: if shapes differ, or an id is none of a region.
+    """
+    shapes = {np.shape(array) for array in (predicted, truth, ignore) if array is not None}
+    if len(shapes) > 1:
+        raise SpineError(
+            f"region maps of the shapes {sorted(shapes)} cannot be compared: bring them to one grid"
+        )
+    scored = (predicted > 0) | (truth > 0)
+    if ignore is not None:
+        scored &= ~ignore
+    rows, columns = (np.asarray(ids)[scored].astype(np.int64) for ids in (truth, predicted))
+    if any(ids.size and not 0 <= ids.min() <= ids.max() < len(CLASSES) for ids in (rows, columns)):
+        raise SpineError(f"a region map holds ids other than 0 to {len(REGIONS)}: use to_regions")
+    size = len(CLASSES)
+    counts = np.bincount(rows * size + columns, minlength=size**2).reshape(size, size).tolist()
+    matrix = {row: dict(zip(CLASSES, voxels)) for row, voxels in zip(CLASSES, counts)}
+    del matrix["background"]["background"]
+    return matrix
+
+
+def matrix_dice(matrix: Matrix) -> dict[str, float]:
+    """Return the Dice of each region by name; NaN for one that neither truth nor prediction has."""
+    scores = {}
+    for name in REGIONS:
+        tp = matrix[name][name]
+        predicted = sum(row.get(name, 0) for row in matrix.values())
+        true = sum(matrix[name].values())
+        scores[name] = dice(Confusion(tp, predicted - tp, true - tp, 0))
+    return scores
+
+
+def score_named(
+    predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
+) -> dict[str, dict]:
+    """Return the scores of the regions that a network predicts in one volume.
+
+    Args:
+        predicted, truth, ignore: as for `confusion_matrix`.
+
+    Returns:
+        "dice": by region, NaN where neither has it; "mean_dice" of those that are defined; and
+        "confusion" (`confusion_matrix`).
+    """
+    matrix = confusion_matrix(predicted, truth, ignore)
+    scores = matrix_dice(matrix)
+    return {"dice": scores, "mean_dice": mean_defined(scores.values()), "confusion": matrix}
+
+
+def mean_named(volumes: Iterable[Mapping]) -> dict[str, dict]:
+    """Return the mean scores of the regions that a network predicts in several volumes.
+
+    Args:
+        volumes: each with what `score_named` gives as "named".
+
+    Returns:
+        "dice" and "mean_dice": means over the volumes where they are defined, as many as "volumes"
+        gives by region; "pooled_dice" of all their voxels counted together, with
+        "mean_pooled_dice" over the regions; and the sum of their "confusion".
+    """
+    rows = [volume["named"] for volume in volumes]
+    matrix = {
+        true: {name: sum(row["confusion"][true][name] for row in rows) for name in columns}
+        for true, columns in rows[0]["confusion"].items()
+    }
+    values = {name: [row["dice"][name] for row in rows] for name in REGIONS}
+    pooled = matrix_dice(matrix)
+    return {
+        "dice": {name: mean_defined(dices) for name, dices in values.items()},
+        "volumes": {name: sum(map(math.isfinite, dices)) for name, dices in values.items()},
+        "mean_dice": mean_defined(row["mean_dice"] for row in rows),
+        "pooled_dice": pooled,
+        "mean_pooled_dice": mean_defined(pooled.values()),
+        "confusion": matrix,
+    }

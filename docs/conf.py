@@ -1,5 +1,6 @@
 """Settings of Sphinx: the lessons as they were executed, pages of viewers, the reference."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -9,8 +10,9 @@ from spine_lib.datasets.phantom import make_phantom
 from spine_lib.explore import OrthoViewer, SliceViewer
 
 DOCS = Path(__file__).parent
-for folder in ("lessons", "_extra/viewers"):
-    (DOCS / folder).mkdir(parents=True, exist_ok=True)
+for folder in ("api", "lessons", "_extra/viewers"):  # made anew, so that nothing old stays
+    shutil.rmtree(DOCS / folder, ignore_errors=True)
+    (DOCS / folder).mkdir(parents=True)
 
 project = html_title = "Spine segmentation in CT"
 author = copyright = "The spine_lib authors"

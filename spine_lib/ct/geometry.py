@@ -198,7 +198,7 @@ def resample_image(image: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
         shape_hw: rows and columns wanted.
 
     Returns:
-        float32 [..., *shape_hw], covering the same area.
+        float32 [..., row, column], covering the same area.
     """
     image = np.asarray(image, np.float32)
     ratios = [old / new for old, new in zip(image.shape[-2:], shape_hw, strict=True)]

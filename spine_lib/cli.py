@@ -171,7 +171,7 @@ def datasets(
 ) -> None:
     """List the public data sets (size, licence, source, citation), or what lies in a folder."""
     from spine_lib.datasets.case import write_split
-    from spine_lib.datasets.public import catalogue_text, find_cases, rebuild_1089
+    from spine_lib.datasets.public import catalogue_text, find_cases
 
     if name is None:
         print(catalogue_text())
@@ -188,7 +188,7 @@ def datasets(
     for item in cohort.excluded:
         print(f"left out: {item}")
     if name == "totalsegmentator":
-        print(f"--dataset rebuilt1089 takes: {rebuild_1089(root)}")
+        print(f"split of --dataset rebuilt1089: {find_cases('rebuilt1089', root).split_note}")
     if split:
         print(write_split(cases_by_part, split))
 

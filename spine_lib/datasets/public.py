@@ -313,65 +313,30 @@ def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | Non
     return Cohort(cases, excluded, public_set.split_note)
 
 
-@dataclass(frozen=True)
-class Rebuilt1089:
-    """The subjects that the public 1089 scans very probably are: 1225 less those ITK refuses.
-
-    Attributes:
-        kept: subjects that ITK reads.
-        refused: subjects whose affine is not orthonormal to ITK's tolerance.
-        broken: subjects whose header cannot be read, with the reason.
-        missing: subjects of `meta.csv` whose scan is not there.
-    """
-
-    kept: tuple[str, ...]
-    refused: tuple[str, ...]
-    broken: tuple[ExcludedScan, ...]
-    missing: tuple[str, ...]
-
-    def __str__(self) -> str:
-        known = known_refused()
-        text = (
-            f"{len(self.kept) + len(self.refused)} subjects less {len(self.refused)} whose affine "
-            f"ITK refuses leave {len(self.kept)}; {len(known.intersection(self.refused))} of the "
-            f"refused are among the {len(known)} that others listed"
-        )
-        text += f"; {len(self.broken)} cannot be read" if self.broken else ""
-        return text + (f"; {len(self.missing)} are not there" if self.missing else "")
-
-
-def rebuild_1089(root: str | Path) -> Rebuilt1089:
-    """Select the subjects that the public 1089 scans were very probably made from.
-
-    Only headers are read.
-
-    Args:
-        root: folder of TotalSegmentator's data.
-
-    Raises:
-        SpineError: if the folder is another.
-    """
-    root = _require_layout(PUBLIC_SETS["totalsegmentator"], root)
-    kept, refused, broken, missing = [], [], [], []
-    for name in sorted(_split_by_meta(root, {})):
-        path = root / name / "ct.nii.gz"
-        if not path.is_file():
-            missing.append(name)
-            continue
+def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
+    """List the subjects that the public 1089 scans very probably are: those that ITK reads."""
+    names = sorted(_split_by_meta(root, {}))
+    missing = {name for name in names if not (root / name / "ct.nii.gz").is_file()}
+    refused, broken = set(), []
+    for name in sorted(set(names) - missing):
         try:
-            (kept if itk_reads(path) else refused).append(name)
+            if not itk_reads(root / name / "ct.nii.gz"):
+                refused.add(name)
         except SpineError as error:
             broken.append(ExcludedScan(name, str(error)))
-    return Rebuilt1089(tuple(kept), tuple(refused), tuple(broken), tuple(missing))
-
-
-def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
-    rebuilt = rebuild_1089(root)
-    subjects = _read_subjects(public_set, root, (*rebuilt.kept, *rebuilt.missing))
+    unusable = refused | {scan.case_id for scan in broken}
+    subjects = _read_subjects(public_set, root, set(names) - unusable)
+    readable, known = len(names) - len(missing) - len(broken), known_refused()
+    note = (
+        f"{subjects.split_note}; {readable} subjects less {len(refused)} whose affine ITK refuses "
+        f"leave {readable - len(refused)}; {len(refused & known)} of the refused are among the "
+        f"{len(known)} that others listed"
+    )
+    note += f"; {len(broken)} cannot be read" if broken else ""
+    note += f"; {len(missing)} are not there" if missing else ""
     reason = "its affine is one that ITK refuses"
-    refused = [ExcludedScan(name, reason) for name in rebuilt.refused]
-    excluded = [*subjects.excluded, *refused, *rebuilt.broken]
-    return Cohort(subjects.cases, excluded, f"{subjects.split_note}; {rebuilt}")
+    excluded = [*subjects.excluded, *broken, *(ExcludedScan(name, reason) for name in refused)]
+    return Cohort(subjects.cases, excluded, note)
 
 
 @cache

@@ -11,7 +11,7 @@ from spine_lib import SpineError
 from spine_lib.annotations.schemes import SACRUM
 from spine_lib.datasets import PUBLIC_SETS, catalogue_text, find_cases, make_phantom, split_of
 from spine_lib.datasets.case import mask_names
-from spine_lib.datasets.public import is_orthonormal, itk_reads, known_refused, rebuild_1089
+from spine_lib.datasets.public import is_orthonormal, itk_reads
 
 
 def write(array, affine, path):
@@ -140,19 +140,15 @@ def test_a_multilabel_map_in_place_of_a_mask_is_refused(total, phantom, tmp_path
         path.write_bytes(before)
 
 
-def test_the_rebuilt_1089_leave_out_what_itk_refuses(total):
-    rebuilt = rebuild_1089(total)
-    assert rebuilt.refused == ("s0000",) and rebuilt.kept == ("s0005", "s0011")
-    assert len(known_refused()) == 136
-    assert "3 subjects less 1 whose affine ITK refuses leave 2; 1 of the" in str(rebuilt)
-
-
 def test_the_rebuilt_1089_are_read_with_the_official_split_and_the_public_masks(total, phantom):
     cohort = find_cases("rebuilt1089", total)
     assert [(case.case_id, case.split) for case in cohort.cases] == [("s0005", "validation")]
     assert str(cohort.excluded[0]) == "s0000: its affine is one that ITK refuses"
     assert [item.case_id for item in cohort.excluded] == ["s0000", "s0011", "s0020"]
-    assert cohort.split_note.startswith("the official one") and "less 1 whose" in cohort.split_note
+    assert cohort.split_note == (
+        "the official one of meta.csv, by subject; 3 subjects less 1 whose affine ITK refuses "
+        "leave 2; 1 of the refused are among the 136 that others listed; 1 are not there"
+    )
     data = cohort.cases[0].load()
     # the phantom's sacrum is written as the structure below S1
     assert np.array_equal(data.ignore.array, phantom.labels.array == SACRUM)
@@ -164,10 +160,10 @@ def test_a_broken_header_is_listed_and_does_not_stop_the_rebuilding(total, tmp_p
     root = tmp_path / "total"
     shutil.copytree(total, root)
     (root / "s0000" / "ct.nii.gz").write_bytes(b"no NIfTI")
-    rebuilt = rebuild_1089(root)
-    assert rebuilt.kept == ("s0005", "s0011") and rebuilt.refused == ()
-    assert "1 cannot be read" in str(rebuilt)
-    assert "s0000" in [item.case_id for item in find_cases("rebuilt1089", root).excluded]
+    cohort = find_cases("rebuilt1089", root)
+    assert [case.case_id for case in cohort.cases] == ["s0005"]
+    assert "2 subjects less 0" in cohort.split_note and "1 cannot be read" in cohort.split_note
+    assert cohort.excluded[0].case_id == "s0000" and "fetch it again" in cohort.excluded[0].reason
 
 
 @pytest.mark.parametrize(("off", "good"), [(0.0, True), (2e-5, True), (2e-3, False)])

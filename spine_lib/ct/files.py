@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         A binary stream.
 
     Raises:
-        SpineError: where writing fails, for example on a full disk; nothing is left behind.
+        SpineError: if writing fails, for example on a full disk; nothing is left behind.
     """
     # tempfile would make a file that only its owner may read
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")

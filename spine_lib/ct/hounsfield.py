@@ -1,8 +1,7 @@
 """From the numbers in a file to Hounsfield units (HU) or labels.
 
-A file stores small whole numbers, or floats, with a slope and an intercept: value = stored * slope
-+ intercept. Water is 0 HU and air -1000 HU by definition; what cannot be HU is refused here, since
-a model fed with such numbers answers without complaint.
+A file stores integers or floats with a slope and an intercept: value = stored * slope + intercept. Water is 0 HU and air -1000 HU by definition; values that cannot be
+HU raise an error, since a model would accept them without complaint.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ TISSUE_RANGE = (-1100, 3071)
 def hu_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Turn stored numbers into whole HU: stored * slope + intercept.
+    """Convert stored numbers into whole HU: stored * slope + intercept.
 
     Args:
         stored: integers or floats as the file has them.
@@ -37,7 +36,7 @@ def hu_from_stored(
         The lowest and the highest value, before rounding.
 
     Raises:
-        SpineError: where a value is NaN or cannot be HU.
+        SpineError: if a value is NaN or cannot be HU.
     """
     ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
     if any(math.isnan(end) for end in ends):
@@ -62,7 +61,7 @@ def hu_from_stored(
 def labels_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Turn stored numbers into labels: whole numbers from 0 to 65535.
+    """Convert stored numbers into labels: whole numbers from 0 to 65535.
 
     Args:
         stored: integers or floats as the file has them.
@@ -74,7 +73,7 @@ def labels_from_stored(
         The lowest and the highest label.
 
     Raises:
-        SpineError: where a value is a fraction, negative, NaN or too large.
+        SpineError: if a value is a fraction, negative, NaN or too large.
     """
     if stored.dtype.kind == "f" or (slope, intercept) != (1, 0):
         values = stored * np.float64(slope) + intercept
@@ -98,14 +97,14 @@ def labels_from_stored(
 
 
 def check_hu(low: float, high: float, path: Path) -> None:
-    """Refuse or warn about a scan whose values are not in HU as a whole.
+    """Raise or warn if the values of a scan cannot be in HU.
 
     Args:
         low, high: the lowest and the highest value of the scan.
         path: the file, for the message.
 
     Raises:
-        SpineError: where no voxel can be tissue, or all lie within 2 HU (a mask or normalised).
+        SpineError: if no voxel can be tissue, or all lie within 2 HU (a mask or normalised).
     """
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(

@@ -71,7 +71,7 @@ class NiftiFile:
             Pieces whose `stored` array [x, y, planes] is overwritten by the next piece.
 
         Raises:
-            SpineError: where the file is truncated or damaged.
+            SpineError: if the file is truncated or damaged.
         """
         width, height, depth = self.shape
         plane_bytes = width * height * self.dtype.itemsize
@@ -99,7 +99,7 @@ def open_nifti(path: Path) -> NiftiFile:
         The header; no voxel has been read.
 
     Raises:
-        SpineError: where the file is missing, no single-file NIfTI, or not one 3-D scalar image.
+        SpineError: if the file is missing, no single-file NIfTI, or not one 3-D scalar image.
     """
     if not path.exists():
         raise SpineError(f"{path} does not exist: check the path.")
@@ -124,7 +124,7 @@ def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
         path: ends in `.nii` or `.nii.gz`.
 
     Raises:
-        SpineError: where the name has another ending or the file cannot be written.
+        SpineError: if the name has another ending or the file cannot be written.
     """
     if not path.name.endswith(SUFFIXES):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
@@ -145,7 +145,7 @@ def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain or gzip file for reading and turn what goes wrong into one sentence."""
+    """Open a plain or gzip file for reading; raise every failure as a `SpineError`."""
     try:
         with open(path, "rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -245,7 +245,7 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
 
 
 def _check_length(image: NiftiFile) -> None:
-    """Refuse a file that cannot hold what it announces, before memory is asked for."""
+    """Raise if a file is too short for the array of its header, before memory is allocated."""
     needed = image.offset + math.prod(image.shape) * image.dtype.itemsize
     with open(image.path, "rb") as raw:
         ratio = MAX_DEFLATE_RATIO if raw.read(2) == b"\x1f\x8b" else 1
@@ -258,13 +258,14 @@ def _check_length(image: NiftiFile) -> None:
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
-    """Return the array in the smallest common NIfTI type that holds its values."""
+    """Return the array in the smallest common NIfTI type that has its values."""
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
-    if array.dtype in (np.uint8, np.int16, np.uint16, np.int32):
+    kinds = (np.uint8, np.int16, np.uint16, np.int32)
+    if array.dtype in kinds:
         return array
-    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    for kind in (np.uint8, np.int16, np.uint16, np.int32):
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    for kind in kinds:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return array.astype(kind)
     raise SpineError(f"Values from {low} to {high} do not fit into 32 bits: save smaller numbers.")

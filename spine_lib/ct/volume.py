@@ -1,8 +1,9 @@
 """Lesson 1: load a CT scan and know what its numbers and axes mean.
 
-A scan is an array of Hounsfield units (HU) together with an affine that says where each voxel lies
-in the patient, in millimetres. Files store the axes in any order and direction; everything here
-turns them to one: index [x, y, z] grows to the patient's Right, Anterior and Superior side (RAS+).
+A scan is an array of Hounsfield units (HU) together with an affine, which maps a voxel's index to
+its position in the patient, in millimetres. Files store the axes in any order and direction; they
+are loaded in one orientation: index [x, y, z] grows to the patient's Right, Anterior and Superior
+side (RAS+).
 """
 
 from __future__ import annotations
@@ -60,22 +61,19 @@ class SourceGrid:
     @property
     def canonical_affine(self) -> np.ndarray:
         """The affine after the axes were turned to RAS+, float64 4x4."""
-        return self.affine @ nib.orientations.inv_ornt_aff(self._turns(), self.shape)
+        return self.affine @ nib.orientations.inv_ornt_aff(self._to_ras(), self.shape)
 
     def to_canonical(self, stored: np.ndarray) -> np.ndarray:
         """Return a view of an array with the file's axes that has canonical axes."""
-        turns = self._turns()
-        flipped = stored[tuple(slice(None, None, int(step)) for step in turns[:, 1])]
-        return flipped.transpose(np.argsort(turns[:, 0]))
+        return nib.apply_orientation(stored, self._to_ras())
 
     def to_source(self, array_xyz: np.ndarray) -> np.ndarray:
         """Return a view of a canonical array with the file's own axes."""
-        turns = self._turns()
-        stored = array_xyz.transpose(turns[:, 0].astype(int))
-        return stored[tuple(slice(None, None, int(step)) for step in turns[:, 1])]
+        ras = nib.orientations.axcodes2ornt("RAS")
+        from_ras = nib.orientations.ornt_transform(ras, self._to_ras())
+        return nib.apply_orientation(array_xyz, from_ras)
 
-    def _turns(self) -> np.ndarray:
-        """Say for each stored axis which canonical axis it becomes and whether it is flipped."""
+    def _to_ras(self) -> np.ndarray:
         return nib.io_orientation(self.affine)
 
 
@@ -128,7 +126,7 @@ class Volume:
             array: [x, y, z], of this volume's shape, any dtype.
 
         Raises:
-            SpineError: where the shape differs.
+            SpineError: if the shape differs.
         """
         if array.shape != self.shape:
             raise SpineError(
@@ -149,7 +147,7 @@ def load_ct(path: str | Path) -> Volume:
         as -2048 or -3024 outside the field of view is kept.
 
     Raises:
-        SpineError: where the file is missing, damaged, no 3-D scalar image, or not in HU.
+        SpineError: if the file is missing, damaged, no 3-D scalar image, or not in HU.
 
     Example:
         >>> ct = load_ct("data/sample/chest/ct.nii.gz")  # doctest: +SKIP
@@ -173,7 +171,7 @@ def load_mask(path: str | Path) -> Volume:
         A volume with an array [x, y, z] of labels: uint8 if they fit, else uint16.
 
     Raises:
-        SpineError: where the file is unreadable or a value is no label (fraction, negative, NaN).
+        SpineError: if the file is unreadable or a value is no label (fraction, negative, NaN).
     """
     path = Path(path)
     if path.is_dir():
@@ -198,7 +196,7 @@ def save_nifti(volume: Volume, path: str | Path) -> Path:
         The path. Without `volume.source` the file is written as RAS+.
 
     Raises:
-        SpineError: where the volume no longer lies on its source's grid or writing fails.
+        SpineError: if the volume no longer lies on its source's grid or writing fails.
     """
     path = Path(path)
     source = volume.source
@@ -228,7 +226,7 @@ def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
         float32 array of the same shape, clipped to 0..1.
 
     Raises:
-        SpineError: where the name is unknown or the width is not positive.
+        SpineError: if the name is unknown or the width is not positive.
     """
     if isinstance(window, str):
         if window not in WINDOWS:
@@ -259,7 +257,7 @@ def _load(
 
 
 def _warn_about_file(image: NiftiFile | DicomSeries) -> None:
-    """Warn where a file says nothing about orientation or may be taken for its neighbour."""
+    """Warn if a file has no orientation or may be confused with its neighbour."""
     if not image.oriented:
         warnings.warn(
             f"{image.path} says nothing about orientation (sform and qform code 0): left and "

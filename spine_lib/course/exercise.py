@@ -7,8 +7,9 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
@@ -177,3 +178,55 @@ def _is_tensor(value: Any) -> bool:
 
 def _article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' and name[:4] != 'uint' else 'a'} {name}"
+
+
+# --- what an answer must be -----------------------------------------------------------------------
+
+
+def as_number(answer: object, what: str = "the answer") -> float:
+    """Return an answer as a float; raise `Wrong` if it is not one number."""
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer.item()
+    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
+        raise Wrong(f"{what} is one number, and yours is {describe(answer)}")
+    return float(answer)
+
+
+def as_whole(answer: object, what: str) -> int:
+    """Return an answer as an int; raise `Wrong` if it is not one whole number."""
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer.item()
+    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Integral):
+        raise Wrong(f"{what} is one whole number, and yours is {describe(answer)}")
+    return int(answer)
+
+
+def as_array(answer: object, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return an answer that is an array of numbers, of this shape; raise `Wrong` otherwise."""
+    if not isinstance(answer, np.ndarray):
+        raise Wrong(f"return an array, not {describe(answer)}")
+    if shape is not None and answer.shape != shape:
+        raise Wrong(f"your array has shape {answer.shape}, and should have {shape}")
+    if answer.dtype.kind not in "biuf":
+        raise Wrong(f"an array of numbers is needed, and yours is {describe(answer)}")
+    return answer
+
+
+def raise_known(
+    answer: Any,
+    mistakes: Iterable[tuple[Any, str]],
+    ending: str = "",
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+) -> None:
+    """Raise `Wrong` with the message of the first mistake that would give this answer.
+
+    Args:
+        answer: number or array.
+        mistakes: what a mistake gives, and its message.
+        ending: what follows each message.
+        rtol, atol: tolerances of the comparison, relative to the mistake and absolute.
+    """
+    for value, text in mistakes:
+        if np.shape(value) == np.shape(answer) and np.allclose(answer, value, rtol, atol):
+            raise Wrong(text + ending)

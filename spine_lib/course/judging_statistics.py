@@ -50,9 +50,9 @@ def judge_interval(function: Callable, arguments: tuple) -> None:
             "your interval has no width: drawn without replacement, every new set holds the same "
             "patients; `replace=True`"
         )
-    for ends, words in _told_intervals(values, means):
+    for ends, message in _interval_mistakes(values, means):
         if near(tuple(ends), 0.3):
-            raise Wrong(words)
+            raise Wrong(message)
     shorter = "narrower" if high - low < np.ptp(np.percentile(means, (2.5, 97.5))) else "wider"
     raise Wrong(
         f"your interval is {low:.3f} to {high:.3f}, {shorter} than it should be: is each set as "
@@ -60,7 +60,7 @@ def judge_interval(function: Callable, arguments: tuple) -> None:
     )
 
 
-def _told_intervals(values: np.ndarray, means: np.ndarray) -> tuple:
+def _interval_mistakes(values: np.ndarray, means: np.ndarray) -> tuple:
     error = means.std()
     return (
         (
@@ -97,7 +97,7 @@ def _judge_draws(function: Callable, arguments: tuple, ends: tuple[float, float]
             "np.random.default_rng(seed), and draw from that"
         )
     others = [function(values, resamples, seed + more) for more in (1, 2)]
-    if all(tuple(float(one) for one in other) == ends for other in others):
+    if all(tuple(float(item) for item in other) == ends for other in others):
         raise Wrong("three seeds gave one and the same interval: draw with the seed that is given")
 
 
@@ -121,9 +121,9 @@ def judge_flip(function: Callable, arguments: tuple) -> None:
         raise Wrong(f"return one number, not {describe(answer)}")
     if same(answer, right):
         return
-    for value, words in _told_flips(differences, right):
+    for value, message in _flip_mistakes(differences, right):
         if same(answer, value):
-            raise Wrong(words)
+            raise Wrong(message)
     n = differences.size
     if abs(answer - right) < 0.06 and (answer * 2**n) % 1 > 1e-6:
         raise Wrong(
@@ -136,7 +136,7 @@ def judge_flip(function: Callable, arguments: tuple) -> None:
     )
 
 
-def _told_flips(differences: np.ndarray, right: float) -> tuple:
+def _flip_mistakes(differences: np.ndarray, right: float) -> tuple:
     n = differences.size
     sums = np.array([differences @ signs for signs in _all_signs(n)])
     observed, tied = differences.sum(), 1e-12
@@ -192,7 +192,7 @@ def numbers(answer: object, count: int, what: str) -> tuple:
         answer = answer.tolist()
     if not isinstance(answer, tuple | list) or len(answer) != count:
         raise Wrong(f"return {what}, and not {describe(answer)}")
-    for one in answer:
-        if not isinstance(one, Real) or isinstance(one, bool):
-            raise Wrong(f"return {what}: one of yours is {describe(one)}")
-    return tuple(one.item() if isinstance(one, np.generic) else one for one in answer)
+    for item in answer:
+        if not isinstance(item, Real) or isinstance(item, bool):
+            raise Wrong(f"return {what}: one of yours is {describe(item)}")
+    return tuple(item.item() if isinstance(item, np.generic) else item for item in answer)

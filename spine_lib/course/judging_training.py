@@ -32,9 +32,9 @@ def a_batch(seed: int, count: int = 4, size: int = 12) -> tuple[torch.Tensor, to
     """Make images with a bright square each, and where it is."""
     random = torch.Generator().manual_seed(seed)
     target = torch.zeros(count, 1, size, size)
-    for one in target:
+    for item in target:
         row, column = torch.randint(0, size - 4, (2,), generator=random).tolist()
-        one[0, row : row + 4, column : column + 4] = 1
+        item[0, row : row + 4, column : column + 4] = 1
     return target + 0.5 * torch.randn(target.shape, generator=random), target
 
 
@@ -91,7 +91,7 @@ def _judge_loss(loss: float, wanted: float, network: nn.Module, image, target) -
         evaluated = copy.deepcopy(network).eval()(image)
         logits = copy.deepcopy(network).train()(image)
         entropy = functional.binary_cross_entropy_with_logits
-        told = (
+        mistakes = (
             (
                 entropy(evaluated, target),
                 "this is the loss in evaluation mode: call network.train() first",
@@ -106,9 +106,9 @@ def _judge_loss(loss: float, wanted: float, network: nn.Module, image, target) -
                 "this is the sum over pixels: take the mean",
             ),
         )
-    for value, words in told:
+    for value, message in mistakes:
         if math.isclose(loss, value.item(), rel_tol=1e-4):
-            raise Wrong(f"your loss is {loss:.4g} instead of {wanted:.4g}: {words}")
+            raise Wrong(f"your loss is {loss:.4g} instead of {wanted:.4g}: {message}")
     raise Wrong(
         f"your loss is {loss:.4g} instead of {wanted:.4g}: return that before the step, of the "
         "logits (given first) and the target"
@@ -214,8 +214,8 @@ def _copies(network: nn.Module, optimiser) -> tuple:
 def _why_accumulated(network: nn.Module, before: tuple, image, target, parts: int) -> str:
     pieces = list(zip(image.tensor_split(parts), target.tensor_split(parts), strict=True))
     even = [1 / parts] * parts
-    shares = [len(one) / len(image) for one, _ in pieces]
-    told = (
+    shares = [len(item) / len(image) for item, _ in pieces]
+    mistakes = (
         (
             {"shares": [1.0] * parts},
             "the parts' gradients were added up whole: each part's loss counts only as much as its "
@@ -248,9 +248,9 @@ def _why_accumulated(network: nn.Module, before: tuple, image, target, parts: in
             "the weights moved after every part: one step, after the last",
         ),
     )
-    for how, words in told:
+    for how, message in mistakes:
         if _same_weights(network, _accumulate(*_copies(*before), pieces, **how)):
-            return words
+            return message
     if _same_weights(network, before[0]):
         return _why_unchanged(network)
     return "the weights are not where one step on the whole batch would bring them"

@@ -141,9 +141,16 @@ class Augmentation(Settings):
         return Augmentation(**{**dict(self), **values})
 
 
-def geometry(augmentation: Augmentation) -> A.Compose:
-    """Build the pipeline that moves image and mask alike; it ends with the patch's size."""
+def _geometry(augmentation: Augmentation) -> A.Compose:
+    """Return the pipeline that moves image and mask alike; it ends with the patch's size."""
     turn = augmentation.rotation_degrees
+    options = {
+        "interpolation": cv2.INTER_LINEAR,
+        "mask_interpolation": cv2.INTER_NEAREST,
+        "fill": AIR_HU,
+        "fill_mask": UNLABELLED_TISSUE,
+        "border_mode": cv2.BORDER_CONSTANT,
+    }
     return A.Compose(
         [
             A.Affine(
@@ -152,30 +159,17 @@ def geometry(augmentation: Augmentation) -> A.Compose:
                 balanced_scale=True,
                 rotate=(-turn, turn),
                 shear=(-6, 6),
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST,
-                fill=AIR_HU,
-                fill_mask=UNLABELLED_TISSUE,
                 p=1.0,
+                **options,
             ),
             A.CenterCrop(augmentation.size, augmentation.size),
-            A.ElasticTransform(
-                alpha=40,
-                sigma=6,
-                approximate=True,
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST,
-                fill=AIR_HU,
-                fill_mask=UNLABELLED_TISSUE,
-                border_mode=cv2.BORDER_CONSTANT,
-                p=augmentation.elastic,
-            ),
+            A.ElasticTransform(40, 6, approximate=True, p=augmentation.elastic, **options),
         ]
     )
 
 
-def photometry(augmentation: Augmentation) -> A.Compose:
-    """Build the pipeline that changes intensities; it takes an image scaled to 0..1."""
+def _photometry(augmentation: Augmentation) -> A.Compose:
+    """Return the pipeline that changes intensities; it takes an image scaled to 0..1."""
     return A.Compose(
         [
             A.RandomBrightnessContrast(0.04, 0.2, ensure_safe_range=False, p=augmentation.contrast),
@@ -201,8 +195,8 @@ class TrainingAugmenter:
 
     def __init__(self, augmentation: Augmentation) -> None:
         self.augmentation = augmentation
-        self._geometry = geometry(augmentation)
-        self._photometry = photometry(augmentation)
+        self._geometry = _geometry(augmentation)
+        self._photometry = _photometry(augmentation)
         cv2.setNumThreads(1)
 
     def __call__(
@@ -220,7 +214,7 @@ class TrainingAugmenter:
             float32 HU [size, size, channel] and uint8 labels [size, size] (0, canonical ids,
             255 = ignore).
         """
-        wish = self.augmentation
+        settings = self.augmentation
         random = np.random.default_rng(seeds)
         image, classes = self._patch(pixels, random)
         if mirror and random.random() < 0.5:
@@ -229,30 +223,25 @@ class TrainingAugmenter:
         moved = self._geometry(
             image=np.ascontiguousarray(image), mask=np.ascontiguousarray(classes)
         )
-        shape = (wish.size, wish.size, pixels.shape[2])  # one channel may lose its axis on the way
+        shape = (
+            settings.size,
+            settings.size,
+            pixels.shape[2],
+        )  # one channel may lose its axis on the way
         image, classes = moved["image"].reshape(shape), moved["mask"].reshape(shape)
-        if random.random() < wish.redraw:
-            image = redraw_tissues(image, classes, random, random.random() < wish.redraw_fully)
+        if random.random() < settings.redraw:
+            image = redraw_tissues(image, classes, random, random.random() < settings.redraw_fully)
         self._photometry.set_random_seed(int(random.integers(2**31)))
         image = from_unit(self._photometry(image=to_unit(image))["image"].reshape(shape))
         label = labels_of(classes[..., shape[2] // 2])
-        if random.random() < wish.narrow_view:
+        if random.random() < settings.narrow_view:
             narrow_view(image, label, random)
         return image, label
 
     def _patch(self, pixels: np.ndarray, random: np.random.Generator):
         """Cut a generous square around a point, so that turning it shows no empty corners."""
-        shape, source, target = self._square(pixels, random)
-        image = np.full(shape, AIR_HU, np.float32)
-        classes = np.full(shape, UNLABELLED_TISSUE, np.uint8)
-        image[target] = pixels["hu"][source]
-        classes[target] = classes_of(pixels[source])
-        return image, classes
-
-    def _square(self, pixels: np.ndarray, random: np.random.Generator):
-        """Choose a square; return its shape, and where the slice meets it, in each of the two."""
-        side = int(self.augmentation.size * 1.5)
-        label = np.ascontiguousarray(pixels["label"][..., pixels.shape[2] // 2])
+        side, channels = int(self.augmentation.size * 1.5), pixels.shape[2]
+        label = np.ascontiguousarray(pixels["label"][..., channels // 2])
         spine = np.flatnonzero((label > 0) & (label != IGNORE))
         if len(spine) and random.random() < self.augmentation.centred:
             pick = spine[random.integers(len(spine))]
@@ -264,7 +253,11 @@ class TrainingAugmenter:
         stop = np.maximum(start, np.minimum(corner + side, pixels.shape[:2]))
         source = tuple(slice(a, b) for a, b in zip(start, stop))
         target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
-        return (side, side, pixels.shape[2]), source, target
+        image = np.full((side, side, channels), AIR_HU, np.float32)
+        classes = np.full((side, side, channels), UNLABELLED_TISSUE, np.uint8)
+        image[target] = pixels["hu"][source]
+        classes[target] = classes_of(pixels[source])
+        return image, classes
 
 
 def classes_of(pixels: np.ndarray) -> np.ndarray:

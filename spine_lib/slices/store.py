@@ -181,7 +181,7 @@ def prepare(
         draft.unlink(missing_ok=True)
     settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
     rows = _finished_rows(folder, settings, report)
-    missing = [case for case in cases if not _is_stored(case, rows.get(case.case_id), folder)]
+    missing = [case for case in cases if not _is_stored(case, rows.get(case.case_id, []), folder)]
     _require_space(missing, folder, planes, spacing_mm, report if progress else None)
     left_out: dict[str, ExcludedScan] = {}
     job = functools.partial(cut_case, folder=folder, planes=tuple(planes), spacing_mm=spacing_mm)
@@ -220,7 +220,7 @@ def _finished_rows(folder: Path, settings: dict, report: Callable) -> dict[str, 
     return rows
 
 
-def _is_stored(case: Case, rows: list[dict] | None, folder: Path) -> bool:
+def _is_stored(case: Case, rows: list[dict], folder: Path) -> bool:
     return bool(rows) and all(
         (folder / row["file"]).is_file() and row["made_from"] == case_identity(case) for row in rows
     )

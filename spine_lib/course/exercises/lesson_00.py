@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
 
 import numpy as np
 
 from spine_lib.annotations.schemes import CANONICAL, REGIONS, T13, to_regions
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, as_number, as_whole, raise_known
 
 # --- 0.1 ------------------------------------------------------------------------------------------
 
@@ -22,10 +21,6 @@ def region_of(vertebra):
     """
     raise NotImplementedError
 '''
-
-
-def _region_inputs() -> list[tuple]:
-    return [(vertebra,) for vertebra in (3, 7, 8, 19, 20, 24, 26, 28)]
 
 
 def _judge_region(function: Callable, arguments: tuple) -> None:
@@ -77,16 +72,12 @@ def a_label_map(seed: int) -> np.ndarray:
     return labels
 
 
-def _fullest_inputs() -> list[tuple]:
-    return [(a_label_map(seed),) for seed in range(3)]
-
-
 def _judge_fullest(function: Callable, arguments: tuple) -> None:
     (labels,) = arguments
     spine = labels > 0
     per_slice = spine.sum(axis=(0, 1))
     right = int(per_slice.argmax())
-    answer = _whole(function(labels), "an index")
+    answer = as_whole(function(labels), "an index")
     if answer == right:
         return
     others = {int(spine.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2))}
@@ -134,10 +125,10 @@ def _judge_volume(function: Callable, arguments: tuple) -> None:
     labels, spacing_mm = arguments
     voxels = np.count_nonzero(labels)
     right = voxels * math.prod(spacing_mm) / 1000
-    answer = _number(function(labels, spacing_mm), "a volume")
+    answer = as_number(function(labels, spacing_mm), "a volume")
     if math.isclose(answer, right, rel_tol=1e-3):
         return
-    told = {
+    mistakes = {
         voxels: "this is the number of voxels: multiply it by the volume of one voxel",
         right * 1000: "this is in mm³: a millilitre is 1000 mm³",
         right * 100: "a millilitre is 1000 mm³, not 10: (10 mm)³",
@@ -155,9 +146,8 @@ def _judge_volume(function: Callable, arguments: tuple) -> None:
             "the sides of a voxel are multiplied, not added, to give its volume"
         ),
     }
-    for value, words in told.items():
-        if math.isclose(answer, value, rel_tol=1e-3):
-            raise Wrong(f"{words} (you: {answer:.4g}, right: {right:.4g} ml)")
+    ending = f" (you: {answer:.4g}, right: {right:.4g} ml)"
+    raise_known(answer, mistakes.items(), ending, rtol=1e-3)
     raise Wrong(f"these {voxels} voxels fill {right:.4g} ml, and your answer is {answer:.4g}")
 
 
@@ -232,10 +222,10 @@ def _judge_height(function: Callable, arguments: tuple) -> None:
     shown = np.flatnonzero((labels > 0).any(axis=(0, 1)))
     slices = int(shown[-1] - shown[0] + 1)
     right = slices * spacing_mm[2]
-    answer = _number(function(labels, spacing_mm), "a height")
+    answer = as_number(function(labels, spacing_mm), "a height")
     if math.isclose(answer, right, rel_tol=1e-3):
         return
-    told = {
+    mistakes = {
         slices: "this counts slices: multiply by the distance between them to get mm",
         right - spacing_mm[2]: (
             "one slice is missing: from slice 10 to slice 11 are two slices, not one"
@@ -249,32 +239,12 @@ def _judge_height(function: Callable, arguments: tuple) -> None:
         ),
         slices * spacing_mm[0]: "this is the spacing along x: slices are stacked along z",
     }
-    for value, words in told.items():
-        if math.isclose(answer, value, rel_tol=1e-3):
-            raise Wrong(f"{words} (you: {answer:.4g}, right: {right:.4g} mm)")
+    ending = f" (you: {answer:.4g}, right: {right:.4g} mm)"
+    raise_known(answer, mistakes.items(), ending, rtol=1e-3)
     raise Wrong(
         f"the spine goes from slice {shown[0]} to slice {shown[-1]}, which is {right:.4g} mm high, "
         f"and your answer is {answer:.4g}"
     )
-
-
-# --- what an answer must be -----------------------------------------------------------------------
-
-
-def _number(answer: object, what: str) -> float:
-    if isinstance(answer, np.ndarray) and answer.ndim == 0:
-        answer = answer.item()
-    if isinstance(answer, bool) or not isinstance(answer, Real | np.number):
-        raise Wrong(f"{what} is one number, and your answer is a {type(answer).__name__}")
-    return float(answer)
-
-
-def _whole(answer: object, what: str) -> int:
-    if isinstance(answer, np.ndarray) and answer.ndim == 0:
-        answer = answer.item()
-    if isinstance(answer, bool) or not isinstance(answer, Integral):
-        raise Wrong(f"{what} is one whole number, and your answer is a {type(answer).__name__}")
-    return int(answer)
 
 
 EXERCISES = (
@@ -282,7 +252,7 @@ EXERCISES = (
         key="0.1",
         title="the region of a vertebra",
         stub=REGION_STUB,
-        examples=_region_inputs,
+        examples=lambda: [(vertebra,) for vertebra in (3, 7, 8, 19, 20, 24, 26, 28)],
         judge=_judge_region,
         hints=(
             "Ids grow from head to foot, so a chain of `if vertebra <= ...` is enough. One id does "
@@ -296,7 +266,7 @@ EXERCISES = (
         key="0.2",
         title="the slice with the most spine",
         stub=FULLEST_STUB,
-        examples=_fullest_inputs,
+        examples=lambda: [(a_label_map(seed),) for seed in range(3)],
         judge=_judge_fullest,
         hints=(
             "Make a map that is True where there is spine, then count the Trues slice by slice.",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import nibabel as nib
 import numpy as np
 
-from spine_lib.course.exercise import Exercise, Wrong
+from spine_lib.course.exercise import Exercise, Wrong, as_array, raise_known
 from spine_lib.ct import geometry as planes
 from spine_lib.ct.hounsfield import hu_from_stored
 from spine_lib.ct.volume import SourceGrid, Window
@@ -43,10 +43,6 @@ def voxel_to_mm(affine, voxel):
 '''
 
 
-def _to_mm_inputs() -> list[tuple]:
-    return [(an_affine(1), (10, 20, 30)), (an_affine(2), (100, 7, 55)), (an_affine(3), (0, 0, 0))]
-
-
 def _judge_to_mm(function: Callable, arguments: tuple) -> None:
     affine, voxel = arguments
     right = nib.affines.apply_affine(affine, voxel)
@@ -55,7 +51,7 @@ def _judge_to_mm(function: Callable, arguments: tuple) -> None:
         return
     matrix, corner = affine[:3, :3], affine[:3, 3]
     spacing = nib.affines.voxel_sizes(affine)
-    told = (
+    mistakes = (
         (matrix @ voxel, "the last column of the affine is missing: it says where voxel (0, 0, 0) "
          "lies, and is added"),
         (matrix.T @ voxel + corner, "rows and columns of the affine are swapped: each row gives "
@@ -65,9 +61,7 @@ def _judge_to_mm(function: Callable, arguments: tuple) -> None:
         (np.diag(affine)[:3] * voxel + corner, "you used only the diagonal of the affine: here "
          "the axes are turned, so the other entries matter"),
     )  # fmt: skip
-    for value, words in told:
-        if np.allclose(answer, value, atol=1e-3):
-            raise Wrong(words)
+    raise_known(answer, mistakes, atol=1e-3)
     raise Wrong(f"{_mm(right)} mm is the place of this voxel, and your answer is {_mm(answer)}")
 
 
@@ -93,10 +87,6 @@ def a_place(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return affine, np.round(nib.affines.apply_affine(affine, voxel), 2)
 
 
-def _to_voxel_inputs() -> list[tuple]:
-    return [a_place(seed) for seed in (4, 5, 6)]
-
-
 def _judge_to_voxel(function: Callable, arguments: tuple) -> None:
     affine, place_mm = arguments
     exact = nib.affines.apply_affine(np.linalg.inv(affine), place_mm)
@@ -106,7 +96,7 @@ def _judge_to_voxel(function: Callable, arguments: tuple) -> None:
         return
     inverse = np.linalg.inv(affine)
     backwards = np.linalg.inv(affine[:3, :3]) @ place_mm
-    told = (
+    mistakes = (
         (answer, exact, "these are the exact indices: a voxel has whole numbers, so round them to "
          "the nearest"),
         (answer, np.trunc(exact), "you cut the fraction off, which takes 19.9 for voxel 19: round "
@@ -118,9 +108,9 @@ def _judge_to_voxel(function: Callable, arguments: tuple) -> None:
         (np.rint(answer), np.rint(nib.affines.apply_affine(affine, place_mm)),
          "this goes the same way as before, from voxels to mm: the way back needs the inverse"),
     )  # fmt: skip
-    for mine, value, words in told:
+    for mine, value, message in mistakes:
         if np.allclose(mine, value, atol=1e-3):
-            raise Wrong(words)
+            raise Wrong(message)
     raise Wrong(f"the nearest voxel is {tuple(right.tolist())}, and your answer is {_mm(answer)}")
 
 
@@ -202,19 +192,11 @@ def stored_pixels(seed: int, dtype: str, slope: float, intercept: float) -> tupl
     return np.rint((hu - intercept) / slope).astype(dtype), slope, intercept
 
 
-def _hu_inputs() -> list[tuple]:
-    return [
-        stored_pixels(1, "uint16", 1.0, -1024.0),
-        stored_pixels(2, "uint16", 0.3, -1000.0),
-        stored_pixels(3, "int16", 2.0, 50.0),
-    ]
-
-
 def _judge_hu(function: Callable, arguments: tuple) -> None:
     stored, slope, intercept = arguments
     right = np.empty(stored.shape, np.int16)
     hu_from_stored(stored, slope, intercept, right, "this input")
-    answer = _array(function(stored, slope, intercept), stored.shape)
+    answer = as_array(function(stored, slope, intercept), stored.shape)
     if answer.dtype.kind == "u":
         raise Wrong(
             f"your HU are {answer.dtype}, which has no negative numbers: air, at -1000 HU, has "
@@ -229,7 +211,7 @@ def _judge_hu(function: Callable, arguments: tuple) -> None:
             )
         return
     exact = stored * np.float64(slope) + intercept
-    told = (
+    mistakes = (
         (exact, "these still have fractions: round to whole HU with `np.rint`"),
         (np.trunc(exact), "`astype` cuts fractions off and does not round: use `np.rint` first"),
         ((stored + np.float64(intercept)) * slope, "you added the intercept before multiplying: "
@@ -239,13 +221,13 @@ def _judge_hu(function: Callable, arguments: tuple) -> None:
         (stored * np.float64(slope), "the intercept is missing"),
         (stored + np.float64(intercept), "the slope is missing: it is often 1, but not here"),
     )  # fmt: skip
-    for value, words in told:
+    for value, message in mistakes:
         if np.allclose(values, value, atol=1e-6) or np.allclose(values, np.rint(value), atol=1e-6):
-            raise Wrong(words)
-    place = tuple(np.argwhere(values != right)[0].tolist())
+            raise Wrong(message)
+    position = tuple(np.argwhere(values != right)[0].tolist())
     raise Wrong(
-        f"a stored {stored[place]} with slope {slope:g} and intercept {intercept:g} is "
-        f"{right[place]} HU, and you have {answer[place]}"
+        f"a stored {stored[position]} with slope {slope:g} and intercept {intercept:g} is "
+        f"{right[position]} HU, and you have {answer[position]}"
     )
 
 
@@ -269,20 +251,16 @@ def some_hu(seed: int, center: float, width: float) -> tuple:
     return np.rint(center + (shares - 0.5) * width).astype(np.int16).reshape(4, 5), center, width
 
 
-def _window_inputs() -> list[tuple]:
-    return [some_hu(1, 40, 400), some_hu(2, -600, 1500), some_hu(3, 400, 1800)]
-
-
 def _judge_window(function: Callable, arguments: tuple) -> None:
     hu, center, width = arguments
     right = library_window(hu, Window(center, width))
-    answer = _array(function(hu, center, width), hu.shape)
+    answer = as_array(function(hu, center, width), hu.shape)
     if answer.dtype.kind != "f":
         raise Wrong(f"grey values between 0 and 1 need a float type, and yours are {answer.dtype}")
     if np.allclose(answer, right, atol=1e-3):
         return
     span = hu.astype(float) - (center - width / 2)
-    told = (
+    mistakes = (
         (span / width, "nothing was clipped: what lies outside the window is exactly 0 or 1 "
          "(`np.clip`)"),
         (np.clip((hu - float(center - width)) / (2 * width), 0, 1), "your window is twice as wide: "
@@ -294,13 +272,11 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
          "half a width below it"),
         (1 - right, "black and white are swapped: more HU is brighter"),
     )  # fmt: skip
-    for value, words in told:
-        if np.allclose(answer, value, atol=1e-3):
-            raise Wrong(words)
-    place = tuple(np.argwhere(~np.isclose(answer, right, atol=1e-3))[0].tolist())
+    raise_known(answer, mistakes, atol=1e-3)
+    position = tuple(np.argwhere(~np.isclose(answer, right, atol=1e-3))[0].tolist())
     raise Wrong(
-        f"with centre {center:g} and width {width:g}, {hu[place]} HU is {right[place]:.3f}, and "
-        f"you have {answer[place]:.3f}"
+        f"with centre {center:g} and width {width:g}, {hu[position]} HU is "
+        f"{right[position]:.3f}, and you have {answer[position]:.3f}"
     )
 
 
@@ -316,10 +292,6 @@ def pixel_aspect(spacing_mm, plane):
     """
     raise NotImplementedError
 '''
-
-
-def _aspect_inputs() -> list[tuple]:
-    return [((0.7, 0.9, 2.5), plane) for plane in planes.PLANES] + [((1.5, 1.2, 0.8), "sagittal")]
 
 
 def _judge_aspect(function: Callable, arguments: tuple) -> None:
@@ -367,14 +339,6 @@ def _three(answer: object, what: str) -> np.ndarray:
     return values.astype(float)
 
 
-def _array(answer: object, shape: tuple) -> np.ndarray:
-    if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "iuf":
-        raise Wrong(f"the answer is an array of numbers, and yours is a {type(answer).__name__}")
-    if answer.shape != shape:
-        raise Wrong(f"your array has the shape {answer.shape}, and the input has {shape}")
-    return answer
-
-
 def _mm(values: np.ndarray) -> str:
     return "(" + ", ".join(f"{value:.5g}" for value in np.asarray(values, float)) + ")"
 
@@ -384,7 +348,11 @@ EXERCISES = (
         key="1.1",
         title="from a voxel to millimetres",
         stub=TO_MM_STUB,
-        examples=_to_mm_inputs,
+        examples=lambda: [
+            (an_affine(1), (10, 20, 30)),
+            (an_affine(2), (100, 7, 55)),
+            (an_affine(3), (0, 0, 0)),
+        ],
         judge=_judge_to_mm,
         hints=(
             "Each row of the affine makes one coordinate: three products and a constant.",
@@ -398,7 +366,7 @@ EXERCISES = (
         key="1.2",
         title="from millimetres to a voxel",
         stub=TO_VOXEL_STUB,
-        examples=_to_voxel_inputs,
+        examples=lambda: [a_place(seed) for seed in (4, 5, 6)],
         judge=_judge_to_voxel,
         hints=(
             "Undo what you did before, in the reverse order. NumPy has an inverse for matrices.",
@@ -426,7 +394,11 @@ EXERCISES = (
         key="1.4",
         title="from stored numbers to HU",
         stub=HU_STUB,
-        examples=_hu_inputs,
+        examples=lambda: [
+            stored_pixels(1, "uint16", 1.0, -1024.0),
+            stored_pixels(2, "uint16", 0.3, -1000.0),
+            stored_pixels(3, "int16", 2.0, 50.0),
+        ],
         judge=_judge_hu,
         hints=(
             "The formula is one line. Think of what type the numbers have before, within and after "
@@ -441,7 +413,7 @@ EXERCISES = (
         key="1.5",
         title="a window",
         stub=WINDOW_STUB,
-        examples=_window_inputs,
+        examples=lambda: [some_hu(1, 40, 400), some_hu(2, -600, 1500), some_hu(3, 400, 1800)],
         judge=_judge_window,
         hints=(
             "Which HU shall be black? Take that away from everything, then scale.",
@@ -454,7 +426,9 @@ EXERCISES = (
         key="1.6",
         title="the proportions of a pixel",
         stub=ASPECT_STUB,
-        examples=_aspect_inputs,
+        examples=lambda: (
+            [((0.7, 0.9, 2.5), plane) for plane in planes.PLANES] + [((1.5, 1.2, 0.8), "sagittal")]
+        ),
         judge=_judge_aspect,
         hints=(
             "For each plane, ask: going one row down the picture, along which axis do I move in "

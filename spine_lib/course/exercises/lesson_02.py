@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
 
 import numpy as np
 from scipy import ndimage
 
 from spine_lib.annotations.schemes import CANONICAL, SACRUM, SCHEMES, to_canonical
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import (
+    Exercise,
+    Wrong,
+    as_array,
+    as_number,
+    as_whole,
+    describe,
+    raise_known,
+)
 from spine_lib.metrics import overlap as metrics
 
 TOUCHING = np.ones((3, 3, 3), int)
@@ -41,7 +48,7 @@ def a_total_map(seed: int) -> np.ndarray:
 def _judge_scheme(function: Callable, arguments: tuple) -> None:
     (labels,) = arguments
     right = to_canonical(labels, "totalsegmentator")
-    answer = _array(function(labels), labels.shape)
+    answer = as_array(function(labels), labels.shape)
     if np.array_equal(answer, right):
         if answer.dtype != np.uint8:
             raise Wrong(
@@ -126,7 +133,7 @@ def _judge_centroid(function: Callable, arguments: tuple) -> None:
     box = (places.min(axis=0) + places.max(axis=0)) / 2
     every = np.argwhere(labels > 0).mean(axis=0)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    told = (
+    mistakes = (
         (voxel, "this is the centroid as a voxel index: take it through the affine to get mm"),
         (
             voxel * spacing,
@@ -152,9 +159,7 @@ def _judge_centroid(function: Callable, arguments: tuple) -> None:
             f"this is the centroid of all labels together: take the voxels of label {label} only",
         ),
     )
-    for value, words in told:
-        if np.allclose(answer, value, atol=1e-3):
-            raise Wrong(words)
+    raise_known(answer, mistakes, atol=1e-3)
     away = float(np.linalg.norm(answer - right))
     raise Wrong(f"your point lies {away:.4g} mm from the centroid of label {label}")
 
@@ -188,14 +193,10 @@ def a_scan_with_bone(seed: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]
     return image.astype(np.int16), mask[::-1].copy() if mirrored else mask
 
 
-def _mirror_inputs() -> list[tuple]:
-    return [a_scan_with_bone(seed, mirrored) for seed, mirrored in enumerate((False, True) * 2)]
-
-
 def _judge_mirror(function: Callable, arguments: tuple) -> None:
     image, mask = arguments
-    here, there = float(image[mask].mean()), float(image[mask[::-1]].mean())
-    right = there > here
+    on_mask, on_mirrored = float(image[mask].mean()), float(image[mask[::-1]].mean())
+    right = on_mirrored > on_mask
     answer = function(image, mask)
     if not isinstance(answer, bool | np.bool_):
         raise Wrong(
@@ -204,17 +205,17 @@ def _judge_mirror(function: Callable, arguments: tuple) -> None:
         )
     if bool(answer) == right:
         return
-    told = (
-        f"here the mask lies on {here:.0f} HU and, swapped left to right, on {there:.0f} HU, so "
-        f"the answer is {right}"
+    finding = (
+        f"here the mask lies on {on_mask:.0f} HU and, swapped left to right, on "
+        f"{on_mirrored:.0f} HU, so the answer is {right}"
     )
     if right:
         raise Wrong(
-            f"{told}: left to right is the first axis, x; flipping another one compares with "
+            f"{finding}: left to right is the first axis, x; flipping another one compares with "
             "something else, and flipping image and mask together changes nothing"
         )
     raise Wrong(
-        f"{told}: bone is bright, so the mask belongs where the mean HU under it is higher; "
+        f"{finding}: bone is bright, so the mask belongs where the mean HU under it is higher; "
         "whether the mask looks symmetric says nothing"
     )
 
@@ -247,20 +248,16 @@ def a_crumbled_mask(seed: int, crumbs: int = 3) -> np.ndarray:
     return mask
 
 
-def _stray_inputs() -> list[tuple]:
-    return [(a_crumbled_mask(0),), (a_crumbled_mask(1, crumbs=1),), (a_crumbled_mask(2, crumbs=0),)]
-
-
 def _judge_stray(function: Callable, arguments: tuple) -> None:
     (mask,) = arguments
     sizes = _piece_sizes(mask, TOUCHING)
     faces = _piece_sizes(mask, None)
     voxels = int(mask.sum())
     right = voxels - sizes.max()
-    answer = _whole(function(mask))
+    answer = as_whole(function(mask), "a number of voxels")
     if answer == right:
         return
-    told = (
+    mistakes = (
         (
             voxels - faces.max(),
             "your pieces fall apart where voxels touch by an edge or a corner only: give "
@@ -277,9 +274,7 @@ def _judge_stray(function: Callable, arguments: tuple) -> None:
         (mask.size - sizes.max(), "the background counts too in this: count voxels of the mask"),
         (sizes.min(), "this is the smallest piece alone: add up all but the largest"),
     )
-    for value, words in told:
-        if answer == value:
-            raise Wrong(f"{words} (you: {answer}, right: {right})")
+    raise_known(answer, mistakes, f" (you: {answer}, right: {right})")
     raise Wrong(
         f"this mask of {voxels} voxels falls into {len(sizes)} pieces, the largest of "
         f"{sizes.max()}: {right} voxels lie outside it, and your answer is {answer}"
@@ -320,14 +315,6 @@ def a_jagged_mask(seed: int) -> np.ndarray:
     return mask
 
 
-def _smooth_inputs() -> list[tuple]:
-    return [
-        (a_jagged_mask(0), (0.9, 1.1, 2.0), 2.0),
-        (a_jagged_mask(1), (1.5, 1.2, 2.5), 3.0),
-        (a_jagged_mask(2), (0.7, 0.7, 2.5), 1.0),
-    ]
-
-
 def smoothed(mask: np.ndarray, sigma_voxels: object, above: float = 0.5) -> np.ndarray:
     """Return where a Gaussian of a mask exceeds a share; sigma in voxels."""
     return ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > above
@@ -337,13 +324,13 @@ def _judge_smooth(function: Callable, arguments: tuple) -> None:
     mask, spacing_mm, sigma_mm = arguments
     sigmas = [sigma_mm / size for size in spacing_mm]
     right = metrics.confusion(smoothed(mask, sigmas), mask)
-    answer = _number(function(mask, spacing_mm, sigma_mm))
+    answer = as_number(function(mask, spacing_mm, sigma_mm), "a Dice")
     if math.isclose(answer, metrics.dice(right), abs_tol=2e-3):
         return
     grown = metrics.confusion(smoothed(mask, sigmas, 0), mask)
     in_voxels = metrics.confusion(smoothed(mask, sigma_mm), mask)
     multiplied = metrics.confusion(smoothed(mask, [sigma_mm * s for s in spacing_mm]), mask)
-    told = (
+    mistakes = (
         (
             metrics.dice(in_voxels),
             "you gave the Gaussian its width in mm, and it counts in voxels: divide by the spacing "
@@ -372,9 +359,8 @@ def _judge_smooth(function: Callable, arguments: tuple) -> None:
             "mask into float first",
         ),
     )
-    for value, words in told:
-        if math.isclose(answer, value, abs_tol=1e-4):
-            raise Wrong(f"{words} (you: {answer:.3f}, right: {metrics.dice(right):.3f})")
+    ending = f" (you: {answer:.3f}, right: {metrics.dice(right):.3f})"
+    raise_known(answer, mistakes, ending, rtol=0, atol=1e-4)
     boolean = metrics.confusion(ndimage.gaussian_filter(mask, sigmas).astype(bool), mask)
     if math.isclose(answer, metrics.dice(boolean), abs_tol=1e-4):
         raise Wrong(
@@ -390,14 +376,6 @@ def _judge_smooth(function: Callable, arguments: tuple) -> None:
 # --- what several judges need ---------------------------------------------------------------------
 
 
-def _array(answer: object, shape: tuple[int, ...]) -> np.ndarray:
-    if not isinstance(answer, np.ndarray):
-        raise Wrong(f"return an array, not {describe(answer)}")
-    if answer.shape != shape:
-        raise Wrong(f"your array has shape {answer.shape}, the map {shape}: they must be the same")
-    return answer
-
-
 def _three_numbers(answer: object) -> np.ndarray:
     try:
         numbers = np.asarray(answer, float)
@@ -408,18 +386,6 @@ def _three_numbers(answer: object) -> np.ndarray:
     if numbers.shape != (3,):
         raise Wrong(f"a point has three numbers (x, y, z), and yours is {describe(answer)}")
     return numbers
-
-
-def _whole(answer: object) -> int:
-    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Integral):
-        raise Wrong(f"a number of voxels is a whole number, and yours is {describe(answer)}")
-    return int(answer)
-
-
-def _number(answer: object) -> float:
-    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
-        raise Wrong(f"a Dice is one number, and yours is {describe(answer)}")
-    return float(answer)
 
 
 EXERCISES = (
@@ -456,7 +422,9 @@ EXERCISES = (
         "2.3",
         "Left and right swapped",
         MIRROR_STUB,
-        _mirror_inputs,
+        lambda: [
+            a_scan_with_bone(seed, mirrored) for seed, mirrored in enumerate((False, True) * 2)
+        ],
         _judge_mirror,
         (
             "Bone is bright. Compare how bright the scan is under the mask as it is and under the "
@@ -471,7 +439,11 @@ EXERCISES = (
         "2.4",
         "Stray voxels",
         STRAY_STUB,
-        _stray_inputs,
+        lambda: [
+            (a_crumbled_mask(0),),
+            (a_crumbled_mask(1, crumbs=1),),
+            (a_crumbled_mask(2, crumbs=0),),
+        ],
         _judge_stray,
         (
             "scipy.ndimage.label numbers the connected pieces of a mask; then count how many "
@@ -486,7 +458,11 @@ EXERCISES = (
         "2.5",
         "A mask against itself",
         SMOOTH_STUB,
-        _smooth_inputs,
+        lambda: [
+            (a_jagged_mask(0), (0.9, 1.1, 2.0), 2.0),
+            (a_jagged_mask(1), (1.5, 1.2, 2.5), 3.0),
+            (a_jagged_mask(2), (0.7, 0.7, 2.5), 1.0),
+        ],
         _judge_smooth,
         (
             "scipy.ndimage.gaussian_filter smooths. It needs numbers with fractions, and a width "

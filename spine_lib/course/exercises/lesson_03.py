@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, as_array, describe, raise_known
 from spine_lib.ct.geometry import PLANES, resample_image, resample_labels, to_slices
 from spine_lib.slices.cut import AIR_HU
 
@@ -36,14 +36,10 @@ def a_volume(seed: int) -> np.ndarray:
     return rng.permutation(math.prod(shape)).reshape(shape).astype(np.int16)
 
 
-def _cut_inputs() -> list[tuple]:
-    return [(a_volume(seed), plane, 1 + seed) for seed, plane in enumerate(PLANES)]
-
-
 def _judge_cut(function: Callable, arguments: tuple) -> None:
     array_xyz, plane, index = arguments
     right = to_slices(array_xyz, plane)[index]
-    answer = _array(function(array_xyz, plane, index))
+    answer = as_array(function(array_xyz, plane, index))
     if np.array_equal(answer, right):
         return
     where = f"your {plane} slice"
@@ -56,7 +52,7 @@ def _judge_cut(function: Callable, arguments: tuple) -> None:
     if not _same_pixels(answer, right):
         raise Wrong(f"{where} has shape {answer.shape} and other voxels than it should show")
     rows, columns = _directions(plane)
-    told = (
+    mistakes = (
         (right.T, "has rows and columns exchanged: transpose it"),
         (
             right[::-1, ::-1].T,
@@ -70,9 +66,9 @@ def _judge_cut(function: Callable, arguments: tuple) -> None:
             f"is mirrored: columns run {columns}, and the array the other way",
         ),
     )
-    for value, words in told:
+    for value, message in mistakes:
         if np.array_equal(answer, value):
-            raise Wrong(f"{where} {words}")
+            raise Wrong(f"{where} {message}")
     raise Wrong(f"{where} is turned: rows run {rows}, columns {columns}")
 
 
@@ -117,26 +113,18 @@ def a_slice_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.float32), labels
 
 
-def _resample_inputs() -> list[tuple]:
-    return [
-        (*a_slice_pair(0), (48, 40)),
-        (*a_slice_pair(1), (60, 70)),
-        (*a_slice_pair(2), (31, 44)),
-    ]
-
-
 def _judge_resample(function: Callable, arguments: tuple) -> None:
     image, labels, shape_hw = arguments
     answer = function(image, labels, shape_hw)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two arrays, image and labels, and not {describe(answer)}")
-    new_image, new_labels = (_array(one) for one in answer)
-    for name, one in (("image", new_image), ("label map", new_labels)):
-        if one.shape == tuple(shape_hw):
+    new_image, new_labels = (as_array(item) for item in answer)
+    for name, item in (("image", new_image), ("label map", new_labels)):
+        if item.shape == tuple(shape_hw):
             continue
-        swapped = one.shape == tuple(shape_hw)[::-1]
+        swapped = item.shape == tuple(shape_hw)[::-1]
         more = ": OpenCV wants (columns, rows)" if swapped else ""
-        raise Wrong(f"your {name} has shape {one.shape} instead of {tuple(shape_hw)}{more}")
+        raise Wrong(f"your {name} has shape {item.shape} instead of {tuple(shape_hw)}{more}")
     _judge_new_labels(new_labels, labels, shape_hw)
     _judge_new_image(new_image, image, shape_hw)
 
@@ -208,14 +196,6 @@ def some_slices(seed: int, patients: int = 8) -> np.ndarray:
     rng = np.random.default_rng([3, 3, seed])
     names = rng.permutation([f"patient-{number:02d}" for number in range(10, 10 + patients)])
     return np.repeat(names, rng.integers(3, 30, patients))
-
-
-def _split_inputs() -> list[tuple]:
-    return [
-        (some_slices(0), 0.25, 0),
-        (some_slices(1, 10), 0.2, 3),
-        (some_slices(2, 5), 0.4, 1),
-    ]
 
 
 def _judge_split(function: Callable, arguments: tuple) -> None:
@@ -310,7 +290,7 @@ def _window_inputs() -> list[tuple]:
 def _judge_window(function: Callable, arguments: tuple) -> None:
     image, low, high = arguments
     right = (np.clip(image.astype(np.float64), low, high) - low) / (high - low)
-    answer = _array(function(image, low, high))
+    answer = as_array(function(image, low, high))
     if answer.shape != image.shape:
         raise Wrong(f"your image has shape {answer.shape}, and it came as {image.shape}")
     if np.allclose(answer, right, atol=1e-4):
@@ -323,7 +303,7 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
     values = image.astype(np.float64)
     straight = (values - low) / (high - low)
     clipped = np.clip(values, low, high)
-    told = (
+    mistakes = (
         (straight, "values leave 0 to 1: clip to the range first, for metal and air lie beyond it"),
         (
             (values - values.min()) / np.ptp(values),
@@ -341,16 +321,14 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
         (np.floor(right), "everything in between became 0: an integer array holds no fractions"),
         (1 - right, "black and white are exchanged: low_hu becomes 0"),
     )
-    for value, words in told:
-        if np.allclose(answer, value, atol=1e-3):
-            raise Wrong(words)
+    raise_known(answer, mistakes, atol=1e-3)
     wrapped = (image - np.int16(low)).astype(np.float64)  # wraps round beyond 32767
     if np.allclose(answer, wrapped / (high - low), atol=1e-3):
         raise Wrong("int16 ran over: turn the image into float32 before you subtract")
-    place = np.unravel_index(np.abs(answer - right).argmax(), image.shape)
+    position = np.unravel_index(np.abs(answer - right).argmax(), image.shape)
     raise Wrong(
-        f"a voxel of {image[place]} HU became {float(answer[place]):.4g} instead of "
-        f"{right[place]:.4g}"
+        f"a voxel of {image[position]} HU became {float(answer[position]):.4g} instead of "
+        f"{right[position]:.4g}"
     )
 
 
@@ -380,10 +358,6 @@ def a_lopsided_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return ndimage.gaussian_filter(image, 0.8).astype(np.float32), labels
 
 
-def _rotate_inputs() -> list[tuple]:
-    return [(*a_lopsided_pair(seed), degrees) for seed, degrees in enumerate((20.0, -35.0, 12.0))]
-
-
 def turned(array: np.ndarray, degrees: float, order: int, fill: float) -> np.ndarray:
     """Turn an array [row, column] around its middle; `order` 0 is nearest and 1 linear."""
     return ndimage.rotate(array, degrees, reshape=False, order=order, cval=fill)
@@ -394,11 +368,11 @@ def _judge_rotate(function: Callable, arguments: tuple) -> None:
     answer = function(image, labels, degrees)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two arrays, image and labels, and not {describe(answer)}")
-    new_image, new_labels = (_array(one) for one in answer)
-    for name, one in (("image", new_image), ("label map", new_labels)):
-        if one.shape != image.shape:
+    new_image, new_labels = (as_array(item) for item in answer)
+    for name, item in (("image", new_image), ("label map", new_labels)):
+        if item.shape != image.shape:
             raise Wrong(
-                f"your {name} has shape {one.shape} instead of {image.shape}: keep the shape "
+                f"your {name} has shape {item.shape} instead of {image.shape}: keep the shape "
                 "(scipy's `rotate` needs reshape=False)"
             )
     _judge_turned_labels(new_labels, labels)
@@ -449,21 +423,12 @@ def _judge_turned_image(answer: np.ndarray, image: np.ndarray, degrees: float) -
         raise Wrong(f"your image is {answer.dtype}: keep it float32")
 
 
-# --- what several judges need ---------------------------------------------------------------------
-
-
-def _array(answer: object) -> np.ndarray:
-    if not isinstance(answer, np.ndarray):
-        raise Wrong(f"return an array, not {describe(answer)}")
-    return answer
-
-
 EXERCISES = (
     Exercise(
         "3.1",
         "A slice the right way up",
         CUT_STUB,
-        _cut_inputs,
+        lambda: [(a_volume(seed), plane, 1 + seed) for seed, plane in enumerate(PLANES)],
         _judge_cut,
         (
             "Three things happen to an array: an axis is cut, the two that remain are exchanged, "
@@ -478,7 +443,11 @@ EXERCISES = (
         "3.2",
         "Two interpolations",
         RESAMPLE_STUB,
-        _resample_inputs,
+        lambda: [
+            (*a_slice_pair(0), (48, 40)),
+            (*a_slice_pair(1), (60, 70)),
+            (*a_slice_pair(2), (31, 44)),
+        ],
         _judge_resample,
         (
             "An HU between two HU is a sensible value; an id between two ids is another bone.",
@@ -492,7 +461,11 @@ EXERCISES = (
         "3.3",
         "A split that does not leak",
         SPLIT_STUB,
-        _split_inputs,
+        lambda: [
+            (some_slices(0), 0.25, 0),
+            (some_slices(1, 10), 0.2, 3),
+            (some_slices(2, 5), 0.4, 1),
+        ],
         _judge_split,
         (
             "Draw patients first; whose slices go where follows from that.",
@@ -521,7 +494,9 @@ EXERCISES = (
         "3.5",
         "Image and mask together",
         ROTATE_STUB,
-        _rotate_inputs,
+        lambda: [
+            (*a_lopsided_pair(seed), degrees) for seed, degrees in enumerate((20.0, -35.0, 12.0))
+        ],
         _judge_rotate,
         (
             "The same turn twice, with two settings that differ: how values in between are found, "

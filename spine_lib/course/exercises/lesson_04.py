@@ -13,9 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from spine_lib import metrics
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, describe, raise_known
 from spine_lib.course.one_batch import fit_one_batch
-from spine_lib.course.two_looks import judge_double_convolution
 from spine_lib.models.unet import UNet, unet_parameters
 
 # --- 4.1 ------------------------------------------------------------------------------------------
@@ -37,7 +36,94 @@ def double_convolution(inputs, outputs):
 
 
 def _judge_double(function: Callable, arguments: tuple) -> None:
-    judge_double_convolution(function(*arguments), *arguments)
+    inputs, outputs = arguments
+    block = function(inputs, outputs)
+    if not isinstance(block, nn.Module):
+        raise Wrong(f"return a network, a torch.nn.Module, and not {describe(block)}")
+    convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+    norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
+    _judge_convolutions(convolutions, inputs, outputs)
+    _judge_norms(norms, convolutions, outputs)
+    _judge_order(block, convolutions, norms)
+
+
+def _judge_order(block: nn.Module, convolutions: list, norms: list) -> None:
+    inputs = convolutions[0].in_channels
+    generator = torch.Generator().manual_seed(inputs)
+    image = torch.randn(2, inputs, 10, 12, generator=generator)
+    right = _apply(convolutions, norms, image, "cnr", "cnr")
+    answer = block.train()(image.clone()).detach()
+    if answer.shape != right.shape:
+        raise Wrong(
+            f"your block makes {tuple(answer.shape)} of {tuple(image.shape)}, and it should make "
+            f"{tuple(right.shape)}"
+        )
+    if torch.allclose(answer, right, atol=1e-5):
+        return
+    mistakes = (
+        ("cnr", "cn", "the last ReLU is missing: your block gives negative numbers"),
+        ("cn", "cnr", "the ReLU between the two looks is missing"),
+        ("cn", "cn", "there is no ReLU: two convolutions in a row can do no more than one"),
+        ("crn", "crn", "normalise before the ReLU, not after it"),
+    )
+    for first, second, message in mistakes:
+        if torch.allclose(answer, _apply(convolutions, norms, image, first, second), atol=1e-5):
+            raise Wrong(message)
+    raise Wrong(
+        "your layers are the right ones, and what they give is not: apply convolution, "
+        "normalisation and ReLU, and the same once more"
+    )
+
+
+def _judge_convolutions(convolutions: list[nn.Conv2d], inputs: int, outputs: int) -> None:
+    if len(convolutions) != 2:
+        raise Wrong(f"your block has {len(convolutions)} convolutions, and it should have two")
+    for number, (layer, wanted) in enumerate(zip(convolutions, (inputs, outputs)), 1):
+        if (layer.in_channels, layer.out_channels) != (wanted, outputs):
+            raise Wrong(
+                f"convolution {number} goes from {layer.in_channels} to {layer.out_channels} "
+                f"channels, and it should go from {wanted} to {outputs}"
+            )
+        if layer.kernel_size != (3, 3):
+            raise Wrong(f"convolution {number} has a kernel of {layer.kernel_size}: take 3 x 3")
+        if layer.padding not in ((1, 1), "same"):
+            raise Wrong(
+                f"convolution {number} loses a row and a column at each edge: padding=1 puts zeros "
+                "around the map first"
+            )
+
+
+@torch.no_grad()
+def _apply(convolutions: list, norms: list, image: torch.Tensor, *orders: str) -> torch.Tensor:
+    """Apply two orders of layers; "cnr" stands for convolution, normalisation, ReLU."""
+    for convolution, norm, order in zip(convolutions, norms, orders):
+        for letter in order:
+            if letter == "c":
+                image = functional.conv2d(image, convolution.weight, padding=1)
+            elif letter == "n":
+                image = functional.batch_norm(
+                    image, None, None, norm.weight, norm.bias, training=True
+                )
+            else:
+                image = functional.relu(image)
+    return image
+
+
+def _judge_norms(norms: list[nn.BatchNorm2d], convolutions: list, outputs: int) -> None:
+    if len(norms) != 2:
+        raise Wrong(
+            f"your block has {len(norms)} batch normalisations: each convolution has its own"
+        )
+    if any(norm.num_features != outputs for norm in norms):
+        raise Wrong(
+            f"a normalisation takes {norms[0].num_features} channels: each stands behind its "
+            f"convolution, which gives {outputs}"
+        )
+    if any(layer.bias is not None for layer in convolutions):
+        raise Wrong(
+            "your convolutions have a bias, which the normalisation behind takes away again: "
+            "build them with bias=False"
+        )
 
 
 # --- 4.2 ------------------------------------------------------------------------------------------
@@ -77,9 +163,12 @@ def _judge_join(function: Callable, arguments: tuple) -> None:
         for corners in (False, True)
     ]
     blocks = "each pixel should become a block of 2 x 2 equal ones (mode nearest)"
-    told = (
+    mistakes = (
         ([torch.cat([skip, nearest], dim=1)], "the skip's channels come behind, not before"),
-        ([torch.cat([one, skip], dim=1) for one in smooth], f"you interpolated linearly: {blocks}"),
+        (
+            [torch.cat([item, skip], dim=1) for item in smooth],
+            f"you interpolated linearly: {blocks}",
+        ),
         (
             [torch.cat([below.repeat(1, 1, 2, 2), skip], dim=1)],
             f"you laid the whole map down four times: {blocks}",
@@ -102,9 +191,9 @@ def _judge_join(function: Callable, arguments: tuple) -> None:
             "you joined along another axis: channels are axis 1",
         ),
     )
-    for values, words in told:
-        if any(one.shape == answer.shape and torch.allclose(answer, one) for one in values):
-            raise Wrong(words)
+    for values, message in mistakes:
+        if any(item.shape == answer.shape and torch.allclose(answer, item) for item in values):
+            raise Wrong(message)
     if answer.shape != right.shape:
         raise Wrong(f"your map has shape {tuple(answer.shape)} instead of {tuple(right.shape)}")
     raise Wrong(f"the shape is right, and the values are not: {blocks}, with the skip behind")
@@ -142,7 +231,7 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
     levels = [width * 2**level for level in range(depth + 1)]
     outputs = [*levels, *levels[:-1]]  # of all double convolutions
     seconds = sum(9 * channels**2 + 2 * channels for channels in outputs)
-    told = (
+    mistakes = (
         (unet_parameters(*arguments, skips=False), "the skip's channels come in on the way up too"),
         (right - 4 * sum(outputs), "the normalisations are missing: a scale and a shift a channel"),
         (right - 2 * sum(outputs), "a normalisation learns two numbers a channel: scale and shift"),
@@ -151,9 +240,9 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
         (right - classes, "the head's 1 x 1 convolution has a bias, one for each class"),
         (right - seconds, "each block convolves twice: the second time within its own channels"),
     )
-    for value, words in told:
+    for value, message in mistakes:
         if answer == value:
-            raise Wrong(f"{words}; you count {answer:,}, and there are {right:,}")
+            raise Wrong(f"{message}; you count {answer:,}, and there are {right:,}")
     for other in (depth - 1, depth + 1):
         if other >= 0 and answer == unet_parameters(in_channels, classes, width, other):
             raise Wrong(
@@ -226,9 +315,9 @@ def _judge_fit(function: Callable, arguments: tuple) -> None:
     right = _fitted(*arguments)
     if np.allclose(losses, right, rtol=5e-3, atol=1e-4):
         return
-    for mistake, words in FITTED_WRONGLY.items():
+    for mistake, message in FITTED_WRONGLY.items():
         if np.allclose(losses, _fitted(*arguments, mistake), rtol=5e-3, atol=1e-4):
-            raise Wrong(words)
+            raise Wrong(message)
     if np.allclose(losses[:-1], right[1:], rtol=5e-3, atol=1e-4):
         raise Wrong("your losses are those after each step: keep the one that the step was for")
     step = int(np.argmax(~np.isclose(losses, right, rtol=5e-3, atol=1e-4)))
@@ -292,7 +381,7 @@ def _judge_boundary(function: Callable, arguments: tuple) -> None:
     voxels = metrics.surface_distances(prediction, truth, (1, 1, 1))
     turned = metrics.surface_distances(prediction, truth, spacing_mm[::-1])
     filled = [_distances(prediction, truth, spacing_mm), _distances(truth, prediction, spacing_mm)]
-    told = (
+    mistakes = (
         (_mean(voxels), "that is in voxels: distances need spacing_mm (sampling=... in scipy)"),
         (_mean(turned), "your spacing is in reverse order: arrays here are [x, y, z]"),
         (
@@ -310,16 +399,14 @@ def _judge_boundary(function: Callable, arguments: tuple) -> None:
             "you took all voxels of the masks: most lie inside the other one and count 0; take the "
             "surfaces",
         ),
-        (max(one.max() for one in sides), "that is the largest distance: take the mean"),
+        (max(item.max() for item in sides), "that is the largest distance: take the mean"),
         (
             np.concatenate(sides).mean(),
             "the larger surface counts more in your mean: take the mean of each way first",
         ),
         (right * 2, "that is the sum of both ways: take half of it"),
     )
-    for value, words in told:
-        if math.isclose(answer, value, rel_tol=1e-3):
-            raise Wrong(words)
+    raise_known(answer, mistakes, rtol=1e-3, atol=0)
     raise Wrong(f"you say {answer:.4g} mm, and the outlines are {right:.4g} mm apart")
 
 
@@ -386,7 +473,9 @@ def _judge_weights(function: Callable, arguments: tuple) -> None:
             )
         if _equal(answer[name], own):
             raise Wrong(f"the tensor of {name} is still ours, although {other} has the same shape")
-        source = next((key for key, one in theirs.items() if _equal(one, answer[name])), "no layer")
+        source = next(
+            (key for key, item in theirs.items() if _equal(item, answer[name])), "no layer"
+        )
         raise Wrong(
             f"our {name} got the tensor of {source}, and its partner is {other}: pair them in the "
             "order of the dictionaries, not in that of the alphabet or of shapes"

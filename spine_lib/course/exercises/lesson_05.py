@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, describe, raise_known
 from spine_lib.models.atrous import (
     atrous_convolution,
     effective_kernel,
@@ -44,10 +44,6 @@ def an_image_and_kernel(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(9 + seed % 3, 12)).round(2), rng.normal(size=(3, 3)).round(2)
 
 
-def _atrous_inputs() -> list[tuple]:
-    return [(*an_image_and_kernel(seed), rate) for seed, rate in enumerate((2, 1, 3))]
-
-
 def _judge_atrous(function: Callable, arguments: tuple) -> None:
     image, kernel, rate = arguments
     answer = function(image, kernel, rate)
@@ -60,9 +56,7 @@ def _judge_atrous(function: Callable, arguments: tuple) -> None:
         )
     if np.allclose(answer, atrous_convolution(image, kernel, rate), atol=1e-6):
         return
-    for value, words in _other_convolutions(image, kernel, rate):
-        if np.allclose(answer, value, atol=1e-6):
-            raise Wrong(words)
+    raise_known(answer, _other_convolutions(image, kernel, rate), atol=1e-6)
     if np.allclose(answer[rate:-rate, rate:-rate], _inner(image, kernel, rate), atol=1e-6):
         raise Wrong(
             "the middle of your result is right and its rim is not: beyond the edge of the image "
@@ -129,15 +123,6 @@ def some_layers(seed: int) -> list[tuple[int, int, int]]:
     return strided + dilated
 
 
-def _field_inputs() -> list[tuple]:
-    return [
-        ([(3, 1, 1), (3, 1, 1)],),
-        ([(3, 1, 4), (5, 1, 2)],),
-        ([(3, 2, 1), (3, 2, 1), (3, 1, 1)],),
-        (some_layers(0),),
-    ]
-
-
 def _judge_field(function: Callable, arguments: tuple) -> None:
     (layers,) = arguments
     answer = function(layers)
@@ -146,9 +131,9 @@ def _judge_field(function: Callable, arguments: tuple) -> None:
     right = receptive_field(layers)
     if answer == right:
         return
-    for value, words in _other_fields(layers):
+    for value, message in _other_fields(layers):
         if answer == value:
-            raise Wrong(f"you found {answer} for {layers}, and it is {right}: {words}")
+            raise Wrong(f"you found {answer} for {layers}, and it is {right}: {message}")
     raise Wrong(f"you found {answer} for {layers}, and one output pixel sees {right}")
 
 
@@ -215,14 +200,6 @@ def a_small_network(seed: int, layers: list[tuple[int, int, int]], norm: bool) -
             parts += [nn.BatchNorm2d(3)] if norm else []
             channels = 3
     return nn.Sequential(*parts)
-
-
-def _gradient_inputs() -> list[tuple]:
-    return [
-        (a_small_network(0, [(3, 1, 3), (3, 1, 3)], False), 40),
-        (a_small_network(1, [(3, 2, 1), (3, 2, 1), (3, 1, 1)], False), 48),
-        (a_small_network(2, [(5, 1, 1), (3, 1, 3)], True), 44),
-    ]
 
 
 def _judge_gradient(function: Callable, arguments: tuple) -> None:
@@ -293,10 +270,6 @@ def a_stage(seed: int, blocks: int = 2) -> nn.Sequential:
     return stage
 
 
-def _dilate_inputs() -> list[tuple]:
-    return [(a_stage(0), 2), (a_stage(1, 3), 4)]
-
-
 def _judge_dilate(function: Callable, arguments: tuple) -> None:
     stage, rate = arguments
     weights = copy.deepcopy(stage.state_dict())
@@ -363,10 +336,6 @@ def tap_share(size, rate):
 '''
 
 
-def _taps_inputs() -> list[tuple]:
-    return [(8, 1), (4, 2), (5, 3), (4, 10), (16, 6)]
-
-
 def _judge_taps(function: Callable, arguments: tuple) -> None:
     size, rate = arguments
     answer = function(size, rate)
@@ -379,7 +348,7 @@ def _judge_taps(function: Callable, arguments: tuple) -> None:
     near = [((size + 2 * max(inside, 0)) / (3 * size)) ** 2 for inside in lost]
     line = math.sqrt(right)
     places = f"of {size} places on a line, a tap {rate} away falls off at {min(rate, size)}"
-    told = [
+    mistakes = [
         (9 * right, "this is how many of the nine taps lie inside: divide by nine"),
         (line, "this is the share along one line: a tap must lie inside in rows and in columns"),
         (line / 3, "you counted in columns only: taps above and below have edges too"),
@@ -399,9 +368,7 @@ def _judge_taps(function: Callable, arguments: tuple) -> None:
             "a tap cannot miss more often than there are places: mind rates above the map's size",
         ),
     ]
-    for value, words in told:
-        if math.isclose(answer, value, rel_tol=1e-6, abs_tol=1e-9):
-            raise Wrong(words)
+    raise_known(answer, mistakes, rtol=1e-6, atol=1e-9)
     raise Wrong(
         f"you found {answer:.4g} for a map of {size} x {size} at rate {rate}, and it is {right:.4g}"
     )
@@ -430,10 +397,6 @@ def some_maps(seed: int, factor: int) -> tuple[Tensor, Tensor, nn.Module]:
         return deep, low, nn.Conv2d(9, 4, 3, padding=1)
 
 
-def _decode_inputs() -> list[tuple]:
-    return [some_maps(0, 4), some_maps(1, 2)]
-
-
 def _judge_decode(function: Callable, arguments: tuple) -> None:
     deep, low, fuse = arguments
     answer = function(deep, low, fuse)
@@ -453,9 +416,9 @@ def _judge_decode(function: Callable, arguments: tuple) -> None:
             )
         if torch.allclose(answer, right, atol=1e-5):
             return
-        for value, words in _other_decodings(deep, low, fuse):
+        for value, message in _other_decodings(deep, low, fuse):
             if torch.allclose(answer, value, atol=1e-5):
-                raise Wrong(words)
+                raise Wrong(message)
     raise Wrong("your result has the right shape and other values: enlarge, join, fuse, no more")
 
 
@@ -490,7 +453,7 @@ EXERCISES = (
         "5.1",
         "A kernel with holes",
         ATROUS_STUB,
-        _atrous_inputs,
+        lambda: [(*an_image_and_kernel(seed), rate) for seed, rate in enumerate((2, 1, 3))],
         _judge_atrous,
         (
             "Nine taps, nine moved copies of the image, each times one weight, all added up.",
@@ -504,7 +467,12 @@ EXERCISES = (
         "5.2",
         "Receptive field by formula",
         FIELD_STUB,
-        _field_inputs,
+        lambda: [
+            ([(3, 1, 1), (3, 1, 1)],),
+            ([(3, 1, 4), (5, 1, 2)],),
+            ([(3, 2, 1), (3, 2, 1), (3, 1, 1)],),
+            (some_layers(0),),
+        ],
         _judge_field,
         (
             "Keep two numbers while you go through the layers: what is seen so far, and how many "
@@ -518,7 +486,11 @@ EXERCISES = (
         "5.3",
         "Receptive field by gradient",
         GRADIENT_STUB,
-        _gradient_inputs,
+        lambda: [
+            (a_small_network(0, [(3, 1, 3), (3, 1, 3)], False), 40),
+            (a_small_network(1, [(3, 2, 1), (3, 2, 1), (3, 1, 1)], False), 48),
+            (a_small_network(2, [(5, 1, 1), (3, 1, 3)], True), 44),
+        ],
         _judge_gradient,
         (
             "Give the network an input that wants a gradient, pick one pixel of what comes out, "
@@ -533,7 +505,7 @@ EXERCISES = (
         "5.4",
         "Dilation instead of stride",
         DILATE_STUB,
-        _dilate_inputs,
+        lambda: [(a_stage(0), 2), (a_stage(1, 3), 4)],
         _judge_dilate,
         (
             "Go through stage.modules() and set what each nn.Conv2d needs; the weights stay.",
@@ -547,7 +519,7 @@ EXERCISES = (
         "5.5",
         "What a rate reaches",
         TAPS_STUB,
-        _taps_inputs,
+        lambda: [(8, 1), (4, 2), (5, 3), (4, 10), (16, 6)],
         _judge_taps,
         (
             "Go along one line first: how often does a tap that lies `rate` to the right fall off?",
@@ -560,7 +532,7 @@ EXERCISES = (
         "5.6",
         "The decoder's step",
         DECODE_STUB,
-        _decode_inputs,
+        lambda: [some_maps(0, 4), some_maps(1, 2)],
         _judge_decode,
         (
             "The size to enlarge to is known: it is that of the other map.",

@@ -37,10 +37,6 @@ def training_step(network, optimiser, image, target):
 '''
 
 
-def _step_inputs() -> list[tuple]:
-    return [a_training(0), a_training(1, training=False), a_training(2)]
-
-
 # --- 6.2 ------------------------------------------------------------------------------------------
 
 DICE_STUB = '''\
@@ -71,10 +67,6 @@ def some_logits(seed: int, extreme: bool = False) -> tuple[torch.Tensor, ...]:
     return logits, target, weight
 
 
-def _dice_inputs() -> list[tuple]:
-    return [some_logits(0), some_logits(1), some_logits(2)]
-
-
 def _judge_dice(function: Callable, arguments: tuple) -> None:
     logits, target, weight = arguments
     loss = _loss_with_slope(function, logits, target, weight)
@@ -83,7 +75,7 @@ def _judge_dice(function: Callable, arguments: tuple) -> None:
         return
     p, hard = torch.sigmoid(logits), (logits > 0).float()
     each = torch.stack([_dice(*parts) for parts in zip(p, target, weight, strict=True)])
-    told = (
+    mistakes = (
         (_dice(p, target, weight), "this is the Dice itself: a loss is small where it is good"),
         (1 - _dice(p, target, 1), "pixels of weight 0 count: they must leave all three sums"),
         (
@@ -99,9 +91,9 @@ def _judge_dice(function: Callable, arguments: tuple) -> None:
         ),
         (1 - _dice(p, target, weight, 0), "the 10 is missing, above and below the line"),
     )
-    for value, words in told:
+    for value, message in mistakes:
         if math.isclose(loss.item(), value.item(), abs_tol=1e-4):
-            raise Wrong(f"your loss is {loss.item():.4f} instead of {right:.4f}: {words}")
+            raise Wrong(f"your loss is {loss.item():.4f} instead of {right:.4f}: {message}")
     raise Wrong(
         f"your loss is {loss.item():.4f} instead of {right:.4f}: compare your three sums with the "
         "formula, one by one"
@@ -146,10 +138,6 @@ def focal_loss(logits, target, weight):
 '''
 
 
-def _focal_inputs() -> list[tuple]:
-    return [some_logits(3), some_logits(4), some_logits(5, extreme=True)]
-
-
 def _judge_focal(function: Callable, arguments: tuple) -> None:
     logits, target, weight = arguments
     loss = _loss_with_slope(function, logits, target, weight).item()
@@ -164,7 +152,7 @@ def _judge_focal(function: Callable, arguments: tuple) -> None:
     p = torch.sigmoid(logits)
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     missed = (p - target).abs()
-    told = (
+    mistakes = (
         (weight * entropy, weight, "this is the cross-entropy, with nothing turned down"),
         (weight * missed * entropy, weight, "how wrong a pixel is comes squared"),
         (
@@ -186,9 +174,9 @@ def _judge_focal(function: Callable, arguments: tuple) -> None:
         (missed**2 * entropy, torch.ones_like(weight), "pixels of weight 0 count: leave them out"),
         (weight * missed**2 * entropy, torch.ones(1), "this is the sum: take the mean"),
     )
-    for parts, count, words in told:
+    for parts, count, message in mistakes:
         if math.isclose(loss, (parts.sum() / count.sum()).item(), rel_tol=1e-3):
-            raise Wrong(f"your loss is {loss:.4g} instead of {right:.4g}: {words}")
+            raise Wrong(f"your loss is {loss:.4g} instead of {right:.4g}: {message}")
     raise Wrong(
         f"your loss is {loss:.4g} instead of {right:.4g}: each pixel has its own cross-entropy and "
         "its own factor; the mean comes last"
@@ -216,13 +204,6 @@ def warm_up_cosine(step: int, steps: int, highest: float, warm_up: int) -> float
         return highest * (step + 1) / warm_up
     gone = (step - warm_up) / (steps - warm_up)
     return highest * (0.5 + 0.5 * math.cos(math.pi * gone))
-
-
-def _schedule_inputs() -> list[tuple]:
-    return [
-        *((step, 100, 1e-3, 10) for step in (0, 4, 9, 10, 40, 80, 99)),
-        *((step, 60, 0.02, 20) for step in (0, 25, 40, 59)),
-    ]
 
 
 def _judge_schedule(function: Callable, arguments: tuple) -> None:
@@ -273,9 +254,9 @@ def _why_rate(rate: float, step: int, steps: int, highest: float, warm_up: int) 
             "the line goes on for too long: its last step is number warm_up - 1",
         ),
     )
-    for value, words in rising if step < warm_up else falling:
+    for value, message in rising if step < warm_up else falling:
         if math.isclose(rate, value, rel_tol=1e-6, abs_tol=1e-9 * highest):
-            return words
+            return message
     return "draw the rates of all steps, and look where the line ends and the wave starts and ends"
 
 
@@ -296,10 +277,6 @@ def accumulated_step(network, optimiser, image, target, parts):
 '''
 
 
-def _accumulate_inputs() -> list[tuple]:
-    return [an_accumulation(0, 8, 2), an_accumulation(1, 12, 4), an_accumulation(2, 7, 3)]
-
-
 # --- 6.6 ------------------------------------------------------------------------------------------
 
 CHECKPOINT_STUB = '''\
@@ -318,16 +295,12 @@ def make_checkpoint(network, optimiser, schedule, step):
 '''
 
 
-def _checkpoint_inputs() -> list[tuple]:
-    return [a_run(0, 3), a_run(1, 5)]
-
-
 EXERCISES = (
     Exercise(
         "6.1",
         "A training step",
         STEP_STUB,
-        _step_inputs,
+        lambda: [a_training(0), a_training(1, training=False), a_training(2)],
         judge_step,
         (
             "Five lines: mode, loss, clear, backward, step. Gradients are added to what is there.",
@@ -342,7 +315,7 @@ EXERCISES = (
         "6.2",
         "Soft Dice",
         DICE_STUB,
-        _dice_inputs,
+        lambda: [some_logits(0), some_logits(1), some_logits(2)],
         _judge_dice,
         (
             "Multiply the probabilities by the weights first; then all sums are easy.",
@@ -356,7 +329,7 @@ EXERCISES = (
         "6.3",
         "Focal loss",
         FOCAL_STUB,
-        _focal_inputs,
+        lambda: [some_logits(3), some_logits(4), some_logits(5, extreme=True)],
         _judge_focal,
         (
             "The right answer's probability is p where there is spine and 1 - p where there is "
@@ -370,7 +343,10 @@ EXERCISES = (
         "6.4",
         "A schedule",
         SCHEDULE_STUB,
-        _schedule_inputs,
+        lambda: [
+            *((step, 100, 1e-3, 10) for step in (0, 4, 9, 10, 40, 80, 99)),
+            *((step, 60, 0.02, 20) for step in (0, 25, 40, 59)),
+        ],
         _judge_schedule,
         (
             "Two cases: before the end of the warm-up, and after it.",
@@ -384,7 +360,7 @@ EXERCISES = (
         "6.5",
         "A batch in parts",
         ACCUMULATE_STUB,
-        _accumulate_inputs,
+        lambda: [an_accumulation(0, 8, 2), an_accumulation(1, 12, 4), an_accumulation(2, 7, 3)],
         judge_accumulate,
         (
             "backward adds to the gradients that are there; so clear once, add several times, step "
@@ -399,7 +375,7 @@ EXERCISES = (
         "6.6",
         "A checkpoint",
         CHECKPOINT_STUB,
-        _checkpoint_inputs,
+        lambda: [a_run(0, 3), a_run(1, 5)],
         judge_checkpoint,
         (
             "Ask of everything that changes during a run: would it be the same after a start?",

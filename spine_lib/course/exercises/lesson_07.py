@@ -49,7 +49,7 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
     c = metrics.confusion(prediction, truth, ignore)
     every = metrics.confusion(prediction, truth)
     answer = numbers(function(prediction, truth, ignore), 4, "tp, fp, fn, tn")
-    told = (
+    mistakes = (
         (_four(every), "you counted ignored voxels too: nobody knows what is right there"),
         (
             (c.tp, c.fp, c.fn, c.tn + int(ignore.sum())),
@@ -63,7 +63,7 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
         ),
         ((c.tn, c.fp, c.fn, c.tp), "the order is tp, fp, fn, tn: yours begins with the negatives"),
         (
-            tuple(one / c.total for one in _four(c)),
+            tuple(item / c.total for item in _four(c)),
             "these are shares of all voxels: return how many there are",
         ),
         (
@@ -73,10 +73,10 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
     )
     if answer == _four(c):
         return
-    for values, words in told:
-        if all(same(one, value) for one, value in zip(answer, values)):
-            raise Wrong(words)
-    wrong = next(n for n, (one, right) in enumerate(zip(answer, _four(c))) if one != right)
+    for values, message in mistakes:
+        if all(same(item, value) for item, value in zip(answer, values)):
+            raise Wrong(message)
+    wrong = next(n for n, (item, right) in enumerate(zip(answer, _four(c))) if item != right)
     name = ("tp", "fp", "fn", "tn")[wrong]
     raise Wrong(f"your {name} is {answer[wrong]:g}, and there are {_four(c)[wrong]}")
 
@@ -174,13 +174,13 @@ def some_counts(seed: int) -> np.ndarray:
 
 def _judge_mean(function: Callable, arguments: tuple) -> None:
     (counts,) = arguments
-    found = metrics.mean_scores([metrics.Confusion(*row, 0) for row in counts.tolist()])
-    right = (found["dice"], found["undefined"], found["false_positive_on_empty"])
+    result = metrics.mean_scores([metrics.Confusion(*row, 0) for row in counts.tolist()])
+    right = (result["dice"], result["undefined"], result["false_positive_on_empty"])
     answer = numbers(function(counts), 3, "the mean, and two counts")
     tp, fp, fn = counts.T.astype(float)
     empty, alarm = tp + fp + fn == 0, (tp + fn == 0) & (fp > 0)
     dice = np.where(empty, 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1))
-    told = (
+    mistakes = (
         (math.nan, "your mean is NaN: one slice that is 0 / 0 makes it so; leave such slices out"),
         (dice.mean(), "your mean counts slices that are empty on both sides as 0: leave them out"),
         (
@@ -203,16 +203,16 @@ def _judge_mean(function: Callable, arguments: tuple) -> None:
             "scores 0 and belongs to the mean",
         ),
     )
-    for value, words in told:
+    for value, message in mistakes:
         if same(answer[0], value) and not same(answer[0], right[0]):
-            raise Wrong(words)
+            raise Wrong(message)
     if not same(answer[0], right[0]):
         raise Wrong(f"your mean is {answer[0]:.4g} instead of {right[0]:.4g}")
     if answer[1:] == right[:0:-1] and answer[1] != answer[2]:
         raise Wrong("the two counts are exchanged: first the slices left out, then false alarms")
-    for place, what in ((1, "slices are empty on both sides"), (2, "have only false positives")):
-        if answer[place] != right[place]:
-            raise Wrong(f"you report {answer[place]:g}, and {right[place]} {what}")
+    for position, what in ((1, "slices are empty on both sides"), (2, "have only false positives")):
+        if answer[position] != right[position]:
+            raise Wrong(f"you report {answer[position]:g}, and {right[position]} {what}")
 
 
 # --- 7.4 ------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def a_surface_pair(seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, floa
     prediction = np.roll(truth, (1, 2), (0, 2)) & ~((np.abs(x - 7) < 2) & (np.abs(y - 6) < 2))
     prediction[12:15, 9:12, 3:6] = True
     spacing = rng.permutation([0.7, 1.0, 3.0]) * rng.uniform(0.9, 1.1)
-    return prediction, truth, tuple(float(one) for one in spacing.round(2))
+    return prediction, truth, tuple(float(item) for item in spacing.round(2))
 
 
 def _judge_distances(function: Callable, arguments: tuple) -> None:
@@ -252,9 +252,9 @@ def _judge_distances(function: Callable, arguments: tuple) -> None:
     answer = np.asarray(function(prediction, truth, spacing), float)
     if answer.ndim != 1 or answer.size == 0:
         raise Wrong(f"return a list of distances, one for each surface voxel, not {answer.shape}")
-    for values, words in _told_distances(prediction, truth, spacing, back):
+    for values, message in _distance_mistakes(prediction, truth, spacing, back):
         if _same_values(answer, values) and not _same_values(answer, right):
-            raise Wrong(words)
+            raise Wrong(message)
     if answer.size != right.size:
         raise Wrong(
             f"the prediction has {right.size} surface voxels, and you return {answer.size} "
@@ -267,7 +267,7 @@ def _judge_distances(function: Callable, arguments: tuple) -> None:
         )
 
 
-def _told_distances(prediction, truth, spacing, back) -> list[tuple[np.ndarray, str]]:
+def _distance_mistakes(prediction, truth, spacing, back) -> list[tuple[np.ndarray, str]]:
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, truth)]
     edges = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (prediction, truth)]
     away = ndimage.distance_transform_edt
@@ -314,9 +314,9 @@ def _told_distances(prediction, truth, spacing, back) -> list[tuple[np.ndarray, 
 
 
 def _both_ways(surfaces: list[np.ndarray], spacing: tuple[float, ...]) -> np.ndarray:
-    one, other = surfaces
+    item, other = surfaces
     away = ndimage.distance_transform_edt
-    return np.concatenate([away(~other, spacing)[one], away(~one, spacing)[other]])
+    return np.concatenate([away(~other, spacing)[item], away(~item, spacing)[other]])
 
 
 # --- 7.5 and 7.6 ------------------------------------------------------------------------------
@@ -344,10 +344,6 @@ def sign_flip_p(differences):
     """
     raise NotImplementedError
 '''
-
-
-def _interval_inputs() -> list[tuple]:
-    return [(some_scores(0), 4000, 0), (some_scores(1, 30), 4000, 5), (some_scores(2, 8), 5000, 1)]
 
 
 # --- what several judges need ---------------------------------------------------------------------
@@ -424,7 +420,11 @@ EXERCISES = (
         "7.5",
         "An interval over patients",
         INTERVAL_STUB,
-        _interval_inputs,
+        lambda: [
+            (some_scores(0), 4000, 0),
+            (some_scores(1, 30), 4000, 5),
+            (some_scores(2, 8), 5000, 1),
+        ],
         judge_interval,
         (
             "If you could examine another thirty patients you would get another mean. You "

@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, as_number, describe, raise_known
 from spine_lib.course.kept_run import scores_by_patient
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics import paper
@@ -35,17 +35,13 @@ def some_dices(seed: int, count: int = 3) -> list[float]:
     return [float(dice) for dice in rng.uniform(0.3, 0.98, count).round(3)]
 
 
-def _iou_inputs() -> list[tuple]:
-    return [(dice,) for dice in (0.8, *some_dices(0), 1.0, 0.0)]
-
-
 def _judge_iou(function: Callable, arguments: tuple) -> None:
     (dice,) = arguments
-    answer = _number(function(dice), "an IoU")
+    answer = as_number(function(dice), "an IoU")
     right = paper.iou_from_dice(dice)
     if _near(answer, right):
         return
-    told = (
+    mistakes = (
         (
             paper.dice_from_iou(dice),
             "this is the Dice of a pair whose IoU is given: you solved for the other one",
@@ -59,7 +55,9 @@ def _judge_iou(function: Callable, arguments: tuple) -> None:
             "is 2 - Dice",
         ),
     )
-    _tell(answer, told, f"; a Dice of {dice:g} means an IoU of {right:.4f}")
+    raise_known(
+        answer, mistakes, f"; a Dice of {dice:g} means an IoU of {right:.4f}", rtol=0, atol=NEAR
+    )
     raise Wrong(f"a Dice of {dice:g} means an IoU of {right:.4f}, and your answer is {answer:.4g}")
 
 
@@ -148,14 +146,14 @@ def some_pairs(seed: int, count: int = 3) -> list[tuple[float, float]]:
 
 def _judge_class(function: Callable, arguments: tuple) -> None:
     dice, share = arguments
-    answer = _number(function(dice, share), "a mean IoU")
+    answer = as_number(function(dice, share), "a mean IoU")
     right = paper.class_mean_iou(dice, share)
     if _near(answer, right):
         return
     spine, wrong = paper.iou_from_dice(dice), (1 - dice) * share
     background = 2 * right - spine
     one_sided = (1 - share - wrong) / (1 - share)
-    told = (
+    mistakes = (
         (spine, "this is the spine's IoU alone: the background's enters the mean too"),
         (background, "this is the background's IoU alone: the mean is over both classes"),
         (background + spine, "this is the sum of the two: halve it"),
@@ -179,7 +177,7 @@ def _judge_class(function: Callable, arguments: tuple) -> None:
             "false negatives): you left those out",
         ),
     )
-    _tell(answer, told, f" (you: {answer:.4f}, right: {right:.4f})")
+    raise_known(answer, mistakes, f" (you: {answer:.4f}, right: {right:.4f})", rtol=0, atol=NEAR)
     raise Wrong(
         f"with Dice {dice:.3f} and {share:.2%} of spine the spine's IoU is {spine:.4f}, the "
         f"background's {background:.4f} and their mean {right:.4f}; your answer is {answer:.4g}"
@@ -291,10 +289,6 @@ def _a_test(cases: list[str], dices: list[float | None]) -> dict:
     return {"per_volume": {"dice": float(np.mean(defined))}, "volumes": volumes}
 
 
-def _runs_inputs() -> list[tuple]:
-    return [(some_results(0),), (some_results(1, seeds=2, undefined=True),), (some_results(2, 1),)]
-
-
 def _judge_runs(function: Callable, arguments: tuple) -> None:
     (results,) = arguments
     answer = function(results)
@@ -321,7 +315,7 @@ def _judge_run_values(
     answer = list(answer)
     if None in answer:
         raise Wrong(f'{where}: None cannot be averaged; put float("nan") for an undefined Dice')
-    values = [_number(value, "a Dice") for value in answer]
+    values = [as_number(value, "a Dice") for value in answer]
     if len(values) != len(right):
         first = ' (the model\'s own "test" is that of its first run)' if len(values) == 1 else ""
         if np.isnan(right).any():
@@ -383,14 +377,14 @@ def _judge_gaps(function: Callable, arguments: tuple) -> None:
     volumes = [Confusion(*map(int, row)) for row in counts]
     right = _gaps(volumes, metrics.iou, metrics.iou_mean, metrics.dice)
     _require_keys(answer, right, f"names {_listed_words(right)}")
-    answer = {name: _number(answer[name], "a difference") for name in right}
+    answer = {name: as_number(answer[name], "a difference") for name in right}
     if _same(answer, right):
         return
     swapped = {
         name: right[name.replace("pooled", "x").replace("per volume", "pooled").replace(
             "x", "per volume")] for name in right
     }  # fmt: skip
-    told = (
+    mistakes = (
         (
             {name: -value for name, value in right.items()},
             "your signs are turned: subtract the Dice from the IoU",
@@ -418,9 +412,9 @@ def _judge_gaps(function: Callable, arguments: tuple) -> None:
             "a small one",
         ),
     )
-    for value, words in told:
+    for value, message in mistakes:
         if _same(answer, value):
-            raise Wrong(words)
+            raise Wrong(message)
     name = next(name for name in right if not _near(answer[name], right[name]))
     raise Wrong(f'"{name}" should be {right[name]:+.4f}, and yours is {answer[name]:+.4f}')
 
@@ -429,12 +423,12 @@ def _gaps(
     volumes: list[Confusion], spine: Callable, classes: Callable, dice: Callable
 ) -> dict[str, float]:
     total = sum(volumes, Confusion(0, 0, 0, 0))
-    found = {}
+    result = {}
     for name, iou in (("spine", spine), ("classes", classes)):
-        found[f"{name}, pooled"] = iou(total) - dice(total)
+        result[f"{name}, pooled"] = iou(total) - dice(total)
         each = [iou(volume) - dice(volume) for volume in volumes]
-        found[f"{name}, per volume"] = math.fsum(each) / len(each)
-    return found
+        result[f"{name}, per volume"] = math.fsum(each) / len(each)
+    return result
 
 
 def _mean_dice(c: Confusion) -> float:
@@ -453,31 +447,19 @@ def _near(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=0, abs_tol=NEAR)
 
 
-def _number(answer: object, what: str) -> float:
-    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
-        raise Wrong(f"{what} is one number, and yours is {describe(answer)}")
-    return float(answer)
-
-
 def _pair(answer: object, what: str) -> tuple[float, float]:
     if not isinstance(answer, tuple | list | np.ndarray) or len(answer) != 2:
         raise Wrong(f"return two numbers, {what}, and not {describe(answer)}")
-    low, high = (_number(one, "each of the two") for one in answer)
+    low, high = (as_number(item, "each of the two") for item in answer)
     return low, high
-
-
-def _tell(answer: float, told: Iterable[tuple[float, str]], more: str) -> None:
-    for value, words in told:
-        if _near(answer, value):
-            raise Wrong(f"{words}{more}")
 
 
 def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def _listed_words(words: Iterable[str]) -> str:
-    return ", ".join(f'"{word}"' for word in words)
+def _listed_words(message: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in message)
 
 
 EXERCISES = (
@@ -485,7 +467,7 @@ EXERCISES = (
         "8.1",
         "From Dice to IoU",
         IOU_STUB,
-        _iou_inputs,
+        lambda: [(dice,) for dice in (0.8, *some_dices(0), 1.0, 0.0)],
         _judge_iou,
         (
             "Write both scores with TP and the number of errors E = FP + FN, and get rid of E.",
@@ -539,7 +521,11 @@ EXERCISES = (
         "8.5",
         "Every run, patient by patient",
         RUNS_STUB,
-        _runs_inputs,
+        lambda: [
+            (some_results(0),),
+            (some_results(1, seeds=2, undefined=True),),
+            (some_results(2, 1),),
+        ],
         _judge_runs,
         (
             "Three loops inside each other: models, runs, volumes. The name of a volume is that of "

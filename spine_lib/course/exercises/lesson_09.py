@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import product
-from numbers import Real
 
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, as_array, as_number, describe, raise_known
 from spine_lib.course.volume_inputs import (
     Lopsided,
     a_cut_spine,
@@ -138,7 +137,7 @@ def _judge_holes(function: Callable, arguments: tuple) -> None:
         raise Wrong(
             f"{np.count_nonzero(mask & ~answer)} voxels of the mask are gone: filling only adds"
         )
-    in_slices = np.stack([ndimage.binary_fill_holes(one) for one in np.moveaxis(mask, 2, 0)], 2)
+    in_slices = np.stack([ndimage.binary_fill_holes(item) for item in np.moveaxis(mask, 2, 0)], 2)
     if np.array_equal(answer, in_slices):
         raise Wrong(
             "the spinal canal is filled: in an axial slice the arch encloses it, in three "
@@ -182,7 +181,7 @@ def _names_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
 def _judge_names(function: Callable, arguments: tuple) -> None:
     prediction, labels, spacing_mm, reach_mm = arguments
     answer = function(prediction, labels, spacing_mm, reach_mm)
-    answer = _array(answer, prediction.shape)
+    answer = as_array(answer, prediction.shape)
     rests = answer[~prediction]
     if (rests != 0).any():
         raise Wrong(
@@ -229,16 +228,16 @@ def _as_near(
     """Mark voxels whose named vertebra is as near as the nearest one: either name is right."""
     near = np.zeros(labels.shape, bool)
     for label in np.unique(labels)[1:]:
-        one = ndimage.distance_transform_edt(labels != label, sampling=spacing_mm)
-        near |= (answer == label) & np.isclose(one, away)
+        item = ndimage.distance_transform_edt(labels != label, sampling=spacing_mm)
+        near |= (answer == label) & np.isclose(item, away)
     return near
 
 
 def _nearest(labels: np.ndarray, spacing_mm: tuple) -> tuple[np.ndarray, np.ndarray]:
-    away, place = ndimage.distance_transform_edt(
+    away, position = ndimage.distance_transform_edt(
         labels == 0, sampling=spacing_mm, return_indices=True
     )
-    return away, labels[tuple(place)]
+    return away, labels[tuple(position)]
 
 
 # --- 9.4 ------------------------------------------------------------------------------------------
@@ -256,22 +255,18 @@ def predict_twice(predict, image):
 '''
 
 
-def _views_inputs() -> list[tuple]:
-    return [(Lopsided(tilt), a_slice(seed)) for seed, tilt in enumerate((1.0, 2.5, -1.5))]
-
-
 def _judge_views(function: Callable, arguments: tuple) -> None:
     predict, image = arguments
     answer = function(predict, image)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two arrays, the mean and the difference, and not {describe(answer)}")
-    mean, apart = (_array(one, image.shape) for one in answer)
+    mean, apart = (as_array(item, image.shape) for item in answer)
     first, second = predict(image), predict(image[:, ::-1])[:, ::-1]
     right_mean, right_apart = (first + second) / 2, np.abs(first - second)
     if _close(mean, right_mean) and _close(apart, right_apart):
         return
     astray = predict(image[:, ::-1])
-    told = (
+    mistakes = (
         (
             (first + astray) / 2,
             "the second answer is still mirrored when you average: turn it back first, or left "
@@ -289,9 +284,9 @@ def _judge_views(function: Callable, arguments: tuple) -> None:
         (second, "this is the mirrored prediction alone: average it with the plain one"),
         (first + second, "this is the sum: divide it by two"),
     )
-    for value, words in told:
+    for value, message in mistakes:
         if _close(mean, value):
-            raise Wrong(words)
+            raise Wrong(message)
     if set(np.unique(mean)) <= {0, 0.5, 1}:
         raise Wrong(
             "your mean holds 0, 0.5 and 1 only: the probabilities were thresholded before they "
@@ -337,7 +332,7 @@ def _judge_auroc(function: Callable, arguments: tuple) -> None:
     if math.isclose(answer, right, abs_tol=1e-6):
         return
     pairs = value[wrong][:, None] - value[~wrong][None, :]
-    told = (
+    mistakes = (
         (1 - right, "this is the share in which the *right* voxel is more uncertain"),
         ((pairs > 0).mean(), "ties are missing: a pair of equal values counts one half"),
         ((pairs >= 0).mean(), "ties count in full: a pair of equal values counts one half"),
@@ -359,9 +354,7 @@ def _judge_auroc(function: Callable, arguments: tuple) -> None:
             "this is a correlation: count pairs instead",
         ),
     )
-    for other, words in told:
-        if math.isclose(answer, float(other), abs_tol=1e-6):
-            raise Wrong(f"{words} (you: {answer:.3f}, right: {right:.3f})")
+    raise_known(answer, mistakes, f" (you: {answer:.3f}, right: {right:.3f})", rtol=0, atol=1e-6)
     raise Wrong(
         f"{np.count_nonzero(wrong)} wrong and {np.count_nonzero(~wrong)} right voxels make "
         f"{pairs.size} pairs; the answer is {right:.3f} and yours {answer:.3f}"
@@ -399,8 +392,8 @@ def _judge_grid(function: Callable, arguments: tuple) -> None:
     if math.isclose(answer, right, rel_tol=1e-6, abs_tol=1e-6):
         return
     per_axis = np.abs(_corner_steps(affine, other, [(0, n - 1) for n in shape]))
-    spacings = [np.linalg.norm(one[:3, :3], axis=0) for one in (affine, other)]
-    told = (
+    spacings = [np.linalg.norm(item[:3, :3], axis=0) for item in (affine, other)]
+    mistakes = (
         (
             _corner_gaps(affine, other, [(0, n) for n in shape]).max(),
             "the last voxel of an axis of n voxels has index n - 1, not n",
@@ -423,9 +416,9 @@ def _judge_grid(function: Callable, arguments: tuple) -> None:
             "this compares the spacings, which do not say where a grid lies or how it is turned",
         ),
     )
-    for value, words in told:
-        if math.isclose(answer, float(value), rel_tol=1e-6, abs_tol=1e-6):
-            raise Wrong(f"{words} (you: {answer:.4g} mm, right: {right:.4g} mm)")
+    raise_known(
+        answer, mistakes, f" (you: {answer:.4g} mm, right: {right:.4g} mm)", rtol=1e-6, atol=1e-6
+    )
     raise Wrong(f"these two grids lie up to {right:.4g} mm apart, and your answer is {answer:.4g}")
 
 
@@ -441,31 +434,18 @@ def _corner_gaps(affine: np.ndarray, other: np.ndarray, ends: list) -> np.ndarra
 # --- what several judges need ---------------------------------------------------------------------
 
 
-def _array(answer: object, shape: tuple[int, ...]) -> np.ndarray:
-    if not isinstance(answer, np.ndarray):
-        raise Wrong(f"return an array, not {describe(answer)}")
-    if answer.shape != shape:
-        raise Wrong(f"your array has shape {answer.shape} and should have {shape}")
-    if answer.dtype.kind not in "biuf":
-        raise Wrong(f"an array of numbers is needed, and yours is {describe(answer)}")
-    return answer
-
-
 def _mask(answer: object, shape: tuple[int, ...]) -> np.ndarray:
-    answer = _array(answer, shape)
+    answer = as_array(answer, shape)
     if answer.dtype != bool:
         raise Wrong(f"your mask is {answer.dtype}: return a boolean array")
     return answer
 
 
 def _number(answer: object) -> float:
-    if isinstance(answer, np.ndarray) and answer.shape == ():
-        answer = answer.item()
-    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
-        raise Wrong(f"the answer is one number, and yours is {describe(answer)}")
-    if math.isnan(answer):
+    number = as_number(answer)
+    if math.isnan(number):
         raise Wrong("your answer is NaN, which is no number: is something divided by nothing?")
-    return float(answer)
+    return number
 
 
 EXERCISES = (
@@ -519,7 +499,7 @@ EXERCISES = (
         "9.4",
         "Two views of one slice",
         VIEWS_STUB,
-        _views_inputs,
+        lambda: [(Lopsided(tilt), a_slice(seed)) for seed, tilt in enumerate((1.0, 2.5, -1.5))],
         _judge_views,
         (
             "A prediction of the mirrored image is mirrored too. What has to be done with it "

@@ -72,7 +72,7 @@ def main() -> int:
 def load_scan() -> tuple[str, Volume, Volume]:
     """Return the real chest CT and its labels, or noise of the same size where it is missing."""
     from spine_lib import SpineError
-    from spine_lib.datasets.sample import sample_cases
+    from spine_lib.datasets import sample_cases
 
     try:
         data = sample_cases()[0].load()

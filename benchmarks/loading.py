@@ -88,7 +88,7 @@ def make_file(ct_path: Path | None, path: Path, intercept: int) -> None:
     import numpy as np
 
     if ct_path is None:
-        from spine_lib.datasets.sample import sample_cases
+        from spine_lib.datasets import sample_cases
 
         ct_path = next(case.ct_path for case in sample_cases() if case.case_id == "chest")
     image = nib.load(ct_path)

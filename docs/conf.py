@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 
 from spine_lib import __version__
-from spine_lib.datasets.phantom import make_phantom
+from spine_lib.datasets import make_phantom
 from spine_lib.explore import OrthoViewer, SliceViewer
 
 DOCS = Path(__file__).parent

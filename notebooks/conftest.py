@@ -42,7 +42,7 @@ def _sample_is_missing(config: pytest.Config) -> bool:
     import filelock
 
     from spine_lib import SpineError
-    from spine_lib.datasets.sample import fetch_sample, sample_root
+    from spine_lib.datasets import fetch_sample, sample_root
 
     if not hasattr(config, "spine_sample_is_missing"):
         sample_root().parent.mkdir(parents=True, exist_ok=True)

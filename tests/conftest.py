@@ -48,7 +48,7 @@ def sample_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_phantom():
     """A phantom of 64 x 64 x 64 voxels at 4 mm; shared, so tests must not write into it."""
-    from spine_lib.datasets.phantom import make_phantom
+    from spine_lib.datasets import make_phantom
 
     return make_phantom(0, shape=(64, 64, 64), spacing_mm=4.0)
 

@@ -293,7 +293,7 @@ def test_a_map_of_fractions_is_refused():
 
 @pytest.fixture(scope="module")
 def patients(sample_root):
-    from spine_lib.datasets.sample import sample_cases
+    from spine_lib.datasets import sample_cases
 
     cases = {case.case_id: case for case in sample_cases(sample_root)}
     return {i: (load_ct(c.ct_path), load_mask(c.mask_path), c.scheme) for i, c in cases.items()}

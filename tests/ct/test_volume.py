@@ -302,7 +302,7 @@ def test_a_file_that_does_not_say_left_from_right_is_reported(tmp_path):
 
 
 def test_real_scans_agree_with_nibabel_and_with_their_masks(sample_root):
-    from spine_lib.datasets.sample import sample_cases
+    from spine_lib.datasets import sample_cases
 
     nifti_cases = 0
     for case in sample_cases(sample_root):

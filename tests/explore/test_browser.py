@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CASE = """
 import numpy as np
-from spine_lib.datasets.phantom import make_phantom
-from spine_lib.datasets.sample import sample_cases
+from spine_lib.datasets import make_phantom
+from spine_lib.datasets import sample_cases
 from spine_lib import SpineError
 
 try:

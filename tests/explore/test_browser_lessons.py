@@ -7,7 +7,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CASE = """
 import numpy as np
-from spine_lib.datasets.phantom import make_phantom
+from spine_lib.datasets import make_phantom
 from spine_lib.explore import *
 
 data = make_phantom(0, shape=(96, 96, 64), spacing_mm=4.0)

@@ -25,7 +25,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def case():
     """A phantom, its spine moved by two voxels, and less of it as probabilities."""
-    from spine_lib.datasets.phantom import make_phantom
+    from spine_lib.datasets import make_phantom
 
     data = make_phantom(0, shape=(128, 128, 80), spacing_mm=3.0)
     guess = data.ct.with_array(np.roll(data.labels.array > 0, 2, axis=0))

@@ -223,7 +223,7 @@ def test_the_ignore_region_leaves_every_score_of_a_volume_untouched():
 
 def test_a_real_vertebra_scores_as_in_monai(sample_root):
     monai = pytest.importorskip("monai.metrics")
-    from spine_lib.datasets.sample import sample_cases
+    from spine_lib.datasets import sample_cases
 
     (crop,) = [case for case in sample_cases(sample_root) if case.case_id == "crop"]
     labels = crop.load().labels

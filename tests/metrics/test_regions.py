@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spine_lib import SpineError
 from spine_lib.annotations import REGIONS
 from spine_lib.ct import Volume
-from spine_lib.datasets.case import CaseData
+from spine_lib.datasets import CaseData
 from spine_lib.metrics import Confusion, confusion, dice, recall_by_region, regions, score_regions
 from spine_lib.metrics.regions import (
     CLASSES,

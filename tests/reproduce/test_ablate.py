@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from spine_lib import SpineError, cli
-from spine_lib.datasets import make_phantom, phantom_cases
-from spine_lib.datasets.case import Case
-from spine_lib.datasets.public import split_of
+from spine_lib.datasets import Case, make_phantom, phantom_cases, split_of
 from spine_lib.reproduce.ablations import (
     comparing,
     folds,

@@ -9,7 +9,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.cli import main
-from spine_lib.datasets.public import split_of
+from spine_lib.datasets import split_of
 from spine_lib.reproduce.provenance import deviations
 from spine_lib.reproduce.reproduce import reproduce
 from spine_lib.reproduce.sources import gather
@@ -27,7 +27,7 @@ def numbers_of(part, count):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """Six scans with pycad1089's ids; one test scan is broken."""
-    from spine_lib.datasets.phantom import make_phantom
+    from spine_lib.datasets import make_phantom
 
     root = tmp_path_factory.mktemp("tree")
     names = [*numbers_of("train", 2), *numbers_of("validation", 1), *numbers_of("test", 3)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import CaseData
+from spine_lib.datasets import CaseData
 from spine_lib.metrics.regions import CLASSES, matrix_dice
 from spine_lib.reproduce import sources
 from spine_lib.reproduce.compare import compare_runs, comparison_text, load_run

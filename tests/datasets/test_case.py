@@ -1,6 +1,7 @@
 """Cases: what they promise of every source."""
 
 import pickle
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets import Case, UnlabelledBoneAtEnds, phantom_cases, require_cases
+from spine_lib.datasets import Case, UnlabelledBoneAtEnds, phantom_cases, require_cases, write_split
 
 SHAPE = (12, 10, 8)
 
@@ -52,26 +53,20 @@ def test_loading_turns_image_and_labels_together(case):
     assert np.array_equal(np.argwhere(data.labels.array == 24).min(axis=0), [12 - 5, 10 - 6, 5])
 
 
-def test_a_scheme_that_does_not_fit_is_named_with_the_file(case):
-    wrong = Case(**{**vars(case), "scheme": "pycad1089"})
-    with pytest.raises(SpineError, match=r"mask\.nii\.gz.*27, 28.*'pycad1089'"):
-        wrong.load()
-
-
-def test_an_unknown_scheme_is_named(case):
-    with pytest.raises(SpineError, match="'vers'"):
-        Case(**{**vars(case), "scheme": "vers"}).load()
-
-
-def test_a_mask_of_another_grid_is_refused(case, tmp_path):
-    other = save(tmp_path / "other.nii.gz", np.zeros((12, 10, 9), np.uint8))
-    with pytest.raises(SpineError, match=r"shape.*\(12, 10, 8\).*\(12, 10, 9\)"):
-        Case(**{**vars(case), "mask_path": other}).load()
-
-
-def test_a_missing_file_is_named(case, tmp_path):
-    with pytest.raises(SpineError, match=r"gone\.nii\.gz"):
-        Case(**{**vars(case), "ct_path": tmp_path / "gone.nii.gz"}).load()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheme": "pycad1089"}, r"mask\.nii\.gz.*27, 28.*'pycad1089'"),
+        ({"scheme": "vers"}, "'vers'"),
+        ({"mask_path": "other.nii.gz"}, r"shape.*\(12, 10, 8\).*\(12, 10, 9\)"),
+        ({"ct_path": "gone.nii.gz"}, r"gone\.nii\.gz"),
+    ],
+)
+def test_a_case_that_does_not_fit_its_files_is_refused(case, tmp_path, changes, message):
+    save(tmp_path / "other.nii.gz", np.zeros((12, 10, 9), np.uint8))
+    changes = {name: tmp_path / v if name.endswith("path") else v for name, v in changes.items()}
+    with pytest.raises(SpineError, match=message):
+        replace(case, **changes).load()
 
 
 def test_rules_of_a_case_make_its_ignore_region(case):
@@ -80,16 +75,16 @@ def test_rules_of_a_case_make_its_ignore_region(case):
             assert (structures == 5).any() and not (labels == 5).any()
             return structures == 5
 
-    data = Case(**{**vars(case), "ignore_rules": (Corner(),)}).load()
+    data = replace(case, ignore_rules=(Corner(),)).load()
     assert np.count_nonzero(data.ignore.array) == SHAPE[2]
 
 
 def test_cases_pickle_and_hash_so_that_workers_can_have_them(case):
     (phantom,) = phantom_cases(1, 3, spacing_mm=4.0, shape=(9, 9, 9))
-    ruled = Case(**{**vars(case), "ignore_rules": (UnlabelledBoneAtEnds("superior"),)})
-    for one in (case, ruled, phantom):
-        assert pickle.loads(pickle.dumps(one)) == one
-        assert hash(one) == hash(pickle.loads(pickle.dumps(one)))
+    ruled = replace(case, ignore_rules=(UnlabelledBoneAtEnds("superior"),))
+    for original in (case, ruled, phantom):
+        copy = pickle.loads(pickle.dumps(original))
+        assert copy == original and hash(copy) == hash(original)
 
 
 def test_phantoms_of_one_seed_are_one_patient_whatever_their_size():
@@ -98,14 +93,16 @@ def test_phantoms_of_one_seed_are_one_patient_whatever_their_size():
     assert first.patient_id != phantom_cases(1, 8)[0].patient_id
 
 
-def test_an_empty_list_of_cases_is_refused_with_where_it_came_from():
+def test_no_cases_and_two_of_one_name_are_refused(case):
     with pytest.raises(SpineError, match="no case in the folder x"):
         require_cases([], "the folder x")
-
-
-def test_two_cases_of_one_name_are_refused(case):
     with pytest.raises(SpineError, match="toy"):
         require_cases([case, case], "the list")
+
+
+def test_the_split_is_written_as_csv(case, tmp_path):
+    path = write_split({"train": [case], "test": []}, tmp_path / "split.csv")
+    assert path.read_text("utf-8") == "case_id,patient_id,split\ntoy,toy-patient,train\n"
 
 
 # --- what is ignored at the ends of an image ---------------------------------------------------

@@ -32,27 +32,24 @@ def whole():
     return make_phantom(5, (64, 64, 176), 4.0)
 
 
-def test_the_same_seed_gives_the_same_patient_whatever_the_global_generator_does():
+def test_the_same_seed_gives_the_same_patient_and_another_seed_another():
     first = make_phantom(3, **SMALL)
     np.random.seed(0)  # noqa: NPY002 - the point is that it has no effect
-    again = make_phantom(3, **SMALL)
+    again, other = make_phantom(3, **SMALL), make_phantom(4, **SMALL)
     assert np.array_equal(first.ct.array, again.ct.array)
     assert np.array_equal(first.labels.array, again.labels.array)
     assert np.array_equal(first.ct.affine, again.ct.affine)
-
-
-def test_another_seed_gives_another_patient():
-    first, other = make_phantom(3, **SMALL), make_phantom(4, **SMALL)
     assert (first.ct.array != other.ct.array).mean() > 0.5
 
 
-def test_arrays_have_the_types_of_a_case(lumbar):
-    assert lumbar.ct.array.dtype == np.int16
-    assert lumbar.labels.array.dtype == np.uint8
-    assert lumbar.ignore.array.dtype == bool
-    assert not lumbar.ignore.array.any()
-    shapes_seen = {v.array.shape for v in (lumbar.ct, lumbar.labels, lumbar.ignore)}
-    assert shapes_seen == {(128, 120, 80)}
+def test_arrays_have_the_types_and_the_grid_of_a_case():
+    case = make_phantom(1, (30, 40, 24), (1.5, 2.0, 2.5))
+    volumes = (case.ct, case.labels, case.ignore)
+    assert [v.array.dtype for v in volumes] == [np.int16, np.uint8, bool]
+    assert all(v.array.shape == (30, 40, 24) for v in volumes)
+    assert all(np.array_equal(v.affine, case.ct.affine) for v in volumes)
+    assert np.array_equal(case.ct.affine[:3, :3], np.diag([1.5, 2.0, 2.5]))
+    assert not case.ignore.array.any()
 
 
 def test_a_whole_spine_has_every_vertebra_and_all_four_regions(whole):
@@ -67,11 +64,13 @@ def test_a_stack_of_480_mm_shows_all_four_regions(seed):
     assert set(np.unique(to_regions(case.labels.array)).tolist()) == {0, 1, 2, 3, 4}
 
 
-def test_vertebrae_follow_each_other_from_head_to_foot(whole):
+def test_vertebrae_follow_each_other_and_the_annotation_check_finds_no_error(whole):
     labels = whole.labels.array
     present = [i for i in HEAD_TO_FOOT if (labels == i).any()]
     heights = [np.argwhere(labels == i)[:, 2].mean() for i in present]
     assert np.all(np.diff(heights) < 0)
+    findings = check_annotation(whole.ct, whole.labels)
+    assert [f for f in findings if f.severity == "error"] == []
 
 
 @pytest.mark.parametrize("extra", ["T13", "L6"])
@@ -89,11 +88,6 @@ def test_every_vertebra_is_in_one_piece(lumbar):
         pieces, count = ndimage.label(lumbar.labels.array == label, np.ones((3, 3, 3)))
         largest = np.bincount(pieces.ravel())[1:].max()
         assert largest / np.count_nonzero(pieces) > 0.99, (label, count)
-
-
-def test_the_annotation_check_has_nothing_to_complain_about(whole):
-    errors = [f for f in check_annotation(whole.ct, whole.labels) if f.severity == "error"]
-    assert errors == []
 
 
 @pytest.mark.parametrize(
@@ -187,20 +181,10 @@ def test_thick_slices_are_sampled_at_their_middle_and_averaged():
     assert np.allclose(thick.ct.affine[:3, 3], fine.ct.affine[:3, 3] + [0, 0, 2.0])
 
 
-def test_geometry_is_exact_and_right_anterior_superior():
-    case = make_phantom(1, (30, 40, 24), (1.5, 2.0, 2.5))
-    assert np.array_equal(case.ct.affine[:3, :3], np.diag([1.5, 2.0, 2.5]))
-    for volume in (case.labels, case.ignore):
-        assert np.array_equal(volume.affine, case.ct.affine)
-
-
 def test_the_front_of_the_patient_is_in_front():
     case = make_phantom(4, (90, 90, 20), 4.0, levels=("L2", "L3"), tissues=True)
     spine_y = np.argwhere(case.labels.array > 0)[:, 1].mean()
-    vessels_y = np.argwhere(case.tissues.array == TISSUES["vessel"])[:, 1].mean()
-    assert vessels_y > spine_y
-    liver_x = np.argwhere(case.tissues.array == TISSUES["organ"])
-    assert len(liver_x)
+    assert np.argwhere(case.tissues.array == TISSUES["vessel"])[:, 1].mean() > spine_y
 
 
 def test_levels_say_where_the_stack_lies():
@@ -334,12 +318,10 @@ def test_a_bad_argument_is_named(arguments, named):
         make_phantom(**{"seed": 0, "shape": (16, 16, 16), "spacing_mm": 4.0, **arguments})
 
 
-@pytest.mark.parametrize("count", [0, -2, 1.5])
-def test_no_cases_are_refused(count):
-    with pytest.raises(SpineError, match="count"):
-        phantom_cases(count)
-
-
-def test_cases_refuse_bad_options_before_anything_is_generated():
-    with pytest.raises(SpineError, match="colour"):
-        phantom_cases(1, colour=3)
+@pytest.mark.parametrize(
+    ("count", "options", "named"),
+    [(0, {}, "count"), (1.5, {}, "count"), (1, {"colour": 3}, "colour")],
+)
+def test_bad_arguments_of_cases_are_named_before_anything_is_generated(count, options, named):
+    with pytest.raises(SpineError, match=named):
+        phantom_cases(count, **options)

@@ -1,12 +1,13 @@
-"""How well a mask of bone lies on its scan, judged from the image alone.
+"""Lesson 2: how well does a mask of bone lie on its scan?
 
-Bone is bright, so the mean HU under a mask of vertebrae is highest where the mask belongs.  Moving
-the mask about and looking where that mean peaks finds masks that are shifted or mirrored; the
-correlation theorem tries all moves at once.
+Bone is bright, so the mean HU under a mask of vertebrae is highest where the mask belongs. The
+move at which that mean peaks shows whether a mask is shifted or mirrored; the correlation theorem
+tries all moves at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +22,15 @@ HU_LIMITS = (-200, 500)
 
 @dataclass(frozen=True)
 class Peak:
-    """Say where a mask lies best.
+    """The move that brings a mask onto the brightest voxels.
 
     Attributes:
-        here_hu: mean HU under the mask where it is.
+        current_hu: mean HU under the mask as it is.
         best_hu: highest mean HU under the mask of all moves that were tried.
         move_mm: the move along x, y and z in mm that reaches it.
     """
 
-    here_hu: float
+    current_hu: float
     best_hu: float
     move_mm: tuple[float, float, float]
 
@@ -40,41 +41,37 @@ class Peak:
 
 
 def find_peak(
-    image_hu: np.ndarray,
-    mask: np.ndarray,
-    spacing_mm: tuple[float, float, float],
-    reach_mm: float = 15.0,
+    image_hu: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], reach_mm: float = 15.0
 ) -> Peak:
-    """Move a mask up to `reach_mm` along each axis and find where the image under it is brightest.
+    """Return the move of a mask at which the image under it is brightest.
 
     Args:
         image_hu: scan in HU, [x, y, z].
         mask: bool, same shape; not empty.
         spacing_mm: voxel spacing along x, y, z.
-        reach_mm: how far to move.
+        reach_mm: how far to move along each axis.
 
     Returns:
-        Where the mean HU (clipped to `HU_LIMITS`) peaks.  Moves that push more than a tenth of
+        Where the mean HU (clipped to `HU_LIMITS`) peaks. Moves that push more than a tenth of
         the mask out of the image are not considered.
     """
-    stride = [max(1, int(STEP_MM / s + 1e-3)) for s in spacing_mm]
-    thin = tuple(slice(None, None, k) for k in stride)
-    image = np.clip(image_hu[thin], *HU_LIMITS).astype(np.float32)
-    marked = mask[thin].astype(np.float32)
-    pad = [int(np.ceil(reach_mm / (s * k))) for s, k in zip(spacing_mm, stride, strict=True)]
-    moves = [np.arange(-p, p + 1) for p in pad]
+    stride = np.array([max(1, int(STEP_MM / mm + 1e-3)) for mm in spacing_mm])
+    step_mm = np.array(spacing_mm) * stride
+    thinned = tuple(slice(None, None, n) for n in stride)
+    image = np.clip(image_hu[thinned], *HU_LIMITS).astype(np.float32)
+    marked = mask[thinned].astype(np.float32)
+    reach = np.ceil(reach_mm / step_mm).astype(int)
+    moves = [np.arange(-n, n + 1) for n in reach]
     total, inside = _correlate(image - HU_LIMITS[0], marked, moves)
     mean = total / np.maximum(inside, 1) + HU_LIMITS[0]
     mean[inside < 0.9 * marked.sum()] = -np.inf
-    centre = tuple(pad)
-    # Equal means differ by rounding; among them the mask's own place wins.
+    centre = tuple(reach)
+    # Equal means differ by rounding; among them the mask's own position wins.
     best = np.unravel_index(int(mean.argmax()), mean.shape)
     if mean[best] - mean[centre] < 0.01:
         best = centre
-    move = [
-        float((i - p) * s * k) for i, p, s, k in zip(best, pad, spacing_mm, stride, strict=True)
-    ]
-    return Peak(float(mean[centre]), float(mean[best]), (move[0], move[1], move[2]))
+    move_mm = tuple(((np.array(best) - reach) * step_mm).tolist())
+    return Peak(float(mean[centre]), float(mean[best]), move_mm)
 
 
 def _correlate(
@@ -86,7 +83,8 @@ def _correlate(
         for n, m in zip(image.shape, moves, strict=True)
     ]
     conjugate = np.conj(fft.rfftn(marked, shape))
-    where = np.ix_(*moves)
-    both = (image, np.ones_like(image))
-    total, inside = (fft.irfftn(fft.rfftn(a, shape) * conjugate, shape)[where] for a in both)
+    total, inside = (
+        fft.irfftn(fft.rfftn(array, shape) * conjugate, shape)[np.ix_(*moves)]
+        for array in (image, np.ones_like(image))
+    )
     return total, inside

@@ -1,9 +1,8 @@
-"""Label schemes: which number means which vertebra in which data set.
+"""Lesson 2: which number means which vertebra in which data set.
 
-Every data set numbers the vertebrae in its own way: id 20 is L1 in one, the colon in another.  So
-a map is turned into one canonical numbering at the door (VerSe's, with 26 for the sacrum), and the
-four regions of the spine follow from that.  Lesson 2 uses all of this through
-`spine_lib.annotations.checks`.
+Every data set numbers the vertebrae in its own way: id 20 is L1 in one, the colon in another. So
+a map is translated into one canonical numbering when it is loaded (VerSe's, with 26 for the
+sacrum), and the four regions of the spine follow from that.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _UNKNOWN = 255
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """Say what each id of a label map means.
+    """The meaning of each id of a label map.
 
     Attributes:
         name: key in `SCHEMES`.
@@ -96,25 +95,24 @@ def _totalsegmentator_names() -> dict[int, str]:
     return names
 
 
-def _schemes() -> dict[str, LabelScheme]:
-    vertebrae = {i: i for i in CANONICAL}
-    verse_names = {**CANONICAL, 27: "coccyx"}
-    total = {25: SACRUM, 26: SACRUM, **{51 - i: i for i in range(1, 25)}}
-    pycad_names = {**{i: CANONICAL[i] for i in range(1, 25)}, 25: "S1"}
-    pycad = {**{i: i for i in range(1, 25)}, 25: SACRUM}
-    rows = (
-        ("canonical", CANONICAL, vertebrae),
-        ("verse", verse_names, vertebrae),
-        ("totalsegmentator", _totalsegmentator_names(), total),
-        ("pycad1089", pycad_names, pycad),
+_VERTEBRAE = {i: i for i in range(1, 25)}
+SCHEMES: dict[str, LabelScheme] = {
+    name: LabelScheme(name, MappingProxyType(names), MappingProxyType(canonical))
+    for name, names, canonical in (
+        ("canonical", CANONICAL, {i: i for i in CANONICAL}),
+        ("verse", {**CANONICAL, 27: "coccyx"}, {i: i for i in CANONICAL}),
+        (
+            "totalsegmentator",
+            _totalsegmentator_names(),
+            {25: SACRUM, 26: SACRUM, **{51 - i: i for i in _VERTEBRAE}},
+        ),
+        (
+            "pycad1089",
+            {**{i: CANONICAL[i] for i in _VERTEBRAE}, 25: "S1"},
+            {**_VERTEBRAE, 25: SACRUM},
+        ),
     )
-    return {
-        name: LabelScheme(name, MappingProxyType(dict(names)), MappingProxyType(dict(ids)))
-        for name, names, ids in rows
-    }
-
-
-SCHEMES: dict[str, LabelScheme] = _schemes()
+}
 
 
 def get_scheme(name: str) -> LabelScheme:
@@ -131,7 +129,7 @@ def get_scheme(name: str) -> LabelScheme:
 
 
 def _as_index(labels: np.ndarray) -> np.ndarray:
-    """Return labels fit to index the scheme's table, or say why they are none."""
+    """Return labels as an array that can index the scheme's table; raise if they are no labels."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
         raise SpineError(
@@ -144,7 +142,7 @@ def _as_index(labels: np.ndarray) -> np.ndarray:
 
 
 def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
-    """Translate a label map into canonical vertebra ids.
+    """Return a label map in canonical vertebra ids.
 
     Args:
         labels: whole numbers of any shape, ids of `scheme`.
@@ -160,9 +158,9 @@ def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
         >>> to_canonical(np.array([0, 5, 27, 50]), "totalsegmentator").tolist()
         [0, 0, 24, 1]
     """
-    known = get_scheme(scheme)
+    table = get_scheme(scheme).table
     labels = _as_index(labels)
-    canonical = known.table[labels]
+    canonical = table[labels]
     unknown = canonical == _UNKNOWN
     if unknown.any():
         ids = np.unique(labels[unknown]).tolist()
@@ -174,18 +172,13 @@ def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
     return canonical
 
 
-def _region_table() -> np.ndarray:
-    table = np.zeros(256, dtype=np.uint8)
-    table[1:8], table[8:20], table[20:26] = 1, 2, 3
-    table[SACRUM], table[T13] = 4, 2
-    return table
-
-
-_REGION_OF = _region_table()
+_REGION_TABLE = np.zeros(256, dtype=np.uint8)
+_REGION_TABLE[1:8], _REGION_TABLE[8:20], _REGION_TABLE[20:26] = 1, 2, 3
+_REGION_TABLE[SACRUM], _REGION_TABLE[T13] = 4, 2
 
 
 def to_regions(canonical: np.ndarray) -> np.ndarray:
-    """Translate canonical vertebra ids into the four regions.
+    """Return the regions of canonical vertebra ids.
 
     Args:
         canonical: canonical ids of any shape, as `to_canonical` returns them.
@@ -196,4 +189,4 @@ def to_regions(canonical: np.ndarray) -> np.ndarray:
     Raises:
         SpineError: if an id is not canonical.
     """
-    return _REGION_OF[to_canonical(canonical, "canonical")]
+    return _REGION_TABLE[to_canonical(canonical, "canonical")]

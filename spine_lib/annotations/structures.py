@@ -1,7 +1,6 @@
-"""What a label map contains, measured: the size, height and brightness of each of its ids.
+"""Lesson 2: the size, height and brightness of each id of a label map.
 
-`misfit` judges from these measures alone whether a map can be meant in a scheme; the checks of
-`spine_lib.annotations.checks` build on them.
+From these measures alone, `misfit` decides whether a map can be meant in a scheme.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ RARE = ("T13", "L6")
 """Vertebrae whose absence is the rule."""
 
 TINY_FRACTION = 0.05
-"""A label smaller than this part of the median label is named, and left out of the order check."""
+"""A label smaller than this part of the median label is reported, and not checked for order."""
 
 BONE_HU = 80.0
 """Whole vertebrae, marrow and shell together, average more than this even in weak bone."""
@@ -30,7 +29,7 @@ ORDER_FRACTION = 0.8
 
 @dataclass(frozen=True)
 class Structure:
-    """What is measured of one id of a map: size, height in the body, and mean HU (NaN: no CT)."""
+    """One id of a label map: its size, height in the body, and mean HU (NaN: no CT)."""
 
     label: int
     voxels: int
@@ -39,7 +38,7 @@ class Structure:
 
 
 def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
-    """Measure every id of a map, slice by slice so that memory stays small.
+    """Return every id of a map with its measures, slice by slice so that memory stays small.
 
     Args:
         mask: label map, whole numbers.
@@ -58,9 +57,9 @@ def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
     for index in range(array.shape[2]):
         marked = array[:, :, index] > 0
         labels = array[:, :, index][marked]
-        here = np.bincount(labels, minlength=size)
-        count += here
-        height += here * index * mask.spacing_mm[2]
+        voxels = np.bincount(labels, minlength=size)
+        count += voxels
+        height += voxels * index * mask.spacing_mm[2]
         if image is not None:
             brightness = np.clip(image[:, :, index][marked], -1000, 2000)
             hu += np.bincount(labels, weights=brightness, minlength=size)
@@ -92,13 +91,13 @@ def misfit(structures: Sequence[Structure], scheme: LabelScheme) -> str | None:
 
 
 def sizeable(spine: Sequence[Structure]) -> list[Structure]:
-    """Leave out slivers, whose place says nothing about the order of the vertebrae."""
+    """Return the vertebrae without slivers, whose height says nothing about their order."""
     limit = TINY_FRACTION * float(np.median([s.voxels for s in spine]))
     return [s for s in spine if s.voxels >= limit]
 
 
 def from_head(spine: Sequence[Structure], scheme: LabelScheme) -> list[Structure]:
-    """Sort vertebrae as their names say, from the head down."""
+    """Return vertebrae in the order of their names, from the head down."""
     rank = {vertebra: i for i, vertebra in enumerate(HEAD_TO_FOOT)}
     # Within the sacrum, S1 (a higher id than the rest where both exist) comes first.
     return sorted(spine, key=lambda s: (rank[scheme.canonical[s.label]], -s.label))
@@ -114,15 +113,15 @@ def order(spine: Sequence[Structure], scheme: LabelScheme) -> tuple[int, int]:
 def missing_between(spine: Sequence[Structure], scheme: LabelScheme) -> list[int]:
     """Return the canonical ids that lie between those of a map and are not in it.
 
-    T13 and L6, which few people have, are never missed.
+    T13 and L6, which few people have, are never missing.
     """
-    there = {scheme.canonical[s.label] for s in spine}
-    ranks = [i for i, vertebra in enumerate(HEAD_TO_FOOT) if vertebra in there]
+    present = {scheme.canonical[s.label] for s in spine}
+    ranks = [i for i, vertebra in enumerate(HEAD_TO_FOOT) if vertebra in present]
     between = HEAD_TO_FOOT[ranks[0] : ranks[-1]]
-    return [v for v in between if v not in there and CANONICAL[v] not in RARE]
+    return [v for v in between if v not in present and CANONICAL[v] not in RARE]
 
 
 def listed(items: Iterable[object], most: int = 8) -> str:
-    """Write the first few of many items in one line."""
+    """Return the first few of many items in one line."""
     items = [str(item) for item in items]
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

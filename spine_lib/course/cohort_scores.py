@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import REGIONS
+from spine_lib.annotations.schemes import REGIONS
 from spine_lib.course.held_out import MODEL_NAMES
 from spine_lib.course.results import lesson_result
 from spine_lib.metrics import overlap as metrics

@@ -1,7 +1,8 @@
 """From the numbers in a file to Hounsfield units (HU) or labels.
 
-A file stores integers or floats with a slope and an intercept: value = stored * slope + intercept. Water is 0 HU and air -1000 HU by definition; values that cannot be
-HU raise an error, since a model would accept them without complaint.
+A file stores integers or floats with a slope and an intercept: value = stored * slope + intercept.
+Water is 0 HU and air -1000 HU by definition; values that cannot be HU raise an error, since a
+model would accept them without complaint.
 """
 
 from __future__ import annotations

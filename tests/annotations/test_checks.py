@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import (
+from spine_lib.annotations import (
     CANONICAL,
     HEAD_TO_FOOT,
     REGIONS,

@@ -29,7 +29,7 @@ def test_no_phantom_of_the_cohort_was_ever_trained_validated_or_tested_on():
 
 
 def test_regions_share_out_all_that_was_predicted_and_all_that_is_true(small_phantom):
-    from spine_lib.annotations.checks import to_regions
+    from spine_lib.annotations import to_regions
 
     regions = to_regions(small_phantom.labels.array)
     prediction = np.roll(regions > 0, 1, axis=1)

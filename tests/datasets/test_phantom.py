@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import CANONICAL, HEAD_TO_FOOT, check_annotation, to_regions
+from spine_lib.annotations import CANONICAL, HEAD_TO_FOOT, check_annotation, to_regions
 from spine_lib.datasets import make_phantom, phantom_cases
 from spine_lib.datasets.phantom import TISSUES
 from spine_lib.datasets.phantom.grid import RandomField, VoxelGrid, ellipsoid

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import check_annotation
+from spine_lib.annotations import check_annotation
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import (
     AnnotationQuiz,

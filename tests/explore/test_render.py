@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spine_lib import SpineError
-from spine_lib.annotations.checks import CANONICAL, REGIONS, to_regions
+from spine_lib.annotations import CANONICAL, REGIONS, to_regions
 from spine_lib.ct.volume import WINDOWS, Volume, apply_window
 from spine_lib.explore import render
 from spine_lib.explore.overlays import (

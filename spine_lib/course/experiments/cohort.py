@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from spine_lib.annotations.checks import REGIONS, to_regions
+from spine_lib.annotations.schemes import REGIONS, to_regions
 from spine_lib.datasets import CaseData, phantom_cases
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.regions import assign_regions

@@ -203,7 +203,8 @@ def true_size(scale: SimpleNamespace) -> dict:
     script = Path(__file__).with_name("true_size.py")
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "true_size.json"
-        command = [sys.executable, str(script), *scale.true_size, "--output", str(output)]
+        places = ["--folder", str(Path(folder) / "run"), "--output", str(output)]
+        command = [sys.executable, str(script), *scale.true_size, *places]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])

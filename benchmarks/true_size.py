@@ -7,7 +7,7 @@ seed) is what the whole would take on this machine. What networks score on phant
 about patients.
 
     python benchmarks/true_size.py --scans 11 --steps 20 --workers 2
-    python benchmarks/true_size.py --scans 3 --steps 4 --batch 2 --shape 40 40 30 --spacing 6
+    python benchmarks/true_size.py --scans 3 --steps 4 --batch 4 --miniature
 
 Called again with the same --folder, it keeps what is finished: phantoms, slices, trained networks
 (whose training is not timed again then). One JSON file holds the figures, hardware and versions.
@@ -59,6 +59,9 @@ GOAL_MINUTES = 30.0
 SHAPE = (229, 237, 243)
 """Voxels of the middle one of the 1089 scans, along x, y and z; 1.5 mm each."""
 
+TINY_SHAPE = (40, 40, 30)
+"""With voxels of 6 mm, for `--miniature`."""
+
 SPREAD = 0.12
 """Shapes vary by up to this share around it."""
 
@@ -78,6 +81,7 @@ BARE_STEPS = {"cpu": 4, "cuda": 60}
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Run all stages, print and write the figures, and return them."""
     options = parser().parse_args(arguments)
+    options.shape, options.spacing = (TINY_SHAPE, 6.0) if options.miniature else (SHAPE, 1.5)
     if options.scans < len(SHARES):
         raise SystemExit(f"{options.scans} scans cannot be split in 3 parts: ask for 3 or more")
     device, load = choose_device(options.device), psutil.getloadavg()
@@ -126,8 +130,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--imagenet", action="store_true", help="fetch the encoder weights")
     parser.add_argument("--workers", type=int, default=1, help="processes for scans, patches (1)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="voxels of a scan")
-    parser.add_argument("--spacing", type=float, default=1.5, help="of its voxels, mm (1.5)")
+    parser.add_argument("--miniature", action="store_true", help="tiny scans and patches, to try")
     parser.add_argument("--folder", type=Path, default=Path("runs") / "true-size")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser
@@ -136,6 +139,9 @@ def parser() -> argparse.ArgumentParser:
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """Return the recipe with the asked number of steps, on the public set's layout alone."""
     recipe = load_recipe(options.recipe)
+    if options.miniature:
+        tiny = recipe.augmentation.changed(size=32)
+        recipe = recipe.changed(spacing_mm=6.0, atrous_rates=(1, 2, 3), augmentation=tiny)
     return recipe.changed(
         dataset="pycad1089",
         phantoms=0,

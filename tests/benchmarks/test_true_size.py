@@ -15,10 +15,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RECIPE = """
 models: [unet_resnet18]
 encoder_weights: imagenet
-spacing_mm: 6
 averaging: 0
 precision: 32-true
-augmentation: {size: 32, redraw: 0}
+augmentation: {size: 96, redraw: 0}
 """
 
 
@@ -36,7 +35,7 @@ def true_size(monkeypatch):
 @pytest.mark.slow
 def test_every_stage_is_timed_and_the_whole_is_computed_from_it(true_size, tmp_path):
     (tmp_path / "small.yaml").write_text(RECIPE, encoding="utf-8")
-    command = "--scans 3 --steps 4 --batch 2 --shape 40 40 30 --spacing 6 --device cpu".split()
+    command = "--scans 3 --steps 4 --batch 2 --miniature --device cpu".split()
     command += ["--recipe", str(tmp_path / "small.yaml"), "--folder", str(tmp_path / "run")]
     command += ["--output", str(tmp_path / "result.json")]
     first = true_size.main(command)

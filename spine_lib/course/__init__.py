@@ -1,10 +1,18 @@
-"""The exercises of the course: `check` an answer, ask for a `hint`, read the `solution`.
+"""The exercises of the course, the patients and the kept measurements of the lessons.
 
-A lesson needs these four and nothing else:
+A lesson begins with
 
     from spine_lib.course import check, hint, progress, solution
 """
 
-from spine_lib.course.checking import check, hint, progress, solution
+import lazy_loader
 
-__all__ = ["check", "hint", "progress", "solution"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "checking": ["check", "hint", "progress", "solution"],
+        "measurements": ["cohort_rows", "cohort_scores", "lesson_result"],
+        "patients": ["course_case", "held_out_case"],
+        "profile": ["pick"],
+    },
+)

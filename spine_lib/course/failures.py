@@ -1,39 +1,31 @@
-"""Where the shipped models fail: scans that they never saw, and the errors that have a name.
-
-Every entry of `FAILURES` was looked at by a person, who then named it; the program finds the place
-again and measures it.
-"""
+"""Failures of the shipped models on unseen scans, each reviewed and named by a person."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from matplotlib.axes import Axes
 from scipy import ndimage
 from torch import nn
 
-from spine_lib.course.lesson_data import course_case
-from spine_lib.course.stress import PROVOCATIONS, provoke
-from spine_lib.ct import geometry as planes
-from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.course.patients import HELD_OUT, course_case
+from spine_lib.course.provocations import provoke
+from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import TISSUES
-from spine_lib.explore import figures, render
 from spine_lib.training.pretrained import load_pretrained, load_probability
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes.masks import predict_volume
 from spine_lib.volumes.measure import ErrorPiece, error_pieces
 
 PHANTOM_SEED = 6000
-LEFT_OUT = ("dicom", "crop")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Name one failure and say where to find it.
+    """One failure, and where to find it.
 
     Attributes:
         cause: what misled the model.
@@ -90,7 +82,7 @@ FAILURES: tuple[Failure, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """Hold a scan with the probabilities that a model gave it."""
+    """A scan with the probabilities that a model gave it."""
 
     data: CaseData
     probability: Volume
@@ -107,28 +99,20 @@ def shipped_model(name: str) -> tuple[nn.Module, Recipe]:
     return load_pretrained(name)
 
 
-@cache
-def _left_out(scan: str) -> tuple[CaseData, str]:
-    return course_case(scan)
-
-
 def segment(scan: str, model: str = "unet_light", seed: int = PHANTOM_SEED) -> Segmented:
-    """Return a scan with what a shipped model says of it.
+    """Return a scan with what a shipped model predicts on it.
 
-    The two left-out patients have stored predictions; everything else is predicted here.
+    The predictions on the two held-out patients are stored; all others are computed.
 
     Args:
         scan: "dicom", "crop" or the name of a provocation.
         model: name of a shipped model.
-        seed: of the phantom, where it is one.
+        seed: of the phantom.
     """
-    if scan in LEFT_OUT:
-        data, note = _left_out(scan)
-        if not note:
-            return Segmented(data, load_probability(model, scan, data.ct))
-    else:
-        (chosen,) = (one for one in PROVOCATIONS if one.name == scan)
-        data = provoke(chosen, seed)
+    if scan in HELD_OUT:
+        data = course_case(scan)
+        return Segmented(data, load_probability(model, scan, data.ct))
+    data = provoke(scan, seed)
     network, recipe = shipped_model(model)
     return Segmented(data, predict_volume(network, data.ct, recipe, "cpu"))
 
@@ -137,11 +121,11 @@ def segment_all(
     failures: Iterable[Failure] = FAILURES,
 ) -> dict[tuple[str, str, int], Segmented]:
     """Segment every scan that the failures were found on, by `Failure.key`."""
-    return {key: segment(*key) for key in dict.fromkeys(one.key for one in failures)}
+    return {key: segment(*key) for key in dict.fromkeys(failure.key for failure in failures)}
 
 
 def close_up(segmented: Segmented, margin_mm: float = 40.0) -> Segmented:
-    """Cut a scan and its prediction down to a box around the labelled spine."""
+    """Crop a scan and its prediction to the labelled spine and a margin."""
     data = segmented.data
     (box,) = ndimage.find_objects((data.labels.array > 0).astype(np.uint8))
     pads = [int(np.ceil(margin_mm / size)) for size in data.ct.spacing_mm]
@@ -149,25 +133,26 @@ def close_up(segmented: Segmented, margin_mm: float = 40.0) -> Segmented:
     shift = np.eye(4)
     shift[:3, 3] = [side.start for side in box]
     ct, labels, ignore, probability = (
-        Volume(one.array[box], one.affine @ shift, path=one.path)
-        for one in (data.ct, data.labels, data.ignore, segmented.probability)
+        Volume(volume.array[box], volume.affine @ shift, path=volume.path)
+        for volume in (data.ct, data.labels, data.ignore, segmented.probability)
     )
     return Segmented(CaseData(ct, labels, ignore), probability)
 
 
 def find(failure: Failure, segmented: Segmented) -> ErrorPiece | None:
-    """Find the piece of error that a failure is about; None where the model makes none such."""
+    """Return the piece of error that a failure is about; None where the model makes none such."""
     data = segmented.data
     pieces = error_pieces(
         segmented.mask, data.labels, data.ignore, thinnest_mm=failure.thinnest_mm, smallest_ml=0.02
     )
-    pieces = [one for one in pieces if one.kind == failure.kind]
+    pieces = [piece for piece in pieces if piece.kind == failure.kind]
     if failure.tissue and getattr(data, "tissues", None) is not None:
-        pieces = [one for one in pieces if tissue_under(one, data.tissues) == failure.tissue]
+        pieces = [p for p in pieces if tissue_under(p, data.tissues) == failure.tissue]
     if not pieces or failure.near is None:
         return pieces[0] if pieces else None
-    spacing = data.ct.spacing_mm
-    return min(pieces, key=lambda one: _distance_mm(one.voxel, failure.near, spacing))
+    voxels = np.array([piece.voxel for piece in pieces])
+    distances_mm = np.linalg.norm((voxels - failure.near) * data.ct.spacing_mm, axis=1)
+    return pieces[int(distances_mm.argmin())]
 
 
 def tissue_under(piece: ErrorPiece, tissues: Volume) -> str:
@@ -175,37 +160,3 @@ def tissue_under(piece: ErrorPiece, tissues: Volume) -> str:
     names = {number: name for name, number in TISSUES.items()}
     most = int(np.bincount(tissues.array[piece.box][piece.inside]).argmax())
     return names.get(most, "air")
-
-
-def _distance_mm(a: Sequence[int], b: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    return float(np.linalg.norm((np.array(a) - b) * spacing_mm))
-
-
-def draw_failure(
-    axes: Axes, failure: Failure, segmented: Segmented, piece: ErrorPiece, half_mm: float = 36.0
-) -> None:
-    """Draw the slice through a piece of error, cut to its surroundings, with errors marked.
-
-    Args:
-        axes: where to draw.
-        failure: gives plane and title.
-        segmented: the scan and its prediction.
-        piece: what `find` returned.
-        half_mm: half the side of the part that is shown.
-    """
-    data, plane = segmented.data, failure.plane
-    cut, down, across = planes.plane_axes(plane)
-    pixel_mm = render.pixel_size_mm(data.ct, plane)
-    style = render.Style("error", opacity=0.3)
-    rgb = render.render_slice(
-        data.ct, piece.voxel[cut], plane, WINDOWS["bone"], data.labels, segmented.mask, style,
-        data.ignore,
-    )  # fmt: skip
-    part = []
-    for axis, size in zip((down, across), rgb.shape[:2]):
-        place = (data.ct.shape[axis] - 0.5 - piece.voxel[axis]) / data.ct.shape[axis] * size
-        half = min(half_mm / pixel_mm, size / 2)
-        start = int(np.clip(place - half, 0, size - 2 * half))
-        part.append(slice(start, start + int(2 * half)))
-    figures.show_slice(axes, rgb[tuple(part)], plane, pixel_mm)
-    axes.set_title(failure.cause, fontsize=9)

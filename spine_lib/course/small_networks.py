@@ -1,17 +1,89 @@
-"""The small network of the lessons' measurements, and the loop that trains it in seconds."""
+"""A small network, small crops around the spine, and the loop that trains on them in seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
+from spine_lib.datasets.case import CaseData
+from spine_lib.slices.augment import network_input
+from spine_lib.slices.cut import AIR_HU, IGNORE, cut_slices
 from spine_lib.training.losses import segmentation_loss
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Images, targets (1 is spine) and weights (0 where unknown), float32 [slice, 1, row, column]."""
+"""Images, targets (1 is spine) and weights (0: unlabelled), float32 [slice, 1, row, column]."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A case's axial slices that show spine, each cropped to a square around it.
+
+    Attributes:
+        name: of the case.
+        images: float32 [slice, 1, row, column], scaled as the networks take them.
+        labels: uint8, same shape; 0 background, 1 spine, 255 unlabelled.
+        spacing_mm: between slices, rows and columns.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def crop_slices(name: str, data: CaseData, pixel_mm: float, size: int) -> Crops:
+    """Return the axial slices of a case that show spine, cropped around the middle of the spine.
+
+    Args:
+        name: of the case.
+        data: scan and labels.
+        pixel_mm: size of a pixel.
+        size: rows and columns; outside the scan there is air, which is unlabelled.
+    """
+    stored = cut_slices(data, "axial", pixel_mm)
+    spine = (stored["label"] > 0) & (stored["label"] != IGNORE)
+    stored = stored[spine.any(axis=(1, 2))]
+    image = np.full((len(stored), 1, size, size), AIR_HU, np.float32)
+    labels = np.full(image.shape, IGNORE, np.uint8)
+    source, target = [], []
+    for middle, length in zip(np.median(np.argwhere(spine), axis=0)[1:], stored.shape[1:]):
+        start = int(middle) - size // 2
+        low, high = max(start, 0), min(start + size, length)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    pixels = stored[:, *source]
+    image[:, 0, *target] = pixels["hu"]
+    label = pixels["label"]
+    labels[:, 0, *target] = np.where(label == IGNORE, IGNORE, label > 0)
+    spacing_mm = (float(data.ct.spacing_mm[2]), pixel_mm, pixel_mm)
+    return Crops(name, network_input(image), labels, spacing_mm)
+
+
+def draw_batch(cases: Sequence[Crops], count: int, random: np.random.Generator) -> Batch:
+    """Return slices at random, half of them mirrored; each case is drawn from as often."""
+    images, labels = [], []
+    for _ in range(count):
+        case = cases[random.integers(len(cases))]
+        index = random.integers(len(case))
+        step = -1 if random.random() < 0.5 else 1
+        images.append(case.images[index, :, :, ::step])
+        labels.append(case.labels[index, :, :, ::step])
+    return as_batch(images, labels)
+
+
+def as_batch(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Batch:
+    """Return a batch of images and labels [1, row, column]; 255 is unlabelled."""
+    image, label = np.stack(images), np.stack(labels)
+    target, weight = (label == 1).astype(np.float32), (label != IGNORE).astype(np.float32)
+    return torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(weight)
 
 
 class SmallUNet(nn.Module):
@@ -29,7 +101,7 @@ class SmallUNet(nn.Module):
         self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map [batch, 1, row, column] to logits of the same shape."""
+        """Return logits for [batch, 1, row, column], of the same shape."""
         first = self.first(image)
         second = self.second(self.shrink(first))
         third = self.third(self.shrink(second))
@@ -59,7 +131,7 @@ def train_small(
 
     Args:
         network: in training mode.
-        batches: one a step; they are asked for one by one.
+        batches: one a step.
         steps: how many.
         learning_rate: the highest.
         kind: of the loss, as `losses.segmentation_loss` takes it.
@@ -81,7 +153,7 @@ def train_small(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute in one thread: images this small gain little, and threads that wait cost a lot."""
+    """Compute in one thread, which is faster for images this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,8 +5,6 @@ has seen. What a pair differs by is told by seed. Trainings are kept beside the 
 when the measurement is repeated, so that a run that was stopped goes on.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

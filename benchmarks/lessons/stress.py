@@ -1,17 +1,15 @@
 """What makes the shipped models fail: generated patients scanned well, and once more badly.
 
-Each patient is scanned under every provocation of `spine_lib.course.stress`, with everything else
+Each patient is scanned under every provocation of `spine_lib.course.provocations`, all else being
 equal, and segmented by both shipped models. Neither was trained on any of these patients. Beside
 the scores against the truth stands how far the two models agree, which needs no truth.
 """
-
-from __future__ import annotations
 
 import time
 
 import numpy as np
 
-from spine_lib.course.stress import PROVOCATIONS, provoke
+from spine_lib.course.provocations import PROVOCATIONS, provoke
 from spine_lib.metrics import overlap as metrics
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
 from spine_lib.volumes.masks import predict_volume, to_mask
@@ -39,19 +37,19 @@ def run(seed: int, fast: bool = False) -> dict:
     """
     started = time.process_time()
     models = {name: load_pretrained(name) for name in PRETRAINED}
-    chosen = PROVOCATIONS[: FAST_PROVOCATIONS if fast else None]
+    chosen = list(PROVOCATIONS)[: FAST_PROVOCATIONS if fast else None]
     scans = {}
     for provocation in chosen:
         data = provoke(provocation, FIRST_PATIENT + seed, **(FAST if fast else {}))
         truth = data.labels.array > 0
         masks, scores = [], {}
         for name, (network, recipe) in models.items():
-            found = predict_volume(network, data.ct, recipe, "cpu")
-            mask = to_mask(found, recipe).array > 0
+            probability = predict_volume(network, data.ct, recipe, "cpu")
+            mask = to_mask(probability, recipe).array > 0
             scores[name] = _scores(mask, truth)
             masks.append(mask)
         scores["agreement"] = metrics.dice(metrics.confusion(*masks))
-        scans[provocation.name] = scores
+        scans[provocation] = scores
     return {"scans": scans, "seconds": round(time.process_time() - started, 1)}
 
 

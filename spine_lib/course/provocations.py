@@ -1,13 +1,9 @@
-"""Provoke failures: the same generated patient scanned once well and once badly.
-
-A failure seen on one scan has many possible reasons. A phantom can be made twice with everything
-equal but one thing, so what changes between the two predictions has that one reason.
-"""
+"""Provoke failures: the same phantom scanned once well and once badly, all else being equal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,39 +35,11 @@ _TITANIUM_PER_MM = (0.345, 0.122)
 _WATER_PER_MM = 0.02
 
 
-@dataclass(frozen=True)
-class Provocation:
-    """Change one thing about a phantom or its scan.
-
-    Attributes:
-        name: what is changed, in a few words.
-        options: of `make_phantom`, put over `PLAIN`.
-        change: called with the finished phantom, or None.
-    """
-
-    name: str
-    options: tuple[tuple[str, Any], ...] = ()
-    change: Callable[[PhantomData], PhantomData] | None = None
-
-
-def provoke(provocation: Provocation, seed: int, **options: Any) -> PhantomData:
-    """Make a phantom under a provocation.
-
-    Args:
-        provocation: what to change.
-        seed: of the patient.
-        **options: of `make_phantom`, put over `PLAIN` with and without the provocation.
-    """
-    chosen = {**PLAIN, **options, **dict(provocation.options)}
-    data = make_phantom(seed, **chosen)
-    return provocation.change(data) if provocation.change else data
-
-
 # --- metal ----------------------------------------------------------------------------------------
 
 
 def with_screws(data: PhantomData, levels: tuple[int, ...] = (21, 22)) -> PhantomData:
-    """Put pedicle screws and rods into vertebrae, with the streaks that metal leaves.
+    """Return a phantom with pedicle screws and rods, and with the streaks that metal leaves.
 
     Args:
         data: a phantom.
@@ -81,7 +49,8 @@ def with_screws(data: PhantomData, levels: tuple[int, ...] = (21, 22)) -> Phanto
         The phantom with the same labels: metal inside a vertebra counts as vertebra.
     """
     metal = np.zeros(data.ct.shape, bool)
-    x, y, z = _coordinates_mm(data.ct)
+    axes = [np.arange(n, dtype=np.float32) * mm for n, mm in zip(data.ct.shape, data.ct.spacing_mm)]
+    grid = np.meshgrid(*axes, indexing="ij", sparse=True)
     heads: dict[int, list[np.ndarray]] = {-1: [], 1: []}
     for level in levels:
         if not (data.labels.array == level).any():
@@ -90,11 +59,11 @@ def with_screws(data: PhantomData, levels: tuple[int, ...] = (21, 22)) -> Phanto
         for side in heads:
             tip = body + (side * 7, 9, 2)
             head = body + (side * 21, -46, 5)
-            metal |= _distance_to_line_mm((x, y, z), tip, head) < 3.2
+            metal |= _distance_to_line_mm(grid, tip, head) < 3.2
             heads[side].append(head)
     for ends in heads.values():
         for low, high in zip(ends, ends[1:]):
-            metal |= _distance_to_line_mm((x, y, z), low, high) < 3.0
+            metal |= _distance_to_line_mm(grid, low, high) < 3.0
     hu = data.ct.array + streaks_hu(metal, data.ct.spacing_mm)
     hu[metal] = METAL_HU
     array = np.rint(np.clip(hu, -1024, METAL_HU)).astype(np.int16)
@@ -123,14 +92,14 @@ def streaks_hu(metal: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.
     reach = int(np.ceil(np.hypot(x[-1], y[-1]))) + 2
     angles = np.arange(180) * np.pi / 180
     for angle in angles:
-        place = np.cos(angle) * x[:, None] + np.sin(angle) * y[None, :] + reach
-        found = [
-            np.bincount(np.rint(place[metal[:, :, k]]).astype(int), minlength=2 * reach + 1)
+        position = np.cos(angle) * x[:, None] + np.sin(angle) * y[None, :] + reach
+        lengths = [
+            np.bincount(np.rint(position[metal[:, :, k]]).astype(int), minlength=2 * reach + 1)
             for k in slices
         ]
-        error = _ramp(_hardening(np.array(found) * size), size)
-        below = place.astype(int)
-        weight = (place - below).astype(np.float32)
+        error = _ramp(_hardening(np.array(lengths) * size), size)
+        below = position.astype(int)
+        weight = (position - below).astype(np.float32)
         for k, line in zip(slices, error):
             added[:, :, k] += line[below] * (1 - weight) + line[below + 1] * weight
     return added * np.float32(np.pi / len(angles) * 1000 / _WATER_PER_MM)
@@ -152,66 +121,74 @@ def _ramp(lines: np.ndarray, size_mm: float) -> np.ndarray:
     return filtered[:, : lines.shape[1]].astype(np.float32)
 
 
-def _coordinates_mm(ct: Volume) -> list[np.ndarray]:
-    axes = [np.arange(n, dtype=np.float32) * size for n, size in zip(ct.shape, ct.spacing_mm)]
-    return np.meshgrid(*axes, indexing="ij", sparse=True)
-
-
 def _body_centre_mm(data: PhantomData, level: int) -> np.ndarray:
-    """Return the middle of a vertebral body: the deepest place of the vertebra."""
+    """Return the middle of a vertebral body: the deepest point of the vertebra."""
     depth = ndimage.distance_transform_edt(data.labels.array == level, data.ct.spacing_mm)
     return np.array(np.unravel_index(depth.argmax(), depth.shape)) * data.ct.spacing_mm
 
 
-def _distance_to_line_mm(place: tuple, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _distance_to_line_mm(grid: list, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return the distance of each voxel to the line between two points."""
-    way = end - start
-    rest = [axis - a for axis, a in zip(place, start)]
-    along = sum(r * w for r, w in zip(rest, way)) / float(way @ way)
+    direction = end - start
+    offsets = [axis - coordinate for axis, coordinate in zip(grid, start)]
+    along = sum(o * d for o, d in zip(offsets, direction)) / float(direction @ direction)
     along = np.clip(along, 0, 1)
-    return np.sqrt(sum((r - along * w) ** 2 for r, w in zip(rest, way)))
+    return np.sqrt(sum((o - along * d) ** 2 for o, d in zip(offsets, direction)))
 
 
 # --- other changes --------------------------------------------------------------------------------
 
 
+def _with_each(data: PhantomData, change: Callable[[Volume], Volume]) -> PhantomData:
+    names = ("ct", "labels", "ignore", "tissues")
+    volumes = {name: getattr(data, name) for name in names}
+    return replace(data, **{name: v and change(v) for name, v in volumes.items()})
+
+
 def with_child_size(data: PhantomData, scale: float = 0.55) -> PhantomData:
-    """Shrink a patient: the same voxels, each smaller, as in a scan of a small child."""
+    """Return the same voxels, each smaller, as in a scan of a small child."""
     affine = data.ct.affine @ np.diag([scale, scale, scale, 1.0])
-    parts = {
-        name: None if (one := getattr(data, name)) is None else replace(one, affine=affine)
-        for name in ("ct", "labels", "ignore", "tissues")
-    }
-    return replace(data, **parts)
+    return _with_each(data, lambda volume: replace(volume, affine=affine))
 
 
 def with_lost_intercept(data: PhantomData) -> PhantomData:
-    """Add 1024 HU, as a reader does that forgets the file's intercept of -1024."""
+    """Return a scan with 1024 HU too many, as by a reader without the file's intercept of -1024."""
     array = np.clip(data.ct.array.astype(np.int32) + 1024, -1024, 4095).astype(np.int16)
     return replace(data, ct=data.ct.with_array(array))
 
 
 def with_wrong_header(data: PhantomData) -> PhantomData:
-    """Turn image and labels front to back, as a header does that lies."""
-    parts = {
-        name: None if (one := getattr(data, name)) is None else one.with_array(one.array[:, ::-1])
-        for name in ("ct", "labels", "ignore", "tissues")
-    }
-    return replace(data, **parts)
+    """Return image and labels turned front to back, as by a wrong header."""
+    return _with_each(data, lambda volume: volume.with_array(volume.array[:, ::-1]))
 
 
-PROVOCATIONS: tuple[Provocation, ...] = (
-    Provocation("well scanned"),
-    Provocation("pedicle screws", change=with_screws),
-    Provocation("low dose", (("noise_hu", 90.0), ("kernel", "sharp"))),
-    Provocation("osteoporosis", (("trabecular_hu", 20.0), ("degenerative", 0.9))),
-    Provocation("contrast medium", (("contrast", True),)),
-    Provocation("tight field of view", (("tight", True),)),
-    Provocation("thick slices", (("spacing_mm", (2.0, 2.0, 8.0)), ("shape", (120, 112, 12)))),
-    Provocation("child's size", change=with_child_size),
-    Provocation("scoliosis", (("scoliosis_deg", 25.0),)),
-    Provocation("pelvis", (("levels", ("L5", "sacrum")),)),
-    Provocation("neck", (("levels", ("C1", "C7")),)),
-    Provocation("lost intercept", change=with_lost_intercept),
-    Provocation("front and back swapped", change=with_wrong_header),
-)
+PROVOCATIONS: dict[str, dict[str, Any] | Callable[[PhantomData], PhantomData]] = {
+    "well scanned": {},
+    "pedicle screws": with_screws,
+    "low dose": {"noise_hu": 90.0, "kernel": "sharp"},
+    "osteoporosis": {"trabecular_hu": 20.0, "degenerative": 0.9},
+    "contrast medium": {"contrast": True},
+    "tight field of view": {"tight": True},
+    "thick slices": {"spacing_mm": (2.0, 2.0, 8.0), "shape": (120, 112, 12)},
+    "child's size": with_child_size,
+    "scoliosis": {"scoliosis_deg": 25.0},
+    "pelvis": {"levels": ("L5", "sacrum")},
+    "neck": {"levels": ("C1", "C7")},
+    "lost intercept": with_lost_intercept,
+    "front and back swapped": with_wrong_header,
+}
+"""By name, options of `make_phantom` put over `PLAIN`, or a change of the finished phantom."""
+
+
+def provoke(name: str, seed: int, **options: Any) -> PhantomData:
+    """Make a phantom under a provocation.
+
+    Args:
+        name: one of `PROVOCATIONS`.
+        seed: of the patient.
+        **options: of `make_phantom`, put over `PLAIN` with and without the provocation.
+    """
+    provocation = PROVOCATIONS[name]
+    if callable(provocation):
+        return provocation(make_phantom(seed, **{**PLAIN, **options}))
+    return make_phantom(seed, **{**PLAIN, **options, **provocation})

@@ -6,8 +6,6 @@ models have not seen. Phantoms can be made in any number. Each shows the whole s
 What is measured on them says how statistics work, not how well a model does on patients.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any

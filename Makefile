@@ -25,10 +25,10 @@ test-fast: $(STAMP)  ## the quick tests, while you edit
 	$(PYTEST) -m "not slow and not browser" --ignore=notebooks $(ARGS)
 
 notebooks: $(STAMP)  ## run the lessons' sources and write their notebooks
-	$(BIN)/python -c "import sys; from pathlib import Path; from spine_lib.course.notebook_series import make_series; sys.exit('\n'.join(make_series(Path('notebooks'), sys.argv[1:])) or None)" $(ARGS)
+	$(BIN)/python -m spine_lib.course.authoring notebooks $(ARGS)
 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
-	$(BIN)/python -c "import sys; from spine_lib.course import results as r; [r.keep_result(r.run_experiment(e, list(e.SEEDS), False)) for e in map(r.load_experiment, sys.argv[1:] or r.experiment_names())]" $(ARGS)
+	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)
 
 lab: $(STAMP)  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks

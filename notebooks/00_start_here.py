@@ -19,14 +19,14 @@
 # seconds).
 
 # %%
-from spine_lib.course.machine import check_machine, machine_report
+from spine_lib.course.machine import machine_report
 
-print(machine_report(check_machine()))
+print(machine_report())
 
 # %% [markdown]
 # Every line should begin with `ok`; a line that begins with `look` is followed by what to do. A GPU
-# makes training faster and nothing here depends on one. Without a network the real patients may be
-# missing: then synthetic ones stand in for them and the lessons still run.
+# makes training faster and nothing here depends on one. If the real patients are missing,
+# run `spine fetch` where there is a network.
 #
 # One thing Python cannot see from where it is: whether your *browser* shows sliders and tells Python
 # when you move them. So let us try.
@@ -64,11 +64,9 @@ assert "7" in answer.value, "The widget did not call back: restart the kernel an
 # that vertebra's number. A *voxel* is a pixel with a depth: a little box of the body.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import course_case
 
-chest, chest_note = course_case("chest")
-abdomen, abdomen_note = course_case("abdomen")
-print(chest_note or abdomen_note or "Two real patients.")
+chest, abdomen = course_case("chest"), course_case("abdomen")
 print("chest:  ", chest.ct.shape, "voxels")
 print("abdomen:", abdomen.ct.shape, "voxels")
 
@@ -116,7 +114,7 @@ plt.show()
 # **Predict**: where, in the pictures above, does one region end and the next begin?
 
 # %%
-from spine_lib.course.anatomy import show_regions
+from spine_lib.course.figures import show_regions
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(5.8, 3.0), layout="constrained")
 show_regions(left, chest.ct, chest.labels)
@@ -153,12 +151,10 @@ plt.show()
 # from front to back (a sagittal one).
 
 # %%
-from spine_lib.course.anatomy import parts_of_vertebra, show_parts
+from spine_lib.course.figures import PARTS_OF_L3, show_parts
 
-L3 = 22
-crop, crop_note = course_case("crop")
-in_axial, in_sagittal = parts_of_vertebra(crop.labels, L3)
-print(crop_note or "Real patient.")
+crop = course_case("crop")
+in_axial, in_sagittal = PARTS_OF_L3["axial"], PARTS_OF_L3["sagittal"]
 figure, (upper, lower) = plt.subplots(2, 1, figsize=(5, 4.6), height_ratios=(3, 2))
 show_parts(upper, crop.ct, in_axial, "axial")
 show_parts(lower, crop.ct, in_sagittal, "sagittal")

@@ -24,15 +24,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.files import course_file
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import check, course_case, hint, progress, solution
 
 scratch = tempfile.TemporaryDirectory()
 folder = Path(scratch.name)
-abdomen, note = course_case("abdomen")
-file = course_file("abdomen", folder)
-print(note or "Real patient.")
+abdomen = course_case("abdomen")
+file = abdomen.ct.path
 
 # %%
 image = nib.load(file)
@@ -213,7 +210,7 @@ check("1.3", axis_codes)
 
 # %% tags=["nbval-check-output"]
 for name in ("chest", "abdomen", "dicom", "crop"):
-    case, _ = course_case(name)
+    case = course_case(name)
     print(f"{name:8} is stored {case.ct.source.orientation if case.ct.source else 'RAS'}")
 
 # %% [markdown]
@@ -300,7 +297,7 @@ plt.show()
 # intercept. The chest file shows it:
 
 # %% tags=["nbval-check-output"]
-chest_file = course_file("chest", folder)
+chest_file = course_case("chest").ct.path
 stored = nib.load(chest_file).dataobj
 print("slope", stored.slope, "intercept", stored.inter)
 
@@ -408,7 +405,7 @@ print(library_window(np.array([-1000, -160, 40, 240, 1000]), WINDOWS["soft tissu
 # %%
 from spine_lib.ct import to_slices
 
-chest, _ = course_case("chest")
+chest = course_case("chest")
 sagittal = to_slices(chest.ct.array, "sagittal")[chest.ct.shape[0] // 2]
 x_mm, y_mm, z_mm = chest.ct.spacing_mm
 figure, panels = plt.subplots(1, 2, figsize=(5.2, 2.5), layout="constrained")
@@ -465,7 +462,7 @@ for plane in ("axial", "coronal", "sagittal"):
 # %%
 import pydicom
 
-series = course_file("dicom", folder)
+series = course_case("dicom").ct.path
 slices = [pydicom.dcmread(path) for path in sorted(series.iterdir())]
 first = slices[0]
 print(len(slices), "slices of", first.pixel_array.shape, first.pixel_array.dtype)

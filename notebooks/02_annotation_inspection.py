@@ -20,11 +20,9 @@
 # grid, with one whole number for each voxel.
 
 # %%
-from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import check, course_case, hint, progress, solution
 
-chest, note = course_case("chest")
-print(note or "This is the real chest patient.")
+chest = course_case("chest")
 
 # %% [markdown]
 # Loading a case translates the numbers of its mask into one numbering for the whole course. Here we
@@ -33,9 +31,9 @@ print(note or "This is the real chest patient.")
 # %%
 import numpy as np
 
-from spine_lib.course.label_maps import file_labels
+from spine_lib.ct import load_mask
 
-stored = file_labels(chest)
+stored = load_mask(chest.labels.path)
 print(f"{len(np.unique(stored.array))} different ids, background included")
 print(np.unique(stored.array))
 
@@ -241,8 +239,7 @@ SliceViewer(chest.ct, chest.labels, case_id="chest", plane="sagittal", style=sty
 # vertebra is missing, two are merged, a part is cut off, or a crumb lies far away.
 
 # %%
-abdomen, note = course_case("abdomen")
-print(note or "This is the real abdomen patient.")
+abdomen = course_case("abdomen")
 AnnotationQuiz(abdomen.ct, abdomen.labels, rounds=7, seed=0, case_id="abdomen")
 
 # %% [markdown]
@@ -425,8 +422,7 @@ plt.show()
 # the next patient, whose image ends in the middle of T11.
 
 # %%
-dicom, note = course_case("dicom")
-print(note or "This is the real DICOM patient.")
+dicom = course_case("dicom")
 pieces, count = ndimage.label(dicom.labels.array == 18, touching)
 centres = ndimage.center_of_mass(pieces > 0, pieces, range(1, count + 1))
 for number, centre in enumerate(centres, start=1):
@@ -513,7 +509,7 @@ check("2.5", dice_after_smoothing)
 # whose mask is exact because it was there before the scan.
 
 # %%
-from spine_lib.course.profile import pick
+from spine_lib.course import pick
 from spine_lib.datasets import make_phantom
 from spine_lib import metrics
 
@@ -549,7 +545,7 @@ print(f"moved by one voxel to the right: Dice {metrics.dice(metrics.confusion(mo
 
 # %%
 for name in ("chest", "abdomen", "dicom", "crop"):
-    case, _ = course_case(name)
+    case = course_case(name)
     for one in check_annotation(case.ct, case.labels) or ["nothing found"]:
         print(f"{name:8}", one if isinstance(one, str) else f"{one.severity}: {one.message}")
 

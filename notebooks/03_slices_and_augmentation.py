@@ -18,11 +18,9 @@
 # A volume can be cut across each of its axes. We take the chest patient once more.
 
 # %%
-from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import check, course_case, hint, progress, solution
 
-chest, note = course_case("chest")
-print(note or "This is the real chest patient.")
+chest = course_case("chest")
 print(chest.ct.shape, "voxels of", chest.ct.spacing_mm, "mm")
 
 # %% [markdown]
@@ -140,7 +138,7 @@ print([CANONICAL[int(label)] for label in np.unique(np.rint(finer))])
 # %%
 import cv2
 
-abdomen, note = course_case("abdomen")
+abdomen = course_case("abdomen")
 x = int(np.median(np.nonzero(abdomen.labels.array)[0]))
 labels = np.ascontiguousarray(to_slices(abdomen.labels.array, "sagittal")[x])
 size = (4 * labels.shape[1], 4 * labels.shape[0])  # OpenCV wants columns, rows
@@ -234,10 +232,7 @@ from pathlib import Path
 from spine_lib.datasets import phantom_cases, sample_cases
 from spine_lib.slices import prepare
 
-if note:  # no real scans here
-    cases = phantom_cases(2, seed=100, shape=(64, 64, 48), spacing_mm=3.0, tight=True)
-else:
-    cases = [case for case in sample_cases() if case.case_id in ("dicom", "crop")]
+cases = [case for case in sample_cases() if case.case_id in ("dicom", "crop")]
 folder = Path(tempfile.mkdtemp(prefix="slices-"))
 started = time.perf_counter()
 store = prepare(cases, folder, planes=("axial", "sagittal"), spacing_mm=1.5, report=print)
@@ -276,9 +271,9 @@ print(f"opening its scan:  {1000 * (time.perf_counter() - started):.0f} ms")
 # Let us look at what is on the heap.
 
 # %%
-from spine_lib.course.experiments.leakage import load_patients
+from spine_lib.course.demonstrations import leakage_patients
 
-patients = load_patients()
+patients = leakage_patients()
 for patient in patients:
     print(f"{patient.name:12} {len(patient):4} slices with spine")
 
@@ -371,8 +366,8 @@ except SpineError as error:
 # Both are scored on *the same* slices of the chest. **Predict** the two scores.
 
 # %%
-from spine_lib.course.experiments.leakage import compare_splits
-from spine_lib.course.profile import pick
+from spine_lib.course.demonstrations import compare_splits
+from spine_lib.course import pick
 
 started = time.perf_counter()
 live = compare_splits(patients, ["chest"], seed=0, steps=pick(full=120, fast=20), report=print)
@@ -390,7 +385,7 @@ for split in ("by slice", "by patient"):
 # each patient held out in turn, 25 trainings in all. Their numbers were kept.
 
 # %%
-from spine_lib.course.results import lesson_result
+from spine_lib.course import lesson_result
 
 kept = lesson_result("leakage")
 names = list(kept["seeds"][0]["patients"])

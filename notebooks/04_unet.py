@@ -20,13 +20,11 @@
 # 2 mm each.
 
 # %%
-from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.boxes import cut_boxes
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import check, course_case, hint, progress, solution
+from spine_lib.course.small_networks import crop_slices
 
-data, note = course_case("chest")
-chest = cut_boxes("chest", data, pixel_mm=2.0, size=64)
-print(note or "This is the real chest patient.")
+data = course_case("chest")
+chest = crop_slices("chest", data, pixel_mm=2.0, size=64)
 print(chest.images.shape, chest.images.dtype, chest.labels.dtype)
 
 # %% [markdown]
@@ -408,7 +406,7 @@ check("4.4", fit_one_batch)
 
 # %%
 from spine_lib.course.one_batch import fit_one_batch
-from spine_lib.course.profile import pick
+from spine_lib.course import pick
 from spine_lib.course.small_networks import one_thread
 from spine_lib import metrics
 
@@ -495,7 +493,7 @@ check("4.5", boundary_distance_mm)
 # %%
 from scipy import ndimage
 
-from spine_lib.course.experiments.skips import mean_distance_mm
+from spine_lib.course.demonstrations import mean_distance_mm
 
 truth = chest.labels[:, 0] == 1
 crumb = truth.copy()
@@ -518,31 +516,36 @@ for name, spoilt in (("a crumb far away", crumb), ("a little thinner", thinner))
 # %%
 import time
 
-from spine_lib.course.experiments import skips
+from spine_lib.course.demonstrations import phantom_crops, train_arm
 
-training = skips.load_phantoms(skips.TRAINING_FROM, pick(full=4, fast=1))
-(held_out,) = skips.load_phantoms(skips.HELD_OUT_FROM, 1)
+training = phantom_crops(100, pick(full=4, fast=1))
+(held_out,) = phantom_crops(200, 1)
 started = time.process_time()
 trained = {
-    arm: skips.train(arm, training, pick(full=100, fast=4), seed=0)
+    arm: train_arm(arm, training, pick(full=100, fast=4), seed=0)
     for arm in ("with skips", "without skips")
 }
 print(f"took {time.process_time() - started:.0f} s of one core")
 
 # %%
+from spine_lib.course.demonstrations import score_crops
+
 for arm, network in trained.items():
-    found = skips.score(network, held_out)
+    found = score_crops(network, held_out)
     print(
         f"{arm:13} {count(network):7,} parameters: Dice {found['dice']:.3f}, "
         f"outline {found['mean distance mm']:.2f} mm off"
     )
 
 # %% tags=["picture"]
+from spine_lib.course.demonstrations import predict_crops
+from spine_lib.slices.cut import IGNORE
+
 figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.8), layout="constrained", dpi=66)
 number = len(held_out) // 2
 labels = held_out.labels[number, 0]
 for one, (arm, network) in zip(axes, trained.items()):
-    predicted = skips.predict(network, held_out)[number] & (labels != skips.IGNORE)
+    predicted = predict_crops(network, held_out)[number] & (labels != IGNORE)
     show(one, held_out.images[number, 0], labels == 1, predicted, title=arm)
 plt.show()
 
@@ -556,7 +559,7 @@ plt.show()
 # without skips is wider, and has more of them than the first.
 
 # %%
-from spine_lib.course.results import lesson_result
+from spine_lib.course import lesson_result
 
 kept = lesson_result("skips")
 arms = list(kept["settings"]["arms"])
@@ -677,8 +680,7 @@ from spine_lib.ct import to_slices
 from spine_lib.slices import network_input
 from spine_lib.training.pretrained import load_pretrained
 
-crop, note = course_case("crop")
-print(note or "This is the real crop patient.")
+crop = course_case("crop")
 pretrained, recipe = load_pretrained("unet_light")
 middle = to_slices(crop.ct.array, "axial")[crop.ct.shape[2] // 2]
 rows, columns = middle.shape
@@ -711,7 +713,7 @@ plt.show()
 # was not in its training.
 #
 # One question remains. Is the written-out U-Net a toy? Both were trained with the same recipe on the same
-# phantoms and scored on others, with three seeds (`spine lesson-results twins`).
+# phantoms and scored on others, with three seeds (`benchmarks/lessons/twins.py`).
 
 # %%
 try:

@@ -90,11 +90,10 @@ check("5.1", atrous_conv)
 # part of an axial slice of the chest patient, on pixels of 1.5 mm, once by hand and once by PyTorch.
 
 # %%
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import course_case
 from spine_lib.slices import cut_slices
 
-chest, note = course_case("chest")
-print(note or "This is the real chest patient.")
+chest = course_case("chest")
 slices = cut_slices(chest, "axial", spacing_mm=1.5)
 number = int(np.median(np.nonzero(chest.labels.array)[2]))
 row, column = (int(np.median(where)) for where in np.nonzero(slices[number]["label"]))
@@ -592,7 +591,7 @@ print(f"largest difference of two logits: {before:.2f} before, {after:.0e} after
 
 # %%
 from spine_lib import SpineError
-from spine_lib.course.results import lesson_result
+from spine_lib.course import lesson_result
 
 try:
     rows = lesson_result("twins")["seeds"]
@@ -630,7 +629,7 @@ for name, network in networks.items():
 # machine: one slice predicted, and one training step on a batch of patches.
 
 # %%
-from spine_lib.course.profile import pick
+from spine_lib.course import pick
 
 batch, side = pick(full=(8, 128), fast=(2, 64))
 patches = torch.rand(batch, 1, side, side)
@@ -691,7 +690,7 @@ for title, values in rows.items():
 # %%
 from spine_lib.explore import compare_shipped
 
-compare_shipped("crop", size_px=300) if not note else print("This needs the real patients.")
+compare_shipped("crop", size_px=300)
 
 # %% [markdown]
 # *Figure: the viewer, here as a still: a slice of the lumbar spine with its mask, and with the errors of
@@ -704,9 +703,9 @@ compare_shipped("crop", size_px=300) if not note else print("This needs the real
 # %%
 from spine_lib.training.pretrained import load_probability
 
-crop, note = course_case("crop")
+crop = course_case("crop")
 known = ~crop.ignore.array
-shipped = {} if note else {"U-Net": "unet_light", "DeepLabv3+": "deeplabv3plus_light"}
+shipped = {"U-Net": "unet_light", "DeepLabv3+": "deeplabv3plus_light"}
 for name, key in shipped.items():
     found = load_probability(key, "crop", crop.ct).array > 0.5
     counts = metrics.confusion(found[known], crop.labels.array[known] > 0)

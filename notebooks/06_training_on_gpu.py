@@ -23,14 +23,14 @@
 
 # %%
 from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.experiments.losses import foreground_share, load_slices
-from spine_lib.course.profile import pick
+from spine_lib.course.demonstrations import phantom_slices
+from spine_lib.course import pick
 
-slices = load_slices(400, pick(full=406, fast=402))
-held_out = load_slices(500, pick(full=503, fast=501))
+slices = phantom_slices(400, pick(full=406, fast=402))
+held_out = phantom_slices(500, pick(full=503, fast=501))
 image, target, weight = slices
 print(f"{len(image)} slices to train on, {len(held_out[0])} held out, of 64 x 64 pixels")
-print(f"spine: {100 * foreground_share(slices):.2f} % of the pixels")
+print(f"spine: {100 * target.mean():.2f} % of the pixels")
 
 # %%
 import matplotlib.pyplot as plt
@@ -168,9 +168,9 @@ losses = train(network, "bce", steps=pick(full=60, fast=10))
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 # %%
-from spine_lib.course.experiments.losses import score
+from spine_lib.course.demonstrations import score_batch
 
-scores = score(network, held_out)[0.5]
+scores = score_batch(network, held_out)[0.5]
 wrong = 1 - held_out[1].mean()
 print(f"Dice on held-out phantoms: {scores['dice']:.3f}")
 print(f"accuracy of 'background everywhere': {100 * wrong:.1f} %")
@@ -193,7 +193,7 @@ print(f"accuracy of 'background everywhere': {100 * wrong:.1f} %")
 # **Predict** which probability each loss likes best.
 
 # %%
-share = foreground_share(slices)
+share = float(slices[1].mean())
 answers = torch.linspace(0.002, 0.998, 250)
 truth = torch.zeros(8, 1, 64, 64)
 truth.view(-1)[: round(share * truth.numel())] = 1
@@ -296,7 +296,7 @@ for logit in sure:
 # numbers were kept. **Predict** the order.
 
 # %%
-from spine_lib.course.results import lesson_result
+from spine_lib.course import lesson_result
 
 kept = lesson_result("losses")
 kinds = kept["settings"]["kinds"]

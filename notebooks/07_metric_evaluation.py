@@ -22,11 +22,9 @@
 # L3. Their predictions are stored, so nobody has to wait.
 
 # %%
-from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.held_out import held_out_case
+from spine_lib.course import check, held_out_case, hint, progress, solution
 
 crop = held_out_case("crop")
-print(crop.note or "This is the real patient, cropped around L3.")
 print(
     crop.data.ct.shape, "voxels of", crop.data.ct.spacing_mm, "mm, predicted by", *crop.probability
 )
@@ -160,7 +158,6 @@ for name, count in counts.items():
 
 # %%
 dicom = held_out_case("dicom")
-print(dicom.note or "This is the real DICOM patient: 20 slices with T11 and T12.")
 true_spine = dicom.data.labels.array > 0
 unet = dicom.probability["U-Net"].array >= 0.5
 for name, mask in (("nothing", np.zeros_like(unet)), ("U-Net", unet)):
@@ -336,9 +333,9 @@ plt.show()
 # voxel up.
 
 # %%
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import course_case
 
-chest, note = course_case("chest")
+chest = course_case("chest")
 t8 = chest.labels.array == 15
 (box,) = ndimage.find_objects(t8.astype(np.uint8))
 t8 = np.pad(t8[box], 2)
@@ -516,8 +513,7 @@ for name, case in (("crop", crop), ("dicom", dicom)):
 # work. It says nothing about how good these models are on people.
 
 # %%
-from spine_lib.course.cohort_scores import cohort_rows, cohort_scores
-from spine_lib.course.results import lesson_result
+from spine_lib.course import cohort_rows, cohort_scores, lesson_result
 
 kept = lesson_result("cohort")
 unet_dice, deeplab_dice = (cohort_scores(model) for model in ("U-Net", "DeepLabv3+"))

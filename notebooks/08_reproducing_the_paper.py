@@ -284,7 +284,7 @@ for finding in paper.check_table():
 import tempfile
 import time
 
-from spine_lib.course.profile import pick
+from spine_lib.course import pick
 from spine_lib.reproduce.reproduce import reproduce
 from spine_lib.training.pretrained import PRETRAINED
 from spine_lib.training.recipe import load_recipe
@@ -321,15 +321,14 @@ for path in sorted(mini.rglob("*")):
 # %% [markdown]
 # ## 6. The built-in run, line by line
 #
-# The true run takes minutes on two cores, so its results were kept: `benchmarks/results/reproduce.json`
-# in the project. We ask of it what a reviewer would ask, in that order. **Who** was trained on, and who
+# The true run takes minutes on two cores, so its results were kept: `results/reproduce.json`
+# in `spine_lib/course`. We ask of it what a reviewer would ask, in that order. **Who** was trained on, and who
 # was tested?
 
 # %%
-from spine_lib.course.kept_run import kept_run, seeds_of
+from spine_lib.course.measurements import built_in_run, seeds_of
 
-results, note = kept_run(instead=mini)
-print(note or "These are the kept results of the built-in run.")
+results = built_in_run()
 for part in ("train", "validation", "test"):
     print(f"{part:10} {', '.join(results['data'][part])}")
 print("same data as the paper:", results["data"]["same_as_paper"])
@@ -388,10 +387,10 @@ def dice_by_patient(results):
 check("8.5", dice_by_patient)
 
 # %% [markdown]
-# The library's version is `scores_by_patient`, in `spine_lib/course/kept_run.py`.
+# The library's version is `scores_by_patient`, in `spine_lib/course/measurements.py`.
 
 # %%
-from spine_lib.course.kept_run import scores_by_patient
+from spine_lib.course.measurements import scores_by_patient
 from spine_lib.explore import figures
 
 by_patient = scores_by_patient(results)
@@ -431,10 +430,10 @@ for name, rows in named.items():
 
 # %%
 from spine_lib.annotations import REGIONS, to_regions
-from spine_lib.course.held_out import HELD_OUT, held_out_case
+from spine_lib.course import held_out_case
 
 found = {}
-for name in HELD_OUT:
+for name in ("dicom", "crop"):
     case = held_out_case(name)
     regions, ignore = to_regions(case.data.labels.array), case.data.ignore.array
     for model, probability in case.probability.items():

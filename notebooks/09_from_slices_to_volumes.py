@@ -19,11 +19,9 @@
 # open now: a box around L3.
 
 # %%
-from spine_lib.course import check, hint, progress, solution
-from spine_lib.course.lesson_data import course_case
+from spine_lib.course import check, course_case, hint, progress, solution
 
-crop, note = course_case("crop")
-print(note or "This is the real patient of the crop.")
+crop = course_case("crop")
 print(crop.ct.shape, "voxels of", tuple(round(s, 2) for s in crop.ct.spacing_mm), "mm")
 
 # %%
@@ -297,7 +295,7 @@ for scan, found in rows.items():
         )
 
 # %%
-from spine_lib.course.volume_figures import volume_bars
+from spine_lib.course.figures import volume_bars
 
 volume_bars(amounts, "Vertebrae of the left-out patients (U-Net)")
 
@@ -343,8 +341,8 @@ SliceViewer(data.ct, data.labels, closer.mask, case_id="dicom, close up", index=
 # at and named.
 
 # %%
-from spine_lib.course.failures import FAILURES, draw_failure, find, segment_all
-from spine_lib.course.profile import pick
+from spine_lib.course.failures import FAILURES, find, segment_all
+from spine_lib.course import pick
 
 real = [failure for failure in FAILURES if failure.scan in ("dicom", "crop")]
 scans = segment_all(real)
@@ -356,7 +354,7 @@ for failure, piece in found:
         )
 
 # %%
-from spine_lib.course.volume_figures import gallery
+from spine_lib.course.figures import gallery
 
 gallery(found, scans, columns=5)
 
@@ -378,9 +376,9 @@ gallery(found, scans, columns=5)
 # but one thing. **Predict**: which of these do most harm, and which none?
 
 # %% tags=["nbval-check-output"]
-from spine_lib.course.stress import PROVOCATIONS
+from spine_lib.course.provocations import PROVOCATIONS
 
-print(", ".join(one.name for one in PROVOCATIONS))
+print(", ".join(PROVOCATIONS))
 
 # %%
 provoked = [failure for failure in FAILURES if failure.scan not in ("dicom", "crop")]
@@ -417,7 +415,7 @@ gallery(found, scans, columns=4)
 # One patient is one patient. The same was done with four, under thirteen conditions, and kept.
 
 # %%
-from spine_lib.course.results import lesson_result
+from spine_lib.course import lesson_result
 
 kept = lesson_result("stress")
 names = list(kept["seeds"][0]["scans"])
@@ -432,7 +430,7 @@ for name in names:
     print(f"{name:22}", ", ".join(f"{m} {np.mean(scores[m][name]):.3f}" for m in scores))
 
 # %%
-from spine_lib.course.volume_figures import dots
+from spine_lib.course.figures import dots
 
 ordered = {model: {name: of[name] for name in names} for model, of in scores.items()}
 dots(ordered, "Dice, one mark for each generated patient")
@@ -513,13 +511,13 @@ print(
 # disagreement of the two models.
 
 # %%
-from spine_lib.course.experiments.uncertainty import uncertainty_maps
+from spine_lib.course.demonstrations import uncertainty_maps
 
 other = predicted["crop", "deeplabv3plus_light"].probability.array
 maps = uncertainty_maps(views, other, crop.ct.spacing_mm)
 wrong = (plain > 0.5) != (crop.labels.array > 0)
 
-from spine_lib.course.volume_figures import sagittal_maps
+from spine_lib.course.figures import sagittal_maps
 
 x = int(np.median(np.nonzero(crop.labels.array)[0]))
 shown = {name: maps[name] for name in ("entropy", "spread over views", "disagreement")}
@@ -557,10 +555,10 @@ check("9.5", auroc)
 # rival enters: the distance to the outline of the predicted mask, which asks no network anything.
 
 # %%
-from spine_lib.course.experiments.uncertainty import judge
+from spine_lib.course.demonstrations import judge_uncertainty
 
 truth, ignore = crop.labels.array > 0, crop.ignore.array
-judged = judge(views, other, truth, ignore, crop.ct.spacing_mm)
+judged = judge_uncertainty(views, other, truth, ignore, crop.ct.spacing_mm)
 for name in maps:
     row = judged[name]
     print(f"{name:25} AUROC {row['near']:.3f} near the spine, {row['everywhere']:.3f} everywhere")

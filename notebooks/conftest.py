@@ -16,7 +16,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """Give the kernel, which starts with the first cell, the environment of a lesson."""
-    from spine_lib.course.notebook_build import kernel_environment
+    from spine_lib.course.authoring import kernel_environment
 
     if getattr(item.parent, "kernel", None) is None and _sample_is_missing(item.config):
         # The lesson still has to run, on phantoms; what it prints of the patients then differs.

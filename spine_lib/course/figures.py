@@ -18,6 +18,23 @@ from spine_lib.explore.render import Style
 from spine_lib.volumes.measure import Amount, ErrorPiece
 
 Voxel = tuple[int, int, int]
+PARTS_OF_L3: dict[str, dict[str, Voxel]] = {
+    "axial": {
+        "vertebral body": (35, 55, 28),
+        "spinal canal": (36, 39, 28),
+        "pedicle": (48, 42, 28),
+        "transverse process": (64, 28, 28),
+        "lamina": (29, 34, 28),
+    },
+    "sagittal": {
+        "vertebral body": (37, 56, 26),
+        "disc": (37, 56, 13),
+        "spinal canal": (37, 38, 26),
+        "spinous process": (37, 12, 17),
+    },
+}
+"""By plane and name, a voxel of the crop patient inside the part; each plane's in one slice."""
+
 _MARKERS = (("o", "#0072B2"), ("s", "#D55E00"), ("^", "#009E73"))
 
 # --- lesson 0: anatomy ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Spine is about one pixel in a hundred, which is what the losses differ in: cross-entropy weighs
 every pixel alike, soft Dice measures overlap whatever the size, and the focal loss gives less
-weight to pixels that are right already (compared over seeds in `course.experiments.losses`).
+weight to pixels that are right already (compared over seeds in `benchmarks/lessons/losses.py`).
 """
 
 from __future__ import annotations

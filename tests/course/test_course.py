@@ -190,10 +190,10 @@ def test_an_answer_of_a_strange_kind_is_told_kindly(key, capsys):
 
 @each_lesson
 def test_the_notebook_shows_each_stub_and_checks_it_at_once(lesson):
-    from spine_lib.course.notebook_source import lesson_sources, read_source
+    from spine_lib.course.authoring import lesson_sources, read_source
 
     (path,) = lesson_sources(Path(__file__).parents[2] / "notebooks", (f"{lesson:02d}",))
-    cells = read_source(path).notebook.cells
+    cells = read_source(path).cells
     tagged = [n for n, cell in enumerate(cells) if "exercise" in cell.metadata.get("tags", [])]
     stubs = {exercise.key: exercise.stub.strip() for exercise in lesson_exercises(lesson)}
     assert [cells[n].source.strip() for n in tagged] == list(stubs.values())

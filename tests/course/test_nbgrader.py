@@ -16,10 +16,14 @@ from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 from test_course import load_mistakes
 
+from spine_lib.course.authoring import (
+    graded_notebook,
+    lesson_sources,
+    marked_solution,
+    read_source,
+    write_handout,
+)
 from spine_lib.course.exercise import find_exercise, lesson_exercises, lesson_solutions
-from spine_lib.course.handout_answers import answered_cell
-from spine_lib.course.handout_nbgrader import grade_ids, graded_notebook, write_nbgrader_course
-from spine_lib.course.notebook_source import lesson_sources, read_source
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -28,6 +32,11 @@ LESSON = "02_annotation_inspection"
 KEYS = [exercise.key for exercise in lesson_exercises(2)]
 
 each_lesson = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+
+
+def grade_ids(key: str) -> tuple[str, str]:
+    number = key.replace(".", "_")
+    return f"exercise_{number}", f"check_{number}"
 
 
 def graded_id(cell) -> str | None:
@@ -39,7 +48,7 @@ def graded_id(cell) -> str | None:
 
 @each_lesson
 def test_nbgrader_finds_the_cells_of_every_lesson_valid(path):
-    notebook = graded_notebook(read_source(path))
+    notebook = graded_notebook(path)
     MetadataValidator().validate_nb(notebook)
     nbformat.validate(notebook)
     marked = {graded_id(cell): cell.metadata.nbgrader for cell in notebook.cells if graded_id(cell)}
@@ -53,20 +62,16 @@ def test_nbgrader_finds_the_cells_of_every_lesson_valid(path):
 @each_lesson
 def test_what_students_are_given_is_the_lesson_with_its_stubs_and_visible_checks(path):
     source = read_source(path)
-    notebook = graded_notebook(source)
+    notebook = graded_notebook(path)
     resources: dict = {}
     ClearSolutions(code_stub={"python": "raise NotImplementedError"}).preprocess(
         notebook, resources
     )
     ClearHiddenTests().preprocess(notebook, resources)
-    for cell, own in zip(notebook.cells, source.notebook.cells, strict=True):
+    for cell, own in zip(notebook.cells, source.cells, strict=True):
         given = cell.source.removeprefix("from spine_lib.course import check\n\n").strip()
         assert given == own.source.strip()
         assert cell.id == own.id
-
-
-def test_a_cell_keeps_its_name_when_the_lesson_around_it_changes():
-    assert grade_ids("2.4") == ("exercise_2_4", "check_2_4")
 
 
 # --- one course from release to feedback ----------------------------------------------------------
@@ -77,7 +82,7 @@ def crashing(key: str) -> str:
     return {
         "2.1": "def to_verse_ids(labels):\n    return 1 / 0",
         "2.2": "def centroid_mm(labels, label, affine)\n    return 0",
-        "2.3": f'{answered_cell(find_exercise("2.3"))}\n\nraise RuntimeError("too late")',
+        "2.3": f'{marked_solution(find_exercise("2.3"))}\n\nraise RuntimeError("too late")',
         "2.4": "def stray_voxels(mask):\n    while True:\n        pass",
         "2.5": "def dice_after_smoothing(*arguments):\n    raise SystemExit(3)",
     }[key]
@@ -94,7 +99,7 @@ def sly(key: str) -> str:
     """Return an answer that is right on the inputs that students have, and a check of its own."""
     name = lesson_solutions(key).REFERENCES[key].__name__
     return (
-        f"{answered_cell(find_exercise(key))}\n\n"
+        f"{marked_solution(find_exercise(key))}\n\n"
         f"asked, honest = [], {name}\n\n\n"
         f"def {name}(*arguments):\n"
         "    asked.append(arguments)\n"
@@ -108,7 +113,7 @@ STUDENTS = {
     "crashing": crashing,
     "empty": lambda key: find_exercise(key).stub,
     "killing": lambda key: "import os\n\nos._exit(1)",
-    "right": lambda key: answered_cell(find_exercise(key)),
+    "right": lambda key: marked_solution(find_exercise(key)),
     "sly": sly,
     "wrong": wrong,
 }
@@ -154,8 +159,8 @@ def nbgrader(course: Path, *arguments: str, **environment: str) -> subprocess.Co
 @pytest.fixture(scope="module")
 def course(tmp_path_factory, sample_root) -> Path:
     """A course of one lesson in which everybody has handed in and was graded."""
-    folder = tmp_path_factory.mktemp("course")
-    write_nbgrader_course(FOLDER, folder, ("02",))
+    folder = tmp_path_factory.mktemp("handout") / "nbgrader"
+    write_handout(ROOT, folder.parent, ("02",))
     data = {"SPINE_DATA": str(sample_root.parent)}
     done = nbgrader(folder, "generate_assignment", LESSON)
     assert done.returncode == 0, done.stderr

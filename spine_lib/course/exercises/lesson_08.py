@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from spine_lib.course.exercise import Exercise, Wrong, as_number, describe, raise_known
-from spine_lib.course.kept_run import scores_by_patient
+from spine_lib.course.measurements import scores_by_patient
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics import paper
 from spine_lib.metrics.overlap import Confusion

@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS)) $(BIN)/python -m py
 export NO_ALBUMENTATIONS_UPDATE = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help reproduce test test-fast browser notebooks lesson-results lab site fetch lint clean
+.PHONY: help reproduce test test-fast browser notebooks handout lesson-results lab site fetch lint clean
 .DEFAULT_GOAL := help
 
 reproduce: $(STAMP)  ## train both models on the built-in data; the table beside the paper's
@@ -26,6 +26,9 @@ test-fast: $(STAMP)  ## the quick tests, while you edit
 
 notebooks: $(STAMP)  ## run the lessons' sources and write their notebooks
 	$(BIN)/python -m spine_lib.course.authoring notebooks $(ARGS)
+
+handout: $(STAMP)  ## the students' copy, the solutions and an nbgrader course: ARGS=FOLDER
+	$(BIN)/python -m spine_lib.course.authoring handout $(ARGS)
 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
 	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)

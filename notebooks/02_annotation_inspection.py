@@ -509,9 +509,9 @@ check("2.5", dice_after_smoothing)
 # whose mask is exact because it was there before the scan.
 
 # %%
+from spine_lib import metrics
 from spine_lib.course import pick
 from spine_lib.datasets import make_phantom
-from spine_lib import metrics
 
 step = pick(full=1, fast=2)
 phantom = make_phantom(13, (256 // step, 256 // step, 20), (step, step, 2), levels=("T11", "T12"))

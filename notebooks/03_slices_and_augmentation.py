@@ -366,8 +366,8 @@ except SpineError as error:
 # Both are scored on *the same* slices of the chest. **Predict** the two scores.
 
 # %%
-from spine_lib.course.demonstrations import compare_splits
 from spine_lib.course import pick
+from spine_lib.course.demonstrations import compare_splits
 
 started = time.perf_counter()
 live = compare_splits(patients, ["chest"], seed=0, steps=pick(full=120, fast=20), report=print)

@@ -405,10 +405,10 @@ check("4.4", fit_one_batch)
 # the curves fall.
 
 # %%
-from spine_lib.course.one_batch import fit_one_batch
-from spine_lib.course import pick
-from spine_lib.course.small_networks import one_thread
 from spine_lib import metrics
+from spine_lib.course import pick
+from spine_lib.course.one_batch import fit_one_batch
+from spine_lib.course.small_networks import one_thread
 
 chosen = np.linspace(0, len(chest) - 1, 8).astype(int)
 batch, known = torch.from_numpy(chest.images[chosen]), chest.labels[chosen] == 1

@@ -22,9 +22,8 @@
 # is no test any more. These are coarse, 64 by 64 pixels, so that a step takes a blink.
 
 # %%
-from spine_lib.course import check, hint, progress, solution
+from spine_lib.course import check, hint, pick, progress, solution
 from spine_lib.course.demonstrations import phantom_slices
-from spine_lib.course import pick
 
 slices = phantom_slices(400, pick(full=406, fast=402))
 held_out = phantom_slices(500, pick(full=503, fast=501))

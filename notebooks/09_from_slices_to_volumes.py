@@ -341,8 +341,8 @@ SliceViewer(data.ct, data.labels, closer.mask, case_id="dicom, close up", index=
 # at and named.
 
 # %%
-from spine_lib.course.failures import FAILURES, find, segment_all
 from spine_lib.course import pick
+from spine_lib.course.failures import FAILURES, find, segment_all
 
 real = [failure for failure in FAILURES if failure.scan in ("dicom", "crop")]
 scans = segment_all(real)

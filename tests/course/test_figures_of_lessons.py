@@ -4,13 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from spine_lib import SpineError
-from spine_lib.course.anatomy import parts_of_vertebra, picture_place, show_parts, show_regions
+from spine_lib.course import course_case
+from spine_lib.course.figures import PARTS_OF_L3, picture_place, show_parts, show_regions
 from spine_lib.ct.volume import load_mask
-from spine_lib.datasets import make_phantom, sample_cases
+from spine_lib.datasets import sample_cases
 from spine_lib.explore import render
 
-L3 = 22
 # Ids of the sample's map of subregions: 41 arch, 42 spinous process, 43 and 44 transverse
 # processes, 45 to 48 articular processes, 49 and 50 body; canal and discs are in none.
 SUBREGIONS = {
@@ -24,41 +23,15 @@ SUBREGIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def lumbar():
-    return make_phantom(14, shape=(73, 73, 47), spacing_mm=1.5, levels=("L2", "L4"), tissues=True)
-
-
 def test_every_arrow_on_the_real_vertebra_hits_the_subregion_of_its_name(sample_root):
     (crop,) = (case for case in sample_cases(sample_root) if case.case_id == "crop")
     subregions = load_mask(crop.mask_path.with_name("subregions.nii.gz")).array
-    axial, sagittal = parts_of_vertebra(crop.load().labels, L3)
+    axial, sagittal = PARTS_OF_L3["axial"], PARTS_OF_L3["sagittal"]
+    assert len({voxel[2] for voxel in axial.values()}) == 1
+    assert len({voxel[0] for voxel in sagittal.values()}) == 1
     assert set(axial) | set(sagittal) == set(SUBREGIONS)
     for name, voxel in (*axial.items(), *sagittal.items()):
         assert int(subregions[voxel]) in SUBREGIONS[name], name
-
-
-@pytest.mark.parametrize("vertebra", [21, 22])
-def test_parts_of_a_phantom_lie_in_the_tissue_of_their_name(lumbar, vertebra):
-    from spine_lib.datasets.phantom import TISSUES
-
-    axial, sagittal = parts_of_vertebra(lumbar.labels, vertebra)
-    for name, voxel in (*axial.items(), *sagittal.items()):
-        if name in ("spinal canal", "disc"):
-            assert lumbar.tissues.array[voxel] == TISSUES[name.split()[-1]], name
-        else:
-            assert lumbar.labels.array[voxel] == vertebra, name
-
-
-def test_parts_of_one_picture_lie_in_one_slice(lumbar):
-    axial, sagittal = parts_of_vertebra(lumbar.labels, L3)
-    assert len({voxel[2] for voxel in axial.values()}) == 1
-    assert len({voxel[0] for voxel in sagittal.values()}) == 1
-
-
-def test_a_vertebra_that_is_not_there_is_refused(lumbar):
-    with pytest.raises(SpineError, match="C3 closes its ring in no axial slice"):
-        parts_of_vertebra(lumbar.labels, 3)
 
 
 @pytest.mark.parametrize("plane", ["axial", "sagittal", "coronal"])
@@ -85,9 +58,8 @@ def test_each_region_in_a_slice_is_named_once(small_phantom):
     plt.close()
 
 
-def test_every_part_gets_its_name(lumbar):
+def test_every_part_gets_its_name(sample_root):
     _, axes = plt.subplots()
-    axial, _ = parts_of_vertebra(lumbar.labels, L3)
-    show_parts(axes, lumbar.ct, axial, "axial")
-    assert set(axial) <= {text.get_text() for text in axes.texts}
+    show_parts(axes, course_case("crop").ct, PARTS_OF_L3["axial"], "axial")
+    assert set(PARTS_OF_L3["axial"]) <= {text.get_text() for text in axes.texts}
     plt.close()

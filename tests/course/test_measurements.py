@@ -168,16 +168,6 @@ def test_kept_scores_of_the_cohort_follow_from_their_counts():
             assert scores["iou"] == pytest.approx(metrics.iou(counts))
 
 
-def test_every_voxel_belongs_to_the_region_of_the_nearest_bone_in_mm(scripts):
-    regions = np.zeros((5, 1, 4), np.uint8)
-    regions[0, 0, 0], regions[4, 0, 3] = 2, 3
-    nearest = scripts["cohort"].region_of_nearest_bone
-    cubes, thick = (nearest(regions, (1.0, 1.0, z)) for z in (1.0, 3.0))
-    assert set(np.unique(cubes)) == set(np.unique(thick)) == {2, 3}
-    assert cubes[0, 0, 3] == 2 and thick[0, 0, 3] == 3
-    assert not nearest(np.zeros((2, 2, 2), int), (1, 1, 1)).any()
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 

@@ -261,12 +261,10 @@ def test_the_sentence_gives_the_averaging_and_both_gaps():
         assert f"{row['iou'] - row['dice']:+.3f} ({row['name']})" in sentence
 
 
-def test_the_kept_run_is_closest_with_a_class_mean():
-    from spine_lib.course.kept_run import KEPT, read_results
+def test_the_built_in_run_is_closest_with_a_class_mean():
+    from spine_lib.course.measurements import built_in_run
 
-    if not KEPT.is_file():
-        pytest.skip("the kept results come with the source tree")
-    assert rank_averagings(read_results(KEPT)["models"])[0].iou == "iou_mean"
+    assert rank_averagings(built_in_run()["models"])[0].iou == "iou_mean"
 
 
 def test_without_scores_there_is_no_sentence():

@@ -102,7 +102,8 @@ SCORE_NAMES = ("iou", "dice", "precision", "recall", "accuracy")
 
 def _judge_scores(function: Callable, arguments: tuple) -> None:
     c = metrics.Confusion(*arguments)
-    right = {name: metrics.SCORES[name](c) for name in SCORE_NAMES}
+    scores = metrics.scores(c)
+    right = {name: scores[name] for name in SCORE_NAMES}
     answer = function(*arguments)
     if not isinstance(answer, dict) or set(answer) != set(SCORE_NAMES):
         raise Wrong(

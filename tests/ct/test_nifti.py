@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from spine_lib import SpineError
-from spine_lib.ct import files
 from spine_lib.ct.volume import Volume, load_ct, load_mask, save_nifti
 
 
@@ -97,11 +96,6 @@ def test_what_is_no_single_volume_is_refused(tmp_path, shape):
     assert "x".join(map(str, shape)) in refusal(tmp_path / "ct.nii.gz")
 
 
-def test_a_fourth_axis_of_one_is_dropped(tmp_path):
-    nib.save(nib.Nifti1Image(np.full((4, 5, 6, 1), -9, "<i2"), np.eye(4)), tmp_path / "ct.nii.gz")
-    assert load_ct(tmp_path / "ct.nii.gz").shape == (4, 5, 6)
-
-
 def test_colours_and_complex_numbers_are_refused(tmp_path):
     rgb = np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), tmp_path / "rgb.nii.gz")
@@ -127,10 +121,6 @@ def test_a_damaged_header_is_refused(plain_path, offset, data, words):
     assert words in refusal(plain_path)
 
 
-def test_a_folder_is_no_mask(tmp_path):
-    assert "is a folder" in refusal(tmp_path, load_mask)
-
-
 def test_plain_compressed_and_misnamed_files_hold_the_same_scan(ct_path, plain_path):
     expected = load_ct(ct_path)
     misnamed = plain_path.with_name("compressed.nii")
@@ -149,12 +139,10 @@ def test_a_gzip_file_of_several_members_is_read_to_its_end(ct_path, plain_path):
 
 def test_a_nifti_2_file_is_read(ct_path, tmp_path):
     image = nib.load(ct_path)
-    for name in ("two.nii.gz", "two.nii"):
-        path = tmp_path / name.replace(".", "_", 1)
-        nib.save(nib.Nifti2Image(np.asarray(image.dataobj), image.affine), tmp_path / name)
-        os.replace(tmp_path / name, path.with_name(f"{len(name)}{name}"))
-        ct = load_ct(path.with_name(f"{len(name)}{name}"))
-        np.testing.assert_array_equal(ct.array, load_ct(ct_path).array)
+    voxels = np.asarray(image.dataobj)[..., None]  # a fourth axis of one is dropped
+    for name in ("two.nii.gz", "plain-two.nii"):
+        nib.save(nib.Nifti2Image(voxels, image.affine), tmp_path / name)
+        np.testing.assert_array_equal(load_ct(tmp_path / name).array, load_ct(ct_path).array)
 
 
 def test_header_extensions_are_passed_over(ct_path, tmp_path):
@@ -177,23 +165,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, name):
         save_nifti(Volume(np.zeros((2, 3, 4), np.uint8), np.eye(4)), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"the older result"
-
-
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyboardInterrupt), files.atomic_file(tmp_path / "a.nii") as stream:
-        stream.write(b"half")
-        raise KeyboardInterrupt
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    volume = Volume(np.zeros((2, 3, 4), np.uint8), np.eye(4))
-    with pytest.raises(SpineError, match="mask.nii.gz cannot be written"):
-        save_nifti(volume, tmp_path / "file" / "mask.nii.gz")
-    (tmp_path / "mask.nii").mkdir()
-    with pytest.raises(SpineError, match="mask.nii cannot be written"):
-        save_nifti(volume, tmp_path / "mask.nii")
 
 
 def test_only_nifti_names_are_written(tmp_path):

@@ -44,7 +44,7 @@ from spine_lib.reproduce import provenance
 from spine_lib.training.loading import training_loader
 from spine_lib.training.losses import segmentation_loss
 from spine_lib.training.recipe import load_recipe
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")

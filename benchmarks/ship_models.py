@@ -20,7 +20,7 @@ from spine_lib.datasets import sample_cases
 from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.pretrained import FOLDER, PRETRAINED, load_pretrained
 from spine_lib.training.recipe import load_recipe
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 
 
 def ship(run: Path, folder: Path = FOLDER, device: str = "auto") -> None:

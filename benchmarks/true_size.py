@@ -46,7 +46,7 @@ from spine_lib.slices import SliceStore, prepare
 from spine_lib.training.devices import choose_device, choose_precision
 from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.train import load_or_train
-from spine_lib.volumes.masks import predict_volume, to_mask
+from spine_lib.volumes import predict_volume, to_mask
 
 RESULTS = Path(__file__).parent / "results" / "true_size.json"
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}

@@ -397,7 +397,7 @@ plt.show()
 # sure the labels are. This course takes 2 mm. HD95 has another trap:
 
 # %%
-from spine_lib.volumes.masks import largest_component
+from spine_lib.volumes import largest_component
 
 
 def describe(mask, truth, spacing_mm):

@@ -455,7 +455,7 @@ for (name, model), recall in found.items():
 # %%
 from spine_lib.datasets import make_phantom
 from spine_lib.training.pretrained import load_pretrained
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 
 slices = pick(full=75, fast=10)
 phantom = make_phantom(3100, (48, 48, slices), spacing_mm=(3.0, 3.0, 6.0), tight=True)

@@ -28,7 +28,7 @@ print(crop.ct.shape, "voxels of", tuple(round(s, 2) for s in crop.ct.spacing_mm)
 import time
 
 from spine_lib.training.pretrained import load_pretrained
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 
 network, recipe = load_pretrained("unet_light")
 started = time.perf_counter()
@@ -82,7 +82,7 @@ for (scan, model), one in predicted.items():
 
 # %%
 from spine_lib import metrics
-from spine_lib.volumes.masks import keep_pieces, largest_component
+from spine_lib.volumes import keep_pieces, largest_component
 
 
 def dice(mask, data):
@@ -142,7 +142,7 @@ check("9.1", keep_pieces)
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.volumes.masks import fill_holes, keep_pieces
+from spine_lib.volumes import fill_holes, keep_pieces
 
 mask = one.mask.array
 slices = [ndimage.binary_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])]
@@ -200,7 +200,7 @@ check("9.2", fill_holes)
 # Here are all steps, one after the other, for both patients and models.
 
 # %%
-from spine_lib.volumes.masks import fill_holes
+from spine_lib.volumes import fill_holes
 
 cleaned = {}
 print("scan   model       as it is  largest    filled")

@@ -403,7 +403,7 @@ def predict(
     if (checkpoint is None) == (pretrained is None):
         raise typer.BadParameter("give one of --checkpoint and --pretrained")
     from spine_lib.training.pretrained import weights_path
-    from spine_lib.volumes.masks import predict_file
+    from spine_lib.volumes.predict import predict_file
 
     weights = checkpoint or weights_path(pretrained)
     print(f"The mask is in {predict_file(ct, out, weights, device, print)}")

@@ -98,10 +98,10 @@ def test_the_options_of_the_main_job_reach_it(monkeypatch):
 
 def test_a_prediction_takes_a_checkpoint_or_a_model_of_the_library(monkeypatch, capsys):
     from spine_lib.training import pretrained
-    from spine_lib.volumes import masks
+    from spine_lib.volumes import predict
 
     seen = []
-    monkeypatch.setattr(masks, "predict_file", lambda ct, out, *rest: seen.append(rest) or out)
+    monkeypatch.setattr(predict, "predict_file", lambda ct, out, *rest: seen.append(rest) or out)
     to = ["--out", "mask.nii.gz"]
     assert run("predict", "ct.nii", "--pretrained", "unet_light", *to) == 0
     assert run("predict", "ct.nii", "--checkpoint", "a.ckpt", *to) == 0

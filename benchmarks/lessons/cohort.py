@@ -19,7 +19,8 @@ from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.regions import assign_regions
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import predict_volume, to_mask
+from spine_lib.volumes.masks import to_mask
+from spine_lib.volumes.predict import predict_volume
 
 NAME = "cohort"
 SEEDS = (0, 1, 2)

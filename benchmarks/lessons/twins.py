@@ -20,7 +20,8 @@ from spine_lib.slices.split import require_separate
 from spine_lib.slices.store import SliceStore, prepare
 from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import Fitted, load_or_train
-from spine_lib.volumes.masks import predict_volume, to_mask
+from spine_lib.volumes.masks import to_mask
+from spine_lib.volumes.predict import predict_volume
 
 NAME = "twins"
 SEEDS = (0, 1, 2)

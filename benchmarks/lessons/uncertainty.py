@@ -10,7 +10,7 @@ import time
 from spine_lib.course.demonstrations import judge_uncertainty
 from spine_lib.course.provocations import provoke
 from spine_lib.training.pretrained import load_pretrained
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 from spine_lib.volumes.uncertainty import predict_views
 
 NAME = "uncertainty"

@@ -17,8 +17,8 @@ from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import TISSUES
 from spine_lib.training.pretrained import load_pretrained, load_probability
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import predict_volume
 from spine_lib.volumes.measure import ErrorPiece, error_pieces
+from spine_lib.volumes.predict import predict_volume
 
 PHANTOM_SEED = 6000
 

@@ -1,7 +1,15 @@
 """Lessons 4 and 5: the networks, two of them written out; `build_model` makes any by its name."""
 
-from spine_lib.models.build import ARCHITECTURES, build_model, split_name
-from spine_lib.models.deeplab import DeepLabV3Plus
-from spine_lib.models.unet import UNet
+import lazy_loader
 
-__all__ = ["ARCHITECTURES", "DeepLabV3Plus", "UNet", "build_model", "split_name"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["atrous", "cost"],
+    submod_attrs={
+        "atrous": ["atrous_convolution", "pixel_gradient", "receptive_field"],
+        "build": ["ARCHITECTURES", "build_model", "split_name"],
+        "deeplab": ["ASPP", "DeepLabV3Plus"],
+        "resnet": ["ResNet34"],
+        "unet": ["UNet"],
+    },
+)

@@ -22,7 +22,8 @@ from spine_lib.metrics.regions import mean_named, mean_regions, score_named, sco
 from spine_lib.reproduce.report import Overlay, draw_overlay, pick_slices
 from spine_lib.reproduce.sources import CaseLike
 from spine_lib.training.train import Fitted
-from spine_lib.volumes.masks import predict_regions, predict_volume, to_mask, to_region_mask
+from spine_lib.volumes.masks import to_mask, to_region_mask
+from spine_lib.volumes.predict import predict_regions, predict_volume
 
 Say = Callable[[str], object]
 

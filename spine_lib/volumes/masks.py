@@ -1,87 +1,17 @@
-"""Lesson 9: from a network for slices to a mask of the whole scan, on the scan's own grid.
-
-Each slice is predicted at the pixel size that the network was trained with; the probabilities are
-enlarged again to the scan's voxels, so that scores and exported masks speak of the real scan.
-"""
+"""Lesson 9: from probabilities to a mask of the whole scan, and its clean-up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
-from torch import nn
 
-from spine_lib import SpineError
-from spine_lib.annotations.schemes import REGIONS
-from spine_lib.ct.volume import Volume, load_ct, save_nifti
-from spine_lib.training.checkpoints import load_weights
+from spine_lib.ct.volume import Volume
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.predict import Ballot, add_enlarged, predict_parts, spine_of
 
-_TOUCHING = np.ones((3, 3, 3), bool)
-"""Voxels that touch by a face, an edge or a corner belong to one piece."""
-
-
-def predict_volume(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
-) -> Volume:
-    """Predict the probability of spine for every voxel of a scan.
-
-    Args:
-        network: maps [batch, channel, row, column] to logits of one class or several; stays on the
-            device it is moved to.
-        ct: scan in HU.
-        recipe: says planes, pixel size and whether to average over the mirror image (not
-            from the side).
-        device: "auto", "cpu" or "cuda".
-        batch: slices at once.
-
-    Returns:
-        float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
-        the background.
-    """
-    total = np.zeros(ct.shape, np.float32, order="F")
-    for plane, part, found in predict_parts(network, ct, recipe, device, batch):
-        add_enlarged(total, plane, part, spine_of(found))
-    total /= len(recipe.planes)
-    return ct.with_array(total)
-
-
-def predict_regions(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
-) -> tuple[Volume, Volume]:
-    """Predict the probability of spine and the likeliest region, running the network once.
-
-    Beside what `predict_volume` needs this takes a byte a voxel for a network that sees one plane:
-    its slices are done with one by one.  Over several planes the probabilities of all regions must
-    wait until the last one has been seen, for two more bytes a region and voxel.
-
-    Args:
-        network: as for `predict_volume`, with the background and the regions as classes.
-        ct, recipe, device, batch: as for `predict_volume`.
-
-    Returns:
-        float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
-        1 and more in every voxel: what would be there, if it were spine (`to_region_mask` asks
-        both).
-
-    Raises:
-        SpineError: if the recipe's networks tell spine from background only.
-    """
-    if recipe.classes == 1:
-        raise SpineError(
-            "this network tells spine from background and names no regions: use predict_volume, or "
-            "train one with the recipe's target set to regions"
-        )
-    total = np.zeros(ct.shape, np.float32, order="F")
-    ballot = Ballot(ct.shape, recipe)
-    for plane, part, found in predict_parts(network, ct, recipe, device, batch):
-        add_enlarged(total, plane, part, spine_of(found))
-        ballot.add(plane, part, found)
-    total /= len(recipe.planes)
-    return ct.with_array(total), ct.with_array(ballot.likeliest())
+TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels that touch by a face, an edge or a corner belong to one component."""
 
 
 def to_mask(probability: Volume, recipe: Recipe) -> Volume:
@@ -97,11 +27,10 @@ def to_mask(probability: Volume, recipe: Recipe) -> Volume:
 
 
 def to_region_mask(probability: Volume, likeliest: Volume, recipe: Recipe) -> Volume:
-    """Name the regions of the mask that `to_mask` makes.
+    """Return the regions of the mask that `to_mask` makes.
 
     A voxel is spine if the probabilities of all regions together pass the threshold, whichever of
-    them is highest; so the mask is the same as without names, and what is cleaned away loses its
-    name with it.
+    them is highest; so the mask is the same as without names, and what is cleaned away has none.
 
     Args:
         probability, likeliest: as `predict_regions` gives them.
@@ -140,7 +69,7 @@ def keep_pieces(
     Returns:
         A boolean mask of the same shape; empty where all pieces are smaller.
     """
-    pieces, _ = ndimage.label(mask, _TOUCHING)
+    pieces, _ = ndimage.label(mask, TOUCHING)
     sizes_ml = np.bincount(pieces.ravel()) * np.prod(spacing_mm) / 1000
     kept = sizes_ml >= smallest_ml
     kept[0] = False
@@ -169,37 +98,3 @@ def fill_holes(
     small = sizes_ml <= largest_ml
     small[0] = False
     return mask | small[cavities]
-
-
-def predict_file(
-    ct: str | Path,
-    out: str | Path,
-    checkpoint: str | Path,
-    device: str = "auto",
-    say: Callable[[str], object] = lambda line: None,
-) -> Path:
-    """Segment a CT file or DICOM folder and write the mask on its original grid.
-
-    Args:
-        ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
-        out: NIfTI file to write; it lies on the scan in 3D Slicer.
-        checkpoint: `weights.safetensors` or `.ckpt`.
-        device: "auto", "cpu" or "cuda".
-        say: called with a line on what the numbers in the mask mean.
-
-    Returns:
-        The path written.
-
-    Raises:
-        SpineError: if a file is missing, broken or not what it should be.
-    """
-    network, recipe = load_weights(checkpoint)
-    volume = load_ct(ct)
-    if recipe.classes == 1:
-        mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
-        say("The mask holds 0 for background and 1 for spine.")
-    else:
-        mask = to_region_mask(*predict_regions(network, volume, recipe, device), recipe)
-        ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
-        say(f"The mask holds ids of regions: 0 background, {ids}.")
-    return save_nifti(mask, out)

@@ -17,13 +17,12 @@ from scipy import ndimage
 from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, REGIONS, to_regions
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
+from spine_lib.volumes.masks import TOUCHING
 
 REACH_MM = 10.0
 """A predicted voxel farther than this from every labelled vertebra belongs to none."""
 
 NOWHERE = "no vertebra"
-
-_TOUCHING = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def _pieces_of(
     depth_mm = ndimage.distance_transform_edt(np.pad(wrong, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
     depth_mm -= min(spacing_mm) / 2 * (depth_mm > 0)
     thick = _opened(wrong, depth_mm, spacing_mm, thinnest_mm)
-    numbered, _ = ndimage.label(thick, _TOUCHING)
+    numbered, _ = ndimage.label(thick, TOUCHING)
     sizes_ml = np.bincount(numbered.ravel()) * voxel_ml(spacing_mm)
     pieces = []
     for number, box in enumerate(ndimage.find_objects(numbered), start=1):

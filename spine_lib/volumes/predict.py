@@ -1,29 +1,128 @@
-"""Lesson 9: ask a network for the slices of a scan, and bring its answers back to the scan's grid.
+"""Lesson 9: predict whole scans with a network for slices, on the scan's own grid.
 
-Each slice is predicted at the pixel size that the network was trained with, and enlarged again to
-the scan's voxels. `volumes.py` makes volumes of that.
+Each slice is predicted at the pixel size that the network was trained with; the probabilities are
+enlarged again to the scan's voxels, so that scores and exported masks refer to the real scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.geometry import resample_image, resampled_shape, slice_spacing_mm, to_slices
-from spine_lib.ct.volume import Volume
+from spine_lib.ct.volume import Volume, load_ct, save_nifti
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import AIR_HU, with_neighbours
+from spine_lib.training.checkpoints import load_weights
 from spine_lib.training.devices import choose_device, choose_precision
 from spine_lib.training.recipe import Recipe
+from spine_lib.volumes.masks import to_mask, to_region_mask
 
 MULTIPLE = 32
 """Rows and columns must be multiples of this, for the encoder halves them five times."""
 
 
-def predict_parts(
+def predict_volume(
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
+) -> Volume:
+    """Predict the probability of spine for every voxel of a scan.
+
+    Args:
+        network: maps [batch, channel, row, column] to logits of one class or several; stays on the
+            device it is moved to.
+        ct: scan in HU.
+        recipe: says planes, pixel size and whether to average over the mirror image (not
+            from the side).
+        device: "auto", "cpu" or "cuda".
+        batch: slices at once.
+
+    Returns:
+        float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
+        the background.
+    """
+    total = np.zeros(ct.shape, np.float32, order="F")
+    for plane, batch_slices, probability in _predict_batches(network, ct, recipe, device, batch):
+        _add_enlarged(total, plane, batch_slices, _spine_of(probability))
+    total /= len(recipe.planes)
+    return ct.with_array(total)
+
+
+def predict_regions(
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
+) -> tuple[Volume, Volume]:
+    """Predict the probability of spine and the likeliest region, running the network once.
+
+    Beside what `predict_volume` needs this takes a byte a voxel for a network that sees one plane:
+    its slices are done with one by one.  Over several planes the probabilities of all regions must
+    wait until the last one has been seen, for two more bytes a region and voxel.
+
+    Args:
+        network: as for `predict_volume`, with the background and the regions as classes.
+        ct, recipe, device, batch: as for `predict_volume`.
+
+    Returns:
+        float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
+        1 and more in every voxel: what would be there, if it were spine (`to_region_mask` asks
+        both).
+
+    Raises:
+        SpineError: if the recipe's networks tell spine from background only.
+    """
+    if recipe.classes == 1:
+        raise SpineError(
+            "this network tells spine from background and names no regions: use predict_volume, or "
+            "train one with the recipe's target set to regions"
+        )
+    total = np.zeros(ct.shape, np.float32, order="F")
+    regions = _RegionArgmax(ct.shape, recipe)
+    for plane, batch_slices, probability in _predict_batches(network, ct, recipe, device, batch):
+        _add_enlarged(total, plane, batch_slices, _spine_of(probability))
+        regions.add(plane, batch_slices, probability)
+    total /= len(recipe.planes)
+    return ct.with_array(total), ct.with_array(regions.likeliest())
+
+
+def predict_file(
+    ct: str | Path,
+    out: str | Path,
+    checkpoint: str | Path,
+    device: str = "auto",
+    say: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """Segment a CT file or DICOM folder and write the mask on its original grid.
+
+    Args:
+        ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
+        out: NIfTI file to write; it lies on the scan in 3D Slicer.
+        checkpoint: `weights.safetensors` or `.ckpt`.
+        device: "auto", "cpu" or "cuda".
+        say: called with a line on what the numbers in the mask mean.
+
+    Returns:
+        The path written.
+
+    Raises:
+        SpineError: if a file is missing, broken or not what it should be.
+    """
+    network, recipe = load_weights(checkpoint)
+    volume = load_ct(ct)
+    if recipe.classes == 1:
+        mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
+        say("The mask holds 0 for background and 1 for spine.")
+    else:
+        mask = to_region_mask(*predict_regions(network, volume, recipe, device), recipe)
+        ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
+        say(f"The mask holds ids of regions: 0 background, {ids}.")
+    return save_nifti(mask, out)
+
+
+def _predict_batches(
     network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int
 ) -> Iterator[tuple[str, slice, np.ndarray]]:
     """Predict a scan plane by plane and a few slices at a time.
@@ -80,19 +179,19 @@ def _probabilities(logits: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(logits) if logits.shape[1] == 1 else logits.softmax(1)
 
 
-def spine_of(found: np.ndarray) -> np.ndarray:
+def _spine_of(probability: np.ndarray) -> np.ndarray:
     """Return probabilities of spine [slice, row, column] of [slice, class, row, column]."""
-    return found[:, 0] if found.shape[1] == 1 else 1 - found[:, 0]
+    return probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
 
 
-def add_enlarged(total: np.ndarray, plane: str, part: slice, found: np.ndarray) -> None:
+def _add_enlarged(total: np.ndarray, plane: str, part: slice, probability: np.ndarray) -> None:
     """Add predicted slices to a volume, at the size that they have there."""
     target = to_slices(total, plane)
-    target[part] += resample_image(found, target.shape[1:])
+    target[part] += resample_image(probability, target.shape[1:])
 
 
-class Ballot:
-    """Find the region with the highest sum of probabilities over all planes.
+class _RegionArgmax:
+    """The region with the highest sum of probabilities over all planes.
 
     Where there is one plane, a slice is decided at once. Over several, sums are kept as whole
     numbers of 16 bits: half the memory of float32, and finer than half precision.
@@ -109,25 +208,27 @@ class Ballot:
         self._sums = [np.zeros(shape, np.uint16, order="F") for _ in range(several * regions)]
         self._likeliest = np.ones(shape, np.uint8, order="F")
 
-    def add(self, plane: str, part: slice, found: np.ndarray) -> None:
+    def add(self, plane: str, part: slice, probability: np.ndarray) -> None:
         """Count some slices, [slice, class, row, column]."""
         likeliest = to_slices(self._likeliest, plane)[part]
-        enlarged = (resample_image(one, likeliest.shape[1:]) for one in found[:, 1:].swapaxes(0, 1))
+        enlarged = (
+            resample_image(one, likeliest.shape[1:]) for one in probability[:, 1:].swapaxes(0, 1)
+        )
         if not self._sums:
             _take_highest(enlarged, likeliest)
             return
-        for total, one in zip(self._sums, enlarged):
-            to_slices(total, plane)[part] += np.rint(one * self._steps).astype(np.uint16)
+        for total, slices in zip(self._sums, enlarged):
+            to_slices(total, plane)[part] += np.rint(slices * self._steps).astype(np.uint16)
 
     def likeliest(self) -> np.ndarray:
-        """Return the winner of each voxel, uint8, counted from 1."""
+        """Return the likeliest region of each voxel, uint8, counted from 1."""
         for z in range(self._likeliest.shape[2]) if self._sums else ():
             _take_highest((total[..., z] for total in self._sums), self._likeliest[..., z])
         return self._likeliest
 
 
 def _take_highest(values: Iterable[np.ndarray], winner: np.ndarray) -> None:
-    """Write into `winner`, which is 1 so far, which array is highest, voxel by voxel."""
+    """Write into `winner`, which holds ones, the number of the highest array at each voxel."""
     numbered = enumerate(values, start=1)
     _, highest = next(numbered)
     for number, value in numbered:  # one at a time: the enlarged slices are not all kept

@@ -21,7 +21,7 @@ from torch import nn
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes.predict import predict_volume
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from spine_lib.slices.augment import Augmentation
 from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import load_or_train
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 
 PAPERS_TWO = ("unet_resnet34", "deeplabv3plus_resnet34")
 

@@ -11,7 +11,7 @@ from spine_lib.metrics.overlap import confusion, dice
 from spine_lib.training import pretrained
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained, load_probability
 from spine_lib.training.recipe import load_recipe
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

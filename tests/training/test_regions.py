@@ -19,7 +19,7 @@ from spine_lib.training.loading import PatchSampler
 from spine_lib.training.logs import read_log
 from spine_lib.training.recipe import Recipe, load_recipe, recipe_from_dict
 from spine_lib.training.train import fit, load_or_train
-from spine_lib.volumes.masks import predict_regions
+from spine_lib.volumes import predict_regions
 
 MODEL = "unet_resnet18"
 GRID = {"shape": (32, 32, 72), "spacing_mm": 6.0}

@@ -11,7 +11,7 @@ from spine_lib.models import build_model
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.checkpoints import save_weights
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import (
+from spine_lib.volumes import (
     fill_holes,
     keep_pieces,
     largest_component,

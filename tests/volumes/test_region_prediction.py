@@ -12,13 +12,9 @@ from spine_lib.cli import main
 from spine_lib.ct.volume import Volume, load_mask, save_nifti
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes import masks as volumes
-from spine_lib.volumes.masks import (
-    largest_component,
-    predict_regions,
-    predict_volume,
-    to_region_mask,
-)
+from spine_lib.volumes import predict
+from spine_lib.volumes.masks import largest_component, to_region_mask
+from spine_lib.volumes.predict import predict_regions, predict_volume
 
 RECIPE = Recipe(
     target="regions",
@@ -171,11 +167,13 @@ def test_names_cost_a_byte_a_voxel_and_with_several_planes_two_more_a_region(pla
 
 
 def test_the_command_writes_ids_and_says_what_they_mean(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(volumes, "load_weights", lambda path: (ByBrightness(), RECIPE))
+    monkeypatch.setattr(predict, "load_weights", lambda path: (ByBrightness(), RECIPE))
     save_nifti(scan(), tmp_path / "ct.nii.gz")
     out = tmp_path / "mask.nii.gz"
     arguments = [str(tmp_path / "ct.nii.gz"), "--checkpoint", "w.safetensors", "--out", str(out)]
-    assert main(["predict", *arguments, "--device", "cpu"]) == 0
+    with pytest.raises(SystemExit) as leaving:
+        main(["predict", *arguments, "--device", "cpu"])
+    assert leaving.value.code == 0
     said = capsys.readouterr().out
     assert "0 background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral" in said and str(out) in said
     assert np.array_equal(load_mask(out).array, classes_of(scan()))

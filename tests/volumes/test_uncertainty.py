@@ -12,7 +12,7 @@ from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import predict_volume
+from spine_lib.volumes import predict_volume
 from spine_lib.volumes.uncertainty import (
     VIEWS,
     View,

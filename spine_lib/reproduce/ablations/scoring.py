@@ -24,7 +24,8 @@ from spine_lib.metrics import overlap as metrics
 from spine_lib.reproduce.ablations.folds import Scored
 from spine_lib.reproduce.evaluate import Truth
 from spine_lib.training.train import Fitted, Job
-from spine_lib.volumes.masks import predict_volume, to_mask
+from spine_lib.volumes.masks import to_mask
+from spine_lib.volumes.predict import predict_volume
 
 MARGIN_MM = 40.0
 """Of the box around the spine."""

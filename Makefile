@@ -48,7 +48,7 @@ lint: $(STAMP)  ## check the style of the code and the direction of the imports
 	$(BIN)/lint-imports --no-cache
 
 clean:  ## remove caches and built pages; keeps data, runs and .venv
-	rm -rf .pytest_cache .ruff_cache .hypothesis build dist test-artefacts docs/_build
+	rm -rf .pytest_cache .ruff_cache .hypothesis build dist test-artefacts docs/_build docs/api docs/lessons docs/_extra
 	find spine_lib tests benchmarks notebooks docs \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 help:  ## this list

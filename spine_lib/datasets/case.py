@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from spine_lib import SpineError
@@ -175,6 +174,8 @@ class PngCase(Case):
 
 def _load_slices(folder: Path) -> np.ndarray:
     """Load slices as [x, y, z] in RAS+: columns run from right to left, rows to the back."""
+    import cv2  # only PNG folders need it
+
     paths = sorted(folder.glob("*.png"))
     slices = []
     for path in paths:

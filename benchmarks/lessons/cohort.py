@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from spine_lib import metrics
 from spine_lib.annotations.schemes import REGIONS, to_regions
 from spine_lib.datasets import CaseData, phantom_cases
-from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.regions import assign_regions
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
 from spine_lib.training.recipe import Recipe

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
+from spine_lib import metrics
 from spine_lib.course.provocations import PROVOCATIONS, provoke
-from spine_lib.metrics import overlap as metrics
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
 from spine_lib.volumes.masks import to_mask
 from spine_lib.volumes.predict import predict_volume

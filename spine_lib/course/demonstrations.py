@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from spine_lib import metrics
 from spine_lib.course.patients import PATIENTS, course_case
 from spine_lib.course.small_networks import (
     Batch,
@@ -27,7 +28,6 @@ from spine_lib.course.small_networks import (
     train_small,
 )
 from spine_lib.datasets.phantom import make_phantom
-from spine_lib.metrics import overlap as metrics
 from spine_lib.models.unet import UNet
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import IGNORE, cut_slices

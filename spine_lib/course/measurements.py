@@ -10,11 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from spine_lib import SpineError
+from spine_lib import SpineError, metrics
 from spine_lib.annotations.schemes import REGIONS
 from spine_lib.course.patients import MODEL_NAMES
 from spine_lib.ct.files import read_json
-from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.statistics import mean_per_patient
 from spine_lib.reproduce.report_words import volume_scores
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spine_lib import SpineError
+from spine_lib import SpineError, metrics
 from spine_lib.course import cohort_scores, lesson_result, measurements
 from spine_lib.course.measurements import built_in_run, scores_by_patient, seeds_of
-from spine_lib.metrics import overlap as metrics
 from spine_lib.reproduce.sources import gather
 from spine_lib.training.losses import LOSSES
 from spine_lib.training.recipe import load_recipe

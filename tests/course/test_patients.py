@@ -2,9 +2,8 @@
 
 import pytest
 
-from spine_lib import SpineError
+from spine_lib import SpineError, metrics
 from spine_lib.course import course_case, held_out_case, machine, patients
-from spine_lib.metrics import overlap as metrics
 
 
 def test_held_out_patients_come_with_the_stored_predictions(sample_root):

@@ -86,9 +86,7 @@ class ResumableLoader(DataLoader):
         """Skip, once, the batches that were yielded before the stop."""
         self._done = state["batches"] % max(1, len(self))
         self.sampler.skip = self._done * self.batch_size
-        if (
-            self.sampler.rank == 0
-        ):  # others draw other numbers
+        if self.sampler.rank == 0:  # others draw other numbers
             self._random = state.get("random", {})
 
     def __iter__(self):

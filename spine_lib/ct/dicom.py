@@ -61,13 +61,9 @@ class DicomSeries:
 
 
 def open_series(folder: Path) -> DicomSeries:
-    """Read where the slices of a DICOM series lie in the patient.
+    """Read where the slices of one DICOM CT series lie in the patient; no pixel is read yet.
 
-    Args:
-        folder: a folder with the files of one CT series; other files in it are passed over.
-
-    Returns:
-        The series; no pixel has been read.
+    Other files in the folder are passed over.
 
     Raises:
         SpineError: if there is no image, more than one series, a slice missing, or slices that

@@ -120,11 +120,6 @@ def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
     return array_xyz.transpose(plane_axes(plane))[:, ::-1, ::-1]
 
 
-def from_slices(stack: np.ndarray, plane: str) -> np.ndarray:
-    """Return a stack [slice, row, column] from `to_slices` as a volume [x, y, z], a view."""
-    return stack[:, ::-1, ::-1].transpose(np.argsort(plane_axes(plane)))
-
-
 def cut_slice(volume: Grid, index: int, plane: str) -> np.ndarray:
     """Return one slice of a volume: a view [row, column]."""
     return to_slices(volume.array, plane)[index]

@@ -62,19 +62,13 @@ def hu_from_stored(
 def labels_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Convert stored numbers into labels: whole numbers from 0 to 65535.
-
-    Args:
-        stored: integers or floats as the file has them.
-        slope, intercept: the file's scaling.
-        out: uint8 or uint16 array of the same shape that receives the labels.
-        name: the file, for the message.
+    """Convert stored numbers into labels; the arguments are those of `hu_from_stored`.
 
     Returns:
         The lowest and the highest label.
 
     Raises:
-        SpineError: if a value is a fraction, negative, NaN or too large.
+        SpineError: if a value is a fraction, negative, NaN or above 65535.
     """
     if stored.dtype.kind == "f" or (slope, intercept) != (1, 0):
         values = stored * np.float64(slope) + intercept
@@ -98,15 +92,7 @@ def labels_from_stored(
 
 
 def check_hu(low: float, high: float, path: Path) -> None:
-    """Raise or warn if the values of a scan cannot be in HU.
-
-    Args:
-        low, high: the lowest and the highest value of the scan.
-        path: the file, for the message.
-
-    Raises:
-        SpineError: if no voxel can be tissue, or all lie within 2 HU (a mask or normalised).
-    """
+    """Warn if a scan has no value below 0; raise if its values cannot be tissue in HU."""
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(
             f"{path} has values from {low:g} to {high:g} only, in which no tissue can be: "

@@ -65,10 +65,7 @@ class NiftiFile:
     oriented: bool
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the stored voxels a few planes at a time.
-
-        Yields:
-            Pieces whose `stored` array [x, y, planes] is overwritten by the next piece.
+        """Yield the voxels a few planes at a time; the next piece overwrites the one before.
 
         Raises:
             SpineError: if the file is truncated or damaged.
@@ -90,13 +87,7 @@ class NiftiFile:
 
 
 def open_nifti(path: Path) -> NiftiFile:
-    """Read the header of a NIfTI-1 or NIfTI-2 file, compressed or not.
-
-    Args:
-        path: a `.nii` or `.nii.gz` file; its first bytes, not its name, say whether it is gzip.
-
-    Returns:
-        The header; no voxel has been read.
+    """Read the header of a `.nii` or `.nii.gz` file; its first bytes tell if it is compressed.
 
     Raises:
         SpineError: if the file is missing, no single-file NIfTI, or not one 3-D scalar image.
@@ -116,15 +107,10 @@ def open_nifti(path: Path) -> NiftiFile:
 
 
 def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Write one array with its affine, all or nothing.
-
-    Args:
-        array: [i, j, k]; bool, integer or float.
-        affine: 4x4, voxel index -> mm in RAS+.
-        path: ends in `.nii` or `.nii.gz`.
+    """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing.
 
     Raises:
-        SpineError: if the name has another ending or the file cannot be written.
+        SpineError: if the name does not end in `.nii` or `.nii.gz`, or the file cannot be written.
     """
     if not path.name.endswith(SUFFIXES):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from spine_lib.ct.geometry import from_slices
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets import CaseData
 from spine_lib.slices.cut import (
@@ -24,7 +23,8 @@ def test_cutting_keeps_hu_labels_ignore_and_tissue_of_each_voxel():
     organs[5, 3, 2] = 7
     volume = Volume(array, np.eye(4))
     data = CaseData(volume, volume.with_array(labels), volume.with_array(ignore))
-    stored = from_slices(cut_slices(data, "axial", 1.0, volume.with_array(organs)), "axial")
+    slices = cut_slices(data, "axial", 1.0, volume.with_array(organs))
+    stored = slices[:, ::-1, ::-1].transpose(2, 1, 0)
     assert stored["hu"][0].max() == AIR_HU and stored["hu"][1:].min() == 40
     assert stored["label"][2, 1, 1] == 21 and stored["label"][3, 1, 1] == IGNORE
     assert np.count_nonzero(stored["label"]) == 2

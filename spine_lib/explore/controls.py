@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image, features
+from PIL import Image
 
 from spine_lib import SpineError
 from spine_lib.ct.geometry import pixel_size_mm, require_choice
@@ -145,11 +145,9 @@ class Picture(widgets.HTML):
 
     def _encode(self, rgb: np.ndarray) -> str:
         """Encode without loss: small the first time, which a notebook saves, later fast."""
-        if self._content or not features.check("webp"):
+        if self._content:
             return markup.data_uri(render.encode_png(rgb))
-        buffer = io.BytesIO()
-        Image.fromarray(rgb).save(buffer, "webp", lossless=True, method=1)
-        return markup.data_uri(buffer.getvalue(), "webp")
+        return markup.webp_uri(rgb, lossless=True, method=1)
 
 
 class Pointer(widgets.Text):
@@ -220,9 +218,6 @@ class Viewer(widgets.VBox):
     def swatches(self) -> Sequence[Swatch]:
         """Return the legend of what is shown."""
         return ()
-
-    def _draw(self) -> None:
-        raise NotImplementedError
 
     @property
     def alt(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -45,7 +45,6 @@ from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import nn
 
 PLANE = "axial"
 HISTOGRAM_HU = (-1100, 2000)
@@ -122,7 +121,7 @@ class WindowExplorer(AxialExplorer):
         self.chart.value = histogram_chart(self._counts, self._edges, window, alt)
 
 
-def hu_histogram(array: np.ndarray, bins: int = 155) -> tuple[np.ndarray, np.ndarray]:
+def hu_histogram(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Count HU in equal bins from -1100 to 2000; of a large scan every second (third ...) voxel.
 
     Returns:
@@ -130,7 +129,7 @@ def hu_histogram(array: np.ndarray, bins: int = 155) -> tuple[np.ndarray, np.nda
     """
     step = max(1, int(np.ceil((array.size / HISTOGRAM_VOXELS) ** (1 / 3))))
     values = np.clip(array[::step, ::step, ::step], *HISTOGRAM_HU)
-    return np.histogram(values, bins, HISTOGRAM_HU)
+    return np.histogram(values, 155, HISTOGRAM_HU)
 
 
 class ThresholdExplorer(AxialExplorer):
@@ -424,17 +423,11 @@ class ReceptiveFieldExplorer(Viewer):
 
     Dilation widens the field at no cost, and leaves holes in it where every layer dilates alike
     (gridding; Wang et al. 2018, doi:10.1109/WACV.2018.00163).
-
-    Args:
-        networks: by name, real networks to measure as well; slow ones take a moment.
-        size: rows and columns that the networks are measured on.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module] | None = None, size: int = 128) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._networks, self._size = dict(networks or {}), size
-        self._measured: dict[str, np.ndarray] = {}
-        self.pattern = choice("dilation is", (SAME, DOUBLING, ASPP, *self._networks), SAME)
+        self.pattern = choice("dilation is", (SAME, DOUBLING, ASPP), SAME)
         self.layers = slider("layers", 3, 1, 5)
         self.kernel = slider("kernel", 3, 1, 7, 2)
         self.dilation = slider("dilation", 1, 1, 6)
@@ -447,32 +440,24 @@ class ReceptiveFieldExplorer(Viewer):
     @property
     def seen(self) -> np.ndarray:
         """How much each input pixel counts, [row, column]; 0 is not seen."""
-        pattern = self.pattern.value
-        if pattern in self._networks:
-            if pattern not in self._measured:
-                from spine_lib.models.atrous import pixel_gradient  # imports torch
-
-                self._measured[pattern] = pixel_gradient(self._networks[pattern], self._size)
-            return self._measured[pattern]
-        if pattern == ASPP:
+        if self.pattern.value == ASPP:
             return count_paths_aspp()
-        growth = 2 if pattern == DOUBLING else 1
+        growth = 2 if self.pattern.value == DOUBLING else 1
         dilations = [self.dilation.value * growth**layer for layer in range(self.layers.value)]
         return count_paths(self.kernel.value, dilations)
 
     def _draw(self) -> None:
-        seen, measured = self.seen, self.pattern.value in self._networks
+        seen = self.seen
         count = int(np.count_nonzero(seen))
         side = int(max(np.ptp(positions) for positions in np.nonzero(seen))) + 1
         text = (
             f"One output pixel sees {count} of the {side} x {side} = {side * side} input pixels "
             f"around it ({100 * count / side**2:.0f} %)."
         )
-        if not measured:
-            pad, crop = max(0, FIELD - len(seen)) // 2, max(0, len(seen) - FIELD) // 2
-            seen = np.pad(seen[crop : len(seen) - crop, crop : len(seen) - crop], pad)
-            if crop:
-                text += f" The picture shows the middle {FIELD} x {FIELD}."
+        pad, crop = max(0, FIELD - len(seen)) // 2, max(0, len(seen) - FIELD) // 2
+        seen = np.pad(seen[crop : len(seen) - crop, crop : len(seen) - crop], pad)
+        if crop:
+            text += f" The picture shows the middle {FIELD} x {FIELD}."
         self.text.value = text_html(text)
         self.picture.show(_field_picture(seen), text)
 
@@ -522,18 +507,13 @@ def shares(dice: float, prevalence: float, alarms: float = 0.5) -> metrics.Confu
 
 
 class PrevalenceExplorer(Viewer):
-    """Choose a row of a table, and move the prevalence until its scores fit.
+    """Choose a row of the paper's table, and move the prevalence until its scores fit."""
 
-    Args:
-        rows: as of `metrics.paper.check_table`: by model id, "name", "iou", "dice", "accuracy".
-        prevalence: to begin with.
-    """
-
-    def __init__(self, rows: Mapping[str, Mapping] = PAPER, prevalence: float = PREVALENCE) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._rows = {str(row.get("name", model)): row for model, row in rows.items()}
+        self._rows = {str(row["name"]): row for row in PAPER.values()}
         self.model = choice("row", tuple(self._rows), next(iter(self._rows)))
-        self.percent = slider("spine, %", 100 * prevalence, 0.1, 20.0, 0.01)
+        self.percent = slider("spine, %", 100 * PREVALENCE, 0.1, 20.0, 0.01)
         self.alarms = slider("false alarms", 0.5, 0.0, 1.0, 0.05)
         controls = (self.model, self.percent, self.alarms)
         Observer(self._draw, *controls)

@@ -66,12 +66,11 @@ STYLE = {
 }
 
 
-def loss_curves(runs: Mapping[str, Rows], loss: str = "train_loss") -> Figure:
+def loss_curves(runs: Mapping[str, Rows]) -> Figure:
     """Plot the training loss of each model over the steps.
 
     Args:
-        runs: by model name, rows with "step" and the value (which may be missing in a row).
-        loss: the name of the value.
+        runs: by model name, rows with "step" and "train_loss" (which may be missing in a row).
 
     Returns:
         A figure in which the loss is faint as logged and strong as a running median, since
@@ -79,7 +78,7 @@ def loss_curves(runs: Mapping[str, Rows], loss: str = "train_loss") -> Figure:
     """
     figure, axes = _curve_axes("Training loss", "loss")
     lowest = np.inf
-    for name, style, steps, values in _curves(runs, loss):
+    for name, style, steps, values in _curves(runs, "train_loss"):
         axes.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.8)
         half = len(values) // 40
         smooth = [np.median(values[max(0, k - half) : k + half + 1]) for k in range(len(values))]
@@ -93,10 +92,10 @@ def loss_curves(runs: Mapping[str, Rows], loss: str = "train_loss") -> Figure:
     return figure
 
 
-def score_curves(runs: Mapping[str, Rows], score: str = "val_dice") -> Figure:
-    """Plot the validation Dice of each model over the steps; arguments as for `loss_curves`."""
+def score_curves(runs: Mapping[str, Rows]) -> Figure:
+    """Plot the validation Dice ("val_dice") of each model; see `loss_curves`."""
     figure, axes = _curve_axes("Validation Dice", "Dice")
-    for name, style, steps, values in _curves(runs, score):
+    for name, style, steps, values in _curves(runs, "val_dice"):
         _plot_curve(axes, name, style, steps, values)
     axes.set_ylim(0, 1)
     return figure

@@ -6,10 +6,12 @@ Charts are SVG, since a matplotlib figure takes a hundred times as long as the s
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
+from PIL import Image
 
 from spine_lib.ct.geometry import orientation_marks, scale_bar_mm
 from spine_lib.explore.overlays import OKABE_ITO, Swatch
@@ -42,6 +44,13 @@ _LINE_STYLES = (
 def data_uri(encoded: bytes, kind: str = "png") -> str:
     """Return an encoded picture as a `data:` address."""
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
+
+
+def webp_uri(pixels: np.ndarray, **options: object) -> str:
+    """Return uint8 pixels as a `data:` address of a WebP picture, with Pillow's options."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "webp", **options)
+    return data_uri(buffer.getvalue(), "webp")
 
 
 def frame_html(content: str, shape_hw: tuple[int, int], size_px: int, attributes: str = "") -> str:

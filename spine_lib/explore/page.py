@@ -2,12 +2,11 @@
 
 All slices are in the page. Its script applies the window, so a slice is stored as 256 levels that
 span all HU of a body: close where soft tissue differs, wide apart in lung and metal. The overlay
-is stored apart from it, exactly, as a palette of a few transparent colours.
+is stored apart from it, without loss, with its opacity.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,13 +15,12 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, features
 
 from spine_lib import SpineError
 from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
-from spine_lib.explore.markup import data_uri, marks_html, scale_bar_html
+from spine_lib.explore.markup import marks_html, scale_bar_html, webp_uri
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
 
@@ -34,13 +32,7 @@ _ALL_BLACK, _ALL_WHITE = (1e6, 1.0), (-1e6, 1.0)
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart whose mark follows a slider.
-
-    Attributes:
-        svg: an `<svg>` with an element of the class `mark`.
-        positions: of the mark at each slice, in units of the chart.
-        alts: what the chart shows at each slice, in words.
-    """
+    """A chart, and for each slice the position of its element of the class `mark` and its alt."""
 
     svg: str
     positions: Sequence[float]
@@ -153,7 +145,7 @@ def _stack_content(stack: Stack, quality: int) -> dict:
         "texts": list(stack.texts),
         "start": int(nearest),
         "slices": [
-            encode_levels(slice_levels(ct, index, plane, pixel_mm), quality)
+            webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=quality, method=2)
             for index in stack.indices
         ],
         "chart": None if stack.chart is None else asdict(stack.chart),
@@ -194,14 +186,6 @@ def slice_levels(ct: Volume, index: int, plane: str, pixel_mm: float | None) -> 
     return np.interp(hu, _KNOTS_HU, _KNOTS_LEVEL).round().astype(np.uint8)
 
 
-def encode_levels(levels_hw: np.ndarray, quality: int) -> str:
-    """Encode levels as a `data:` address, with loss: WebP if Pillow has it, else JPEG."""
-    buffer = io.BytesIO()
-    kind, options = ("webp", {"method": 2}) if features.check("webp") else ("jpeg", {})
-    Image.fromarray(levels_hw).save(buffer, kind, quality=quality, **options)
-    return data_uri(buffer.getvalue(), kind)
-
-
 def overlay_rgba(scene: Scene, index: int, plane: str, style: Style) -> np.ndarray:
     """Return an overlay alone, uint8 [row, column, 4], opacity last.
 
@@ -221,19 +205,8 @@ def overlay_rgba(scene: Scene, index: int, plane: str, style: Style) -> np.ndarr
 
 
 def encode_overlay(rgba: np.ndarray) -> str:
-    """Encode an overlay of at most 255 colours as a `data:` address; "" for an empty one."""
-    covered = rgba[..., 3] > 0
-    if not covered.any():
-        return ""
-    colours, entries = np.unique(rgba[covered].view(np.uint32)[:, 0], return_inverse=True)
-    palette = np.vstack([np.zeros((1, 4), np.uint8), colours.view(np.uint8).reshape(-1, 4)])
-    pixels = np.zeros(covered.shape, np.uint8)
-    pixels[covered] = 1 + entries
-    image = Image.fromarray(pixels)
-    image.putpalette(palette[:, :3].tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "png", transparency=palette[:, 3].tobytes())
-    return data_uri(buffer.getvalue(), "png")
+    """Encode an overlay as a `data:` address; "" for an empty one."""
+    return webp_uri(rgba, lossless=True, method=2) if rgba[..., 3].any() else ""
 
 
 def fit_style(style: Style, ct: Volume, plane: str, size_px: int) -> Style:

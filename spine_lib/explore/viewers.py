@@ -48,7 +48,11 @@ from spine_lib.explore.scene import (
 
 
 class ScanViewer(Viewer):
-    """The base of the viewers of a scan: it writes their slices to a page."""
+    """The base of the viewers of a scan: it writes their slices to a page.
+
+    A subclass names its `_panels`, its `_title`, the `_index` that a plane shows and the
+    `_slice_text` of any slice.
+    """
 
     one_plane_at_once = True
 
@@ -98,18 +102,6 @@ class ScanViewer(Viewer):
     def _first_plane(self) -> str:
         return self.plane.value
 
-    def _panels(self) -> list[Panel]:
-        raise NotImplementedError
-
-    def _index(self, plane: str) -> int:
-        raise NotImplementedError
-
-    def _title(self) -> str:
-        raise NotImplementedError
-
-    def _slice_text(self, index: int, plane: str) -> str:
-        raise NotImplementedError
-
     def _saved_legend(self) -> str:
         return self.legend.value
 
@@ -140,7 +132,7 @@ class MaskViewer(ScanViewer):
         style = style if isinstance(style, Style) else Style(style)
         self.window = WindowControls(window, self._draw)
         self.overlay = OverlayControls(self.scene, style, self._mask_counts.labels, self._draw)
-        self.voxel: Voxel = (0, 0, 0)
+        self._line = ""
 
     def go_to(self, voxel: Voxel) -> None:
         """Show the slices through a voxel, and describe it."""
@@ -169,12 +161,6 @@ class MaskViewer(ScanViewer):
     def _shown(self) -> Scene:
         return self.scene if self.overlay.visible else self.scene.bare
 
-    def _shown_planes(self) -> Sequence[str]:
-        raise NotImplementedError
-
-    def _set_sliders(self) -> None:
-        raise NotImplementedError
-
     def _move_mouse(self, kind: str, name: str, across: float, down: float) -> None:
         plane = name if name in PLANES else self._first_plane()
         voxel = voxel_at_share(self.scene.ct.shape, plane, self._index(plane), across, down)
@@ -187,10 +173,7 @@ class MaskViewer(ScanViewer):
 
     def _describe(self, name: str, voxel: Voxel) -> None:
         text = self.scene.voxel_text(voxel, self.overlay.threshold.value)
-        self.text.value = text_html(f"{self._text_start()}{name} at {text}.")
-
-    def _text_start(self) -> str:
-        return ""
+        self.text.value = text_html(f"{self._line}{name} at {text}.")
 
     def _legend_html(self, swatches: Sequence[Swatch]) -> str:
         return legend_html(swatches, self._shown.compared and self.overlay.kind.value != "error")
@@ -301,13 +284,10 @@ class SliceViewer(MaskViewer):
 
     def _voxel_in_slice(self, index: int, plane: str) -> Voxel:
         """Return a voxel of the slice: in the middle of its spine, else of the slice."""
-        cut = plane_axes(plane)[0]
-        volume = self.scene.ct if self.scene.mask is None else self.scene.mask
-        image = np.moveaxis(volume.array, cut, 0)[index]
-        spine = np.zeros(image.shape, bool) if self.scene.mask is None else image > 0
-        voxel = list(middle_voxel(spine))
-        voxel.insert(cut, index)
-        return tuple(voxel)
+        cut, mask = plane_axes(plane)[0], self.scene.mask
+        image = np.moveaxis(self.scene.ct.array if mask is None else mask.array, cut, 0)[index]
+        voxel = middle_voxel((image > 0) & (mask is not None))
+        return (*voxel[:cut], index, *voxel[cut:])
 
     def _set_sliders(self) -> None:
         shape, (cut, rows, columns) = self.scene.ct.shape, plane_axes(self.plane.value)
@@ -345,11 +325,8 @@ class SliceViewer(MaskViewer):
             self.slice.value = index
 
     def _draw(self) -> None:
-        self._line = self._slice_text(self.slice.value, self.plane.value)
+        self._line = f"{self._slice_text(self.slice.value, self.plane.value)}. "
         super()._draw()
-
-    def _text_start(self) -> str:
-        return f"{self._line}. "
 
     def _slice_text(self, index: int, plane: str) -> str:
         text = self.scene.slice_text(index, plane)
@@ -403,12 +380,10 @@ class OrthoViewer(MaskViewer):
 
     def _middle_of_spine(self) -> Voxel:
         """Return a voxel in the middle of the spine, else of the volume."""
-        shape = self.scene.ct.shape
-        if self.scene.mask is not None:
-            x, y, z = steps = [max(1, size // 64) for size in shape]
-            coarse = self.scene.mask.array[::x, ::y, ::z] > 0
-            if coarse.any():
-                return tuple(n * step for n, step in zip(middle_voxel(coarse), steps))
+        shape, mask = self.scene.ct.shape, self.scene.mask
+        x, y, z = steps = [max(1, size // 64) for size in shape]
+        if mask is not None and (coarse := mask.array[::x, ::y, ::z] > 0).any():
+            return tuple(n * step for n, step in zip(middle_voxel(coarse), steps))
         return tuple(size // 2 for size in shape)
 
     def _set_sliders(self) -> None:

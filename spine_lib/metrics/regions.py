@@ -61,15 +61,9 @@ def recall_by_region(
 def nearest_region(
     voxels: np.ndarray, regions: np.ndarray, spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """Return the region of the true voxel that is nearest to each of some background voxels.
+    """Return the region of the true voxel nearest to each background voxel [voxel, (x, y, z)].
 
-    Args:
-        voxels: int [voxel, 3], indices x, y, z of background voxels.
-        regions: region ids [x, y, z], 0 is background.
-        spacing_mm: distance between voxel centres along x, y, z, in mm.
-
-    Returns:
-        Region ids [voxel]; 0 if no voxel has a region.
+    Returns 0 for every voxel if `regions` [x, y, z] is empty.
     """
     spine = regions > 0
     if not (len(voxels) and spine.any()):
@@ -90,13 +84,7 @@ def nearest_region(
 def assign_regions(
     prediction: np.ndarray, regions: np.ndarray, spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """Return the region of each predicted voxel: the true one or, outside, the nearest; else 0.
-
-    Args:
-        prediction: boolean mask [x, y, z].
-        regions: true region ids of the same shape, 0 is background.
-        spacing_mm: distance between voxel centres along x, y, z, in mm.
-    """
+    """Return the region of each predicted voxel: the true one or, outside, the nearest; else 0."""
     assigned = np.where(prediction, regions, 0)
     false_positives = np.argwhere(prediction & (regions == 0))
     assigned[tuple(false_positives.T)] = nearest_region(false_positives, regions, spacing_mm)
@@ -210,9 +198,6 @@ def score_named(
     predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
 ) -> dict[str, dict]:
     """Return the scores of the regions that a network predicts in one volume.
-
-    Args:
-        predicted, truth, ignore: as for `confusion_matrix`.
 
     Returns:
         "dice": by region, NaN where neither has it; "mean_dice" of those that are defined; and

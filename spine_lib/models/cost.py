@@ -121,7 +121,7 @@ def _median_seconds(function: Callable[[], None], at_least_s: float) -> float:
 
 
 def peak_memory_mb(names: Iterable[str], batch: int, side: int) -> dict[str, dict[str, float]]:
-    """Measure the peak memory of networks, each in a fresh process that nothing else has touched.
+    """Return the peak memory of networks, each measured in a new process.
 
     Args:
         names: of the networks, as for `build_model`.
@@ -153,7 +153,7 @@ def peak_memory_mb(names: Iterable[str], batch: int, side: int) -> dict[str, dic
 def _collect(process: subprocess.Popen, name: str) -> dict[str, float]:
     output, errors = process.communicate()
     if process.returncode:
-        last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+        last = (errors.strip().splitlines() or ["no message"])[-1]
         raise SpineError(f"the memory of {name} could not be measured: {last}")
     return json.loads(output.splitlines()[-1])
 

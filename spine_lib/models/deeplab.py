@@ -2,9 +2,9 @@
 
 Three ideas (Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49):
 
-1. **Atrous convolution**: a kernel with holes looks far around at the price of a small one.
+1. **Atrous convolution**: a kernel with holes sees far at the price of a small one.
 2. **ASPP** (atrous spatial pyramid pooling): kernels of several rates and the mean of the whole
-   image look at the coarse map side by side.
+   image are applied to the coarse map side by side.
 3. **A decoder** of one step: the result is enlarged four-fold, joined with an early, fine map, and
    enlarged once more.
 
@@ -28,7 +28,7 @@ LOW_LEVEL_CHANNELS = 48
 
 
 class DeepLabV3Plus(nn.Module):
-    """Segment an image: a ResNet-34 encoder, ASPP, and a decoder of one step.
+    """DeepLabv3+: a ResNet-34 encoder, ASPP, and a decoder of one step.
 
     ::
 
@@ -97,7 +97,7 @@ class DeepLabV3Plus(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Look at a map at several scales side by side, and mix what was seen.
+    """Atrous spatial pyramid pooling: branches of several scales side by side, then mixed.
 
     Five branches: a 1 x 1 convolution, a separable 3 x 3 for each of three rates, and the mean of
     the whole map.
@@ -129,12 +129,12 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, in_channels, row, column] to out_channels of the same size."""
-        seen = torch.cat([branch(x) for branch in self.branches], dim=1)
-        return self.dropout(self.mix(seen))
+        joined = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return self.dropout(self.mix(joined))
 
 
 class ImagePooling(nn.Module):
-    """Tell every pixel of a map the mean of the whole map, after a 1 x 1 convolution."""
+    """The mean of the whole map at every pixel, after a 1 x 1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class ImagePooling(nn.Module):
 
 
 class SeparableConv(nn.Sequential):
-    """Do a 3 x 3 convolution in two steps: each channel by itself, then a mixture of channels.
+    """A 3 x 3 convolution in two steps: each channel by itself, then a mixture of channels.
 
     It takes 9 * in + in * out weights instead of 9 * in * out.
 
@@ -186,7 +186,7 @@ def enlarge(x: Tensor, shape_hw: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def paired_layers(own: nn.Module, library: nn.Module) -> list[tuple[str, str]]:
-    """Pair the layers that hold weights, in the order in which both networks define them.
+    """Return pairs of layers with weights, in the order in which both networks define them.
 
     Args:
         own: a `DeepLabV3Plus`.

@@ -52,7 +52,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet34(nn.Module):
-    """Turn an image into five maps, from fine and shallow to coarse and deep.
+    """An encoder of five maps, from fine and shallow to coarse and deep.
 
     =======  ========  ===========================================
     map      channels  a pixel of it for each ... of the image
@@ -74,7 +74,7 @@ class ResNet34(nn.Module):
     Example:
         >>> import torch
         >>> maps = ResNet34(output_stride=16)(torch.zeros(2, 1, 64, 64))
-        >>> [tuple(one.shape[1:]) for one in maps][1:4]
+        >>> [tuple(x.shape[1:]) for x in maps][1:4]
         [(64, 16, 16), (128, 8, 8), (256, 4, 4)]
     """
 
@@ -116,7 +116,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int, rate: int) -> nn.C
 
 
 def stride_or_rate(wanted: int, reached: int, output_stride: int) -> tuple[int, int]:
-    """Choose how a stage widens its view: by stride, or by dilation where the map must stay.
+    """Return how a stage widens its receptive field: by stride, or by dilation at the same size.
 
     Args:
         wanted: the stride that a classifier has after this stage.

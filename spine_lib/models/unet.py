@@ -4,7 +4,7 @@ A U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) has the shap
 the way **down** the image is halved level by level while the number of channels doubles: fewer
 places, each described by more numbers that have seen more of the image. On the way **up** it is
 doubled again. What was where within a halved pixel is lost at the bottom; so on the way up each
-level is handed the map that the way down had at the same size, the **skip**:
+level is joined with the map that the way down had at the same size, the **skip**:
 
     image --> first --------------- skip ----------------> ups[-1] --> head --> logits
                  downs[0] ----------- skip ---------> ups[-2]
@@ -26,10 +26,9 @@ from spine_lib import SpineError
 
 
 class DoubleConvolution(nn.Sequential):
-    """Look twice at the 3 x 3 neighbourhood of each pixel; rows and columns stay.
+    """Two 3 x 3 convolutions, each with batch normalisation and ReLU; rows and columns stay.
 
-    Each look is a convolution, a batch normalisation and a ReLU. The convolution has no bias, for
-    the normalisation would take it away again and then add its own.
+    The convolutions have no bias, since normalisation would subtract it and add its own.
 
     Args:
         inputs: channels that come in.
@@ -91,7 +90,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """Give every pixel of an image one logit a class.
+    """A U-Net, which gives every pixel of an image one logit a class.
 
     Args:
         in_channels: channels of the image, 1 for a CT slice.
@@ -140,11 +139,11 @@ class UNet(nn.Module):
         maps = [self.first(image)]
         for down in self.downs:
             maps.append(down(maps[-1]))
-        found = maps.pop()  # the bottom; what remains are the skips
+        x = maps.pop()  # the bottom; what remains are the skips
         for up in self.ups:
             skip = maps.pop()
-            found = up(found, skip if self.skips else None)
-        return self.head(found)
+            x = up(x, skip if self.skips else None)
+        return self.head(x)
 
     def _require_size(self, image: torch.Tensor) -> None:
         multiple = 2 ** len(self.downs)
@@ -159,7 +158,7 @@ class UNet(nn.Module):
 def unet_parameters(
     in_channels: int = 1, classes: int = 1, width: int = 32, depth: int = 4, skips: bool = True
 ) -> int:
-    """Predict how many parameters a `UNet` of these arguments has, without building it.
+    """Return how many parameters a `UNet` of these arguments has, without building it.
 
     A double convolution from a to b channels has 9 weights for each pair of channels, 9ab + 9bb,
     and a scale and a shift for each channel of both normalisations, 4b.

@@ -15,7 +15,7 @@ TOUCHING = np.ones((3, 3, 3), bool)
 
 
 def to_mask(probability: Volume, recipe: Recipe) -> Volume:
-    """Threshold probabilities and, if the recipe says so, keep the largest connected piece.
+    """Return thresholded probabilities, or the largest component of them if the recipe says so.
 
     Returns:
         uint8 volume, 1 is spine.
@@ -44,7 +44,7 @@ def to_region_mask(probability: Volume, likeliest: Volume, recipe: Recipe) -> Vo
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest piece whose voxels touch by a face; an empty mask stays empty."""
+    """Return the largest component, whose voxels touch by a face; an empty mask stays empty."""
     pieces, count = ndimage.label(mask)
     if count < 2:
         return mask
@@ -56,7 +56,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 def keep_pieces(
     mask: np.ndarray, spacing_mm: Sequence[float], smallest_ml: float = 0.5
 ) -> np.ndarray:
-    """Keep every piece that is not smaller than a volume.
+    """Return the mask without connected components that are smaller than a volume.
 
     A spine that the image cuts, or from which a vertebra is missing, falls into pieces rightly, and
     `largest_component` keeps one of them only.
@@ -79,7 +79,7 @@ def keep_pieces(
 def fill_holes(
     mask: np.ndarray, spacing_mm: Sequence[float], largest_ml: float = 1.0
 ) -> np.ndarray:
-    """Fill cavities that the mask encloses on all sides, up to a volume.
+    """Return the mask with cavities filled that it encloses on all sides, up to a volume.
 
     Cavities are looked for in three dimensions: in an axial slice the arch encloses the spinal
     canal, which is a hole there and none in the body. The limit leaves alone what is too large to

@@ -27,7 +27,7 @@ NOWHERE = "no vertebra"
 
 @dataclass(frozen=True)
 class Amount:
-    """Compare the volume of one structure in truth and prediction.
+    """The volume of one structure in truth and prediction.
 
     Attributes:
         name: "L3", "lumbar" or `NOWHERE`.
@@ -51,12 +51,12 @@ class Amount:
 
 @dataclass(frozen=True)
 class ErrorPiece:
-    """Describe one connected piece of an error.
+    """One connected component of an error.
 
     Attributes:
         kind: "false positive" or "false negative".
         ml: its volume.
-        voxel: index (x, y, z) of the place where it is thickest.
+        voxel: index (x, y, z) of its thickest point.
         thickness_mm: diameter of the largest ball that fits in.
         inside: bool mask [x, y, z] of the piece within `box`.
         box: where the piece lies, a slice along each axis.
@@ -78,12 +78,13 @@ def voxel_ml(spacing_mm: Sequence[float]) -> float:
 def volumes_ml(labels: Volume) -> dict[int, float]:
     """Return the volume of each id of a label map in millilitres, background left out."""
     counts = np.bincount(labels.array.ravel())
-    one = voxel_ml(labels.spacing_mm)
-    return {int(i): float(counts[i] * one) for i in np.flatnonzero(counts) if i}
+    return {
+        int(i): float(counts[i] * voxel_ml(labels.spacing_mm)) for i in np.flatnonzero(counts) if i
+    }
 
 
 def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM) -> Volume:
-    """Give each predicted voxel the name of the nearest labelled vertebra.
+    """Return for each predicted voxel the id of the nearest labelled vertebra.
 
     Args:
         prediction: mask of spine, boolean or 0 and 1.
@@ -98,16 +99,16 @@ def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM)
         SpineError: if the grids differ.
     """
     require_same_grid(labels, prediction, "labels and prediction")
-    found = prediction.array > 0
-    named = np.zeros(found.shape, np.uint8)
-    if not (found.any() and labels.array.any()):
+    predicted = prediction.array > 0
+    named = np.zeros(predicted.shape, np.uint8)
+    if not (predicted.any() and labels.array.any()):
         return prediction.with_array(named)
-    box = _box_of(found | (labels.array > 0))
+    box = _box_of(predicted | (labels.array > 0))
     inside = labels.array[box]
     away_mm, nearest = ndimage.distance_transform_edt(
         inside == 0, sampling=labels.spacing_mm, return_indices=True
     )
-    wanted = found[box] & (away_mm <= reach_mm)
+    wanted = predicted[box] & (away_mm <= reach_mm)
     named[box][wanted] = inside[tuple(nearest)][wanted]
     return prediction.with_array(named)
 
@@ -115,7 +116,7 @@ def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM)
 def compare_volumes(
     prediction: Volume, labels: Volume, ignore: Volume | None = None, reach_mm: float = REACH_MM
 ) -> list[Amount]:
-    """Compare truth and prediction vertebra by vertebra, from the head down.
+    """Return truth and prediction, vertebra by vertebra, from the head down.
 
     Args:
         prediction: mask of spine, boolean or 0 and 1.
@@ -126,17 +127,17 @@ def compare_volumes(
     Returns:
         An `Amount` each, and last one called `NOWHERE` for what is predicted out of reach.
     """
-    found, truth = prediction.array > 0, labels.array
+    predicted, truth = prediction.array > 0, labels.array
     if ignore is not None:
-        found, truth = found & ~ignore.array, np.where(ignore.array, 0, truth)
-    named = borrow_names(prediction.with_array(found), labels, reach_mm)
+        predicted, truth = predicted & ~ignore.array, np.where(ignore.array, 0, truth)
+    named = borrow_names(prediction.with_array(predicted), labels, reach_mm)
     true_ml, named_ml = volumes_ml(labels.with_array(truth)), volumes_ml(named)
     rows = [
         Amount(CANONICAL[label], true_ml.get(label, 0.0), named_ml.get(label, 0.0))
         for label in HEAD_TO_FOOT
         if label in true_ml or label in named_ml
     ]
-    lost = np.count_nonzero(found & (named.array == 0)) * voxel_ml(labels.spacing_mm)
+    lost = np.count_nonzero(predicted & (named.array == 0)) * voxel_ml(labels.spacing_mm)
     return [*rows, Amount(NOWHERE, 0.0, float(lost))]
 
 
@@ -162,7 +163,7 @@ def error_pieces(
     smallest_ml: float = 0.05,
     thinnest_mm: float = 0.0,
 ) -> list[ErrorPiece]:
-    """List the connected pieces of false positives and false negatives, largest first.
+    """Return the connected components of false positives and false negatives, largest first.
 
     Rims of a voxel's width join everything to one piece that says nothing; `thinnest_mm` peels
     them off first.
@@ -181,9 +182,12 @@ def error_pieces(
         SpineError: if the grids differ.
     """
     require_same_grid(truth, prediction, "truth and prediction")
-    found, there = prediction.array > 0, truth.array > 0
+    predicted, true = prediction.array > 0, truth.array > 0
     scored = True if ignore is None else ~ignore.array
-    kinds = {"false positive": found & ~there & scored, "false negative": there & ~found & scored}
+    kinds = {
+        "false positive": predicted & ~true & scored,
+        "false negative": true & ~predicted & scored,
+    }
     pieces = []
     for kind, wrong in kinds.items():
         pieces += _pieces_of(kind, wrong, truth.spacing_mm, smallest_ml, thinnest_mm)
@@ -213,9 +217,9 @@ def _pieces_of(
             continue
         inside = numbered[box] == number
         depth = np.where(inside, depth_mm[box], -1)
-        place = np.unravel_index(depth.argmax(), depth.shape)
+        deepest = np.unravel_index(depth.argmax(), depth.shape)
         box = tuple(slice(o.start + s.start, o.start + s.stop) for o, s in zip(around, box))
-        voxel = tuple(int(side.start + n) for side, n in zip(box, place))
+        voxel = tuple(int(side.start + n) for side, n in zip(box, deepest))
         thickness_mm = 2 * float(depth.max())
         pieces.append(ErrorPiece(kind, float(sizes_ml[number]), voxel, thickness_mm, inside, box))
     return pieces

@@ -26,7 +26,7 @@ from spine_lib.volumes.predict import predict_volume
 
 @dataclass(frozen=True)
 class View:
-    """Say how a scan is shown to a network once more.
+    """A transformation of a scan for test-time augmentation.
 
     Attributes:
         name: in tables.
@@ -94,14 +94,14 @@ def _predict_view(
     if view.mirror:
         image = image[::-1]
     seen = recipe.changed(flip=False, spacing_mm=recipe.spacing_mm / view.zoom)
-    found = predict_volume(network, ct.with_array(image), seen, device).array
+    probability = predict_volume(network, ct.with_array(image), seen, device).array
     if view.mirror:
-        found = found[::-1]
-    return _turn(found, ct, -view.turn_degrees, 0.0) if view.turn_degrees else found
+        probability = probability[::-1]
+    return _turn(probability, ct, -view.turn_degrees, 0.0) if view.turn_degrees else probability
 
 
 def _turn(array: np.ndarray, ct: Volume, degrees: float, outside: float) -> np.ndarray:
-    """Turn a volume about the z axis through its middle; float32, linear."""
+    """Return a volume rotated about the z axis through its middle; float32, linear."""
     size = np.array(ct.spacing_mm)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     about_z = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
@@ -178,7 +178,7 @@ def errors_found(
     order = np.argsort(-score, kind="stable")
     sorted_score, hits = score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
     total = hits[-1]
-    found = {}
+    shares_of_errors = {}
     for share in shares:
         count = min(max(share, 0.0), 1.0) * score.size
         limit = sorted_score[min(int(count), score.size - 1)]
@@ -186,14 +186,14 @@ def errors_found(
         last = np.searchsorted(-sorted_score, -limit, side="right")
         part = (count - first) / (last - first)
         among = hits[first] + part * (hits[last] - hits[first])
-        found[share] = float(among / total) if total else math.nan
-    return found
+        shares_of_errors[share] = float(among / total) if total else math.nan
+    return shares_of_errors
 
 
 def near_spine(
     prediction: np.ndarray, spacing_mm: Sequence[float], reach_mm: float = 10.0
 ) -> np.ndarray:
-    """Mark the voxels that lie in a predicted mask or within reach of it.
+    """Return a mask of the voxels that lie in a predicted mask or within reach of it.
 
     Almost all of a scan is far from any bone, right and certain; counted along, it makes every
     uncertainty look good. The mask itself is used, and no truth, since a reader has none.

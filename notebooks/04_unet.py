@@ -350,7 +350,7 @@ for width in (16, 24, 32, 64):
 # far does one pixel of such a network see?
 
 # %%
-from spine_lib.models.atrous import pixel_gradient
+from spine_lib.models import pixel_gradient
 
 torch.manual_seed(0)
 for depth in (1, 2, 3):
@@ -678,7 +678,7 @@ with torch.inference_mode():
 # %%
 from spine_lib.ct import to_slices
 from spine_lib.slices import network_input
-from spine_lib.training.pretrained import load_pretrained
+from spine_lib.training import load_pretrained
 
 crop = course_case("crop")
 pretrained, recipe = load_pretrained("unet_light")

@@ -37,7 +37,7 @@ ReceptiveFieldExplorer()
 import matplotlib.pyplot as plt
 import numpy as np
 
-from spine_lib.models.atrous import atrous_convolution
+from spine_lib.models import atrous_convolution
 
 plt.rcParams["figure.dpi"] = 80
 spot = np.zeros((9, 9))
@@ -191,7 +191,7 @@ check("5.3", field_by_gradient)
 
 # %%
 from spine_lib.models.atrous import open_all_paths, pixel_gradient, side_seen
-from spine_lib.models.resnet import ResNet34
+from spine_lib.models import ResNet34
 
 encoder = ResNet34().eval()
 encoder.stages = encoder.stages[:2]
@@ -227,7 +227,7 @@ plt.show()
 # What do *trained* networks use? Two come with the library: a small U-Net and a small DeepLabv3+.
 
 # %%
-from spine_lib.training.pretrained import load_pretrained
+from spine_lib.training import load_pretrained
 
 distance = np.abs(np.indices((256, 256)) - 128).max(axis=0)
 trained = {}
@@ -392,7 +392,7 @@ plt.show()
 # the last map; their five answers are put in one pile and mixed.
 
 # %% tags=["nbval-check-output"]
-from spine_lib.models.deeplab import ASPP
+from spine_lib.models import ASPP
 
 aspp = ASPP(in_channels=512, out_channels=256, rates=(1, 2, 3), dropout=0.1).eval()
 deep = torch.randn(1, 512, 16, 16)
@@ -465,7 +465,7 @@ plt.show()
 # are in the file, they count as parameters, and they never learn. Is that so? We ask for their gradients.
 
 # %%
-from spine_lib.models.deeplab import DeepLabV3Plus
+from spine_lib.models import DeepLabV3Plus
 
 torch.manual_seed(0)
 for rates in ((12, 24, 36), (1, 2, 3)):
@@ -701,7 +701,7 @@ compare_shipped("crop", size_px=300)
 # was found.
 
 # %%
-from spine_lib.training.pretrained import load_probability
+from spine_lib.training import load_probability
 
 crop = course_case("crop")
 known = ~crop.ignore.array

@@ -56,7 +56,7 @@ plt.show()
 # %%
 import torch
 
-from spine_lib.models.unet import UNet
+from spine_lib.models import UNet
 
 torch.manual_seed(0)
 network = UNet(width=8, depth=2)
@@ -143,7 +143,7 @@ check("6.1", training_step)
 # %%
 import numpy as np
 
-from spine_lib.training.losses import segmentation_loss
+from spine_lib.training import segmentation_loss
 
 
 def train(network, kind, steps, rate=3e-3):
@@ -382,7 +382,7 @@ for dtype in (torch.float16, torch.bfloat16):
 # %%
 from spine_lib.models import build_model
 from spine_lib.reproduce.provenance import device_name
-from spine_lib.training.devices import choose_device, choose_precision
+from spine_lib.training import choose_device, choose_precision
 
 device = choose_device()
 print(device_name(device))
@@ -594,8 +594,8 @@ from pathlib import Path
 
 from spine_lib.datasets import phantom_cases
 from spine_lib.slices import Augmentation, prepare
-from spine_lib.training.loading import training_loader
-from spine_lib.training.recipe import Recipe
+from spine_lib.training import training_loader
+from spine_lib.training import Recipe
 
 work = Path(tempfile.mkdtemp(prefix="lesson-06-"))
 grid = {"shape": (64, 64, 32), "spacing_mm": 4.0}
@@ -718,10 +718,10 @@ _ = (work / "small.yaml").write_text(recipe_text, encoding="utf-8")
 # %%
 script = """\
 import sys
-from spine_lib.training.devices import Processes
-from spine_lib.training.recipe import load_recipe
+from spine_lib.training import Processes
+from spine_lib.training import load_recipe
 from spine_lib.slices import SliceStore
-from spine_lib.training.train import load_or_train
+from spine_lib.training import load_or_train
 
 if __name__ == "__main__":
     name, devices = sys.argv[1], int(sys.argv[2])
@@ -756,8 +756,8 @@ print(sorted(path.name for path in (work / "killed").iterdir()))
 # runs now: one that is never interrupted, and the killed one, called again.
 
 # %%
-from spine_lib.training.recipe import load_recipe
-from spine_lib.training.train import load_or_train
+from spine_lib.training import load_recipe
+from spine_lib.training import load_or_train
 
 recipe = load_recipe(work / "small.yaml")
 stores = (train_store, validation_store)
@@ -798,7 +798,7 @@ for name in ("last.ckpt", "weights.safetensors"):
 # %%
 import inspect
 
-from spine_lib.training.module import Segmenter
+from spine_lib.training import Segmenter
 
 print(inspect.getsource(Segmenter.training_step))
 print(inspect.getsource(Segmenter.configure_optimizers))
@@ -826,7 +826,7 @@ print("exit code", process.returncode, errors[-500:])
 print(sorted(path.name for path in (work / "two").iterdir()))
 
 # %%
-from spine_lib.training.logs import read_log
+from spine_lib.training import read_log
 
 for name in ("unbroken", "two"):
     rows = [row for row in read_log(work / name / "metrics.csv") if "val_loss" in row]
@@ -843,7 +843,7 @@ for name in ("unbroken", "two"):
 # proves it). On GPUs the library shares the statistics too (`sync_batchnorm`); on CPUs PyTorch cannot.
 
 # %%
-from spine_lib.training.loading import PatchSampler
+from spine_lib.training import PatchSampler
 
 one = [draw.place for draw in PatchSampler(train_store, recipe)][:4]
 shares = [[d.place for d in PatchSampler(train_store, recipe, rank, 2)][:2] for rank in (0, 1)]
@@ -868,7 +868,7 @@ print("two processes draw", shares)
 
 # %% tags=["nbval-check-output"]
 from spine_lib import SpineError
-from spine_lib.training.devices import Processes
+from spine_lib.training import Processes
 
 try:
     Processes(devices=8, nodes=4).require_fit(batch=8, device="cpu")

@@ -286,8 +286,8 @@ import time
 
 from spine_lib.course import pick
 from spine_lib.reproduce.reproduce import reproduce
-from spine_lib.training.pretrained import PRETRAINED
-from spine_lib.training.recipe import load_recipe
+from spine_lib.training import PRETRAINED
+from spine_lib.training import load_recipe
 
 light = tuple(PRETRAINED.values())
 steps = pick(full={}, fast={"steps": 2, "steps_per_epoch": 2})
@@ -454,7 +454,7 @@ for (name, model), recall in found.items():
 
 # %%
 from spine_lib.datasets import make_phantom
-from spine_lib.training.pretrained import load_pretrained
+from spine_lib.training import load_pretrained
 from spine_lib.volumes import predict_volume
 
 slices = pick(full=75, fast=10)

@@ -27,7 +27,7 @@ print(crop.ct.shape, "voxels of", tuple(round(s, 2) for s in crop.ct.spacing_mm)
 # %%
 import time
 
-from spine_lib.training.pretrained import load_pretrained
+from spine_lib.training import load_pretrained
 from spine_lib.volumes import predict_volume
 
 network, recipe = load_pretrained("unet_light")
@@ -261,7 +261,7 @@ check("9.3", borrow_names)
 # **Predict**: the Dice on the crop is 0.90. By how many per cent will L3's volume be wrong?
 
 # %%
-from spine_lib.volumes.measure import by_region, compare_volumes
+from spine_lib.volumes import by_region, compare_volumes
 
 amounts = {}
 for scan in ("crop", "dicom"):
@@ -315,7 +315,7 @@ volume_bars(amounts, "Vertebrae of the left-out patients (U-Net)")
 
 # %%
 from spine_lib.course.failures import close_up
-from spine_lib.volumes.measure import error_pieces
+from spine_lib.volumes import error_pieces
 
 closer = close_up(predicted["dicom", "unet_light"])
 data = closer.data
@@ -492,7 +492,7 @@ check("9.4", predict_twice)
 # scan as it is. **Predict** which changes the answer most.
 
 # %%
-from spine_lib.volumes.uncertainty import VIEWS, predict_views
+from spine_lib.volumes import VIEWS, predict_views
 
 views = predict_views(network, crop.ct, recipe, VIEWS, "cpu")
 plain = views[:2].mean(axis=0)  # as it is and mirrored: what predict_volume does
@@ -729,7 +729,7 @@ except SpineError as error:
 # should be the one that the next cell prints.
 
 # %%
-from spine_lib.volumes.measure import voxel_ml
+from spine_lib.volumes import voxel_ml
 
 size_ml = (np.asarray(again.dataobj) > 0).sum() * voxel_ml(again.header.get_zooms())
 print(

@@ -190,8 +190,8 @@ check("5.3", field_by_gradient)
 # 2. A ReLU that is shut lets no gradient through, so we also try a copy in which every path is open.
 
 # %%
-from spine_lib.models.atrous import open_all_paths, pixel_gradient, side_seen
 from spine_lib.models import ResNet34
+from spine_lib.models.atrous import open_all_paths, pixel_gradient, side_seen
 
 encoder = ResNet34().eval()
 encoder.stages = encoder.stages[:2]

@@ -594,8 +594,7 @@ from pathlib import Path
 
 from spine_lib.datasets import phantom_cases
 from spine_lib.slices import Augmentation, prepare
-from spine_lib.training import training_loader
-from spine_lib.training import Recipe
+from spine_lib.training import Recipe, training_loader
 
 work = Path(tempfile.mkdtemp(prefix="lesson-06-"))
 grid = {"shape": (64, 64, 32), "spacing_mm": 4.0}
@@ -756,8 +755,7 @@ print(sorted(path.name for path in (work / "killed").iterdir()))
 # runs now: one that is never interrupted, and the killed one, called again.
 
 # %%
-from spine_lib.training import load_recipe
-from spine_lib.training import load_or_train
+from spine_lib.training import load_or_train, load_recipe
 
 recipe = load_recipe(work / "small.yaml")
 stores = (train_store, validation_store)

@@ -286,8 +286,7 @@ import time
 
 from spine_lib.course import pick
 from spine_lib.reproduce.reproduce import reproduce
-from spine_lib.training import PRETRAINED
-from spine_lib.training import load_recipe
+from spine_lib.training import PRETRAINED, load_recipe
 
 light = tuple(PRETRAINED.values())
 steps = pick(full={}, fast={"steps": 2, "steps_per_epoch": 2})

@@ -22,7 +22,7 @@ test: browser  ## the whole test suite, the notebooks too
 	$(PYTEST) $(ARGS)
 
 test-fast: $(STAMP)  ## the quick tests, while you edit
-	$(PYTEST) -m "not slow and not browser" --ignore=notebooks $(ARGS)
+	$(PYTEST) -m "not slow and not browser" --ignore-glob="*.ipynb" $(ARGS)
 
 notebooks: $(STAMP)  ## run the lessons' sources and write their notebooks
 	$(BIN)/python -m spine_lib.course.authoring notebooks $(ARGS)

@@ -8,12 +8,14 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pydantic
+import yaml
 
 from spine_lib import SpineError
 
@@ -32,9 +34,9 @@ class NotYet(Wrong):
     """The function is still the stub."""
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
 class Exercise:
-    """One exercise of a lesson.
+    """One exercise of a lesson; what its student reads is in the lesson's YAML file.
 
     Attributes:
         key: lesson and number, for example "1.2".
@@ -58,6 +60,31 @@ class Exercise:
     hints: tuple[str, str, str]
     changes_inputs: bool = False
     may_return_none: bool = False
+
+
+def declare(
+    module: str, judging: Mapping[str, tuple[Callable[[], list[tuple]], Callable]]
+) -> tuple[Exercise, ...]:
+    """Return a lesson's exercises: the texts of the YAML file beside its module, with their judges.
+
+    Args:
+        module: `__file__` of the lesson's module.
+        judging: `examples` and `judge` of each exercise, by key.
+
+    Raises:
+        SpineError: if a text is missing or of a wrong type; it names the file and the exercise.
+    """
+    path = Path(module).with_suffix(".yaml")
+    texts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if list(texts) != list(judging):
+        raise SpineError(f"{path} has the exercises {list(texts)}, its judges are {list(judging)}.")
+    exercises = []
+    for key, (examples, judge) in judging.items():
+        try:
+            exercises.append(Exercise(key=key, examples=examples, judge=judge, **texts[key]))
+        except (TypeError, pydantic.ValidationError) as error:
+            raise SpineError(f"{path}: exercise {key} is not complete: {error}") from error
+    return tuple(exercises)
 
 
 def lesson_numbers() -> list[int]:

@@ -16,6 +16,7 @@ from spine_lib.course import check, checking, hint, progress, solution
 from spine_lib.course.exercise import (
     NotYet,
     Wrong,
+    declare,
     describe,
     find_exercise,
     hidden_inputs,
@@ -391,3 +392,18 @@ def test_volumes_and_tensors_are_compared_too(small_phantom):
 )
 def test_values_are_described_in_few_words(value, words):
     assert describe(value) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title: x\n  stub: y", "exercise 9.1 is not complete"),
+        ("title: x\n  stub: y\n  hints: [a, b]", "exercise 9.1 is not complete"),
+        ("title: x\n  stub: y\n  hints: [a, b, c]\n  hnts: z", "exercise 9.1 is not complete"),
+        ("title: x\n'9.2':\n  title: y", r"its judges are \['9.1'\]"),
+    ],
+)
+def test_a_text_that_is_missing_is_named_with_its_file_and_exercise(tmp_path, text, message):
+    (tmp_path / "lesson_09.yaml").write_text(f"'9.1':\n  {text}\n", encoding="utf-8")
+    with pytest.raises(SpineError, match=f"lesson_09.yaml.*{message}"):
+        declare(str(tmp_path / "lesson_09.py"), {"9.1": (list, print)})

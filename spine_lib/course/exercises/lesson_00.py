@@ -8,19 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from spine_lib.annotations.schemes import CANONICAL, REGIONS, T13, to_regions
-from spine_lib.course.exercise import Exercise, Wrong, as_number, as_whole, raise_known
+from spine_lib.course.exercise import Wrong, as_number, as_whole, declare, raise_known
 
 # --- 0.1 ------------------------------------------------------------------------------------------
-
-REGION_STUB = '''\
-def region_of(vertebra):
-    """Name the region of a vertebra: "cervical", "thoracic", "lumbar" or "sacral".
-
-    vertebra: canonical id, a whole number: 1-7 are C1-C7, 8-19 are T1-T12, 20-25 are L1-L6,
-              26 is the sacrum and 28 is T13, a rare thirteenth thoracic vertebra.
-    """
-    raise NotImplementedError
-'''
 
 
 def _judge_region(function: Callable, arguments: tuple) -> None:
@@ -45,15 +35,6 @@ def _judge_region(function: Callable, arguments: tuple) -> None:
 
 
 # --- 0.2 ------------------------------------------------------------------------------------------
-
-FULLEST_STUB = '''\
-def fullest_slice(labels):
-    """Return the index of the axial slice that has the most voxels of spine.
-
-    labels: array [x, y, z] of vertebra ids, 0 is background.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_label_map(seed: int) -> np.ndarray:
@@ -105,16 +86,6 @@ def _judge_fullest(function: Callable, arguments: tuple) -> None:
 
 # --- 0.3 ------------------------------------------------------------------------------------------
 
-VOLUME_STUB = '''\
-def volume_ml(labels, spacing_mm):
-    """Return the volume of all spine in millilitres.
-
-    labels:     array [x, y, z] of vertebra ids, 0 is background.
-    spacing_mm: size of a voxel along x, y and z in mm.
-    """
-    raise NotImplementedError
-'''
-
 
 def _volume_inputs() -> list[tuple]:
     spacings = ((0.7, 0.7, 2.5), (3.0, 3.0, 3.0), (0.9, 1.1, 2.0))
@@ -153,17 +124,6 @@ def _judge_volume(function: Callable, arguments: tuple) -> None:
 
 # --- 0.4 ------------------------------------------------------------------------------------------
 
-SIDE_STUB = '''\
-def side_of(voxel, shape):
-    """Say in which half of the image a voxel lies: the patient's "left" or "right".
-
-    voxel: its indices (x, y, z); the arrays of this course grow to the patient's
-           Right, Anterior and Superior side.
-    shape: how many voxels the image has along x, y and z.
-    """
-    raise NotImplementedError
-'''
-
 
 def _side_inputs() -> list[tuple]:
     # Both halves agree in the first two, so that a mirrored answer is not taken for one along y.
@@ -198,18 +158,6 @@ def _judge_side(function: Callable, arguments: tuple) -> None:
 
 
 # --- 0.5 ------------------------------------------------------------------------------------------
-
-HEIGHT_STUB = '''\
-def spine_height_mm(labels, spacing_mm):
-    """Return the height of the labelled spine: from its lowest to its highest slice, in mm.
-
-    Both end slices count in full: spine in slices 10 and 11 only is two slices high.
-
-    labels:     array [x, y, z] of vertebra ids, 0 is background.
-    spacing_mm: size of a voxel along x, y and z in mm.
-    """
-    raise NotImplementedError
-'''
 
 
 def _height_inputs() -> list[tuple]:
@@ -247,72 +195,13 @@ def _judge_height(function: Callable, arguments: tuple) -> None:
     )
 
 
-EXERCISES = (
-    Exercise(
-        key="0.1",
-        title="the region of a vertebra",
-        stub=REGION_STUB,
-        examples=lambda: [(vertebra,) for vertebra in (3, 7, 8, 19, 20, 24, 26, 28)],
-        judge=_judge_region,
-        hints=(
-            "Ids grow from head to foot, so a chain of `if vertebra <= ...` is enough. One id does "
-            "not follow the order: handle it first.",
-            'The answer is one of four strings: "cervical", "thoracic", "lumbar", "sacral".',
-            'region_of(19) is "thoracic" (T12), region_of(20) is "lumbar" (L1), and region_of(28) '
-            'is "thoracic".',
-        ),
-    ),
-    Exercise(
-        key="0.2",
-        title="the slice with the most spine",
-        stub=FULLEST_STUB,
-        examples=lambda: [(a_label_map(seed),) for seed in range(3)],
-        judge=_judge_fullest,
-        hints=(
-            "Make a map that is True where there is spine, then count the Trues slice by slice.",
-            "`labels > 0` has the shape of `labels`. A sum over the axes 0 and 1 leaves one count "
-            "a slice, and `argmax` gives the place of the largest.",
-            "For np.array([[[0, 7, 0, 9]], [[0, 7, 1, 0]]]) the counts are 0, 2, 1, 1 and the "
-            "answer is 1.",
-        ),
-    ),
-    Exercise(
-        key="0.3",
-        title="a volume in millilitres",
-        stub=VOLUME_STUB,
-        examples=_volume_inputs,
-        judge=_judge_volume,
-        hints=(
-            "How many voxels are spine, and how large is one of them?",
-            "A voxel is a box of x · y · z mm³. A millilitre is a cube with sides of 10 mm, so it "
-            "holds 1000 mm³.",
-            "1000 voxels of 2 x 2 x 2.5 mm are 10 ml.",
-        ),
-    ),
-    Exercise(
-        key="0.4",
-        title="left or right",
-        stub=SIDE_STUB,
-        examples=_side_inputs,
-        judge=_judge_side,
-        hints=(
-            "Only one of the three indices runs across the body.",
-            "x runs from 0 at the patient's far left to shape[0] - 1 at the far right. Compare it "
-            "with the middle.",
-            'In an image of 100 voxels, x = 80 is "right" and x = 20 is "left".',
-        ),
-    ),
-    Exercise(
-        key="0.5",
-        title="the height of the spine",
-        stub=HEIGHT_STUB,
-        examples=_height_inputs,
-        judge=_judge_height,
-        hints=(
-            "Find out for each axial slice whether it shows any spine.",
-            "`(labels > 0).any(axis=(0, 1))` has one True or False a slice; `np.flatnonzero` turns "
-            "it into the indices of the slices that count.",
-            "Spine from slice 10 to slice 19 at 2.5 mm is 25 mm high.",
-        ),
-    ),
+EXERCISES = declare(
+    __file__,
+    {
+        "0.1": (lambda: [(vertebra,) for vertebra in (3, 7, 8, 19, 20, 24, 26, 28)], _judge_region),
+        "0.2": (lambda: [(a_label_map(seed),) for seed in range(3)], _judge_fullest),
+        "0.3": (_volume_inputs, _judge_volume),
+        "0.4": (_side_inputs, _judge_side),
+        "0.5": (_height_inputs, _judge_height),
+    },
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import nibabel as nib
 import numpy as np
 
-from spine_lib.course.exercise import Exercise, Wrong, as_array, raise_known
+from spine_lib.course.exercise import Wrong, as_array, declare, raise_known
 from spine_lib.ct import geometry as planes
 from spine_lib.ct.hounsfield import hu_from_stored
 from spine_lib.ct.volume import SourceGrid, Window
@@ -31,16 +31,6 @@ def an_affine(seed: int) -> np.ndarray:
 
 
 # --- 1.1 ------------------------------------------------------------------------------------------
-
-TO_MM_STUB = '''\
-def voxel_to_mm(affine, voxel):
-    """Return where the centre of a voxel lies in the patient: x, y, z in mm.
-
-    affine: 4x4 array, voxel indices -> mm.
-    voxel:  three indices.
-    """
-    raise NotImplementedError
-'''
 
 
 def _judge_to_mm(function: Callable, arguments: tuple) -> None:
@@ -66,16 +56,6 @@ def _judge_to_mm(function: Callable, arguments: tuple) -> None:
 
 
 # --- 1.2 ------------------------------------------------------------------------------------------
-
-TO_VOXEL_STUB = '''\
-def mm_to_voxel(affine, place_mm):
-    """Return the indices of the voxel whose centre is nearest to a place in the patient.
-
-    affine:   4x4 array, voxel indices -> mm.
-    place_mm: x, y, z in mm.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_place(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,18 +95,6 @@ def _judge_to_voxel(function: Callable, arguments: tuple) -> None:
 
 
 # --- 1.3 ------------------------------------------------------------------------------------------
-
-AXES_STUB = '''\
-def axis_codes(affine):
-    """Return three letters that say where each array axis points to, such as "RAS" or "LPS".
-
-    R, A and S where an axis points to the patient's Right, front (Anterior) and head (Superior),
-    L, P and I where it points the other way; a tilted axis counts as the nearest of them.
-
-    affine: 4x4 array, voxel indices -> mm, x growing to R, y to A and z to S.
-    """
-    raise NotImplementedError
-'''
 
 
 def _axes_inputs() -> list[tuple]:
@@ -172,16 +140,6 @@ def _judge_axes(function: Callable, arguments: tuple) -> None:
 
 
 # --- 1.4 ------------------------------------------------------------------------------------------
-
-HU_STUB = '''\
-def to_hu(stored, slope, intercept):
-    """Return Hounsfield units: stored * slope + intercept, rounded to whole numbers, as int16.
-
-    stored:    array of any shape as a file has it, often uint16.
-    slope, intercept: two floats from the file's header.
-    """
-    raise NotImplementedError
-'''
 
 
 def stored_pixels(seed: int, dtype: str, slope: float, intercept: float) -> tuple:
@@ -233,16 +191,6 @@ def _judge_hu(function: Callable, arguments: tuple) -> None:
 
 # --- 1.5 ------------------------------------------------------------------------------------------
 
-WINDOW_STUB = '''\
-def apply_window(hu, center, width):
-    """Return grey values: 0 for the lower end of the window and below, 1 for the upper and above.
-
-    hu:            array of any shape, HU.
-    center, width: of the window, in HU.
-    """
-    raise NotImplementedError
-'''
-
 
 def some_hu(seed: int, center: float, width: float) -> tuple:
     """Make HU that lie below, inside and above a window, unevenly."""
@@ -281,17 +229,6 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
 
 
 # --- 1.6 ------------------------------------------------------------------------------------------
-
-ASPECT_STUB = '''\
-def pixel_aspect(spacing_mm, plane):
-    """Return how many times as high as wide a pixel of a slice is.
-
-    spacing_mm: of the volume, along x (left-right), y (back-front) and z (feet-head).
-    plane:      "axial", "coronal" or "sagittal"; the slices are upright, so rows of a coronal and
-                of a sagittal slice lie along z.
-    """
-    raise NotImplementedError
-'''
 
 
 def _judge_aspect(function: Callable, arguments: tuple) -> None:
@@ -343,100 +280,37 @@ def _mm(values: np.ndarray) -> str:
     return "(" + ", ".join(f"{value:.5g}" for value in np.asarray(values, float)) + ")"
 
 
-EXERCISES = (
-    Exercise(
-        key="1.1",
-        title="from a voxel to millimetres",
-        stub=TO_MM_STUB,
-        examples=lambda: [
-            (an_affine(1), (10, 20, 30)),
-            (an_affine(2), (100, 7, 55)),
-            (an_affine(3), (0, 0, 0)),
-        ],
-        judge=_judge_to_mm,
-        hints=(
-            "Each row of the affine makes one coordinate: three products and a constant.",
-            "Split the affine into `affine[:3, :3]`, which is multiplied with the indices by `@`, "
-            "and `affine[:3, 3]`, which is added. Three numbers come out.",
-            "With np.diag([2, 2, 3, 1]) and an origin of (10, 20, 30) in the last column, voxel "
-            "(1, 2, 3) lies at (12, 24, 39) mm.",
+EXERCISES = declare(
+    __file__,
+    {
+        "1.1": (
+            lambda: [
+                (an_affine(1), (10, 20, 30)),
+                (an_affine(2), (100, 7, 55)),
+                (an_affine(3), (0, 0, 0)),
+            ],
+            _judge_to_mm,
         ),
-    ),
-    Exercise(
-        key="1.2",
-        title="from millimetres to a voxel",
-        stub=TO_VOXEL_STUB,
-        examples=lambda: [a_place(seed) for seed in (4, 5, 6)],
-        judge=_judge_to_voxel,
-        hints=(
-            "Undo what you did before, in the reverse order. NumPy has an inverse for matrices.",
-            "`np.linalg.inv(affine)` is an affine too: from mm to indices. Round at the end; the "
-            "indices are integers.",
-            "With np.diag([2, 2, 3, 1]) and an origin of (10, 20, 30), the place "
-            "(12.9, 24, 39) mm lies in voxel (1, 2, 3).",
+        "1.2": (lambda: [a_place(seed) for seed in (4, 5, 6)], _judge_to_voxel),
+        "1.3": (_axes_inputs, _judge_axes),
+        "1.4": (
+            lambda: [
+                stored_pixels(1, "uint16", 1.0, -1024.0),
+                stored_pixels(2, "uint16", 0.3, -1000.0),
+                stored_pixels(3, "int16", 2.0, 50.0),
+            ],
+            _judge_hu,
         ),
-    ),
-    Exercise(
-        key="1.3",
-        title="where the axes point",
-        stub=AXES_STUB,
-        examples=_axes_inputs,
-        judge=_judge_axes,
-        hints=(
-            "One step along array axis 0 changes the place by the first column of the affine. "
-            "Which coordinate changes most, and in which direction?",
-            "For each column of `affine[:3, :3]`: `np.abs(column).argmax()` is 0, 1 or 2 for "
-            "R/L, A/P or S/I, and the sign of that entry chooses between the two letters.",
-            'np.diag([-1, -1, 2, 1]) gives "LPS"; the identity gives "RAS".',
+        "1.5": (
+            lambda: [some_hu(1, 40, 400), some_hu(2, -600, 1500), some_hu(3, 400, 1800)],
+            _judge_window,
         ),
-    ),
-    Exercise(
-        key="1.4",
-        title="from stored numbers to HU",
-        stub=HU_STUB,
-        examples=lambda: [
-            stored_pixels(1, "uint16", 1.0, -1024.0),
-            stored_pixels(2, "uint16", 0.3, -1000.0),
-            stored_pixels(3, "int16", 2.0, 50.0),
-        ],
-        judge=_judge_hu,
-        hints=(
-            "The formula is one line. Think of what type the numbers have before, within and after "
-            "it.",
-            "A float slope makes the result float64, in which nothing overflows; then round, then "
-            "convert to int16.",
-            "A stored 24 with slope 1 and intercept -1024 is -1000 HU; a stored 101 with slope 0.3 "
-            "and intercept -1000 is -970 HU.",
+        "1.6": (
+            lambda: (
+                [((0.7, 0.9, 2.5), plane) for plane in planes.PLANES]
+                + [((1.5, 1.2, 0.8), "sagittal")]
+            ),
+            _judge_aspect,
         ),
-    ),
-    Exercise(
-        key="1.5",
-        title="a window",
-        stub=WINDOW_STUB,
-        examples=lambda: [some_hu(1, 40, 400), some_hu(2, -600, 1500), some_hu(3, 400, 1800)],
-        judge=_judge_window,
-        hints=(
-            "Which HU shall be black? Take that away from everything, then scale.",
-            "The lower end is `center - width / 2`, and the range is `width` long. `np.clip` takes "
-            "care of what lies outside.",
-            "With centre 40 and width 400: -160 HU is 0, 40 HU is 0.5, 240 HU and 1000 HU are 1.",
-        ),
-    ),
-    Exercise(
-        key="1.6",
-        title="the proportions of a pixel",
-        stub=ASPECT_STUB,
-        examples=lambda: (
-            [((0.7, 0.9, 2.5), plane) for plane in planes.PLANES] + [((1.5, 1.2, 0.8), "sagittal")]
-        ),
-        judge=_judge_aspect,
-        hints=(
-            "For each plane, ask: going one row down the picture, along which axis do I move in "
-            "the patient? And one column to the side?",
-            "Height over width: (y over x) for axial, (z over x) for coronal, and the one that is "
-            "left for sagittal.",
-            "Voxels of 0.5 x 0.5 x 2 mm are 4 times as high as wide in a sagittal slice, and "
-            "square in an axial one.",
-        ),
-    ),
+    },
 )

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from spine_lib.annotations.schemes import CANONICAL, SACRUM, SCHEMES, to_canonical
 from spine_lib.course.exercise import (
-    Exercise,
     Wrong,
     as_array,
     as_number,
     as_whole,
+    declare,
     describe,
     raise_known,
 )
@@ -23,18 +23,6 @@ from spine_lib.metrics import overlap as metrics
 TOUCHING = np.ones((3, 3, 3), int)
 
 # --- 2.1 ------------------------------------------------------------------------------------------
-
-SCHEME_STUB = '''\
-def to_verse_ids(labels):
-    """Translate a TotalSegmentator label map into VerSe's ids; all that is no spine becomes 0.
-
-    labels: uint8 array of TotalSegmentator ids. L5 is 27, L4 is 28 and so on up to C1, which
-            is 50; the sacrum is 25 and its first vertebra S1 is 26. All else are other organs.
-    returns a uint8 array of the same shape: C1 is 1, C7 is 7, T1 is 8, T12 is 19, L1 is 20,
-            L5 is 24, and the sacrum, with S1, is 26.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_total_map(seed: int) -> np.ndarray:
@@ -83,18 +71,6 @@ def _judge_scheme(function: Callable, arguments: tuple) -> None:
 
 
 # --- 2.2 ------------------------------------------------------------------------------------------
-
-CENTROID_STUB = '''\
-def centroid_mm(labels, label, affine):
-    """Return where the centroid of one label lies in the patient, in mm.
-
-    labels: integer array [x, y, z].
-    label:  the id to look for; it occurs in the map.
-    affine: 4x4 array that takes a voxel index (x, y, z, 1) to mm, as in lesson 1.
-    returns three numbers: mm to the patient's Right, Anterior and Superior side.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_blob_map(seed: int, number: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -166,17 +142,6 @@ def _judge_centroid(function: Callable, arguments: tuple) -> None:
 
 # --- 2.3 ------------------------------------------------------------------------------------------
 
-MIRROR_STUB = '''\
-def is_mirrored(image_hu, mask):
-    """Tell whether a mask of bone lies on brighter voxels once left and right are swapped.
-
-    image_hu: scan in HU, int16 array [x, y, z]; x grows to the patient's right.
-    mask:     boolean array of the same shape.
-    returns True or False.
-    """
-    raise NotImplementedError
-'''
-
 
 def a_scan_with_bone(seed: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
     """Make a scan [x, y, z] with an off-centre bone and its mask, or the mask mirrored."""
@@ -221,17 +186,6 @@ def _judge_mirror(function: Callable, arguments: tuple) -> None:
 
 
 # --- 2.4 ------------------------------------------------------------------------------------------
-
-STRAY_STUB = '''\
-def stray_voxels(mask):
-    """Count the voxels of a mask that lie outside its largest piece.
-
-    mask: boolean array [x, y, z]. Voxels that touch by a face, an edge or a corner belong to
-          one piece.
-    returns a whole number, 0 for a mask of one piece.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_crumbled_mask(seed: int, crumbs: int = 3) -> np.ndarray:
@@ -287,20 +241,6 @@ def _piece_sizes(mask: np.ndarray, structure: np.ndarray | None) -> np.ndarray:
 
 
 # --- 2.5 ------------------------------------------------------------------------------------------
-
-SMOOTH_STUB = '''\
-def dice_after_smoothing(mask, spacing_mm, sigma_mm):
-    """Return the Dice of a mask with itself after smoothing.
-
-    The smoothed mask is where a Gaussian of the mask exceeds one half.
-
-    mask:       boolean array [x, y, z].
-    spacing_mm: size of a voxel along x, y and z in mm.
-    sigma_mm:   width of the Gaussian (its sigma) in mm, the same in every direction.
-    returns a number from 0 to 1: twice the overlap, divided by the sum of the two sizes.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_jagged_mask(seed: int) -> np.ndarray:
@@ -388,89 +328,32 @@ def _three_numbers(answer: object) -> np.ndarray:
     return numbers
 
 
-EXERCISES = (
-    Exercise(
-        "2.1",
-        "From one scheme to another",
-        SCHEME_STUB,
-        lambda: [(a_total_map(seed),) for seed in range(3)],
-        _judge_scheme,
-        (
-            "Start from an array of zeros and fill in what belongs to the spine, so that every "
-            "other organ is 0 from the start.",
-            "For a vertebra, the id in one scheme and the id in the other add up to the same "
-            "number: 27 + 24 for L5, 50 + 1 for C1. A boolean mask such as (labels >= 27) & "
-            "(labels <= 50) picks them all at once.",
-            "np.array([0, 5, 25, 26, 27, 50], np.uint8) becomes [0, 0, 26, 26, 24, 1].",
+EXERCISES = declare(
+    __file__,
+    {
+        "2.1": (lambda: [(a_total_map(seed),) for seed in range(3)], _judge_scheme),
+        "2.2": (_centroid_inputs, _judge_centroid),
+        "2.3": (
+            lambda: [
+                a_scan_with_bone(seed, mirrored) for seed, mirrored in enumerate((False, True) * 2)
+            ],
+            _judge_mirror,
         ),
-    ),
-    Exercise(
-        "2.2",
-        "Where a vertebra lies",
-        CENTROID_STUB,
-        _centroid_inputs,
-        _judge_centroid,
-        (
-            "First find the centroid as a voxel index, then take that one point to mm.",
-            "np.argwhere(labels == label) has shape (voxels, 3), and its mean over axis 0 is the "
-            "index. The affine has shape (4, 4), so the index needs a 1 at its end.",
-            "For a map of zeros with one voxel of id 3 at (4, 5, 6), spacing 2 mm and voxel "
-            "(0, 0, 0) at (10, 20, 30), the answer is (18, 30, 42).",
+        "2.4": (
+            lambda: [
+                (a_crumbled_mask(0),),
+                (a_crumbled_mask(1, crumbs=1),),
+                (a_crumbled_mask(2, crumbs=0),),
+            ],
+            _judge_stray,
         ),
-    ),
-    Exercise(
-        "2.3",
-        "Left and right swapped",
-        MIRROR_STUB,
-        lambda: [
-            a_scan_with_bone(seed, mirrored) for seed, mirrored in enumerate((False, True) * 2)
-        ],
-        _judge_mirror,
-        (
-            "Bone is bright. Compare how bright the scan is under the mask as it is and under the "
-            "mask turned over.",
-            "mask[::-1] swaps left and right; image_hu[mask] is a one-dimensional array of the HU "
-            "under the mask.",
-            "With the scan np.array([[[0]], [[100]], [[300]]]) and a mask that is True only at "
-            "index 0, the means are 0 and 300 HU, so the answer is True.",
+        "2.5": (
+            lambda: [
+                (a_jagged_mask(0), (0.9, 1.1, 2.0), 2.0),
+                (a_jagged_mask(1), (1.5, 1.2, 2.5), 3.0),
+                (a_jagged_mask(2), (0.7, 0.7, 2.5), 1.0),
+            ],
+            _judge_smooth,
         ),
-    ),
-    Exercise(
-        "2.4",
-        "Stray voxels",
-        STRAY_STUB,
-        lambda: [
-            (a_crumbled_mask(0),),
-            (a_crumbled_mask(1, crumbs=1),),
-            (a_crumbled_mask(2, crumbs=0),),
-        ],
-        _judge_stray,
-        (
-            "scipy.ndimage.label numbers the connected pieces of a mask; then count how many "
-            "voxels each number has.",
-            "By default only faces connect. structure=np.ones((3, 3, 3)) lets edges and corners "
-            "connect too. np.bincount(pieces.ravel()) counts, and its first entry is background.",
-            "Two cubes of 2 x 2 x 2 voxels that touch by a corner, and one single voxel far off: "
-            "the answer is 1.",
-        ),
-    ),
-    Exercise(
-        "2.5",
-        "A mask against itself",
-        SMOOTH_STUB,
-        lambda: [
-            (a_jagged_mask(0), (0.9, 1.1, 2.0), 2.0),
-            (a_jagged_mask(1), (1.5, 1.2, 2.5), 3.0),
-            (a_jagged_mask(2), (0.7, 0.7, 2.5), 1.0),
-        ],
-        _judge_smooth,
-        (
-            "scipy.ndimage.gaussian_filter smooths. It needs numbers with fractions, and a width "
-            "for each axis.",
-            "Its sigma counts in voxels: [sigma_mm / size for size in spacing_mm]. Turn the mask "
-            "into float32 before, and compare with 0.5 after.",
-            "A cube of 10 x 10 x 10 voxels in an array of 20 x 20 x 20, spacing 1 mm, sigma "
-            "2 mm: the Dice is about 0.82.",
-        ),
-    ),
+    },
 )

@@ -8,25 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise, Wrong, as_array, describe, raise_known
+from spine_lib.course.exercise import Wrong, as_array, declare, describe, raise_known
 from spine_lib.ct.geometry import PLANES, resample_image, resample_labels, to_slices
 from spine_lib.slices.cut import AIR_HU
 
 # --- 3.1 ------------------------------------------------------------------------------------------
-
-CUT_STUB = '''\
-def cut_slice(array_xyz, plane, index):
-    """Return one slice of a volume, the right way up: an array [row, column].
-
-    array_xyz: array [x, y, z] that grows to the patient's Right, Anterior and Superior side.
-    plane:     "axial", "coronal" or "sagittal", which cut across z, y and x.
-    index:     the voxel index along that axis.
-    Rows run from anterior to posterior (axial) or from superior to inferior (coronal, sagittal).
-    Columns run from the patient's right to left (axial, coronal) or from anterior to posterior
-    (sagittal).
-    """
-    raise NotImplementedError
-'''
 
 
 def a_volume(seed: int) -> np.ndarray:
@@ -84,18 +70,6 @@ def _same_pixels(a: np.ndarray, b: np.ndarray) -> bool:
 
 # --- 3.2 ------------------------------------------------------------------------------------------
 
-RESAMPLE_STUB = '''\
-def resample_pair(image_hu, labels, shape_hw):
-    """Enlarge a slice and its label map to the same new shape, each by the right interpolation.
-
-    image_hu: float32 array [row, column] in HU.
-    labels:   uint8 array [row, column] of vertebra ids.
-    shape_hw: rows and columns wanted, both at least as many as there are.
-    returns the image, float32, and the labels, uint8, both of shape shape_hw. The image is
-    interpolated linearly.
-    """
-    raise NotImplementedError
-'''
 
 STEP_HU = 900.0
 
@@ -177,19 +151,6 @@ def _judge_new_image(answer: np.ndarray, image: np.ndarray, shape_hw: tuple) -> 
 
 # --- 3.3 ------------------------------------------------------------------------------------------
 
-SPLIT_STUB = '''\
-def split_by_patient(patient_of_slice, test_share, seed):
-    """Split slices in two so that no patient has slices on both sides.
-
-    patient_of_slice: array of names, one for each slice: whose slice it is.
-    test_share:       share of the patients, rounded to whole ones, that go to the test side.
-    seed:             decides which; the same seed always gives the same split, and other seeds
-                      others.
-    returns two arrays of slice numbers: those to train on and those to test on.
-    """
-    raise NotImplementedError
-'''
-
 
 def some_slices(seed: int, patients: int = 8) -> np.ndarray:
     """Name the patients of some slices: uneven numbers, names out of order."""
@@ -260,18 +221,6 @@ def _two_sides(answer: object, patient_of_slice: np.ndarray) -> tuple[np.ndarray
 
 # --- 3.4 ------------------------------------------------------------------------------------------
 
-WINDOW_STUB = '''\
-def to_unit(image_hu, low_hu, high_hu):
-    """Spread a range of HU over 0 to 1.
-
-    image_hu: int16 array of any shape.
-    low_hu:   this and everything below becomes 0.
-    high_hu:  this and everything above becomes 1.
-    returns a float32 array of the same shape.
-    """
-    raise NotImplementedError
-'''
-
 
 def an_image_hu(seed: int) -> np.ndarray:
     """Make an int16 image with air, soft tissue, bone and metal."""
@@ -333,19 +282,6 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
 
 
 # --- 3.5 ------------------------------------------------------------------------------------------
-
-ROTATE_STUB = '''\
-def rotate_pair(image_hu, labels, degrees):
-    """Turn a slice and its label map together around their middle, at unchanged shape.
-
-    image_hu: float32 array [row, column] in HU; interpolated linearly.
-    labels:   uint8 array [row, column] of vertebra ids.
-    degrees:  by how much; either direction is right, the same for both.
-    returns image and labels, of the same shapes and dtypes. What is turned in from outside is air
-    (-1024 HU) and background (0).
-    """
-    raise NotImplementedError
-'''
 
 
 def a_lopsided_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -423,88 +359,36 @@ def _judge_turned_image(answer: np.ndarray, image: np.ndarray, degrees: float) -
         raise Wrong(f"your image is {answer.dtype}: keep it float32")
 
 
-EXERCISES = (
-    Exercise(
-        "3.1",
-        "A slice the right way up",
-        CUT_STUB,
-        lambda: [(a_volume(seed), plane, 1 + seed) for seed, plane in enumerate(PLANES)],
-        _judge_cut,
-        (
-            "Three things happen to an array: an axis is cut, the two that remain are exchanged, "
-            "and their directions are turned round.",
-            "An axial slice of an array of shape (x, y, z) has shape (y, x): rows are y. "
-            "array_xyz[:, :, index] has shape (x, y), and its transpose .T is [y, x].",
-            "For np.arange(8).reshape(2, 2, 2), the axial slice 0 is [[6, 2], [4, 0]], the coronal "
-            "slice 0 [[5, 1], [4, 0]] and the sagittal slice 0 [[3, 1], [2, 0]].",
+EXERCISES = declare(
+    __file__,
+    {
+        "3.1": (
+            lambda: [(a_volume(seed), plane, 1 + seed) for seed, plane in enumerate(PLANES)],
+            _judge_cut,
         ),
-    ),
-    Exercise(
-        "3.2",
-        "Two interpolations",
-        RESAMPLE_STUB,
-        lambda: [
-            (*a_slice_pair(0), (48, 40)),
-            (*a_slice_pair(1), (60, 70)),
-            (*a_slice_pair(2), (31, 44)),
-        ],
-        _judge_resample,
-        (
-            "An HU between two HU is a sensible value; an id between two ids is another bone.",
-            "cv2.resize(array, (columns, rows), interpolation=...) takes cv2.INTER_LINEAR or "
-            "cv2.INTER_NEAREST; note the order of the shape.",
-            "Labels np.array([[0, 24]], np.uint8) enlarged to (1, 4) become [[0, 0, 24, 24]], and "
-            "an image [[0, 100]] becomes [[0, 25, 75, 100]].",
+        "3.2": (
+            lambda: [
+                (*a_slice_pair(0), (48, 40)),
+                (*a_slice_pair(1), (60, 70)),
+                (*a_slice_pair(2), (31, 44)),
+            ],
+            _judge_resample,
         ),
-    ),
-    Exercise(
-        "3.3",
-        "A split that does not leak",
-        SPLIT_STUB,
-        lambda: [
-            (some_slices(0), 0.25, 0),
-            (some_slices(1, 10), 0.2, 3),
-            (some_slices(2, 5), 0.4, 1),
-        ],
-        _judge_split,
-        (
-            "Draw patients first; whose slices go where follows from that.",
-            "np.unique(patient_of_slice) lists the patients once; a generator's permutation "
-            "shuffles them; np.isin(patient_of_slice, chosen) is True for every slice of the "
-            "chosen ones.",
-            "With 8 patients and a share of 0.25, the slices of exactly 2 patients are tested, "
-            "however many slices that are.",
+        "3.3": (
+            lambda: [
+                (some_slices(0), 0.25, 0),
+                (some_slices(1, 10), 0.2, 3),
+                (some_slices(2, 5), 0.4, 1),
+            ],
+            _judge_split,
         ),
-    ),
-    Exercise(
-        "3.4",
-        "Window to 0..1",
-        WINDOW_STUB,
-        _window_inputs,
-        _judge_window,
-        (
-            "Turn into float first, clip second, shift and divide last.",
-            "np.clip keeps shape and dtype; .astype(np.float32) changes the dtype. int16 holds "
-            "-32768 to 32767.",
-            "With the range -250 to 1000 HU, -2048 becomes 0, 0 becomes 0.2, 375 becomes 0.5 and "
-            "3071 becomes 1.",
+        "3.4": (_window_inputs, _judge_window),
+        "3.5": (
+            lambda: [
+                (*a_lopsided_pair(seed), degrees)
+                for seed, degrees in enumerate((20.0, -35.0, 12.0))
+            ],
+            _judge_rotate,
         ),
-    ),
-    Exercise(
-        "3.5",
-        "Image and mask together",
-        ROTATE_STUB,
-        lambda: [
-            (*a_lopsided_pair(seed), degrees) for seed, degrees in enumerate((20.0, -35.0, 12.0))
-        ],
-        _judge_rotate,
-        (
-            "The same turn twice, with two settings that differ: how values in between are found, "
-            "and what comes in at the corners.",
-            "scipy.ndimage.rotate(array, degrees, reshape=False, order=..., cval=...): order 1 is "
-            "linear and 0 is nearest; cval is what lies outside.",
-            "At 20 degrees the corners of the image are -1024 HU and those of the labels 0; at 0 "
-            "degrees both come back as they were.",
-        ),
-    ),
+    },
 )

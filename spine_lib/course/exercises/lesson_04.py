@@ -13,26 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from spine_lib import metrics
-from spine_lib.course.exercise import Exercise, Wrong, describe, raise_known
+from spine_lib.course.exercise import Wrong, declare, describe, raise_known
 from spine_lib.course.one_batch import fit_one_batch
 from spine_lib.models.unet import UNet, unet_parameters
 
 # --- 4.1 ------------------------------------------------------------------------------------------
-
-DOUBLE_STUB = '''\
-def double_convolution(inputs, outputs):
-    """Build the block that a U-Net is made of: two looks at each pixel's 3 x 3 neighbourhood.
-
-    A look is a convolution that keeps rows and columns and has no bias, a batch normalisation and
-    a ReLU, in this order. The second look takes what the first one gives.
-
-    inputs:  channels that come in.
-    outputs: channels that go out, of both looks.
-    returns a torch.nn.Module that maps [batch, inputs, row, column] to
-    [batch, outputs, row, column].
-    """
-    raise NotImplementedError
-'''
 
 
 def _judge_double(function: Callable, arguments: tuple) -> None:
@@ -128,18 +113,6 @@ def _judge_norms(norms: list[nn.BatchNorm2d], convolutions: list, outputs: int) 
 
 # --- 4.2 ------------------------------------------------------------------------------------------
 
-JOIN_STUB = '''\
-def enlarge_and_join(below, skip):
-    """Bring a map to twice its size and put the skip's channels behind its own.
-
-    below: float tensor [batch, channel, row, column] from the level below.
-    skip:  float tensor [batch, other channel, 2 row, 2 column] from the way down.
-    returns a tensor [batch, channel + other channel, 2 row, 2 column]. Each pixel of `below`
-    becomes a block of 2 x 2 equal ones.
-    """
-    raise NotImplementedError
-'''
-
 
 def two_maps(seed: int, channels: int, others: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Make a small map and a skip of twice its size, every number another."""
@@ -201,22 +174,6 @@ def _judge_join(function: Callable, arguments: tuple) -> None:
 
 # --- 4.3 ------------------------------------------------------------------------------------------
 
-COUNT_STUB = '''\
-def count_parameters(in_channels, classes, width, depth):
-    """Predict how many parameters a U-Net has, without building it.
-
-    Level 0 is the full size and has `width` channels; each level down has twice as many.
-    Down:  a double convolution for each level, 0 (from in_channels) to `depth`.
-    Up:    a double convolution for each level but the last. It takes the channels of the level
-           below and those of the skip, and gives the channels of its own level.
-    Head:  a 1 x 1 convolution with bias, from level 0 to `classes`.
-    A double convolution has two 3 x 3 convolutions without bias; each is followed by a batch
-    normalisation, which learns a scale and a shift for every channel.
-    returns a whole number.
-    """
-    raise NotImplementedError
-'''
-
 
 def _judge_count(function: Callable, arguments: tuple) -> None:
     answer = function(*arguments)
@@ -253,21 +210,6 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
 
 
 # --- 4.4 ------------------------------------------------------------------------------------------
-
-FIT_STUB = '''\
-def fit_one_batch(network, image, target, steps, learning_rate):
-    """Train a network on one batch, again and again, to see whether it can learn at all.
-
-    network: torch.nn.Module, image -> logits; comes in evaluation mode, is trained in place.
-    image:   float tensor [batch, 1, row, column].
-    target:  float tensor of the same shape, 1 is spine.
-    steps:   how often the weights are changed.
-    learning_rate: of torch.optim.AdamW, whose other settings stay as they are.
-    returns a list of `steps` floats: the loss before each change of the weights, which is
-    torch.nn.functional.binary_cross_entropy_with_logits.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_batch(seed: int, steps: int, learning_rate: float) -> tuple:
@@ -337,21 +279,6 @@ def _same_weights(a: nn.Module, b: nn.Module) -> bool:
 
 # --- 4.5 ------------------------------------------------------------------------------------------
 
-BOUNDARY_STUB = '''\
-def boundary_distance_mm(prediction, truth, spacing_mm):
-    """Return how far the outlines of two masks are apart on average.
-
-    A surface voxel is one of the mask of which a neighbour (by a face) is background; beyond the
-    array all is background. For each surface voxel of one mask take the distance to the nearest
-    surface voxel of the other, and their mean; then the mean of this and of the same the other way.
-
-    prediction, truth: boolean arrays [x, y, z], neither empty.
-    spacing_mm:        size of a voxel along x, y and z in mm.
-    returns a number in mm.
-    """
-    raise NotImplementedError
-'''
-
 
 def two_masks(seed: int, spacing_mm: tuple[float, ...]) -> tuple:
     """Make two overlapping masks of different size, and an uneven spacing."""
@@ -416,20 +343,6 @@ def _mean(sides: Iterable[np.ndarray]) -> float:
 
 # --- 4.6 ------------------------------------------------------------------------------------------
 
-WEIGHTS_STUB = '''\
-def take_weights(theirs, ours):
-    """Give another network's weights our names, so that ours can load them.
-
-    Both dictionaries list the same layers in the same order; only the names differ.
-
-    theirs: names and tensors of their network, as state_dict() gives them.
-    ours:   the same of ours.
-    returns a new dictionary with all names of `ours`, in their order, and the tensors of
-    `theirs`. Where the shapes of a pair differ (another number of channels), our tensor stays.
-    """
-    raise NotImplementedError
-'''
-
 
 def two_states(seed: int, layers: int = 12) -> tuple[dict, dict]:
     """Make two state dictionaries of one network: other names, other values, one other shape."""
@@ -488,93 +401,21 @@ def _equal(a: object, b: torch.Tensor) -> bool:
     return isinstance(a, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
 
 
-EXERCISES = (
-    Exercise(
-        "4.1",
-        "A double convolution",
-        DOUBLE_STUB,
-        lambda: [(1, 4), (3, 8), (6, 2)],
-        _judge_double,
-        (
-            "nn.Sequential chains layers: six of them here, three for each look.",
-            "nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs) and "
-            "nn.ReLU(); the second convolution goes from outputs to outputs.",
-            "double_convolution(1, 4) has 9 * 4 + 9 * 16 + 16 = 196 parameters.",
+EXERCISES = declare(
+    __file__,
+    {
+        "4.1": (lambda: [(1, 4), (3, 8), (6, 2)], _judge_double),
+        "4.2": (lambda: [two_maps(0, 3, 2), two_maps(1, 4, 4), two_maps(2, 1, 5)], _judge_join),
+        "4.3": (lambda: [(1, 1, 4, 2), (3, 5, 8, 3), (1, 2, 6, 4)], _judge_count),
+        "4.4": (lambda: [a_batch(0, 12, 3e-3), a_batch(1, 8, 1e-2)], _judge_fit),
+        "4.5": (
+            lambda: [
+                two_masks(0, (1.0, 1.0, 3.0)),
+                two_masks(1, (0.8, 0.8, 2.5)),
+                two_masks(2, (2.0, 1.5, 1.0)),
+            ],
+            _judge_boundary,
         ),
-    ),
-    Exercise(
-        "4.2",
-        "Enlarge and join",
-        JOIN_STUB,
-        lambda: [two_maps(0, 3, 2), two_maps(1, 4, 4), two_maps(2, 1, 5)],
-        _judge_join,
-        (
-            "Two steps: make the small map large, then lay the two one behind the other.",
-            "torch.nn.functional.interpolate(below, scale_factor=2) repeats pixels; torch.cat "
-            "joins tensors along an axis, and channels are axis 1.",
-            "A map [1, 64, 8, 8] and a skip [1, 32, 16, 16] become [1, 96, 16, 16].",
-        ),
-    ),
-    Exercise(
-        "4.3",
-        "Count the parameters",
-        COUNT_STUB,
-        lambda: [(1, 1, 4, 2), (3, 5, 8, 3), (1, 2, 6, 4)],
-        _judge_count,
-        (
-            "Write a small function for one double convolution from a to b channels, then add up "
-            "the blocks.",
-            "From a to b channels: 9ab + 9bb for the convolutions and 4b for the normalisations. "
-            "The block up to a level of c channels takes 2c + c.",
-            "count_parameters(1, 1, 4, 1) is 1689: 196 at level 0, 896 at level 1, 592 on the way "
-            "up (from 8 + 4 channels to 4), and 5 in the head.",
-        ),
-    ),
-    Exercise(
-        "4.4",
-        "Overfit one batch",
-        FIT_STUB,
-        lambda: [a_batch(0, 12, 3e-3), a_batch(1, 8, 1e-2)],
-        _judge_fit,
-        (
-            "Five lines in a loop: logits, loss, clear the gradients, backward, step.",
-            "optimiser = torch.optim.AdamW(network.parameters(), learning_rate); loss.item() is a "
-            "float; network.train() before the loop.",
-            "An untrained network knows nothing, so the first loss is near -log(0.5) = 0.69; the "
-            "list has as many entries as there are steps.",
-        ),
-        changes_inputs=True,
-    ),
-    Exercise(
-        "4.5",
-        "The boundary in mm",
-        BOUNDARY_STUB,
-        lambda: [
-            two_masks(0, (1.0, 1.0, 3.0)),
-            two_masks(1, (0.8, 0.8, 2.5)),
-            two_masks(2, (2.0, 1.5, 1.0)),
-        ],
-        _judge_boundary,
-        (
-            "Three steps: the surfaces, the distance of every voxel to a surface, and two means.",
-            "A surface is mask & ~ndimage.binary_erosion(mask); "
-            "ndimage.distance_transform_edt(~surface, sampling=spacing_mm) holds for each voxel "
-            "the mm to the nearest surface voxel.",
-            "Two single voxels that lie two slices of 3 mm apart are 6.0 mm apart.",
-        ),
-    ),
-    Exercise(
-        "4.6",
-        "Take other people's weights",
-        WEIGHTS_STUB,
-        lambda: [two_states(3), two_states(7), two_states(10)],
-        _judge_weights,
-        (
-            "Dictionaries keep their order: the first tensor of one belongs to the first name of "
-            "the other.",
-            "zip(ours.items(), theirs.values()) gives name, our tensor and their tensor together; "
-            "compare the two shapes.",
-            "Of 24 pairs here 23 have equal shapes, so 23 tensors come over and one stays.",
-        ),
-    ),
+        "4.6": (lambda: [two_states(3), two_states(7), two_states(10)], _judge_weights),
+    },
 )

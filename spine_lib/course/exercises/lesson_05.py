@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spine_lib.course.exercise import Exercise, Wrong, describe, raise_known
+from spine_lib.course.exercise import Wrong, declare, describe, raise_known
 from spine_lib.models.atrous import (
     atrous_convolution,
     effective_kernel,
@@ -23,19 +23,6 @@ from spine_lib.models.deeplab import enlarge
 from spine_lib.models.resnet import make_stage
 
 # --- 5.1 ------------------------------------------------------------------------------------------
-
-ATROUS_STUB = '''\
-def atrous_conv(image, kernel, rate):
-    """Convolve an image with a kernel whose taps lie `rate` pixels apart, as conv2d does.
-
-    image:  float array [row, column]; beyond its edges there are zeros.
-    kernel: float array of shape (3, 3). Its middle tap lies on the pixel itself, and it is not
-            turned round: kernel[0, 0] weighs the pixel above and to the left.
-    rate:   1 for an ordinary kernel, 2 to leave out every second pixel, ...
-    returns a float array of the image's shape.
-    """
-    raise NotImplementedError
-'''
 
 
 def an_image_and_kernel(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,17 +90,6 @@ def _inner(image: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
 
 # --- 5.2 ------------------------------------------------------------------------------------------
 
-FIELD_STUB = '''\
-def receptive_field(layers):
-    """Return the side of the square of input pixels that one output pixel depends on.
-
-    layers: list of (kernel, stride, rate), from the image on; for example [(7, 2, 1), (3, 1, 2)]
-            is a 7 x 7 convolution of stride 2, then a 3 x 3 one of rate 2.
-    returns a whole number of input pixels; 1 for no layers at all.
-    """
-    raise NotImplementedError
-'''
-
 
 def some_layers(seed: int) -> list[tuple[int, int, int]]:
     """Draw a few layers with strides first and rates later, as networks have them."""
@@ -175,18 +151,6 @@ def _other_fields(layers: list[tuple[int, int, int]]) -> list[tuple]:
 
 # --- 5.3 ------------------------------------------------------------------------------------------
 
-GRADIENT_STUB = '''\
-def field_by_gradient(network, size):
-    """Measure what one output pixel of a network depends on, by its gradient.
-
-    network: maps a float tensor [1, 1, row, column] to one [1, channel, row, column], whose rows
-             and columns may be fewer; in training mode, as it was made.
-    size:    rows and columns of the input to try, more than what the network sees.
-    returns the side of the smallest square of input pixels around all that have a gradient.
-    """
-    raise NotImplementedError
-'''
-
 
 def a_small_network(seed: int, layers: list[tuple[int, int, int]], norm: bool) -> nn.Sequential:
     """Make a stack of convolutions with random weights, leaky so that no path is ever shut."""
@@ -244,19 +208,6 @@ def _judge_gradient(function: Callable, arguments: tuple) -> None:
 
 
 # --- 5.4 ------------------------------------------------------------------------------------------
-
-DILATE_STUB = '''\
-def dilate_stage(stage, rate):
-    """Make a stage of an encoder keep the size of its map: dilation instead of stride.
-
-    stage: nn.Module of residual blocks with convolutions of 3 x 3, and one of 1 x 1 in the
-           shortcut of the first block. Its first 3 x 3 and the 1 x 1 have a stride of 2.
-    rate:  for all its 3 x 3 convolutions; no convolution keeps a stride.
-    returns the changed stage, with the weights that it had. `stride`, `dilation` and `padding` of
-    an nn.Conv2d are pairs that may be set.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_stage(seed: int, blocks: int = 2) -> nn.Sequential:
@@ -323,18 +274,6 @@ def _side(value: int | str | tuple) -> int | str:
 
 # --- 5.5 ------------------------------------------------------------------------------------------
 
-TAPS_STUB = '''\
-def tap_share(size, rate):
-    """Return the share of a 3 x 3 kernel's taps that lie on a map, not on the zeros around it.
-
-    size: rows and columns of the map.
-    rate: distance of the taps.
-    returns the mean over all places of the kernel's middle on the map: 1 if all nine taps always
-    lie inside, 1/9 if ever only the middle one does.
-    """
-    raise NotImplementedError
-'''
-
 
 def _judge_taps(function: Callable, arguments: tuple) -> None:
     size, rate = arguments
@@ -375,18 +314,6 @@ def _judge_taps(function: Callable, arguments: tuple) -> None:
 
 
 # --- 5.6 ------------------------------------------------------------------------------------------
-
-DECODE_STUB = '''\
-def decode(deep, low, fuse):
-    """Do the step of DeepLabv3+'s decoder: enlarge, join, fuse.
-
-    deep: float tensor [batch, channel, row, column], coarse; what ASPP made.
-    low:  float tensor of the same batch, 2 or 4 times as many rows and columns, other channels.
-    fuse: nn.Module that takes the channels of deep, then those of low, on the grid of low.
-    returns what fuse makes of the two. deep is enlarged bilinearly with align_corners=True.
-    """
-    raise NotImplementedError
-'''
 
 
 def some_maps(seed: int, factor: int) -> tuple[Tensor, Tensor, nn.Module]:
@@ -448,97 +375,32 @@ def _other_decodings(deep: Tensor, low: Tensor, fuse: nn.Module) -> list[tuple]:
     ]
 
 
-EXERCISES = (
-    Exercise(
-        "5.1",
-        "A kernel with holes",
-        ATROUS_STUB,
-        lambda: [(*an_image_and_kernel(seed), rate) for seed, rate in enumerate((2, 1, 3))],
-        _judge_atrous,
-        (
-            "Nine taps, nine moved copies of the image, each times one weight, all added up.",
-            "With np.pad(image, rate) the copy for kernel[i, j] is the part that starts at row "
-            "i * rate and column j * rate and has the image's shape.",
-            "For np.eye(3), a kernel of ones and rate 2, the result is [[2, 0, 1], [0, 1, 0], "
-            "[1, 0, 2]]; at rate 1 its middle is 3.",
+EXERCISES = declare(
+    __file__,
+    {
+        "5.1": (
+            lambda: [(*an_image_and_kernel(seed), rate) for seed, rate in enumerate((2, 1, 3))],
+            _judge_atrous,
         ),
-    ),
-    Exercise(
-        "5.2",
-        "Receptive field by formula",
-        FIELD_STUB,
-        lambda: [
-            ([(3, 1, 1), (3, 1, 1)],),
-            ([(3, 1, 4), (5, 1, 2)],),
-            ([(3, 2, 1), (3, 2, 1), (3, 1, 1)],),
-            (some_layers(0),),
-        ],
-        _judge_field,
-        (
-            "Keep two numbers while you go through the layers: what is seen so far, and how many "
-            "input pixels one step on the map is.",
-            "A layer adds rate * (kernel - 1) steps; after it, a step is `stride` times as long. "
-            "Begin with 1 seen and a step of 1.",
-            "[(7, 2, 1), (3, 1, 2)] sees 7 + 2 * 4 = 15 pixels, and all of ResNet-34 899.",
+        "5.2": (
+            lambda: [
+                ([(3, 1, 1), (3, 1, 1)],),
+                ([(3, 1, 4), (5, 1, 2)],),
+                ([(3, 2, 1), (3, 2, 1), (3, 1, 1)],),
+                (some_layers(0),),
+            ],
+            _judge_field,
         ),
-    ),
-    Exercise(
-        "5.3",
-        "Receptive field by gradient",
-        GRADIENT_STUB,
-        lambda: [
-            (a_small_network(0, [(3, 1, 3), (3, 1, 3)], False), 40),
-            (a_small_network(1, [(3, 2, 1), (3, 2, 1), (3, 1, 1)], False), 48),
-            (a_small_network(2, [(5, 1, 1), (3, 1, 3)], True), 44),
-        ],
-        _judge_gradient,
-        (
-            "Give the network an input that wants a gradient, pick one pixel of what comes out, "
-            "go backward, and look where the input's gradient is not zero.",
-            "image = torch.rand(1, 1, size, size, requires_grad=True); after `.backward()` on a "
-            "single number, image.grad has the image's shape. np.nonzero lists rows and columns.",
-            "For nn.Conv2d(1, 1, 3, padding=4, dilation=4) the side is 9, although only 9 of those "
-            "81 pixels have a gradient.",
+        "5.3": (
+            lambda: [
+                (a_small_network(0, [(3, 1, 3), (3, 1, 3)], False), 40),
+                (a_small_network(1, [(3, 2, 1), (3, 2, 1), (3, 1, 1)], False), 48),
+                (a_small_network(2, [(5, 1, 1), (3, 1, 3)], True), 44),
+            ],
+            _judge_gradient,
         ),
-    ),
-    Exercise(
-        "5.4",
-        "Dilation instead of stride",
-        DILATE_STUB,
-        lambda: [(a_stage(0), 2), (a_stage(1, 3), 4)],
-        _judge_dilate,
-        (
-            "Go through stage.modules() and set what each nn.Conv2d needs; the weights stay.",
-            "All: stride (1, 1). Those with kernel_size (3, 3): dilation and padding (rate, rate). "
-            "The 1 x 1 needs neither.",
-            "With rate 2, a stage of ResNet-34 maps [1, 256, 8, 8] to [1, 512, 8, 8] instead of "
-            "[1, 512, 4, 4], and its state_dict() is the same as before.",
-        ),
-    ),
-    Exercise(
-        "5.5",
-        "What a rate reaches",
-        TAPS_STUB,
-        lambda: [(8, 1), (4, 2), (5, 3), (4, 10), (16, 6)],
-        _judge_taps,
-        (
-            "Go along one line first: how often does a tap that lies `rate` to the right fall off?",
-            "On a line of `size` places the middle tap is always inside and each outer one "
-            "size - rate times, never less than 0; over rows and columns the shares multiply.",
-            "tap_share(4, 1) is 0.694, tap_share(4, 3) is 0.25 and tap_share(4, 12) is 0.111.",
-        ),
-    ),
-    Exercise(
-        "5.6",
-        "The decoder's step",
-        DECODE_STUB,
-        lambda: [some_maps(0, 4), some_maps(1, 2)],
-        _judge_decode,
-        (
-            "The size to enlarge to is known: it is that of the other map.",
-            "torch.nn.functional.interpolate(deep, size=..., mode=..., align_corners=...) and "
-            "torch.cat([...], dim=1), for channels are the second axis.",
-            "With deep [1, 256, 4, 4] and low [1, 48, 16, 16], fuse gets [1, 304, 16, 16].",
-        ),
-    ),
+        "5.4": (lambda: [(a_stage(0), 2), (a_stage(1, 3), 4)], _judge_dilate),
+        "5.5": (lambda: [(8, 1), (4, 2), (5, 3), (4, 10), (16, 6)], _judge_taps),
+        "5.6": (lambda: [some_maps(0, 4), some_maps(1, 2)], _judge_decode),
+    },
 )

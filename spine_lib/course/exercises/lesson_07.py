@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib import metrics
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Wrong, declare, describe
 from spine_lib.course.judging_statistics import (
     judge_flip,
     judge_interval,
@@ -21,18 +21,6 @@ from spine_lib.course.judging_statistics import (
 )
 
 # --- 7.1 ------------------------------------------------------------------------------------------
-
-COUNT_STUB = '''\
-def count_voxels(prediction, truth, ignore):
-    """Count true positives, false positives, false negatives and true negatives.
-
-    prediction, truth: boolean arrays of one shape, True is spine.
-    ignore:            boolean array of the same shape, True where nobody knows what is right:
-                       such voxels are counted nowhere.
-    returns four whole numbers: tp, fp, fn, tn.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_scored_pair(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,16 +75,6 @@ def _four(c: metrics.Confusion) -> tuple[int, int, int, int]:
 
 # --- 7.2 ------------------------------------------------------------------------------------------
 
-SCORE_STUB = '''\
-def overlap_scores(tp, fp, fn, tn):
-    """Make the usual scores of the four counts.
-
-    tp, fp, fn, tn: whole numbers, as in 7.1.
-    returns a dictionary with the keys "iou", "dice", "precision", "recall" and "accuracy", each
-    a fraction from 0 to 1, or NaN (math.nan) where it would be 0 / 0.
-    """
-    raise NotImplementedError
-'''
 SCORE_NAMES = ("iou", "dice", "precision", "recall", "accuracy")
 
 
@@ -148,19 +126,6 @@ def _score_message(name: str, value: float, right: dict, c: metrics.Confusion) -
 
 
 # --- 7.3 ------------------------------------------------------------------------------------------
-
-MEAN_STUB = '''\
-def mean_dice(counts):
-    """Average Dice over slices, under the rules of this course for empty ones.
-
-    counts: int array [slice, 3] of tp, fp and fn.
-    A slice in which neither prediction nor truth has a voxel is left out of the mean. One with a
-    prediction but no truth scores 0, and so does one with a truth but no prediction.
-    returns three numbers: the mean; how many slices were left out; how many had a prediction but
-    no truth.
-    """
-    raise NotImplementedError
-'''
 
 
 def some_counts(seed: int) -> np.ndarray:
@@ -217,20 +182,6 @@ def _judge_mean(function: Callable, arguments: tuple) -> None:
 
 
 # --- 7.4 ------------------------------------------------------------------------------------------
-
-DISTANCE_STUB = '''\
-def surface_distances_mm(prediction, truth, spacing_mm):
-    """Measure how far the surface of a prediction lies from the surface of the truth, in mm.
-
-    prediction, truth: boolean arrays [x, y, z], neither empty.
-    spacing_mm:        size of a voxel along x, y and z in mm.
-    A surface voxel is a voxel of a mask of which a face touches the background or the edge of
-    the array.
-    returns one number for each surface voxel of the prediction, in any order: how far it is from
-    the nearest surface voxel of the truth, from centre to centre.
-    """
-    raise NotImplementedError
-'''
 
 
 def a_surface_pair(seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
@@ -322,30 +273,6 @@ def _both_ways(surfaces: list[np.ndarray], spacing: tuple[float, ...]) -> np.nda
 
 # --- 7.5 and 7.6 ------------------------------------------------------------------------------
 
-INTERVAL_STUB = '''\
-def interval_of_mean(values, resamples, seed):
-    """Return a 95 % bootstrap interval of a mean over patients.
-
-    values:    float array, one score for each patient.
-    resamples: how often a new set of as many patients is drawn from them, with replacement.
-    seed:      decides the draws; the same seed always gives the same interval.
-    returns two numbers: between them lie the middle 95 % of the resampled sets' means.
-    """
-    raise NotImplementedError
-'''
-
-FLIP_STUB = '''\
-def sign_flip_p(differences):
-    """Return the exact two-sided p-value of paired differences, by flipping signs.
-
-    differences: float array, one model's score minus the other's, one for each patient.
-    If the models were equally good, every difference could as well have come out with the
-    other sign. So take all 2 ** n choices of signs, the observed one among them.
-    returns the share of them whose mean is at least as far from 0 as the observed mean.
-    """
-    raise NotImplementedError
-'''
-
 
 # --- what several judges need ---------------------------------------------------------------------
 
@@ -354,101 +281,27 @@ def _same_values(answer: np.ndarray, right: np.ndarray) -> bool:
     return answer.size == right.size and np.allclose(np.sort(answer), np.sort(right), atol=1e-6)
 
 
-EXERCISES = (
-    Exercise(
-        "7.1",
-        "Four counts",
-        COUNT_STUB,
-        lambda: [a_scored_pair(seed) for seed in range(3)],
-        _judge_count,
-        (
-            "Two questions for each voxel: was it predicted, is it true? A third comes before "
-            "both: is it scored at all?",
-            "prediction & ~truth & ~ignore is a mask of false positives; np.count_nonzero counts "
-            "it. The four counts add up to the voxels that are not ignored.",
-            "For prediction [1, 1, 0, 0, 1], truth [1, 0, 1, 0, 1] and ignore [0, 0, 0, 0, 1], as "
-            "boolean arrays, all four counts are 1.",
+EXERCISES = declare(
+    __file__,
+    {
+        "7.1": (lambda: [a_scored_pair(seed) for seed in range(3)], _judge_count),
+        "7.2": (
+            lambda: [(30, 10, 20, 940), (0, 0, 0, 500), (0, 7, 0, 93), (0, 0, 9, 91), (8, 0, 2, 0)],
+            _judge_scores,
         ),
-    ),
-    Exercise(
-        "7.2",
-        "Scores from counts",
-        SCORE_STUB,
-        lambda: [(30, 10, 20, 940), (0, 0, 0, 500), (0, 7, 0, 93), (0, 0, 9, 91), (8, 0, 2, 0)],
-        _judge_scores,
-        (
-            "IoU is what both have over what either has. Dice is the overlap over the mean size of "
-            "the two masks.",
-            "IoU: tp / (tp + fp + fn). Dice: 2 tp / (2 tp + fp + fn). Precision divides tp by all "
-            "that was predicted, recall by all that is true. A helper that divides and gives NaN "
-            "for 0 / 0 is used five times.",
-            "Counts of 30, 10, 20, 940 give IoU 0.5, Dice 0.667, precision 0.75, recall 0.6 and "
-            "accuracy 0.97.",
+        "7.3": (lambda: [(some_counts(seed),) for seed in range(3)], _judge_mean),
+        "7.4": (lambda: [a_surface_pair(seed) for seed in range(3)], _judge_distances),
+        "7.5": (
+            lambda: [
+                (some_scores(0), 4000, 0),
+                (some_scores(1, 30), 4000, 5),
+                (some_scores(2, 8), 5000, 1),
+            ],
+            judge_interval,
         ),
-    ),
-    Exercise(
-        "7.3",
-        "A mean with empty slices",
-        MEAN_STUB,
-        lambda: [(some_counts(seed),) for seed in range(3)],
-        _judge_mean,
-        (
-            "There are four kinds of slices: with spine on both sides, on one of the two, on "
-            "none. Only the last kind has no score.",
-            "The Dice of a slice is 2 tp / (2 tp + fp + fn). Where its denominator is 0 the slice "
-            "is left out; where tp + fn is 0 and fp is not, it is a false alarm.",
-            "Counts [[8, 2, 2], [0, 0, 0], [0, 5, 0]] give a mean of 0.4, one slice left out, and "
-            "one false alarm.",
+        "7.6": (
+            lambda: [(some_differences(0),), (some_differences(1, 7),), (some_differences(2, 9),)],
+            judge_flip,
         ),
-    ),
-    Exercise(
-        "7.4",
-        "Surface distances in mm",
-        DISTANCE_STUB,
-        lambda: [a_surface_pair(seed) for seed in range(3)],
-        _judge_distances,
-        (
-            "First find both surfaces, as masks. Then ask, for every voxel of the array, how far "
-            "the nearest surface voxel of the truth is, and look the answer up where you need it.",
-            "A surface is mask & ~ndimage.binary_erosion(mask). "
-            "ndimage.distance_transform_edt(~surface, sampling=spacing_mm) is the distance to it "
-            "in mm, everywhere.",
-            "A single voxel at (0, 0, 0), with the truth a single voxel at (1, 0, 2) and voxels of "
-            "3 x 1 x 2 mm, gives one distance of 5 mm.",
-        ),
-    ),
-    Exercise(
-        "7.5",
-        "An interval over patients",
-        INTERVAL_STUB,
-        lambda: [
-            (some_scores(0), 4000, 0),
-            (some_scores(1, 30), 4000, 5),
-            (some_scores(2, 8), 5000, 1),
-        ],
-        judge_interval,
-        (
-            "If you could examine another thirty patients you would get another mean. You "
-            "cannot, so let the patients you have stand for all others, and draw from them.",
-            "generator.choice(values, (resamples, len(values))) is one set a row, drawn with "
-            "replacement. np.percentile of the rows' means gives both ends.",
-            "For values np.arange(10) / 10, 4000 resamples give about 0.27 to 0.63, whatever the "
-            "seed.",
-        ),
-    ),
-    Exercise(
-        "7.6",
-        "A paired test",
-        FLIP_STUB,
-        lambda: [(some_differences(0),), (some_differences(1, 7),), (some_differences(2, 9),)],
-        judge_flip,
-        (
-            "Take the differences as they are, give them plus and minus signs in every possible "
-            "way, and see how unusual the observed mean is among all these means.",
-            "itertools.product([1, -1], repeat=n) goes through all 2 ** n choices; np.abs makes "
-            "the test two-sided; at least as far means >=.",
-            "Differences [0.5, 0.25, 0.125] give 2 / 8 = 0.25: only all plus and all minus are as "
-            "far from 0.",
-        ),
-    ),
+    },
 )

@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from spine_lib.course.exercise import Exercise, Wrong, as_number, describe, raise_known
+from spine_lib.course.exercise import Wrong, as_number, declare, describe, raise_known
 from spine_lib.course.measurements import scores_by_patient
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics import paper
@@ -17,16 +17,6 @@ from spine_lib.metrics.overlap import Confusion
 NEAR = 1e-6
 
 # --- 8.1 ------------------------------------------------------------------------------------------
-
-IOU_STUB = '''\
-def iou_from_dice(dice):
-    """Return the IoU of the mask pair that has this Dice.
-
-    dice: a number from 0 to 1. The counts of the pair are not given, and not needed.
-    returns a number from 0 to 1.
-    """
-    raise NotImplementedError
-'''
 
 
 def some_dices(seed: int, count: int = 3) -> list[float]:
@@ -62,18 +52,6 @@ def _judge_iou(function: Callable, arguments: tuple) -> None:
 
 
 # --- 8.2 ------------------------------------------------------------------------------------------
-
-BOUNDS_STUB = '''\
-def mean_iou_bounds(mean_dice, decimals):
-    """Return the lowest and the highest mean IoU that can stand beside a printed mean Dice.
-
-    mean_dice: mean of the spine's Dice over scans, as printed, for example 0.951.
-    decimals:  to how many decimals it was rounded, for example 3: the mean itself may lie up to
-               half a unit of the last decimal above or below. No score leaves 0 to 1.
-    returns two numbers: the lowest (all scans alike) and the highest (each scan 0 or 1).
-    """
-    raise NotImplementedError
-'''
 
 
 def _bounds_inputs() -> list[tuple]:
@@ -121,18 +99,6 @@ def _judge_bounds(function: Callable, arguments: tuple) -> None:
 
 
 # --- 8.3 ------------------------------------------------------------------------------------------
-
-CLASS_STUB = '''\
-def class_mean_iou(dice, prevalence):
-    """Return the mean IoU over the two classes, background and spine, of one mask pair.
-
-    dice:       the spine's.
-    prevalence: share of all voxels that are spine in the truth, for example 0.0079.
-    Take it that the pair has as many false positives as false negatives.
-    returns a number from 0 to 1.
-    """
-    raise NotImplementedError
-'''
 
 
 def some_pairs(seed: int, count: int = 3) -> list[tuple[float, float]]:
@@ -186,17 +152,6 @@ def _judge_class(function: Callable, arguments: tuple) -> None:
 
 # --- 8.4 ------------------------------------------------------------------------------------------
 
-PREVALENCE_STUB = '''\
-def implied_prevalence(accuracy, dice):
-    """Return between which shares of spine a segmentation with these two scores must lie.
-
-    accuracy, dice: of one segmentation, all voxels pooled; both between 0 and 1.
-    returns two numbers: the share of the truth that is spine if there were no misses (false
-    negatives), and if there were no false alarms (false positives).
-    """
-    raise NotImplementedError
-'''
-
 
 def some_scores(seed: int, count: int = 3) -> list[tuple[float, float]]:
     """Draw pairs of accuracy and Dice that one segmentation can have."""
@@ -244,20 +199,6 @@ def _judge_prevalence(function: Callable, arguments: tuple) -> None:
 
 
 # --- 8.5 ------------------------------------------------------------------------------------------
-
-RUNS_STUB = '''\
-def dice_by_patient(results):
-    """List the test Dice of every training run, by model and patient.
-
-    results: what results.json holds. results["models"] has an entry for each model id, and its
-             "runs" is a list of dicts, one for each seed. A run's ["test"]["volumes"] holds, by
-             case id, a dict with "dice" (None where it is undefined) and "patient_id". Every
-             patient has one case.
-    returns {model id: {patient id: [Dice of the first run, of the second, ...]}}, with
-            float("nan") in place of None.
-    """
-    raise NotImplementedError
-'''
 
 
 def some_results(seed: int, seeds: int = 3, undefined: bool = False) -> dict:
@@ -343,21 +284,6 @@ def _require_keys(answer: object, right: Iterable[str], what: str) -> None:
 
 
 # --- 8.6 ------------------------------------------------------------------------------------------
-
-GAPS_STUB = '''\
-def iou_minus_dice(counts):
-    """Return by how much the IoU exceeds the Dice, under four averagings.
-
-    counts: int array [volume, 4]: true positives, false positives, false negatives and true
-            negatives of each test volume. Each volume has spine in it.
-    returns a dict of four numbers, below 0 where the IoU is the lower one:
-            "spine, pooled" and "spine, per volume" for the IoU of the spine alone;
-            "classes, pooled" and "classes, per volume" for the mean IoU of background and spine.
-    The Dice is always the spine's. Pooled: add up the counts of all volumes, then score. Per
-    volume: score each volume, then take means of IoU and of Dice.
-    """
-    raise NotImplementedError
-'''
 
 
 def some_counts(seed: int, volumes: int = 3) -> np.ndarray:
@@ -462,93 +388,24 @@ def _listed_words(message: Iterable[str]) -> str:
     return ", ".join(f'"{word}"' for word in message)
 
 
-EXERCISES = (
-    Exercise(
-        "8.1",
-        "From Dice to IoU",
-        IOU_STUB,
-        lambda: [(dice,) for dice in (0.8, *some_dices(0), 1.0, 0.0)],
-        _judge_iou,
-        (
-            "Write both scores with TP and the number of errors E = FP + FN, and get rid of E.",
-            "Dice = 2 TP / (2 TP + E) and IoU = TP / (TP + E). Both stay the same if all counts "
-            "are halved, so you may set TP = 1.",
-            "A Dice of 0.8 is an IoU of 0.8 / 1.2, which is 2/3.",
+EXERCISES = declare(
+    __file__,
+    {
+        "8.1": (lambda: [(dice,) for dice in (0.8, *some_dices(0), 1.0, 0.0)], _judge_iou),
+        "8.2": (_bounds_inputs, _judge_bounds),
+        "8.3": (lambda: some_pairs(0), _judge_class),
+        "8.4": (lambda: some_scores(0), _judge_prevalence),
+        "8.5": (
+            lambda: [
+                (some_results(0),),
+                (some_results(1, seeds=2, undefined=True),),
+                (some_results(2, 1),),
+            ],
+            _judge_runs,
         ),
-    ),
-    Exercise(
-        "8.2",
-        "Which means go together",
-        BOUNDS_STUB,
-        _bounds_inputs,
-        _judge_bounds,
-        (
-            "The lowest belongs to the lowest mean that is printed so, the highest to the highest.",
-            "Half a unit of the last decimal is 0.5 * 10**-decimals. From the lower end goes "
-            "D / (2 - D); the upper end is its own bound, for at 0 and 1 both scores are equal.",
-            "Beside 0.80, printed with 2 decimals, a mean IoU from 0.6598 to 0.8050 is possible.",
+        "8.6": (
+            lambda: [(some_counts(seed, volumes),) for seed, volumes in enumerate((2, 3, 5))],
+            _judge_gaps,
         ),
-    ),
-    Exercise(
-        "8.3",
-        "The mean over two classes",
-        CLASS_STUB,
-        lambda: some_pairs(0),
-        _judge_class,
-        (
-            "Let the volume have one voxel in all, so that counts are shares. How many are wrong?",
-            "With FP = FN the prediction is as large as the truth, so Dice = TP / prevalence and "
-            "FN = (1 - dice) * prevalence. The background's IoU is TN / (TN + FP + FN).",
-            "With Dice 0.8 and a prevalence of 0.1 the spine has 0.6667, the background 0.9565, "
-            "and the mean is 0.8116.",
-        ),
-    ),
-    Exercise(
-        "8.4",
-        "What two scores say of the data",
-        PREVALENCE_STUB,
-        lambda: some_scores(0),
-        _judge_prevalence,
-        (
-            "Accuracy tells how many voxels are wrong. Dice tells how many are right in comparison "
-            "with them.",
-            "With e = 1 - accuracy and counts as shares, Dice = 2 TP / (2 TP + e); solve for TP. "
-            "The share of spine in the truth is TP + FN, and FN lies between 0 and e.",
-            "Accuracy 0.98 and Dice 0.9 mean that TP is 0.09: between 0.09 and 0.11 are spine.",
-        ),
-    ),
-    Exercise(
-        "8.5",
-        "Every run, patient by patient",
-        RUNS_STUB,
-        lambda: [
-            (some_results(0),),
-            (some_results(1, seeds=2, undefined=True),),
-            (some_results(2, 1),),
-        ],
-        _judge_runs,
-        (
-            "Three loops inside each other: models, runs, volumes. The name of a volume is that of "
-            "a case; the patient's stands inside it.",
-            "found.setdefault(patient, []).append(dice) begins a list where there is none. "
-            "The result is a dict of dicts of lists.",
-            "For two seeds with Dice 0.7 and 0.8 on patient p of model m, the answer is "
-            '{"m": {"p": [0.7, 0.8]}}.',
-        ),
-    ),
-    Exercise(
-        "8.6",
-        "IoU minus Dice, four ways",
-        GAPS_STUB,
-        lambda: [(some_counts(seed, volumes),) for seed, volumes in enumerate((2, 3, 5))],
-        _judge_gaps,
-        (
-            "Write a helper that takes one set of four counts and gives the two differences; then "
-            "call it on the sum of all rows and on each row.",
-            "counts.sum(axis=0) pools. tp, fp, fn, tn = counts.T gives four arrays with a number "
-            "for each volume, on which the same formulas work.",
-            "For one volume with 80, 20, 20 and 880: the spine's difference is -0.1333, that of "
-            "the classes +0.0116, pooled or not.",
-        ),
-    ),
+    },
 )

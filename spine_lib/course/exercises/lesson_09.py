@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise, Wrong, as_array, as_number, describe, raise_known
+from spine_lib.course.exercise import Wrong, as_array, as_number, declare, describe, raise_known
 from spine_lib.course.volume_inputs import (
     Lopsided,
     a_cut_spine,
@@ -27,19 +27,6 @@ from spine_lib.volumes import uncertainty
 TOUCHING = np.ones((3, 3, 3), int)
 
 # --- 9.1 ------------------------------------------------------------------------------------------
-
-PIECES_STUB = '''\
-def keep_pieces(mask, spacing_mm, smallest_ml):
-    """Keep every piece of a mask that is not smaller than a volume.
-
-    mask:        boolean array [x, y, z]. Voxels that touch by a face, an edge or a corner belong
-                 to one piece.
-    spacing_mm:  size of a voxel along x, y and z in mm.
-    smallest_ml: smallest volume of a piece, in millilitres: 1 ml is 1000 cubic millimetres.
-    returns a boolean array of the same shape.
-    """
-    raise NotImplementedError
-'''
 
 
 def _pieces_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
@@ -112,17 +99,6 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 # --- 9.2 ------------------------------------------------------------------------------------------
 
-HOLES_STUB = '''\
-def fill_holes(mask):
-    """Fill the cavities of a mask, and leave the spinal canal open.
-
-    mask: boolean array [x, y, z]. A cavity is enclosed on all sides; the canal runs through the
-          mask from top to bottom and is open at both ends.
-    returns a boolean array of the same shape.
-    """
-    raise NotImplementedError
-'''
-
 
 def _judge_holes(function: Callable, arguments: tuple) -> None:
     (mask,) = arguments
@@ -159,19 +135,6 @@ def _judge_holes(function: Callable, arguments: tuple) -> None:
 
 
 # --- 9.3 ------------------------------------------------------------------------------------------
-
-NAMES_STUB = '''\
-def borrow_names(prediction, labels, spacing_mm, reach_mm):
-    """Give each predicted voxel the id of the nearest labelled vertebra.
-
-    prediction: boolean array [x, y, z], True where a network found spine.
-    labels:     uint8 array of the same shape: true vertebra ids, 0 is background.
-    spacing_mm: size of a voxel along x, y and z in mm; distances count in mm.
-    reach_mm:   a predicted voxel farther than this from every vertebra gets 0.
-    returns a uint8 array of the same shape; where nothing is predicted it is 0.
-    """
-    raise NotImplementedError
-'''
 
 
 def _names_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
@@ -242,18 +205,6 @@ def _nearest(labels: np.ndarray, spacing_mm: tuple) -> tuple[np.ndarray, np.ndar
 
 # --- 9.4 ------------------------------------------------------------------------------------------
 
-VIEWS_STUB = '''\
-def predict_twice(predict, image):
-    """Predict a slice as it is and mirrored; say what the two answers agree on, and where not.
-
-    predict: function that takes an image [row, column] and returns probabilities of its shape.
-    image:   float32 array [row, column]; its columns run from right to left.
-    returns two float arrays of the image's shape, in its own orientation: the mean of the two
-            probabilities, and the absolute difference between them.
-    """
-    raise NotImplementedError
-'''
-
 
 def _judge_views(function: Callable, arguments: tuple) -> None:
     predict, image = arguments
@@ -312,18 +263,6 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 # --- 9.5 ------------------------------------------------------------------------------------------
 
-AUROC_STUB = '''\
-def auroc(uncertainty, wrong):
-    """Return how often a wrong voxel is more uncertain than a right one.
-
-    uncertainty: float array of any shape, one value for each voxel.
-    wrong:       boolean array of the same shape, True where the prediction is wrong.
-    returns a number from 0 to 1: of all pairs of a wrong and a right voxel, the share in which
-            the wrong one has the higher value. A pair of equal values counts one half.
-    """
-    raise NotImplementedError
-'''
-
 
 def _judge_auroc(function: Callable, arguments: tuple) -> None:
     value, wrong = arguments
@@ -362,19 +301,6 @@ def _judge_auroc(function: Callable, arguments: tuple) -> None:
 
 
 # --- 9.6 ------------------------------------------------------------------------------------------
-
-GRID_STUB = '''\
-def grid_gap_mm(affine, other, shape):
-    """Return how far two grids lie apart, at the corner voxel where it is worst.
-
-    affine: 4x4 array that takes a voxel index (x, y, z, 1) of the first file to mm.
-    other:  4x4 array, the same for the second file.
-    shape:  number of voxels along x, y and z, the same in both files.
-    returns the largest of eight distances, in mm: each corner voxel's, between where the two
-            affines put it. Two files that lie on each other give 0.
-    """
-    raise NotImplementedError
-'''
 
 
 def _grid_inputs() -> list[tuple]:
@@ -448,96 +374,17 @@ def _number(answer: object) -> float:
     return number
 
 
-EXERCISES = (
-    Exercise(
-        "9.1",
-        "Pieces large enough",
-        PIECES_STUB,
-        _pieces_inputs,
-        _judge_pieces,
-        (
-            "Number the pieces, count the voxels of each, and keep those whose count is large "
-            "enough.",
-            "`pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))`; `np.bincount` of the "
-            "numbers gives voxels, times np.prod(spacing_mm) / 1000 millilitres. Indexing a "
-            "boolean array with `pieces` brings it back to the image.",
-            "Voxels of 1 x 1 x 2 mm, a piece of 300 voxels and one of 200, and 0.5 ml: the piece "
-            "of 300 (0.6 ml) stays, the other (0.4 ml) goes.",
+EXERCISES = declare(
+    __file__,
+    {
+        "9.1": (_pieces_inputs, _judge_pieces),
+        "9.2": (lambda: [(a_hollow_vertebra(seed),) for seed in range(3)], _judge_holes),
+        "9.3": (_names_inputs, _judge_names),
+        "9.4": (
+            lambda: [(Lopsided(tilt), a_slice(seed)) for seed, tilt in enumerate((1.0, 2.5, -1.5))],
+            _judge_views,
         ),
-    ),
-    Exercise(
-        "9.2",
-        "Holes, but not the canal",
-        HOLES_STUB,
-        lambda: [(a_hollow_vertebra(seed),) for seed in range(3)],
-        _judge_holes,
-        (
-            "What is a hole in a slice need not be one in the volume. In which of the two is the "
-            "canal enclosed?",
-            "scipy.ndimage.binary_fill_holes takes an array of any number of dimensions, [x, y, z] "
-            "too, and fills what no path of background leads out of.",
-            "A cube of 5 x 5 x 5 voxels with an empty middle voxel has 124 voxels before and 125 "
-            "after. With a tunnel of 5 voxels through it, 120 before and 120 after.",
-        ),
-    ),
-    Exercise(
-        "9.3",
-        "Borrowed names",
-        NAMES_STUB,
-        _names_inputs,
-        _judge_names,
-        (
-            "A distance transform can tell for each voxel how far the nearest labelled voxel is, "
-            "and which one that is.",
-            "`away, place = ndimage.distance_transform_edt(labels == 0, sampling=spacing_mm, "
-            "return_indices=True)`; `labels[tuple(place)]` is then the nearest id for every voxel.",
-            "One row of voxels of 2 mm, labels 21 0 0 0 22 and everything predicted, reach 3 mm: "
-            "the ids become 21 21 0 22 22.",
-        ),
-    ),
-    Exercise(
-        "9.4",
-        "Two views of one slice",
-        VIEWS_STUB,
-        lambda: [(Lopsided(tilt), a_slice(seed)) for seed, tilt in enumerate((1.0, 2.5, -1.5))],
-        _judge_views,
-        (
-            "A prediction of the mirrored image is mirrored too. What has to be done with it "
-            "before it can be compared with the first one?",
-            "image[:, ::-1] reverses the columns. The same slice, once more, brings an answer "
-            "back. np.abs(a - b) is the difference.",
-            "If the first answer is 0.9 at a pixel and the second, turned back, 0.5 at the same "
-            "pixel, the mean there is 0.7 and the difference 0.4.",
-        ),
-    ),
-    Exercise(
-        "9.5",
-        "How often is the wrong one less sure?",
-        AUROC_STUB,
-        lambda: [an_uncertainty(seed) for seed in range(4)],
-        _judge_auroc,
-        (
-            "Take the values of the wrong voxels and those of the right ones, and compare each "
-            "with each.",
-            "`uncertainty[wrong][:, None] - uncertainty[~wrong]` holds all pairs, one row for each "
-            "wrong voxel. Above 0 counts 1, equal to 0 counts one half.",
-            "Values 1, 2, 3 with only the last one wrong give 1.0; values 2, 2, 1 with only the "
-            "first one wrong give 0.75.",
-        ),
-    ),
-    Exercise(
-        "9.6",
-        "Do two files lie on each other?",
-        GRID_STUB,
-        _grid_inputs,
-        _judge_grid,
-        (
-            "Send the same corner voxel through both affines and measure the distance between the "
-            "two points; do so for all eight corners.",
-            "The corner indices are 0 and n - 1 along each axis; itertools.product makes the eight "
-            "of them. Each needs a 1 at its end before `affine @ corner`.",
-            "Shape (11, 1, 1), one affine with voxels of 1 mm and one of 1.1 mm, the same origin: "
-            "the last voxels lie 1 mm apart, so the answer is 1.0.",
-        ),
-    ),
+        "9.5": (lambda: [an_uncertainty(seed) for seed in range(4)], _judge_auroc),
+        "9.6": (_grid_inputs, _judge_grid),
+    },
 )

@@ -50,13 +50,23 @@ RESULTS = Path(__file__).parent / "results" / "gpu.json"
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FULL = SimpleNamespace(
-    size=256, batch=64, steps=30, rounds=2, workers=(1, 4, 8, 15), scan=(229, 237, 243),
+    size=256,
+    batch=64,
+    steps=30,
+    rounds=2,
+    workers=(1, 4, 8, 15),
+    scan=(229, 237, 243),
     true_size=("--scans", "24", "--steps", "150", "--batch", "64", "--workers", "14"),
-)  # fmt: skip
+)
 MINIATURE = SimpleNamespace(
-    size=64, batch=2, steps=2, rounds=1, workers=(0, 1), scan=(64, 64, 32),
-    true_size=("--scans", "4", "--steps", "2", "--batch", "2", "--workers", "1", "--miniature"),
-)  # fmt: skip
+    size=64,
+    batch=2,
+    steps=2,
+    rounds=1,
+    workers=(0, 1),
+    scan=(64, 64, 32),
+    true_size=("--scans", "3", "--steps", "4", "--batch", "4", "--miniature"),
+)
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ import torch
 from torch.utils.data import default_collate
 
 from spine_lib.datasets import phantom_cases
-from spine_lib.reproduce import provenance as run_facts
+from spine_lib.reproduce import provenance
 from spine_lib.slices.augment import TrainingAugmenter, from_unit, labels_of, to_unit
 from spine_lib.slices.patches import as_tensors
 from spine_lib.slices.store import SliceStore, prepare
@@ -71,7 +71,7 @@ def main() -> None:
         },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "load_average": {"before": load, "after": psutil.getloadavg()},
-        "versions": run_facts.versions(),
+        "versions": provenance.versions(),
         "created": time.strftime("%Y-%m-%d"),
     }
     print(table(result))

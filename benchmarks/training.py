@@ -47,7 +47,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import DataLoader, Dataset
 
 from spine_lib.datasets import phantom_cases
-from spine_lib.reproduce import provenance as run_facts
+from spine_lib.reproduce import provenance
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.store import SliceStore, prepare
 from spine_lib.training.devices import (
@@ -286,10 +286,10 @@ def summarise(
         "reached": reached,
         "goals": goals,
         "goals_met": all(reached[name] >= goal for name, goal in goals.items()),
-        "device": run_facts.device_name(device),
+        "device": provenance.device_name(device),
         "precision": choose_precision("auto", device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": run_facts.versions(),
+        "versions": provenance.versions(),
         "created": time.strftime("%Y-%m-%d"),
     }
 

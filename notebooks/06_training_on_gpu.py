@@ -381,7 +381,7 @@ for dtype in (torch.float16, torch.bfloat16):
 
 # %%
 from spine_lib.models import build_model
-from spine_lib.reproduce.provenance import device_name
+from spine_lib.reproduce import device_name
 from spine_lib.training import choose_device, choose_precision
 
 device = choose_device()

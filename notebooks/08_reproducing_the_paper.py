@@ -285,7 +285,7 @@ import tempfile
 import time
 
 from spine_lib.course import pick
-from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.reproduce import reproduce
 from spine_lib.training import PRETRAINED, load_recipe
 
 light = tuple(PRETRAINED.values())
@@ -338,14 +338,14 @@ print("same data as the paper:", results["data"]["same_as_paper"])
 # paper's. **With what** was it made, and could you make it again?
 
 # %%
-from spine_lib.reproduce.report_words import duration, looks
+from spine_lib.reproduce import duration, test_looks_sentence
 
 recipe = results["recipe"]
 print(f"seeds {seeds_of(results)}, {recipe['steps']} steps of {recipe['batch']} patches")
 print(f"{duration(results['wall_seconds'])} on {results['device']}, {results['created']}")
 print(", ".join(f"{name} {version}" for name, version in results["versions"].items()))
 print(len(results["data"]["checksums"]), "checksums of what was trained on")
-print(looks(results["test_looks"]))
+print(test_looks_sentence(results["test_looks"]))
 
 # %% [markdown]
 # The last line is the one that papers leave out. Each look at the test patients is a chance to choose
@@ -353,10 +353,10 @@ print(looks(results["test_looks"]))
 # And **what** came out?
 
 # %%
-from spine_lib.reproduce import provenance as run_facts
+from spine_lib.reproduce import deviations, results_table
 
 print(results["table_note"])
-print(run_facts.table(results))
+print(results_table(results))
 
 # %% [markdown]
 # Three rows of ours for each of the paper's: the same predictions, pooled, averaged over volumes, averaged
@@ -582,7 +582,7 @@ for key, name in (("iou", "pooled, as defined"), ("iou_mean", "class mean called
 # %%
 import textwrap
 
-for row in run_facts.deviations(results["recipe"]):
+for row in deviations(results["recipe"]):
     print(f"{row['setting']:26} paper: {row['paper'] or 'unknown'}")
     print(textwrap.fill(row["ours"], 70, initial_indent=" " * 27, subsequent_indent=" " * 27))
 
@@ -590,9 +590,9 @@ for row in run_facts.deviations(results["recipe"]):
 # Every line where "unknown" stands could move a score, and none can be settled from here. A reproduction
 # without such a list is a new experiment under an old name.
 #
-# What can be done is to change one line at a time: `spine ablate plane`, and so for the split, the loss,
-# the encoder's weights, phantoms and neighbouring slices. Our short runs, those without effect too, are
-# in `benchmarks/ablations.md`. What, then, may we claim?
+# What can be done is to change one line at a time: `python benchmarks/ablations.py plane`, and so for
+# the split, the loss, the encoder's weights, phantoms and neighbouring slices. Our short runs, those without effect too,
+# are in `benchmarks/ablations.md`. What, then, may we claim?
 #
 # | reproduced | not reproduced | cannot be known from here |
 # |---|---|---|

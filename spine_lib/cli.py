@@ -354,7 +354,7 @@ def reproduce(
 
     Called again, it goes on where it was stopped.
     """
-    from spine_lib.reproduce.reproduce import reproduce as run
+    from spine_lib.reproduce import reproduce as run
     from spine_lib.training.devices import Processes
 
     run(

@@ -15,7 +15,6 @@ from spine_lib.annotations.schemes import REGIONS
 from spine_lib.course.patients import MODEL_NAMES
 from spine_lib.ct.files import read_json
 from spine_lib.metrics.statistics import mean_per_patient
-from spine_lib.reproduce.report_words import volume_scores
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("dice", "iou", "nsd", "hd95")
@@ -70,7 +69,8 @@ def scores_by_patient(
         rows = scores_by_model.setdefault(model, {})
         for run in entry["runs"]:
             volumes = run["test"]["volumes"]
-            scores = {case: volume_scores(run["test"], case, score) for case in volumes}
+            values = {case: volume.get(score) for case, volume in volumes.items()}
+            scores = {case: math.nan if v is None else float(v) for case, v in values.items()}
             patients = {case: volume.get("patient_id", case) for case, volume in volumes.items()}
             for patient, value in mean_per_patient(scores, patients).items():
                 rows.setdefault(patient, []).append(value)

@@ -1,1 +1,21 @@
-"""Lesson 8: the whole experiment, its evaluation and its report."""
+"""Lesson 8: the whole experiment as one call, its report, and comparisons."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "run": ["reproduce"],
+        "sources": ["gather", "prepare"],
+        "evaluate": ["evaluate_all"],
+        "report": [
+            "deviations",
+            "duration",
+            "results_table",
+            "test_looks_sentence",
+            "write_report",
+        ],
+        "compare": ["compare_runs", "comparison_text", "load_run"],
+        "provenance": ["device_name", "versions"],
+    },
+)

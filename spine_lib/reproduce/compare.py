@@ -1,36 +1,214 @@
-"""Lesson 8: set two finished runs side by side: what differs in the recipe, and in the scores.
+"""Lesson 8: compare models of one run, or two runs, on the same patients.
 
-Differences are the second run less the first. They are taken on the test cases that both runs have,
-patient by patient, so that a run with other or more cases is not better for having easier ones.
+The unit is the patient: scans of one patient are averaged first, and so are the seeds, each of
+which scored the same patients. Intervals and p-values need six patients; below that, the reason
+takes their place. An undefined or infinite score (HD95 where nothing was predicted) leaves its
+patient out of that metric. Differences between runs are the second less the first, on the test
+cases that both have, so that a run with easier cases is not called better.
 """
 
 from __future__ import annotations
 
-import json
+import html
+import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file
-from spine_lib.reproduce import patient_statistics
-from spine_lib.reproduce.patient_statistics import METRICS, NAMES
+import numpy as np
+import pandas as pd
 
-WAYS = {"pooled": "pooled", "per_volume": "mean over volumes"}
-DASH = "\N{EN DASH}"
+from spine_lib import SpineError
+from spine_lib.ct.files import atomic_file, read_json, write_json
+from spine_lib.metrics import statistics
+
+METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "Surface Dice", "hd95": "HD95, mm"}
+AVERAGES = {"pooled": "pooled", "per_volume": "mean over volumes"}
+CONFIDENCE, RESAMPLES, SEED = 0.95, 10_000, 0
+
+
+def number(value: object, digits: int = 3, sign: str = "") -> str:
+    """Format a score: a dash if it is absent, a word if it is undefined or infinite.
+
+    Example:
+        >>> number(0.91236), number(float("nan")), number(float("inf"))
+        ('0.912', 'undefined', 'infinite')
+    """
+    if value is None or isinstance(value, str | bool):
+        return value if isinstance(value, str) else "\N{EN DASH}"
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite"
+    return f"{value:{sign}.{digits}f}"
+
+
+def estimate_text(row: Mapping | None, digits: int = 3, sign: str = "") -> str:
+    """Return a mean with its interval, where there is one, as text."""
+    if row is None or row["estimate"] is None:
+        return number(None)
+    mean = number(row["estimate"], digits, sign)
+    if row["low"] is None:
+        return mean
+    low, high = (number(row[end], digits, sign) for end in ("low", "high"))
+    return f"{mean} [{low},\N{NO-BREAK SPACE}{high}]"
+
+
+# --- statistics of one run ------------------------------------------------------------------------
+
+
+def patient_scores(test: Mapping, cases: Collection[str] | None = None) -> pd.DataFrame:
+    """Return the mean scores of each patient.
+
+    Args:
+        test: a model's scores, as `results.json` holds them; where a volume names no patient, its
+            case is the patient.
+        cases: only these case ids; None for all.
+
+    Returns:
+        A row a patient, a column for each of `METRICS` that was measured; NaN where it is undefined
+        or infinite on all scans of the patient.
+    """
+    volumes = test.get("volumes") or {}
+    rows = {case: row for case, row in volumes.items() if cases is None or case in cases}
+    measured = [metric for metric in METRICS if any(metric in row for row in rows.values())]
+    scores = pd.DataFrame.from_dict(
+        {case: {m: row.get(m) for m in measured} for case, row in rows.items()},
+        orient="index",
+        columns=measured,
+        dtype=float,
+    ).replace([np.inf, -np.inf], np.nan)
+    patients = [row.get("patient_id", case) for case, row in rows.items()]
+    return scores.groupby(np.array(patients, dtype=object), sort=False).mean()
+
+
+def intervals(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each column over patients with its bootstrap interval.
+
+    Returns:
+        A row a metric with "estimate", "low", "high", "n" and "reason"; the ends are None, and the
+        reason is a sentence, where there are too few patients.
+    """
+    rows = {
+        metric: asdict(statistics.bootstrap_interval(scores[metric], CONFIDENCE, RESAMPLES, SEED))
+        for metric in scores
+    }
+    columns = ["estimate", "low", "high", "n", "reason"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=object)
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Compare two tables of `patient_scores`, metric by metric.
+
+    Returns:
+        The rows of `intervals` for the difference, first less second, with "p_value" of the
+        sign-flip test and "p_holm", corrected for the number of metrics.
+
+    Raises:
+        SpineError: if the two were not scored on the same patients.
+    """
+    if odd := sorted({*first.index} ^ {*second.index}):
+        raise SpineError(
+            f"only one of the two models has a score for {', '.join(map(str, odd))}: "
+            "a paired test needs both models on the same patients"
+        )
+    metrics = [metric for metric in METRICS if metric in first and metric in second]
+    differences = first[metrics] - second.loc[first.index, metrics]
+    frame = intervals(differences)
+    p_values = [statistics.sign_flip_test(differences[m], SEED).p_value for m in differences]
+    frame["p_value"] = pd.Series(p_values, frame.index, dtype=object)
+    frame["p_holm"] = pd.Series(statistics.holm(p_values), frame.index, dtype=object)
+    return frame
+
+
+def seed_spread(runs: Sequence[Mapping], metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
+    """Return how each metric's mean over volumes varies over the seeds.
+
+    Returns:
+        A row a metric with "mean", "sd" (None for one seed), "low", "high" and "n"; a metric that
+        is undefined with every seed is left out.
+    """
+    means = pd.DataFrame([(run.get("test") or {}).get("per_volume") or {} for run in runs])
+    means = means.reindex(columns=list(metrics)).astype(float).replace([np.inf, -np.inf], np.nan)
+    rows = {
+        metric: asdict(statistics.spread(means[metric].dropna()))
+        for metric in means
+        if means[metric].notna().any()
+    }
+    columns = ["mean", "sd", "low", "high", "n"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=object)
+
+
+def run_statistics(models: Mapping[str, Mapping]) -> dict:
+    """Return the statistics of all models of a run, as `results.json` keeps them.
+
+    Args:
+        models: by model id, {"test", "runs"}.
+
+    Returns:
+        "patients"; by model "intervals" and "seeds" (`seed_spread`); "paired": for each two models
+        {"first", "second", "metrics": `paired`}; and how it was computed.
+    """
+    scores = {model: patient_scores(entry.get("test") or {}) for model, entry in models.items()}
+    return {
+        "patients": max(map(len, scores.values())),
+        "minimum_patients": statistics.MINIMUM_PATIENTS,
+        "interval": f"{CONFIDENCE:.0%} bootstrap over patients, BCa, {RESAMPLES} resamples",
+        "test": "sign flips of the differences per patient, two-sided; Holm over the metrics",
+        "intervals": {model: intervals(frame).to_dict("index") for model, frame in scores.items()},
+        "seeds": {
+            model: seed_spread(entry.get("runs") or ()).to_dict("index")
+            for model, entry in models.items()
+        },
+        "paired": [
+            {"first": a, "second": b, "metrics": paired(scores[a], scores[b]).to_dict("index")}
+            for a, b in itertools.combinations(scores, 2)
+        ],
+    }
+
+
+# --- two runs -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Run:
-    """Hold the results of a finished run and its name."""
+    """The results of a finished run and its name."""
 
     name: str
     results: Mapping
 
+    def test(self, model: str) -> Mapping:
+        """Return the test scores of a model."""
+        return self.results["models"][model].get("test") or {}
+
+    def volumes(self, model: str) -> Mapping[str, Mapping]:
+        """Return the scores of a model by test case."""
+        return self.test(model).get("volumes") or {}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side.
+
+    Attributes:
+        runs: their names.
+        cases: test cases that both have.
+        notes: sentences on what limits the comparison.
+        recipe: a row for each setting that differs, with "setting", "first" and "second".
+        scores: "model", "scope" (an average, or a case), "metric", "first" and "second" score, and
+            the lowest and highest over the seeds of each ("first_low", ...).
+        paired: by model what `paired` gives for the second run less the first.
+    """
+
+    runs: tuple[str, str]
+    cases: list[str]
+    notes: list[str]
+    recipe: pd.DataFrame
+    scores: pd.DataFrame
+    paired: dict[str, pd.DataFrame]
+
 
 def load_run(name: str | Path, root: str | Path = "runs") -> Run:
-    """Read a run by its folder, or by its name in the folder of all runs.
+    """Load a run by its folder, or by its name in the folder of all runs.
 
     Args:
         name: folder, `results.json` itself, or name; "latest" is the run that ended last.
@@ -45,235 +223,172 @@ def load_run(name: str | Path, root: str | Path = "runs") -> Run:
     elif not path.exists():
         path = root / path
     file = path if path.is_file() else path / "results.json"
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.is_file():
         raise SpineError(
             f"{name} is no finished run, for {file} is not there: name a folder that `spine "
             f"reproduce` has finished, or its name in {root}."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise SpineError(f"{file} cannot be read as results of a run ({error}).") from error
+        )
+    results = read_json(file)
     if not isinstance(results, dict) or not results.get("models"):
         raise SpineError(f"{file} holds no models: name the folder of a finished run.")
-    return Run(path.parent.name if path.is_file() else path.name, results)
+    return Run(file.parent.name, results)
 
 
-def compare_runs(first: Run, second: Run) -> dict:
-    """Compare two runs.
-
-    Args:
-        first, second: finished runs.
-
-    Returns:
-        "runs": their names; "cases": how many both have; "notes": sentences on what limits the
-        comparison; "recipe": by setting that differs, both values; "scores": by model and way
-        ("pooled", "per_volume") and metric, both scores and the lowest and highest over seeds;
-        "volumes": by model and case, both scores by metric; "paired": by model what
-        `patient_statistics.paired` gives for the second run less the first.
+def compare_runs(first: Run, second: Run) -> Comparison:
+    """Compare two runs on the models and test cases that both have.
 
     Raises:
         SpineError: if the runs have no model or no test case in common.
     """
-    both = [model for model in first.results["models"] if model in second.results["models"]]
-    if not both:
+    runs = (first, second)
+    models = [model for model in first.results["models"] if model in second.results["models"]]
+    if not models:
         raise SpineError(f"{first.name} and {second.name} have no model in common to compare.")
-    cases = _shared_cases(first, second, both)
-    tests = {
-        model: [run.results["models"][model]["test"] for run in (first, second)] for model in both
-    }
-    return {
-        "runs": [first.name, second.name],
-        "cases": len(cases),
-        "notes": _notes(first, second, both, cases),
-        "recipe": recipe_differences(first.results, second.results),
-        "scores": {model: _scores(first, second, model) for model in both},
-        "volumes": {
-            model: {case: _volume_scores(pair, case) for case in cases}
-            for model, pair in tests.items()
-        },
-        "paired": {
-            model: patient_statistics.paired(newer, older, set(cases))
-            for model, (older, newer) in tests.items()
-        },
-    }
-
-
-def _volumes(run: Run, model: str) -> Mapping[str, Mapping]:
-    return (run.results["models"][model].get("test") or {}).get("volumes") or {}
-
-
-def _shared_cases(first: Run, second: Run, models: list[str]) -> list[str]:
-    shared = [
+    cases = [
         case
-        for case in _volumes(first, models[0])
-        if all(case in _volumes(run, model) for run in (first, second) for model in models)
+        for case in first.volumes(models[0])
+        if all(case in run.volumes(model) for run in runs for model in models)
     ]
-    if not shared:
+    if not cases:
         raise SpineError(
             f"{first.name} and {second.name} have no test case in common, so that nothing can be "
             "compared: choose runs on the same data set."
         )
-    return shared
+    rows = [row for model in models for row in _score_rows(runs, model, cases)]
+    return Comparison(
+        (first.name, second.name),
+        cases,
+        _notes(runs, models, cases),
+        recipe_differences(first.results, second.results),
+        pd.DataFrame(rows).astype(object),
+        {
+            model: paired(*(patient_scores(run.test(model), cases) for run in (second, first)))
+            for model in models
+        },
+    )
 
 
-def _notes(first: Run, second: Run, models: list[str], cases: list[str]) -> list[str]:
+def _notes(runs: Sequence[Run], models: list[str], cases: list[str]) -> list[str]:
     notes = []
-    counts = [len(_volumes(run, models[0])) for run in (first, second)]
+    volumes = [run.volumes(models[0]) for run in runs]
+    counts = [len(rows) for rows in volumes]
     if set(counts) != {len(cases)}:
         notes.append(
             f"The runs have different test cases ({counts[0]} and {counts[1]}): volumes and "
             f"differences are those of the {len(cases)} that both have; pooled scores and means "
             "over volumes are each run's own."
         )
-    changed = [case for case in cases if _is_changed(first, second, models[0], case)]
+    checksums = [[rows[case].get("sha256") for rows in volumes] for case in cases]
+    changed = [case for case, (a, b) in zip(cases, checksums) if a and b and a != b]
     if changed:
         notes.append(
             f"The data of {', '.join(changed[:5])} differ between the runs (other checksums), "
             "though the cases have the same names."
         )
-    models_of = [set(run.results["models"]) for run in (first, second)]
-    odd = sorted(models_of[0] ^ models_of[1])
+    odd = sorted(set(runs[0].results["models"]) ^ set(runs[1].results["models"]))
     if odd:
         notes.append(f"Only one of the runs has {', '.join(odd)}.")
     return notes
 
 
-def _is_changed(first: Run, second: Run, model: str, case: str) -> bool:
-    sums = [_volumes(run, model)[case].get("sha256") for run in (first, second)]
-    return None not in sums and sums[0] != sums[1]
+def recipe_differences(first: Mapping, second: Mapping) -> pd.DataFrame:
+    """Return "setting", "first" and "second" of each setting that differs; None where absent."""
+    old, new = (_settings(results) for results in (first, second))
+    rows = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
+    rows = [row for row in rows if row[1] != row[2]]
+    return pd.DataFrame(rows, columns=["setting", "first", "second"], dtype=object)
 
 
-def recipe_differences(first: Mapping, second: Mapping) -> dict[str, list]:
-    """Return the settings that differ between two results, and both values; None where absent."""
-    old, new = (_flat(results.get("recipe") or {}) for results in (first, second))
-    old["seeds"], new["seeds"] = _seeds(first), _seeds(second)
-    for values in (old, new):
-        values.pop("seed", None)
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return {name: [old.get(name), new.get(name)] for name in names}
-
-
-def _flat(values: Mapping, before: str = "") -> dict:
-    flat = {}
-    for name, value in values.items():
+def _settings(results: Mapping) -> dict:
+    settings = {}
+    for name, value in (results.get("recipe") or {}).items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{name}.")
-        else:
-            flat[before + name] = value
-    return flat
-
-
-def _seeds(results: Mapping) -> list[int]:
+            settings |= {f"{name}.{inner}": setting for inner, setting in value.items()}
+        elif name != "seed":
+            settings[name] = value
     runs = [run for entry in results["models"].values() for run in entry.get("runs") or ()]
-    return sorted({run["seed"] for run in runs})
+    return settings | {"seeds": sorted({run["seed"] for run in runs})}
 
 
-def _scores(first: Run, second: Run, model: str) -> dict:
-    entries = [run.results["models"][model] for run in (first, second)]
-    return {
-        way: {
-            metric: [_score(entry, way, metric) for entry in entries]
-            for metric in METRICS
-            if any(metric in (entry["test"].get(way) or {}) for entry in entries)
-        }
-        for way in WAYS
-    }
+def _score_rows(runs: Sequence[Run], model: str, cases: list[str]) -> list[dict]:
+    rows = []
+    scopes = [(average, metric) for average in AVERAGES for metric in METRICS]
+    scopes += [(case, metric) for case in cases for metric in ("dice", "hd95")]
+    for scope, metric in scopes:
+        row = {"model": model, "scope": scope, "metric": metric}
+        for key, run in zip(("first", "second"), runs):
+            tests = [entry["test"] for entry in run.results["models"][model].get("runs") or ()]
+            values = [_scores_in(test, scope).get(metric) for test in tests]
+            known = [value for value in values if value is not None and math.isfinite(value)]
+            row[key] = _scores_in(run.test(model), scope).get(metric)
+            several = len(values) > 1 and known and scope in AVERAGES
+            row[f"{key}_low"] = min(known) if several else None
+            row[f"{key}_high"] = max(known) if several else None
+        if scope in cases or row["first"] is not None or row["second"] is not None:
+            rows.append(row)
+    return rows
 
 
-def _score(entry: Mapping, way: str, metric: str) -> dict:
-    values = [(run["test"].get(way) or {}).get(metric) for run in entry.get("runs") or ()]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    score = {"mean": (entry["test"].get(way) or {}).get(metric), "seeds": len(values)}
-    return score | ({"low": min(known), "high": max(known)} if known else {})
-
-
-def _volume_scores(tests: list[Mapping], case: str) -> dict:
-    volumes = [test["volumes"][case] for test in tests]
-    return {metric: [volume.get(metric) for volume in volumes] for metric in METRICS}
+def _scores_in(test: Mapping, scope: str) -> Mapping:
+    return test.get(scope) or (test.get("volumes") or {}).get(scope) or {}
 
 
 # --- as text --------------------------------------------------------------------------------------
 
 
-def comparison_text(found: Mapping) -> str:
-    """Write what `compare_runs` returns as plain text."""
-    lines = [f"{found['runs'][0]}  against  {found['runs'][1]}", *found["notes"], ""]
-    lines += _recipe_lines(found["recipe"])
-    for model in found["scores"]:
-        rows = [("", *found["runs"], "difference"), *_score_rows(found["scores"][model])]
-        rows += _volume_rows(found["volumes"][model])
-        lines += ["", model, *aligned(rows), *_paired_lines(found["paired"][model])]
+def comparison_text(comparison: Comparison) -> str:
+    """Return what `compare_runs` gives as plain text."""
+    lines = ["  against  ".join(comparison.runs), *comparison.notes, ""]
+    if comparison.recipe.empty:
+        lines.append("The recipes are the same.")
+    else:
+        settings = [tuple(map(str, row)) for row in comparison.recipe.itertuples(index=False)]
+        lines += ["Recipe:", *aligned(settings)]
+    for model, rows in comparison.scores.groupby("model", sort=False):
+        cells = [("", *comparison.runs, "difference"), *map(_cells, rows.to_dict("records"))]
+        lines += ["", str(model), *aligned(cells), *_paired_lines(comparison.paired[model])]
     return "\n".join(lines)
 
 
-def _recipe_lines(recipe: Mapping[str, list]) -> list[str]:
-    if not recipe:
-        return ["The recipes are the same."]
-    return ["Recipe:", *aligned([(name, *map(str, pair)) for name, pair in recipe.items()])]
+def _cells(row: Mapping) -> tuple[str, ...]:
+    digits = 1 if row["metric"] == "hd95" else 3
+    values = [row[key] for key in ("first", "second")]
+    values = [math.nan if v is None or math.isinf(v) else v for v in values]
+    cells = [number(value, digits) for value in values]
+    for place, key in enumerate(("first", "second")):
+        if not pd.isna(row[f"{key}_low"]):
+            ends = (number(row[f"{key}_{end}"], digits) for end in ("low", "high"))
+            cells[place] += f" ({' to '.join(ends)})"
+    difference = values[1] - values[0]
+    cells.append(number(None if math.isnan(difference) else difference, digits, "+"))
+    return (f"{METRICS[row['metric']]}, {AVERAGES.get(row['scope'], row['scope'])}", *cells)
 
 
-def _score_rows(scores: Mapping) -> list[tuple]:
-    rows = []
-    for way, metrics in scores.items():
-        for metric, pair in metrics.items():
-            means = [one["mean"] for one in pair]
-            shown = [_with_range(one, metric) for one in pair]
-            rows.append((f"{NAMES[metric]}, {WAYS[way]}", *shown, _difference(means, metric)))
-    return rows
-
-
-def _volume_rows(volumes: Mapping) -> list[tuple]:
-    rows = []
-    for case, scores in volumes.items():
-        for metric in ("dice", "hd95"):
-            pair = scores[metric]
-            shown = [_number(value, metric) for value in pair]
-            rows.append((f"{NAMES[metric]}, {case}", *shown, _difference(pair, metric)))
-    return rows
-
-
-def _paired_lines(paired: Mapping[str, Mapping]) -> list[str]:
-    given = {metric: row for metric, row in paired.items() if row["p_value"] is not None}
-    if not given:
-        return [next((row["reason"] for row in paired.values() if row["reason"]), "")]
+def _paired_lines(differences: pd.DataFrame) -> list[str]:
+    given = differences[differences.p_value.notna()]
+    if given.empty:
+        return list(differences.reason.dropna()[:1])
     rows = [("mean difference", "", "95 % interval", "p", "p, Holm", "patients")]
-    for metric, row in given.items():
-        ends = [_number(row[end], metric, "+") for end in ("low", "high")]
-        ps = [f"{row[key]:.4f}" for key in ("p_value", "p_holm")]
-        estimate = _number(row["estimate"], metric, "+")
-        rows.append((NAMES[metric], estimate, " to ".join(ends), *ps, str(row["n"])))
+    for row in given.itertuples():
+        low, estimate, high = (
+            number(value, 1 if row.Index == "hd95" else 3, "+")
+            for value in (row.low, row.estimate, row.high)
+        )
+        ps = (f"{row.p_value:.4f}", f"{row.p_holm:.4f}")
+        rows.append((METRICS[row.Index], estimate, f"{low} to {high}", *ps, str(row.n)))
     return aligned(rows)
 
 
-def _with_range(score: Mapping, metric: str) -> str:
-    text = _number(score["mean"], metric)
-    if score["seeds"] < 2 or "low" not in score:
-        return text
-    return f"{text} ({_number(score['low'], metric)} to {_number(score['high'], metric)})"
-
-
-def _difference(pair: list, metric: str) -> str:
-    known = all(value is not None and math.isfinite(value) for value in pair)
-    return _number(pair[1] - pair[0], metric, "+") if known else DASH
-
-
-def _number(value: float | None, metric: str, sign: str = "") -> str:
-    if value is None or not math.isfinite(value):
-        return "undefined"
-    return f"{value:{sign}.{1 if metric == 'hd95' else 3}f}"
-
-
-def aligned(rows: list[tuple]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return rows of texts as lines, the first column to the left, the others to the right."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]
 
 
-def save_comparison(found: Mapping, path: str | Path) -> Path:
+def save_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Write a comparison as JSON, or as a page where the name ends in .html.
 
     Raises:
@@ -281,32 +396,21 @@ def save_comparison(found: Mapping, path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix == ".json":
-        content = json.dumps(_finite(found), indent=1)
-    elif path.suffix in (".html", ".htm"):
-        content = _page(found)
-    else:
+        tables = {
+            name: getattr(comparison, name).to_dict("records") for name in ("recipe", "scores")
+        }
+        tables["paired"] = {m: frame.to_dict("index") for m, frame in comparison.paired.items()}
+        write_json(path, {**vars(comparison), **tables})
+        return path
+    if path.suffix not in (".html", ".htm"):
         raise SpineError(f"{path}: a comparison is written as .json or .html, name one of these.")
+    title = html.escape(" against ".join(comparison.runs))
     with atomic_file(path) as stream:
-        stream.write(content.encode())
+        stream.write(
+            '<!doctype html>\n<html lang="en-GB"><head><meta charset="utf-8">'
+            f"<title>{title}</title>"
+            '<meta name="viewport" content="width=device-width, initial-scale=1"></head>'
+            f'<body><h1>{title}</h1><pre style="overflow-x: auto">'
+            f"{html.escape(comparison_text(comparison))}</pre></body></html>\n".encode()
+        )
     return path
-
-
-def _finite(value):
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _page(found: Mapping) -> str:
-    """Put the text on a page that loads nothing."""
-    import html
-
-    title = html.escape(" against ".join(found["runs"]))
-    return (
-        f'<!doctype html>\n<html lang="en-GB"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"></head>'
-        f'<body><h1>{title}</h1><pre style="overflow-x: auto">'
-        f"{html.escape(comparison_text(found))}</pre></body></html>\n"
-    )

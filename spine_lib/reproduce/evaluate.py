@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,60 +16,109 @@ import numpy as np
 from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import to_regions
 from spine_lib.ct.files import atomic_file
-from spine_lib.ct.volume import Volume
-from spine_lib.datasets.case import CaseData, ExcludedScan, case_identity
+from spine_lib.datasets.case import Case, CaseData, ExcludedScan, case_identity
 from spine_lib.metrics import calibration
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
 from spine_lib.metrics.regions import mean_named, mean_regions, score_named, score_regions
-from spine_lib.reproduce.report import Overlay, draw_overlay, pick_slices
-from spine_lib.reproduce.sources import CaseLike
+from spine_lib.reproduce.report_figures import Overlay, draw_overlay, pick_slices
+from spine_lib.slices.cut import IGNORE
+from spine_lib.slices.store import SliceStore
+from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import Fitted
-from spine_lib.volumes.masks import to_mask, to_region_mask
+from spine_lib.volumes.masks import largest_component, to_mask, to_region_mask
 from spine_lib.volumes.predict import predict_regions, predict_volume
 
-Say = Callable[[str], object]
+BONE_HU = tuple(range(100, 501, 50))
+"""Thresholds of which the baseline takes the best on training volumes."""
+
+BASELINE_VOLUMES = 10
+"""So many training volumes at most choose the threshold."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on the test cases.
+
+    Attributes:
+        tests: by model and seed, what `summarise` returns.
+        baseline: "name", "threshold_hu" and "test" (`metrics.aggregate`) of a bone threshold.
+        overlays: by model, the drawn slices of its first seed.
+        excluded: cases that cannot be read.
+    """
+
+    tests: dict[str, dict[int, dict]]
+    baseline: dict
+    overlays: dict[str, list[Overlay]]
+    excluded: list[ExcludedScan]
 
 
 def evaluate_all(
-    fitted: dict[str, dict[int, Fitted]],
-    cases: Sequence[CaseLike],
+    fitted: Mapping[str, Mapping[int, Fitted]],
+    cases: Sequence[Case],
     device: str,
-    say: Say,
+    say: Callable[[str], object],
     keep: Path | None = None,
-) -> tuple[dict[str, dict[int, dict]], dict[str, list[Overlay]], list[ExcludedScan]]:
-    """Score every network on every test case, on the case's own grid.
+    threshold_hu: float = 250,
+) -> Evaluation:
+    """Score every network, and a bone threshold, on every test case, on the case's own grid.
 
     Args:
         fitted: networks by model and seed.
         cases: test cases.
         device: "cpu" or "cuda".
         say: called with a line for each prediction.
-        keep: folder that remembers scores, where there are so many that a stop would hurt.
-
-    Returns:
-        By model and seed what `summarise` gives; by model the overlays of its first seed; and the
-        cases that cannot be read.
+        keep: folder of scores that are kept, for data sets of which a stopped run would lose much.
+        threshold_hu: of the baseline (`best_threshold`).
 
     Raises:
         SpineError: if no case can be read.
     """
-    desk = _Desk(fitted, device, say, keep)
-    read, left_out = [], []
+    jobs = {(model, seed): run for model, runs in fitted.items() for seed, run in runs.items()}
+    scorers = {job: functools.partial(_score_network, run, device) for job, run in jobs.items()}
+    folders = {job: keep and keep / _folder_name(job, run) for job, run in jobs.items()}
+    threshold = ("threshold", threshold_hu)
+    keep_largest = next(iter(jobs.values())).recipe.largest_component
+    scorers[threshold] = functools.partial(_score_threshold, threshold_hu, keep_largest)
+    folders[threshold] = keep and keep / f"threshold-{threshold_hu:g}"
+    rows: dict[tuple, dict[str, dict]] = {job: {} for job in scorers}
+    masks: dict[tuple, dict[str, bytes]] = {job: {} for job in scorers}
+    read, excluded = {}, []
     for case in cases:
-        try:
-            desk.score(case)
-            read.append(case)
-        except _CannotRead as error:
-            left_out.append(ExcludedScan(case.case_id, str(error.__cause__)))
-            say(f"left out {left_out[-1]}")
+        kept = {job: _read_scores(folder, case) for job, folder in folders.items()}
+        if None in kept.values():
+            try:
+                data = case.load()
+            except SpineError as error:
+                excluded.append(ExcludedScan(case.case_id, str(error)))
+                say(f"left out {excluded[-1]}")
+                continue
+            truth = Truth(data)
+        for job, row in kept.items():
+            if row is None:
+                if job in jobs:
+                    say(f"testing {job[0]}, seed {job[1]}, on {case.case_id}")
+                mask, row = scorers[job](data, truth)
+                masks[job][case.case_id] = _pack(mask)  # hundreds of them would fill the memory
+                _write_scores(folders[job], case, row)
+            rows[job][case.case_id] = row
+        read[case.case_id] = case
     if not read:
-        raise SpineError(f"no test case can be read; the first: {left_out[0]}")
-    tests = {m: {s: summarise(rows) for s, rows in runs.items()} for m, runs in desk.scores.items()}
-    for runs in tests.values():
-        for test in runs.values():
-            for case in read:
-                test["volumes"][case.case_id]["patient_id"] = case.patient_id
-    return tests, desk.overlays(read), left_out
+        raise SpineError(f"no test case can be read; the first: {excluded[0]}")
+    tests = {m: {s: summarise(rows[m, s]) for s in runs} for m, runs in fitted.items()}
+    baseline = {
+        "name": f"Bone threshold, {threshold_hu:g} HU (no network)",
+        "threshold_hu": threshold_hu,
+        "test": aggregate(rows[threshold]),
+    }
+    for test in [baseline["test"], *(test for runs in tests.values() for test in runs.values())]:
+        for case_id, volume in test["volumes"].items():
+            volume["patient_id"] = read[case_id].patient_id
+    first = {model: (model, next(iter(runs))) for model, runs in fitted.items()}
+    overlays = {
+        model: _draw_overlays(jobs[job], device, read, rows[job], masks[job])
+        for model, job in first.items()
+    }
+    return Evaluation(tests, baseline, overlays, excluded)
 
 
 def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
@@ -94,7 +145,7 @@ def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
 
 
 class Truth:
-    """Hold what is compared with the predictions of a case: made once for all networks.
+    """The reference of a case for its predictions, made once for all networks.
 
     Args:
         data: the case.
@@ -118,7 +169,7 @@ class Truth:
 
     @functools.cached_property
     def near(self) -> np.ndarray:
-        """Boolean [x, y, z]: the voxels whose calibration is looked at."""
+        """Boolean [x, y, z]: the voxels whose calibration is measured."""
         return calibration.near_truth(self.mask & ~self.ignore, self.spacing_mm, self.ignore)
 
 
@@ -172,94 +223,70 @@ def mean_over_seeds(tests: Sequence[dict]) -> dict:
     return mean
 
 
-class _CannotRead(Exception):
-    """Part a broken case from any other error."""
+# --- one prediction -------------------------------------------------------------------------------
 
 
-class _Desk:
-    """Predict, score and remember; a mask is kept packed, as hundreds of them would fill memory."""
+def _score_network(
+    run: Fitted, device: str, data: CaseData, truth: Truth
+) -> tuple[np.ndarray, dict]:
+    """Return a network's mask of a case, and its scores with the seconds that it took."""
+    started = time.perf_counter()
+    named = None
+    if run.recipe.classes == 1:
+        probability = predict_volume(run.network, data.ct, run.recipe, device)
+        mask = to_mask(probability, run.recipe).array > 0
+    else:
+        probability, likeliest = predict_regions(run.network, data.ct, run.recipe, device)
+        named = to_region_mask(probability, likeliest, run.recipe).array
+        mask = named > 0
+    seconds = time.perf_counter() - started
+    row = evaluate_case(probability.array, mask, truth, named)
+    return mask, row | {"predict_seconds": round(seconds, 2)}
 
-    def __init__(self, fitted: dict, device: str, say: Say, keep: Path | None) -> None:
-        self._fitted, self._device, self._say = fitted, device, say
-        self._keep = keep
-        self._packed: dict[tuple[str, str], bytes] = {}
-        self.scores: dict[str, dict[int, dict]] = {m: {s: {} for s in r} for m, r in fitted.items()}
 
-    def score(self, case: CaseLike) -> None:
-        """Score one case with every network, or recall its scores."""
-        jobs = [(m, s, run) for m, runs in self._fitted.items() for s, run in runs.items()]
-        known = {(m, s): self._recall(m, s, run, case) for m, s, run in jobs}
-        if not all(known.values()):
-            try:
-                data = case.load()
-            except SpineError as error:
-                raise _CannotRead from error
-            truth = Truth(data)
-        for model, seed, run in jobs:
-            row = known[model, seed]
-            if row is None:
-                self._say(f"testing {model}, seed {seed}, on {case.case_id}")
-                mask, row = self._measure(model, run, data, truth)
-                if run is self._first(model):
-                    self._packed[model, case.case_id] = _pack(mask)
-                self._remember(model, seed, run, case, row)
-            self.scores[model][seed][case.case_id] = row
+def _score_threshold(
+    threshold_hu: float, keep_largest: bool, data: CaseData, truth: Truth
+) -> tuple[np.ndarray, dict]:
+    mask = bone_mask(data.ct.array, threshold_hu, keep_largest)
+    row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
+    return mask, row | {"sha256": truth.sha256}
 
-    def overlays(self, cases: Sequence[CaseLike]) -> dict[str, list[Overlay]]:
-        """Draw slices of each model's first seed, predicting again where a mask was not kept."""
-        by_id = {case.case_id: case for case in cases}
-        load = functools.cache(lambda case_id: by_id[case_id].load())
 
-        def mask_of(model: str, case_id: str) -> Volume:
-            data = load(case_id)
-            if (model, case_id) in self._packed:
-                packed = self._packed[model, case_id]
-                return data.ct.with_array(_unpack(packed, data.ct.shape))
-            first = self._first(model)
-            return to_mask(self._predict(first, data), first.recipe)
+def bone_mask(hu: np.ndarray, threshold_hu: float, keep_largest: bool) -> np.ndarray:
+    """Return what lies above a threshold, cleaned up as a network's mask is."""
+    mask = hu > threshold_hu
+    return largest_component(mask) if keep_largest else mask
 
-        return {
-            model: draw_overlays(load, next(iter(runs.values())), functools.partial(mask_of, model))
-            for model, runs in self.scores.items()
-        }
 
-    def _first(self, model: str) -> Fitted:
-        return next(iter(self._fitted[model].values()))
+def best_threshold(store: SliceStore, recipe: Recipe) -> tuple[int, list[str]]:
+    """Return the bone threshold of highest mean Dice on training volumes, and these cases.
 
-    def _predict(self, run: Fitted, data: CaseData) -> Volume:
-        return predict_volume(run.network, data.ct, run.recipe, self._device)
+    Args:
+        store: training slices; phantoms are used only where there is nothing else.
+        recipe: says whether the largest component alone is kept.
+    """
+    plane = store.volumes[0].plane
+    numbers = [n for n, volume in enumerate(store.volumes) if volume.plane == plane]
+    real = [number for number in numbers if store.volumes[number].source != "phantom"]
+    numbers = (real or numbers)[:BASELINE_VOLUMES]
+    dice = np.zeros((len(numbers), len(BONE_HU)))
+    for row, number in enumerate(numbers):
+        pixels = store.read(number)
+        hu, known = np.asarray(pixels["hu"]), pixels["label"] != IGNORE
+        spine = known & (pixels["label"] > 0)
+        for column, threshold_hu in enumerate(BONE_HU):
+            mask = bone_mask(hu, threshold_hu, recipe.largest_component) & known
+            size = np.count_nonzero(mask) + np.count_nonzero(spine)
+            dice[row, column] = 2 * np.count_nonzero(mask & spine) / max(size, 1)
+    best = BONE_HU[int(dice.mean(axis=0).argmax())]
+    return best, [store.volumes[number].case_id for number in numbers]
 
-    def _measure(
-        self, model: str, run: Fitted, data: CaseData, truth: Truth
-    ) -> tuple[np.ndarray, dict]:
-        """Return a network's mask of a case, and its scores."""
-        if run.recipe.classes == 1:
-            probability = self._predict(run, data)
-            mask = to_mask(probability, run.recipe).array > 0
-            return mask, evaluate_case(probability.array, mask, truth)
-        found = predict_regions(run.network, data.ct, run.recipe, self._device)
-        named = to_region_mask(*found, run.recipe).array
-        return named > 0, evaluate_case(found[0].array, named > 0, truth, named)
 
-    def _place(self, model: str, seed: int, run: Fitted, case: CaseLike) -> Path | None:
-        if self._keep is None:
-            return None
-        return self._keep / f"{model}-{seed}-{_digest(run.weights)}" / f"{case.case_id}.json"
+# --- scores that are kept -------------------------------------------------------------------------
 
-    def _recall(self, model: str, seed: int, run: Fitted, case: CaseLike) -> dict | None:
-        path = self._place(model, seed, run, case)
-        try:
-            row = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        except (OSError, ValueError):
-            return None
-        # what an older version kept lacks both
-        return row if "sha256" in row and row.get("files") == case_identity(case) else None
 
-    def _remember(self, model: str, seed: int, run: Fitted, case: CaseLike, row: dict) -> None:
-        if path := self._place(model, seed, run, case):
-            with atomic_file(path) as stream:
-                kept = {**row, "files": case_identity(case)}
-                stream.write(json.dumps(kept, default=int).encode())  # NumPy's whole numbers
+def _folder_name(job: tuple[str, int], run: Fitted) -> str:
+    return f"{job[0]}-{job[1]}-{_digest(run.weights)}"
 
 
 @functools.cache
@@ -268,6 +295,26 @@ def _digest(weights: Path) -> str:
         digest = hashlib.file_digest(stream, "sha256")
     digest.update(__version__.encode())
     return digest.hexdigest()[:12]
+
+
+def _read_scores(folder: Path | None, case: Case) -> dict | None:
+    """Return scores that were kept, unless the files of the case have changed."""
+    try:
+        row = json.loads((folder / f"{case.case_id}.json").read_bytes()) if folder else {}
+    except (OSError, ValueError):
+        return None
+    # what an older version kept has no checksum
+    return row if "sha256" in row and row.get("files") == case_identity(case) else None
+
+
+def _write_scores(folder: Path | None, case: Case, row: dict) -> None:
+    if folder:
+        text = json.dumps({**row, "files": case_identity(case)}, default=int)  # NumPy's integers
+        with atomic_file(folder / f"{case.case_id}.json") as stream:
+            stream.write(text.encode())
+
+
+# --- overlays -------------------------------------------------------------------------------------
 
 
 def _pack(mask: np.ndarray) -> bytes:
@@ -279,32 +326,29 @@ def _unpack(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
 
 
-def draw_overlays(
-    load: Callable[[str], CaseData], scores: dict, mask_of: Callable[[str], Volume]
+def _draw_overlays(
+    run: Fitted,
+    device: str,
+    cases: Mapping[str, Case],
+    rows: Mapping[str, dict],
+    masks: Mapping[str, bytes],
 ) -> list[Overlay]:
-    """Draw the best, the median and the worst slice that shows spine.
-
-    Args:
-        load, mask_of: give a case's data and its predicted mask, by the case's id.
-        scores: rows of `evaluate_volume` by case id.
-    """
+    """Draw the best, median and worst slice that shows spine; predict where no mask is kept."""
     dice = {}
-    for case_id, row in scores.items():
+    for case_id, row in rows.items():
         for index, (tp, fp, fn, _) in enumerate(row["slices"]):
             dice[case_id, index] = 2 * tp / (2 * tp + fp + fn) if tp + fn else np.nan
-    drawn = []
+    overlays = []
     for kind, (case_id, index) in pick_slices(dice).items():
-        data = load(case_id)
-        drawn.append(
+        data = cases[case_id].load()
+        if case_id in masks:
+            mask = data.ct.with_array(_unpack(masks[case_id], data.ct.shape))
+        else:
+            mask = to_mask(predict_volume(run.network, data.ct, run.recipe, device), run.recipe)
+        score = dice[case_id, index]
+        overlays.append(
             draw_overlay(
-                data.ct,
-                data.labels,
-                mask_of(case_id),
-                index,
-                case_id,
-                kind,
-                dice[case_id, index],
-                ignore=data.ignore,
+                data.ct, data.labels, mask, index, case_id, kind, score, ignore=data.ignore
             )
         )
-    return drawn
+    return overlays

@@ -1,22 +1,140 @@
-"""Two runs side by side: shared cases only, differences the right way round, or one sentence."""
+"""Models and runs side by side: by patient, paired, corrected, or the reason why not."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
-from spine_lib import SpineError
-from spine_lib.cli import main
+from spine_lib import SpineError, cli
+from spine_lib.metrics.statistics import bootstrap_interval, holm, sign_flip_test
 from spine_lib.reproduce.compare import (
+    METRICS,
     Run,
     compare_runs,
     comparison_text,
+    intervals,
     load_run,
+    number,
+    paired,
+    patient_scores,
     recipe_differences,
+    run_statistics,
     save_comparison,
+    seed_spread,
 )
 
 MODEL = "unet_resnet34"
+
+
+def main(arguments) -> int:
+    """Run a command; return its exit code."""
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(arguments)
+    return leaving.value.code
+
+
+# --- statistics of one run ------------------------------------------------------------------------
+
+
+def make_test(values, **more):
+    """Make test scores; each patient has the same value in all metrics but HD95."""
+    volumes = {
+        f"case-{patient}": {"dice": v, "iou": v / (2 - v), "nsd": v, "hd95": 10 * (1 - v)}
+        | {"patient_id": f"p{patient}"}
+        for patient, v in enumerate(values)
+    }
+    return {"volumes": volumes | more, "per_volume": {"dice": float(np.mean(values))}}
+
+
+@pytest.fixture
+def two_models():
+    random = np.random.default_rng(5)
+    first = random.uniform(0.7, 0.9, 8)
+    return make_test(first), make_test(first - random.normal(0.03, 0.03, 8))
+
+
+def paired_tests(first, second):
+    return paired(patient_scores(first), patient_scores(second))
+
+
+def test_scans_of_a_patient_are_averaged_and_infinite_distances_left_out():
+    again = {"dice": 0.4, "iou": 0.3, "nsd": None, "hd95": math.inf, "patient_id": "p0"}
+    test = make_test([0.8, 0.6], again=again)
+    scores = patient_scores(test)
+    assert scores.dice.to_dict() == pytest.approx({"p0": 0.6, "p1": 0.6})
+    assert scores.hd95.to_dict() == pytest.approx({"p0": 2.0, "p1": 4.0})
+    assert patient_scores(test, {"again"}).dice.to_dict() == {"p0": 0.4}
+
+
+def test_intervals_are_those_of_the_patients(two_models):
+    scores = patient_scores(two_models[0])
+    table = intervals(scores)
+    assert list(table.index) == list(METRICS)
+    expected = bootstrap_interval(scores.nsd)
+    assert (table.low["nsd"], table.high["nsd"]) == (expected.low, expected.high)
+    assert table.n["nsd"] == 8 and table.reason["nsd"] is None
+
+
+def test_the_paired_test_is_made_on_differences_and_corrected_over_the_metrics(two_models):
+    table = paired_tests(*two_models)
+    first, second = map(patient_scores, two_models)
+    raw = []
+    for metric in METRICS:
+        differences = first[metric] - second[metric]
+        raw.append(sign_flip_test(differences).p_value)
+        assert table.estimate[metric] == pytest.approx(differences.mean())
+        assert table.low[metric] < differences.mean() < table.high[metric]
+    assert list(table.p_value) == raw and list(table.p_holm) == holm(raw)
+    assert table.p_holm["dice"] > table.p_value["dice"]
+
+
+def test_a_better_model_is_better_whichever_comes_first(two_models):
+    forth, back = paired_tests(*two_models), paired_tests(*reversed(two_models))
+    assert list(forth.estimate) == pytest.approx(list(-back.estimate))
+    assert list(forth.p_value) == list(back.p_value)
+
+
+def test_five_patients_get_the_reason_and_no_p_value():
+    table = paired_tests(make_test([0.5, 0.6, 0.7, 0.8, 0.9]), make_test([0.4] * 5))
+    for row in table.itertuples():
+        assert row.low is row.p_value is row.p_holm is None
+        assert "at least 6" in row.reason
+    assert table.estimate["dice"] == pytest.approx(0.3)
+
+
+def test_a_patient_without_a_distance_is_left_out_of_that_metric_alone(two_models):
+    first, second = two_models
+    second["volumes"]["case-3"]["hd95"] = None
+    table = paired_tests(first, second)
+    assert (table.n["hd95"], table.n["dice"]) == (7, 8)
+
+
+def test_models_on_different_patients_are_refused(two_models):
+    del two_models[1]["volumes"]["case-3"]
+    with pytest.raises(SpineError, match="p3"):
+        paired_tests(*two_models)
+
+
+def test_the_spread_over_seeds_is_that_of_the_means_over_volumes():
+    runs = [{"test": {"per_volume": {"dice": dice, "hd95": None}}} for dice in (0.7, 0.8, 0.9)]
+    table = seed_spread(runs).to_dict("index")
+    assert list(table) == ["dice"]
+    assert table["dice"] == pytest.approx({"mean": 0.8, "sd": 0.1, "low": 0.7, "high": 0.9, "n": 3})
+
+
+def test_the_statistics_of_a_run_hold_each_model_and_each_pair(two_models):
+    models = {
+        name: {"test": test, "runs": [{"test": test}]} for name, test in zip("ab", two_models)
+    }
+    summary = run_statistics(models)
+    assert summary["patients"] == 8 and summary["seeds"]["a"]["dice"]["sd"] is None
+    assert [(pair["first"], pair["second"]) for pair in summary["paired"]] == [("a", "b")]
+    assert summary["paired"][0]["metrics"] == paired_tests(*two_models).to_dict("index")
+    assert run_statistics({"a": {}})["patients"] == 0
+
+
+# --- two runs -------------------------------------------------------------------------------------
 
 
 def make_run(name="old", shift=0.0, cases=7, seeds=(0, 1), **recipe):
@@ -39,28 +157,28 @@ def make_run(name="old", shift=0.0, cases=7, seeds=(0, 1), **recipe):
 
 
 def test_differences_are_the_second_run_less_the_first():
-    found = compare_runs(make_run(), make_run("new", shift=0.05))
-    row = found["paired"][MODEL]["dice"]
-    assert 0.02 < row["low"] < row["estimate"] < row["high"] < 0.08
-    assert row["n"] == 7 and row["p_value"] == 2 / 2**7 and row["p_holm"] >= row["p_value"]
-    assert found["paired"][MODEL]["hd95"]["estimate"] < 0
-    older, newer = found["volumes"][MODEL]["c3"]["dice"]
-    assert newer > older
+    comparison = compare_runs(make_run(), make_run("new", shift=0.05))
+    row = comparison.paired[MODEL].loc["dice"]
+    assert 0.02 < row.low < row.estimate < row.high < 0.08
+    assert row.n == 7 and row.p_value == 2 / 2**7 and row.p_holm >= row.p_value
+    assert comparison.paired[MODEL].estimate["hd95"] < 0
+    scores = comparison.scores.set_index(["scope", "metric"]).loc[("c3", "dice")]
+    assert scores.second > scores["first"]
 
 
 def test_a_run_does_not_differ_from_itself():
-    found = compare_runs(make_run(), make_run())
-    assert found["recipe"] == {} and found["notes"] == []
-    assert found["paired"][MODEL]["dice"]["estimate"] == 0
-    assert "The recipes are the same." in comparison_text(found)
+    comparison = compare_runs(make_run(), make_run())
+    assert comparison.recipe.empty and comparison.notes == []
+    assert comparison.paired[MODEL].estimate["dice"] == 0
+    assert "The recipes are the same." in comparison_text(comparison)
 
 
-def test_only_shared_cases_are_compared_and_that_is_said():
-    found = compare_runs(make_run(cases=7), make_run("new", cases=9, shift=0.1))
-    assert found["cases"] == 7 and found["paired"][MODEL]["dice"]["n"] == 7
-    assert list(found["volumes"][MODEL]) == [f"c{n}" for n in range(7)]
-    assert "different test cases (7 and 9)" in found["notes"][0]
-    assert found["notes"][0] in comparison_text(found)
+def test_only_shared_cases_are_compared_and_a_note_says_so():
+    comparison = compare_runs(make_run(cases=7), make_run("new", cases=9, shift=0.1))
+    assert comparison.cases == [f"c{n}" for n in range(7)]
+    assert comparison.paired[MODEL].n["dice"] == 7
+    assert "different test cases (7 and 9)" in comparison.notes[0]
+    assert comparison.notes[0] in comparison_text(comparison)
 
 
 def test_runs_without_a_common_case_or_model_are_refused():
@@ -74,21 +192,21 @@ def test_runs_without_a_common_case_or_model_are_refused():
         compare_runs(make_run(), other)
 
 
-def test_the_same_name_for_other_data_is_noticed():
+def test_other_data_under_the_same_name_are_reported():
     other = make_run("new")
     other.results["models"][MODEL]["test"]["volumes"]["c2"]["sha256"] = "b"
-    assert "The data of c2 differ" in compare_runs(make_run(), other)["notes"][0]
+    assert "The data of c2 differ" in compare_runs(make_run(), other).notes[0]
 
 
-def test_recipe_differences_go_into_what_is_nested_and_name_the_seeds():
+def test_recipe_differences_include_nested_settings_and_the_seeds():
     old = make_run(seeds=(0,)).results
     new = make_run(augmentation={"size": 256}, loss="focal").results
-    assert recipe_differences(old, new) == {
-        "augmentation.size": [128, 256], "loss": [None, "focal"], "seeds": [[0], [0, 1]],
-    }  # fmt: skip
+    assert recipe_differences(old, new).values.tolist() == [
+        ["augmentation.size", 128, 256], ["seeds", [0], [0, 1]], ["loss", None, "focal"],
+    ]  # fmt: skip
 
 
-def test_five_patients_get_a_reason_and_no_p_value():
+def test_five_shared_patients_get_a_reason_and_no_p_value():
     text = comparison_text(compare_runs(make_run(cases=5), make_run("new", cases=5, shift=0.1)))
     assert "not given for 5 patients" in text and "p, Holm" not in text
 
@@ -101,12 +219,13 @@ def test_the_text_shows_scores_with_their_range_over_seeds():
     assert "95 % interval" in text and "Dice, c6" in text
 
 
-def test_what_is_undefined_is_called_so():
+def test_undefined_scores_are_left_out_and_named():
     other = make_run("new")
     other.results["models"][MODEL]["test"]["volumes"]["c0"]["hd95"] = None
-    found = compare_runs(make_run(), other)
-    assert found["paired"][MODEL]["hd95"]["n"] == 6
-    assert "undefined" in comparison_text(found)
+    comparison = compare_runs(make_run(), other)
+    assert comparison.paired[MODEL].n["hd95"] == 6
+    assert "undefined" in comparison_text(comparison)
+    assert [number(v) for v in (None, math.nan, math.inf)] == ["–", "undefined", "infinite"]
 
 
 def write_run(root, run):
@@ -116,7 +235,7 @@ def write_run(root, run):
     return folder
 
 
-def test_a_run_is_found_by_folder_by_file_by_name_and_as_the_latest(tmp_path):
+def test_a_run_is_loaded_by_folder_by_file_by_name_and_as_the_latest(tmp_path):
     folder = write_run(tmp_path, make_run())
     (tmp_path / "latest").write_text("old\n", encoding="utf-8")
     for name in (folder, folder / "results.json", "old", "latest"):
@@ -124,7 +243,7 @@ def test_a_run_is_found_by_folder_by_file_by_name_and_as_the_latest(tmp_path):
         assert run.name == "old" and MODEL in run.results["models"]
 
 
-def test_a_folder_that_is_no_run_is_told_in_one_sentence(tmp_path, capsys, monkeypatch):
+def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "runs", make_run())
     (tmp_path / "empty").mkdir()
@@ -146,7 +265,8 @@ def test_the_command_prints_and_saves_only_if_asked(tmp_path, capsys, monkeypatc
     assert "old  against  new" in printed and MODEL in printed
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert main(["compare", "old", "new", "--out", "c.json"]) == 0
-    assert json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["cases"] == 7
+    saved = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    assert len(saved["cases"]) == 7 and saved["paired"][MODEL]["dice"]["n"] == 7
     assert main(["compare", "old", "new", "--out", "c.html"]) == 0
     assert "<pre" in (tmp_path / "c.html").read_text(encoding="utf-8")
 

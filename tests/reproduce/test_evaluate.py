@@ -1,4 +1,4 @@
-"""Scores over several seeds, and masks that wait packed."""
+"""Scores of cases, over seeds, kept, and of the bone threshold."""
 
 import math
 from types import SimpleNamespace
@@ -6,16 +6,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from spine_lib.datasets import phantom_cases
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
 from spine_lib.reproduce.evaluate import (
+    BONE_HU,
     Truth,
-    _Desk,
     _pack,
+    _read_scores,
     _unpack,
+    _write_scores,
+    best_threshold,
+    bone_mask,
     evaluate_case,
     mean_over_seeds,
     summarise,
 )
+from spine_lib.reproduce.sources import prepare
+from spine_lib.training.recipe import load_recipe
 
 
 def test_the_mean_over_seeds_keeps_the_shape_and_leaves_out_what_is_undefined():
@@ -85,15 +92,30 @@ def test_the_mean_over_seeds_goes_through_regions_and_bins(measured):
 
 
 def test_scores_that_an_older_version_kept_are_made_anew(tmp_path, measured):
-    desk = _Desk({}, "cpu", print, tmp_path)
-    weights = tmp_path / "w"
-    weights.write_bytes(b"x")
-    run, case = (
-        SimpleNamespace(weights=weights),
-        SimpleNamespace(case_id="a", ct_path=None, mask_path=None),
-    )
-    desk._remember("m", 0, run, case, {"dice": 0.5, "slices": []})
-    assert desk._recall("m", 0, run, case) is None
-    desk._remember("m", 0, run, case, measured[1])
-    kept = desk._recall("m", 0, run, case)
+    case = SimpleNamespace(case_id="a", ct_path=None, mask_path=None)
+    _write_scores(tmp_path, case, {"dice": 0.5, "slices": []})
+    assert _read_scores(tmp_path, case) is None
+    _write_scores(tmp_path, case, measured[1])
+    kept = _read_scores(tmp_path, case)
     assert kept["regions"] == measured[1]["regions"] and kept["dice"] == measured[1]["dice"]
+
+
+def test_the_bone_threshold_is_the_best_one_of_the_training_volumes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
+    recipe = load_recipe("tiny").changed(largest_component=False)
+    cases = phantom_cases(2, 0, shape=(40, 40, 74), spacing_mm=6.0)
+    store = prepare(cases, recipe, progress=False)
+    threshold_hu, chosen_on = best_threshold(store, recipe)
+    assert chosen_on == ["phantom-0000", "phantom-0001"] and threshold_hu in BONE_HU
+    dice = []
+    for limit in BONE_HU:
+        pairs = [(store.read(n)["hu"] > limit, store.read(n)["label"] > 0) for n in (0, 1)]
+        dice.append(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
+    assert threshold_hu == BONE_HU[int(np.argmax(dice))]
+
+
+def test_the_bone_mask_is_cleaned_up_like_a_networks():
+    hu = np.zeros((9, 9, 9))
+    hu[1:3, 1:3, 1:3], hu[5:8, 5:8, 5:8] = 400, 400
+    assert bone_mask(hu, 300, False).sum() == 8 + 27
+    assert bone_mask(hu, 300, True).sum() == 27

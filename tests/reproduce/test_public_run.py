@@ -7,15 +7,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from spine_lib import SpineError
-from spine_lib.cli import main
+from spine_lib import SpineError, cli
 from spine_lib.datasets import split_of
-from spine_lib.reproduce.provenance import deviations
-from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.reproduce import deviations, reproduce
 from spine_lib.reproduce.sources import gather
 from spine_lib.training.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
+
+
+def main(arguments) -> int:
+    """Run a command; return its exit code."""
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(arguments)
+    return leaving.value.code
 
 
 def numbers_of(part, count):

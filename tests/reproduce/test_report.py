@@ -5,6 +5,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +14,14 @@ import pytest
 from spine_lib import SpineError
 from spine_lib.metrics import overlap as metrics
 from spine_lib.metrics.calibration import near_truth, reliability
+from spine_lib.metrics.paper import check_table
 from spine_lib.metrics.regions import score_regions
+from spine_lib.reproduce.compare import run_statistics
 from spine_lib.reproduce.evaluate import mean_over_seeds, summarise
-from spine_lib.reproduce.patient_statistics import of_models
-from spine_lib.reproduce.report import Overlay, draw_overlay, pick_slices, write_report
+from spine_lib.reproduce.report import test_looks_sentence as looks_sentence
+from spine_lib.reproduce.report import write_report
+from spine_lib.reproduce.report_figures import Overlay, draw_overlay, pick_slices
+from spine_lib.training.recipe import load_recipe
 
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
 CASES = ("dicom", "crop")
@@ -58,6 +63,8 @@ def make_results(seeds=(0, 1, 2), cases=CASES):
             "name": "built-in sample",
             "train": ["chest", "abdomen"],
             "test": list(cases),
+            "validation": ["phantom-2000", "phantom-2001"],
+            "sources": [{"name": "chest", "role": "train", "licence": "CC BY 4.0"}],
             "split": "fixed by hand, by patient",
             "left_out": ["case_0007: half a file"],
             "checksums": {"train/chest": "77feb72" * 9},
@@ -67,7 +74,16 @@ def make_results(seeds=(0, 1, 2), cases=CASES):
         "device": "CPU, 2 cores, bf16",
         "created": "2025-11-22",
         "versions": {"spine_lib": "0.1.0", "torch": "2.15.0", "numpy": "2.4.6"},
-        "recipe": {"plane": "axial", "spacing_mm": 1.5, "steps": 900, "loss": "Dice + BCE"},
+        "recipe": load_recipe("sample").to_dict(),
+        "command": "spine reproduce --data sample --seeds 3",
+        "commit": "0123abcd",
+        "stages": {"prepare": 12.0, "train": 480.0, "evaluate": 20.3},
+        "baseline": {
+            "name": "Bone threshold, 250 HU (no network)",
+            "threshold_hu": 250,
+            "chosen_on": ["chest", "abdomen"],
+            "test": models[MODELS[0]]["test"],
+        },
         "test_looks": {"count": 3, "note": "Twice while testing the code, once for this table."},
     }
     return json.loads(json.dumps(results))
@@ -109,25 +125,10 @@ def make_overlays():
     return overlays
 
 
-ARGUMENTS = {
-    "command": "spine reproduce --data sample --seeds 3",
-    "deviations": [
-        {"setting": "data", "paper": "1089 CT volumes", "ours": "4 patients", "note": "no sign-up"},
-        {"setting": "image size", "paper": "", "ours": "128 x 128", "note": "assumed"},
-        "Test-time flips are on.",
-    ],
-    "data_sources": [
-        {"name": "chest", "role": "train", "licence": "CC BY 4.0", "sha256": "77feb72" * 9},
-        {"name": "dicom", "role": "test", "licence": "CC BY 4.0", "sha256": "5d4223e" * 9},
-    ],
-    "findings": [{"message": "IoU above Dice cannot be."}, "Not reproducible as defined."],
-}
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(make_results(), path, make_curves(), make_overlays(), **ARGUMENTS)
+    write_report(make_results(), path, make_curves(), make_overlays())
     return path.read_text(encoding="utf-8")
 
 
@@ -213,9 +214,9 @@ def test_each_test_case_and_each_seed_has_its_row(page):
         pooled = [run["test"]["pooled"]["dice"] for run in entry["runs"]]
         for run, dice in zip(entry["runs"], pooled):
             assert any(row[1:3] == [str(run["seed"]), f"{dice:.3f}"] for row in rows)
-        assert any(row[1:3] == ["mean", f"{np.mean(pooled):.3f}"] for row in rows)
-        spread = f"{min(pooled):.3f}–{max(pooled):.3f}"
-        assert any(row[1:3] == ["lowest to highest", spread] for row in rows)
+        means = [run["test"]["per_volume"]["dice"] for run in entry["runs"]]
+        spread = [f"{value:.3f}" for value in (np.mean(means), min(means), max(means))]
+        assert any(row[1:4] == ["Dice", "3", spread[0]] and row[5:] == spread[1:] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -228,18 +229,24 @@ def test_each_test_case_and_each_seed_has_its_row(page):
         "vertebrae with their processes",
         '"silver" labels',
         "The mask of the DICOM patient is coarse",
-        "Not reproducible as defined.",
-        "image size unknown 128 x 128",
+        "image size unknown patches of",
+        "Two models trained on two cases and tested on two cases of other patients",
         "CC BY 4.0",
         "torch 2.15.0",
         "they neither confirm nor refute them",
         "8.5 min",
-        "Test-time flips are on.",
+        "three, seeds 0, 1 and 2",
+        "Trainings ran side by side, so that their times add up to more than the wall time",
+        "two phantoms, no patient",
+        "A bone threshold without a network (250 HU) scores",
+        "The threshold was chosen for the highest mean Dice on training cases (chest and abdomen)",
+        "commit of this library 0123abcd",
+        "The encoders start from random weights on purpose",
         "hold no spine but a prediction (score 0)",
         "The test volumes show these regions: thoracic (2 volumes) and lumbar (2 volumes).",
         "No real case of the test part shows a scored cervical or sacral region",
-        "a false positive to the region of the nearest true voxel",
-        "How the cases were parted: fixed by hand, by patient",
+        "a false positive for the region of the nearest true voxel",
+        "How the cases were split: fixed by hand, by patient",
         "Scans that were left out case_0007: half a file",
         "train/chest 77feb72",
         "Our own predictions come closest to the paper's pattern of IoU above Dice",
@@ -306,7 +313,7 @@ def test_the_calibration_is_given_with_its_error(page):
 def test_all_metrics_are_tested_and_corrected_from_six_patients_on(tmp_path):
     results = make_results(seeds=(0, 1), cases=tuple("abcdefg"))
     page = write_report(results, tmp_path / "seven.html").read_text(encoding="utf-8")
-    found = of_models(results["models"])["paired"][0]["metrics"]
+    found = run_statistics(results["models"])["paired"][0]["metrics"]
     rows = _Page(page).rows
     for metric, name in (("dice", "Dice"), ("nsd", "Surface Dice"), ("hd95", "HD95, mm")):
         ps = [f"{found[metric][key]:.4f}" for key in ("p_value", "p_holm")]
@@ -349,11 +356,43 @@ def test_scans_of_one_patient_count_as_one(tmp_path):
 
 
 def test_bare_results_make_a_page_that_says_what_is_missing(tmp_path):
-    path = write_report({"models": {"unet_resnet34": {}}}, tmp_path / "bare.html", mask_notes=())
+    path = write_report({"models": {"unet_resnet34": {}}}, tmp_path / "bare.html")
     words = _Page(path.read_text(encoding="utf-8")).words
     for missing in ("not recorded", "No learning curves", "No test slices", "No data sources"):
         assert missing in words
-    assert "silver" not in words
+    assert "silver" not in words and "Bone threshold" not in words
+
+
+def test_one_region_a_volume_is_not_shown_twice(tmp_path):
+    results = make_results()
+    for entry in results["models"].values():
+        for volume in entry["test"]["volumes"].values():
+            del volume["regions"]["lumbar"]
+    page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Each test volume shows one region only (dicom thoracic and crop thoracic)" in page
+    assert 'id="regions-caption"' not in page
+
+
+def test_a_single_seed_does_not_read_as_none(tmp_path):
+    page = write_report(make_results(seeds=(0,)), tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "one, seed 0" in _Page(page).words
+
+
+@pytest.mark.parametrize("name", ["reproduce", "regions", "pretrained-encoder"])
+def test_the_kept_results_of_earlier_runs_make_a_page(name, tmp_path):
+    kept = Path(__file__).parents[2] / "benchmarks" / "results" / f"{name}.json"
+    results = json.loads(kept.read_text(encoding="utf-8"))
+    page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")
+    dice = next(iter(results["models"].values()))["test"]["pooled"]["dice"]
+    assert f"{dice:.3f}" in page
+
+
+@pytest.mark.parametrize(
+    ("looks", "sentence"),
+    [(None, "not recorded"), ({"count": 1}, "looked at once."), ("Made for this run.", "Made for")],
+)
+def test_how_often_the_test_patients_were_looked_at_is_a_sentence(looks, sentence):
+    assert sentence in looks_sentence(looks)
 
 
 def test_undefined_and_infinite_scores_are_called_so(tmp_path):
@@ -366,21 +405,16 @@ def test_undefined_and_infinite_scores_are_called_so(tmp_path):
 
 def test_what_others_wrote_cannot_become_markup(tmp_path):
     evil = '<script>alert("x")</script>'
-    results = make_results() | {"target": evil, "recipe": {evil: evil}, "device": evil}
-    path = write_report(
-        results, tmp_path / "r.html", command=evil, deviations=[evil], findings=[evil]
-    )
+    results = make_results() | {"target": evil, "device": evil, "command": evil}
+    results["recipe"][evil] = evil
+    path = write_report(results, tmp_path / "r.html")
     parsed = _Page(path.read_text(encoding="utf-8"))
     assert "script" not in parsed.tags and evil in parsed.words
 
 
-def test_the_checked_paper_table_can_be_given_as_it_is(tmp_path):
-    from spine_lib.metrics.paper import check_table
-
-    findings = check_table()
-    path = write_report(make_results(), tmp_path / "r.html", findings=findings)
-    words = _Page(path.read_text(encoding="utf-8")).words
-    assert all(" ".join(finding.message.split()) in words for finding in findings)
+def test_the_page_says_whether_the_papers_table_is_consistent(page):
+    words = _Page(page).words
+    assert all(" ".join(finding.message.split()) in words for finding in check_table())
 
 
 def test_the_page_replaces_the_old_one_or_leaves_it(tmp_path, monkeypatch):
@@ -438,6 +472,6 @@ def test_a_slice_without_spine_is_shown_whole():
     affine = np.eye(4)
     empty = SimpleNamespace(array=np.zeros((30, 20, 4), bool), affine=affine)
     ct = SimpleNamespace(array=np.zeros((30, 20, 4), np.int16), affine=affine)
-    overlay = draw_overlay(ct, empty, empty, 1, "x", "worst", math.nan, width_px=60)
-    assert overlay.image.shape == (40, 60, 3)
+    overlay = draw_overlay(ct, empty, empty, 1, "x", "worst", math.nan)
+    assert overlay.image.shape == (341, 512, 3)
     assert isinstance(overlay, Overlay)

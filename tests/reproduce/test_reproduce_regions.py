@@ -12,12 +12,11 @@ from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets import CaseData
 from spine_lib.metrics.regions import CLASSES, matrix_dice
-from spine_lib.reproduce import sources
+from spine_lib.reproduce import reproduce, sources
 from spine_lib.reproduce.compare import compare_runs, comparison_text, load_run
 from spine_lib.reproduce.evaluate import evaluate_all
-from spine_lib.reproduce.provenance import counted_as_spine, deviations
-from spine_lib.reproduce.report import write_report
-from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.reproduce.provenance import counted_as_spine
+from spine_lib.reproduce.report import deviations, write_report
 from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.train import Fitted
 
@@ -80,12 +79,12 @@ def test_a_second_call_trains_nothing_and_says_the_same(runs):
 @pytest.mark.slow
 def test_a_run_for_the_spine_can_be_compared_with_one_for_regions(runs):
     pair = [load_run(name, runs[0]) for name in ("spine", "regions")]
-    found = compare_runs(*pair)
-    assert found["recipe"]["target"] == ["spine", "regions"]
-    assert found["scores"][MODEL]["pooled"]["dice"][1]["mean"] is not None
-    assert "target" in comparison_text(found)
+    comparison = compare_runs(*pair)
+    assert ["target", "spine", "regions"] in comparison.recipe.values.tolist()
+    assert comparison.scores.second.notna().any()
+    assert "target" in comparison_text(comparison)
     del pair[0].results["recipe"]["target"]  # made before the setting
-    assert compare_runs(*pair)["recipe"]["target"] == [None, "regions"]
+    assert ["target", None, "regions"] in compare_runs(*pair).recipe.values.tolist()
 
 
 def test_what_counts_as_spine_and_the_annotation_are_told_for_both_targets():
@@ -133,17 +132,17 @@ def test_scores_by_name_are_kept_and_not_computed_again(case, tmp_path):
     network = Thoracic()
     run = Fitted(network, recipe, tmp_path / "w.safetensors", 0.0, 0.0, [])
     arguments = ({MODEL: {0: run}}, [case], "cpu", len, tmp_path / "scores")
-    first = evaluate_all(*arguments)[0][MODEL][0]
+    first = evaluate_all(*arguments).tests[MODEL][0]
     matrix = first["named"]["confusion"]
     assert matrix["lumbar"]["thoracic"] == 16 * 16 * 6 and matrix["thoracic"]["thoracic"] == 1024
     assert first["pooled"]["dice"] == 1 and first["named"]["dice"]["lumbar"] == 0
     assert first["named"]["dice"] == pytest.approx(matrix_dice(matrix), nan_ok=True)
     assert first["regions"]["lumbar"]["dice"] == 1
-    (kept,) = (tmp_path / "scores").rglob("one.json")
+    (kept,) = (tmp_path / "scores").glob(f"{MODEL}-*/one.json")
     changed = json.loads(kept.read_text(encoding="utf-8"))
     changed["named"]["confusion"]["lumbar"]["thoracic"] = 7
     kept.write_text(json.dumps(changed), encoding="utf-8")
-    again = evaluate_all(*arguments)[0][MODEL][0]
+    again = evaluate_all(*arguments).tests[MODEL][0]
     assert again["named"]["confusion"]["lumbar"]["thoracic"] == 7
 
 
@@ -151,7 +150,7 @@ def test_a_report_says_undefined_where_no_volume_has_a_region(case, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     recipe = Recipe(target="regions", spacing_mm=2.0, precision="32-true")
     run = Fitted(Thoracic(), recipe, tmp_path / "w.safetensors", 0.0, 0.0, [])
-    tests, *_ = evaluate_all({MODEL: {0: run}}, [case], "cpu", len)
+    tests = evaluate_all({MODEL: {0: run}}, [case], "cpu", len).tests
     results = {"models": {MODEL: {"test": tests[MODEL][0], "runs": []}}}
     page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")
     table = page[page.index('id="named-caption"') :]

@@ -14,7 +14,7 @@ from torch import distributed, nn
 
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
-from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.reproduce import reproduce
 from spine_lib.slices import prepare
 from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.patches import TARGETS

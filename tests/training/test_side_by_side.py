@@ -14,7 +14,7 @@ import torch
 import spine_lib
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
-from spine_lib.reproduce.reproduce import reproduce
+from spine_lib.reproduce import reproduce
 from spine_lib.slices import prepare
 from spine_lib.training.checkpoints import load_weights
 from spine_lib.training.recipe import load_recipe
@@ -81,7 +81,7 @@ def test_what_is_finished_or_alone_starts_no_process(stores, tmp_path, monkeypat
 def test_killing_the_program_stops_its_trainings(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(
-        "from spine_lib.reproduce.reproduce import reproduce\n"
+        "from spine_lib.reproduce import reproduce\n"
         "from spine_lib.training.recipe import load_recipe\n"
         "if __name__ == '__main__':\n"
         "    long = load_recipe('tiny').changed(steps=4000, steps_per_epoch=2000)\n"

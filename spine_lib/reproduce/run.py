@@ -14,17 +14,15 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import numpy as np
-
-from spine_lib.ct.files import atomic_file, file_lock
-from spine_lib.datasets.case import write_split
+from spine_lib.ct.files import atomic_file, file_lock, write_json
+from spine_lib.datasets.case import Case, write_split
 from spine_lib.datasets.public import PUBLIC_SETS
-from spine_lib.metrics.paper import PAPER, check_table
-from spine_lib.reproduce import patient_statistics
-from spine_lib.reproduce import provenance as run_facts
-from spine_lib.reproduce.evaluate import evaluate_all, mean_over_seeds
-from spine_lib.reproduce.report import SAMPLE_MASK_NOTES, Overlay, write_report
-from spine_lib.reproduce.sources import CaseLike, gather, prepare, prepared_root
+from spine_lib.metrics.paper import PAPER
+from spine_lib.reproduce import provenance
+from spine_lib.reproduce.compare import run_statistics
+from spine_lib.reproduce.evaluate import Evaluation, best_threshold, evaluate_all, mean_over_seeds
+from spine_lib.reproduce.report import results_table, write_report
+from spine_lib.reproduce.sources import gather, prepare, prepared_root
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.devices import ALONE, Processes, choose_device, is_first
 from spine_lib.training.recipe import Recipe, load_recipe
@@ -79,13 +77,13 @@ def reproduce(
     device = choose_device(device)
     processes.require_fit(recipe.batch, device)
     if not is_first():
-        progress, say = False, _silent
+        progress, say = False, lambda line: None
     with file_lock(prepared_root() / "lock"):
         sources = gather(recipe, data_root, say)
-    parts = sources.parts
-    if is_first() and recipe.dataset in PUBLIC_SETS:
+    parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
+    if is_first() and public:
         write_split(parts, folder / "split.csv")
-    with run_facts.peak_memory() as memory:
+    with provenance.peak_memory() as memory:
         with timed(folder, "prepare"), file_lock(prepared_root() / "lock"):
             stores = {
                 part: prepare(parts[part], recipe, say, workers, progress=progress)
@@ -96,20 +94,25 @@ def reproduce(
         if not is_first():
             return folder
         with timed(folder, "evaluate"):
-            keep = folder / "scores" if recipe.dataset in PUBLIC_SETS else None
-            tests, overlays, unread = evaluate_all(fitted, parts["test"], device, say, keep)
-    results = collect(recipe, parts, stores, fitted, tests, folder, device)
-    left_out = [*sources.left_out, *(i for store in stores.values() for i in store.left_out)]
-    results["data"]["left_out"] = [str(item) for item in [*left_out, *unread]]
-    results["data"]["split"] = sources.split_note
+            threshold_hu, chosen_on = best_threshold(stores["train"], recipe)
+            keep = folder / "scores" if public else None
+            scores = evaluate_all(fitted, parts["test"], device, say, keep, threshold_hu)
+    results = collect(recipe, parts, stores, fitted, scores, folder, device)
+    results["baseline"]["chosen_on"] = chosen_on
+    excluded = [scan for store in stores.values() for scan in store.left_out]
+    excluded = [*sources.left_out, *excluded, *scores.excluded]
+    results["data"] |= {"left_out": list(map(str, excluded)), "split": sources.split_note}
     results["processes"] = dataclasses.asdict(processes)
-    results["peak_memory_mb"] = run_facts.remember_peak(folder, memory.megabytes)
-    finish(results, fitted, overlays, parts, folder, say)
+    results["peak_memory_mb"] = provenance.remember_peak(folder, memory.megabytes)
+    write_json(folder / "results.json", results)
+    curves = {model: next(iter(runs.values())).curve for model, runs in fitted.items()}
+    write_report(results, folder / "report.html", curves, scores.overlays)
+    with atomic_file(folder.parent / "latest") as stream:
+        stream.write(f"{folder.name}\n".encode())
+    say(results["table_note"])
+    say(results_table(results))
+    say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
     return folder
-
-
-def _silent(line: str) -> None:
-    """Say nothing: the first process does."""
 
 
 def train_all(
@@ -147,20 +150,20 @@ def train_all(
 
 def collect(
     recipe: Recipe,
-    parts: dict[str, list[CaseLike]],
+    parts: dict[str, list[Case]],
     stores: dict[str, SliceStore],
     fitted: dict[str, dict[int, Fitted]],
-    tests: dict[str, dict[int, dict]],
+    scores: Evaluation,
     folder: Path,
     device: str,
 ) -> dict:
-    """Put together what `results.json` holds."""
+    """Return what `results.json` holds; `spine_lib.reproduce.report` lists the keys."""
     models = {}
     for model, runs in fitted.items():
         rows = [
             {
                 "seed": seed,
-                "test": tests[model][seed],
+                "test": scores.tests[model][seed],
                 "train_seconds": round(run.trained_seconds, 1),
                 "steps": recipe.steps,
                 "weights": run.weights.relative_to(folder).as_posix(),
@@ -168,72 +171,37 @@ def collect(
             for seed, run in runs.items()
         ]
         network = next(iter(runs.values())).network
-        count = sum(p.numel() for p in network.parameters())
-        test = mean_over_seeds([row["test"] for row in rows])
-        models[model] = {"name": PAPER.get(model, {}).get("name", model), "parameters": count}
-        models[model] |= {"test": test, "runs": rows}
-    stages = read_stages(folder)
+        models[model] = {
+            "name": PAPER.get(model, {}).get("name", model),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "test": mean_over_seeds([row["test"] for row in rows]),
+            "runs": rows,
+        }
+    stages, seeds = read_stages(folder), [str(seed) for seed in fitted[recipe.models[0]]]
+    shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"the mean of {len(seeds)} seeds"
     return {
         "models": models,
+        "baseline": scores.baseline,
         "wall_seconds": round(sum(stages.values()), 1),
         "stages": stages,
-        "device": run_facts.device_name(device),
-        "versions": run_facts.versions(),
-        "data": run_facts.describe_data(recipe, parts, stores, tests),
-        "target": run_facts.counted_as_spine(recipe),
-        "table_note": _table_note(list(fitted[recipe.models[0]])),
-        "test_looks": run_facts.test_looks(recipe),
+        "device": provenance.device_name(device),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "data": provenance.describe_data(recipe, parts, stores, scores.tests),
+        "target": provenance.counted_as_spine(recipe),
+        "table_note": f"The table shows {shown}"
+        + (f" ({', '.join(seeds)})." if len(seeds) > 1 else "."),
+        "test_looks": provenance.test_looks(recipe),
         "recipe": recipe.to_dict(),
         "created": time.strftime("%Y-%m-%d"),
-        "statistics": patient_statistics.of_models(models),
-        "command": run_facts.command(sys.argv),
+        "statistics": run_statistics(models),
+        "command": provenance.command(sys.argv),
     }
-
-
-def _table_note(seeds: Sequence[int]) -> str:
-    listed = ", ".join(map(str, seeds))
-    if len(seeds) == 1:
-        return f"The table shows seed {listed}."
-    return f"The table shows the mean of {len(seeds)} seeds ({listed})."
-
-
-def finish(
-    results: dict,
-    fitted: dict[str, dict[int, Fitted]],
-    overlays: dict[str, list[Overlay]],
-    parts: dict[str, list[CaseLike]],
-    folder: Path,
-    say: Say,
-) -> None:
-    """Write results, report and `latest`, and print the table."""
-    write_json(folder / "results.json", results)
-    write_report(
-        results,
-        folder / "report.html",
-        curves={model: next(iter(runs.values())).curve for model, runs in fitted.items()},
-        overlays=overlays,
-        command=results["command"],
-        deviations=run_facts.deviations(results["recipe"], **_split_of(results)),
-        data_sources=run_facts.data_sources(parts),
-        findings=check_table(),
-        mask_notes=SAMPLE_MASK_NOTES if results["recipe"]["dataset"] == "sample" else (),
-    )
-    with atomic_file(folder.parent / "latest") as stream:
-        stream.write(f"{folder.name}\n".encode())
-    say(results["table_note"])
-    say(run_facts.table(results))
-    say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
-
-
-def _split_of(results: dict) -> dict[str, str]:
-    """Say of a public data set how it was split; the built-in patients are known."""
-    split = results["data"].get("split")
-    return {"split": split} if split and results["recipe"]["dataset"] in PUBLIC_SETS else {}
 
 
 @contextmanager
 def timed(folder: Path, stage: str, add: bool = False):
-    """Remember how long a stage took.
+    """Record how long a stage took.
 
     What is done anew by every call counts with its longest time, what goes on where it was stopped
     (`add`) with all its times together. What was stopped before it was done counts too.
@@ -270,19 +238,3 @@ def read_stages(folder: Path, name: str = "stages.json") -> dict[str, float]:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write JSON that any reader takes: what is not a finite number becomes null."""
-    with atomic_file(path) as stream:
-        stream.write(json.dumps(_finite(value), indent=1, allow_nan=False).encode())
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

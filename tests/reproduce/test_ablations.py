@@ -2,29 +2,26 @@
 
 import json
 import re
+import sys
+from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from spine_lib import SpineError, cli
-from spine_lib.datasets import Case, make_phantom, phantom_cases, split_of
-from spine_lib.reproduce.ablations import (
-    comparing,
-    folds,
-    kept,
-    page,
-    parts,
-    running,
-    scoring,
-    words,
-)
-from spine_lib.reproduce.ablations.variants import ABLATIONS, chosen
+from spine_lib import SpineError
+from spine_lib.annotations.schemes import to_regions
+from spine_lib.datasets import phantom_cases
+from spine_lib.reproduce.report import ablation_finding, deviations
 from spine_lib.reproduce.sources import gather
 from spine_lib.slices import Draw, TrainingSlices, prepare
 from spine_lib.training.loading import PatchSampler
 from spine_lib.training.recipe import load_recipe, recipe_from_dict
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import ablations
+from ablations import ABLATIONS
+
+KEPT = json.loads(ablations.KEPT.read_text(encoding="utf-8"))["ablations"]
 RECIPE = load_recipe("ablation")
 MINI = load_recipe("tiny").changed(
     models=("unet_own",), steps=4, steps_per_epoch=2, batch=2, largest_component=False
@@ -61,7 +58,7 @@ def test_every_variant_changes_what_the_ablation_names_and_nothing_else(name):
     }[name]
     model = RECIPE.models[0]
     variants = ABLATIONS[name].variants(RECIPE, model)
-    recipes = [variant.recipe(RECIPE).to_dict() for variant in variants]
+    recipes = [RECIPE.changed(**variant.changes).to_dict() for variant in variants]
     for recipe in recipes:
         assert {key for key in recipe if recipe[key] != RECIPE.to_dict()[key]} <= allowed
     kinds = {(json.dumps(r), v.model, v.split) for r, v in zip(recipes, variants, strict=True)}
@@ -69,26 +66,18 @@ def test_every_variant_changes_what_the_ablation_names_and_nothing_else(name):
     assert len({variant.name for variant in variants}) == len(variants)
 
 
-def test_the_recipe_as_it_stands_is_trained_once_for_all_ablations():
-    model = RECIPE.models[0]
-    base = {
-        name: [v.name for v in one.variants(RECIPE, model) if v.is_base(RECIPE, model)]
-        for name, one in ABLATIONS.items()
-    }
-    assert base.pop("split") == []  # it counts slices, which the others do not
-    assert base.pop("weights") == ["imagenet"]
-    assert all(names == ["recipe"] for names in base.values())
-
-
 def test_only_the_weights_change_between_the_variants_of_weights():
     variants = ABLATIONS["weights"].variants(RECIPE, "unet_resnet34")
     assert {variant.model for variant in variants} == {"unet_timm-tf_efficientnet_lite0"}
-    assert [v.recipe(RECIPE).encoder_weights for v in variants] == [None, "package"]
+    assert [v.changes for v in variants] == [
+        {"encoder_weights": None},
+        {"encoder_weights": "package"},
+    ]
 
 
 def test_an_unknown_ablation_is_refused_with_the_names():
     with pytest.raises(SpineError, match=r"no ablation 'optimiser': name split, plane, .* or all"):
-        chosen("optimiser")
+        ablations.ablate("optimiser")
 
 
 def test_a_recipe_without_phantoms_cannot_leave_them_out():
@@ -108,7 +97,7 @@ def test_a_split_by_slice_of_several_planes_is_refused():
 
 @pytest.fixture
 def sides(sample_root):
-    return folds.gather_sides(RECIPE, say=lambda line: None)
+    return ablations.gather_cases(RECIPE, say=lambda line: None)
 
 
 def test_each_training_patient_is_left_out_once_and_the_test_pair_is_on_no_side(sides):
@@ -130,9 +119,7 @@ def test_scored_phantoms_are_trained_on_by_nobody(sides):
 
 
 def test_the_scored_phantoms_show_all_four_regions():
-    from spine_lib.annotations.schemes import to_regions
-
-    cohort = folds.cohort_cases(len(folds.COHORT_LEVELS), folds.COHORT_FROM)
+    cohort = ablations.cohort_cases(len(ablations.COHORT_LEVELS), ablations.COHORT_FROM)
     shown = [set(np.unique(to_regions(case.load().labels.array))) - {0} for case in cohort]
     assert set.union(*shown) == {1, 2, 3, 4}
 
@@ -148,7 +135,7 @@ def store(tmp_path_factory):
 
 
 def test_part_of_a_store_gives_the_very_slices_of_the_whole(store):
-    part = parts.PartOfStore(store, {2: [3, 7, 8], 0: None})
+    part = ablations.SubsetStore(store, {2: [3, 7, 8], 0: None})
     assert [volume.shape[0] for volume in part.volumes] == [3, store.volumes[0].shape[0]]
     whole = TrainingSlices(store, MINI.augmentation)
     some = TrainingSlices(part, MINI.augmentation)
@@ -161,7 +148,8 @@ def test_part_of_a_store_gives_the_very_slices_of_the_whole(store):
 
 
 def test_volumes_are_chosen_by_case_and_plane(store):
-    part = parts.volumes_of(store, ["phantom-0000", "phantom-0002"], ("coronal",))
+    cases = phantom_cases(3, 0, shape=(40, 40, 20), spacing_mm=6.0)
+    part = ablations.volumes_of(store, cases[::2], ("coronal",))
     assert [(v.case_id, v.plane) for v in part.volumes] == [
         ("phantom-0000", "coronal"),
         ("phantom-0002", "coronal"),
@@ -179,15 +167,15 @@ def test_both_splits_train_on_equally_many_slices_and_on_none_that_is_scored(tmp
         )
     )
     whole = prepare(people, tmp_path, spacing_mm=8.0)
-    fold = folds.Fold("f", "f", tuple(cases["train"]), tuple(cases["scored"]))
-    both = folds.Sides((fold,), (), (), tuple(cases["cohort"]), tuple(cases["others"]), "")
-    stores, scored = folds.split_parts(whole, fold, both)
+    fold = ablations.Fold("f", "f", tuple(cases["train"]), tuple(cases["scored"]))
+    both = ablations.Cases((fold,), (), (), tuple(cases["cohort"]), tuple(cases["others"]))
+    stores, scored = ablations.split_slices(whole, fold, both)
     counts = {name: sum(v.shape[0] for v in part.volumes) for name, part in stores.items()}
     assert counts["patient"] == counts["slice"] > 0
     numbers = {volume.case_id: number for number, volume in enumerate(whole.volumes)}
     looked_at = {(numbers[s.case.case_id], index) for s in scored for index in s.slices}
     trained = {
-        name: {(n, i) for n, kept in zip(part._numbers, part._slices, strict=True) for i in kept}
+        name: {(n, i) for n, kept in zip(part.numbers, part.slices, strict=True) for i in kept}
         for name, part in stores.items()
     }
     assert not looked_at & (trained["patient"] | trained["slice"])
@@ -197,7 +185,7 @@ def test_both_splits_train_on_equally_many_slices_and_on_none_that_is_scored(tmp
 
 
 def test_a_sampler_draws_from_part_of_a_store_what_is_in_it(store):
-    part = parts.PartOfStore(store, {1: [0, 5]})
+    part = ablations.SubsetStore(store, {1: [0, 5]})
     draws = list(PatchSampler(part, MINI))
     assert {draw.volume for draw in draws} == {0}
     assert {draw.slice for draw in draws} <= {0, 1}
@@ -207,7 +195,7 @@ def test_a_sampler_draws_from_part_of_a_store_what_is_in_it(store):
 
 
 def test_a_case_is_scored_in_a_box_around_its_spine_and_nothing_of_it_is_lost(small_phantom):
-    cut = scoring.around_spine(small_phantom, 12.0)
+    cut = ablations.crop_to_spine(small_phantom, 12.0)
     assert cut.labels.array.size < small_phantom.labels.array.size
     assert (cut.labels.array > 0).sum() == (small_phantom.labels.array > 0).sum()
     first = np.argwhere(cut.labels.array > 0)[0]
@@ -218,8 +206,8 @@ def test_a_case_is_scored_in_a_box_around_its_spine_and_nothing_of_it_is_lost(sm
 
 def test_slices_that_are_not_asked_for_are_not_scored():
     case = phantom_cases(1, 3, shape=(32, 32, 24), spacing_mm=6.0)[0]
-    whole = scoring.load_scored(folds.Scored(case, "phantoms"))
-    some = scoring.load_scored(folds.Scored(case, "phantoms", "axial", (2, 5)))
+    whole = ablations.load_scored(ablations.Scored(case, "phantoms"))
+    some = ablations.load_scored(ablations.Scored(case, "phantoms", "axial", (2, 5)))
     assert not whole.ignore.array.any()
     scored = ~some.ignore.array
     assert sorted(set(np.argwhere(scored)[:, 2])) == [2, 5]
@@ -240,7 +228,7 @@ def row_of(shift, group="phantoms", cases=CASES):
             "unfair_on": "",
         },
     }
-    (row,) = comparing.compare_all(found, "reference")
+    (row,) = ablations.compare_variants(found, "reference")
     return row
 
 
@@ -273,7 +261,7 @@ def test_p_values_are_corrected_for_all_comparisons_of_a_table():
     for name in ("a", "b", "c", "d"):
         runs = make_runs({case: value + 0.1 for case, value in CASES.items()})
         found[name] = {"runs": runs, "unfair_on": ""}
-    rows = comparing.compare_all(found, "reference")
+    rows = ablations.compare_variants(found, "reference")
     assert [row["p_holm"] for row in rows] == pytest.approx([4 * 2 / 2**8] * 4)
 
 
@@ -284,17 +272,18 @@ def test_an_unfair_comparison_has_no_p_value_and_costs_the_others_nothing():
         "fair": {"runs": shifted, "unfair_on": ""},
         "unfair": {"runs": shifted, "unfair_on": "phantoms"},
     }
-    fair, unfair = comparing.compare_all(found, "reference")
+    fair, unfair = ablations.compare_variants(found, "reference")
     assert fair["p_holm"] == pytest.approx(2 / 2**8)
     assert unfair["p_value"] is None and unfair["reading"] == "not comparable on these"
 
 
-def test_an_effect_that_one_seed_turns_round_is_said_to_be_so():
-    row = {"low": 0.01, "high": 0.05, "estimate": 0.03, "p_holm": 0.01, "n": 8}
+def test_an_effect_that_one_seed_reverses_is_read_so():
+    row = {"low": 0.01, "high": 0.05, "estimate": 0.03, "p_holm": 0.01, "n": 8, "fair": True}
     seeds = {"low": -0.02, "high": 0.08}
-    assert comparing.reading(row | {"seeds": seeds}) == "better on average, not with every seed"
-    assert comparing.reading(row | {"seeds": {"low": 0.01, "high": 0.08}}) == "better"
-    assert "corrected" in comparing.reading(row | {"p_holm": 0.2, "seeds": None})
+    reading = ablations.reading
+    assert reading(row | {"seeds": seeds}) == "better on average, not with every seed"
+    assert reading(row | {"seeds": {"low": 0.01, "high": 0.08}}) == "better"
+    assert "corrected" in reading(row | {"p_holm": 0.2, "seeds": None})
 
 
 # --- one whole ablation in miniature --------------------------------------------------------------
@@ -302,72 +291,63 @@ def test_an_effect_that_one_seed_turns_round_is_said_to_be_so():
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory):
-    """Two ablations of a miniature recipe, run twice, and what the second call said."""
+    """An ablation of a miniature recipe, run twice, and what the second call printed."""
     folder, again = tmp_path_factory.mktemp("runs"), []
     options = {"seeds": (0, 1), "at_once": 1, "root": folder, "cohort": 6}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(folder / "data"))
-        for name in ("neighbours", "split"):
-            running.ablate(name, MINI, say=lambda line: None, **options)
+        ablations.ablate("split", MINI, say=lambda line: None, **options)
         weights = sorted((folder / "ablations").rglob("weights.safetensors"))
         times = [path.stat().st_mtime_ns for path in weights]
         first = (folder / "ablations" / "split" / "ablation.json").read_bytes()
-        running.ablate("split", MINI, say=again.append, **options)
+        ablations.ablate("split", MINI, say=again.append, **options)
         assert [path.stat().st_mtime_ns for path in weights] == times
-    return folder / "ablations", again, first
+    return folder / "ablations", again, json.loads(first)
 
 
 @pytest.mark.slow
 def test_every_training_leaves_a_run_folder_without_checkpoints(mini):
-    folder = mini[0]
     runs = sorted(
-        path.parent.relative_to(folder).as_posix() for path in folder.rglob("weights.safetensors")
+        path.parent.relative_to(mini[0]).as_posix() for path in mini[0].rglob("weights.safetensors")
     )
-    kinds = ["neighbours/3-mm", "neighbours/6-mm", "recipe", "split/patient", "split/slice"]
+    kinds = ["split/patient", "split/slice"]
     assert runs == [f"{kind}/phantoms/seed-{seed}" for kind in kinds for seed in (0, 1)]
-    assert not list(folder.rglob("*.ckpt"))
-    assert (folder / runs[0] / "metrics.csv").is_file()
+    assert not list(mini[0].rglob("*.ckpt"))
+    assert (mini[0] / runs[0] / "metrics.csv").is_file()
 
 
 @pytest.mark.slow
-def test_a_second_call_trains_and_scores_nothing_and_finds_the_same(mini, monkeypatch):
+def test_a_second_call_trains_and_scores_nothing_and_finds_the_same(mini):
     folder, again, first = mini
     assert not [line for line in again if re.match(r"\d+ trainings of", line)]
-    old, new = json.loads(first), json.loads((folder / "split/ablation.json").read_bytes())
-    assert new["variants"] == old["variants"]
-    assert new["comparisons"] == old["comparisons"]
+    new = json.loads((folder / "split" / "ablation.json").read_bytes())
+    assert new["variants"] == first["variants"]
+    assert new["comparisons"] == first["comparisons"]
 
 
 @pytest.mark.slow
-def test_results_say_how_they_came_about(mini):
-    found = json.loads((mini[0] / "neighbours" / "ablation.json").read_text(encoding="utf-8"))
-    assert list(found["variants"]) == ["recipe", "3-mm", "6-mm"]
-    assert found["seeds"] == [0, 1] and found["versions"]["torch"]
-    assert found["recipe"]["steps"] == MINI.steps
-    assert any(name.startswith("scored/phantom-") for name in found["checksums"])
-    assert any(name.startswith("train/phantom-") for name in found["checksums"])
-    for entry in found["variants"].values():
+def test_results_say_how_they_were_made(mini):
+    _, again, results = mini
+    assert list(results["variants"]) == ["patient", "slice"]
+    assert results["seeds"] == [0, 1] and results["versions"]["torch"]
+    assert results["recipe"]["steps"] == MINI.steps
+    assert any(name.startswith("scored/phantom-") for name in results["checksums"])
+    assert any(name.startswith("train/phantom-") for name in results["checksums"])
+    for entry in results["variants"].values():
         assert len(entry["dice"]["phantoms"]) == 6
         assert all(0 <= value <= 1 for value in entry["dice"]["phantoms"].values())
-    assert {row["variant"] for row in found["comparisons"]} == {"3-mm", "6-mm"}
-
-
-@pytest.mark.slow
-def test_the_page_stands_alone_and_tells_the_plot_in_words(mini):
-    text = (mini[0] / "neighbours" / "ablation.html").read_text(encoding="utf-8")
-    assert not re.search(r'<(?:img|script|link)[^>]+(?:src|href)="(?!data:)', text)
-    (alt,) = re.findall(r'<img[^>]+alt="([^"]+)"', text)
-    assert alt.startswith("Forest plot") and "3 mm" in alt
-    found = json.loads((mini[0] / "neighbours" / "ablation.json").read_text(encoding="utf-8"))
-    for row in found["comparisons"]:
-        assert words.estimate(row) in text
+    table = ablations.ablation_table(results)
+    assert list(table.index) == ["by patient", "by slice"]
+    (row,) = results["comparisons"]
+    assert ablations.estimate_text(row, sign="+") in again[-1]
+    assert "not clearly above trivial" not in ablations.ablations_page({"split": results})
 
 
 @pytest.mark.slow
 def test_a_folder_of_another_recipe_is_refused(mini, monkeypatch):
     monkeypatch.setenv("SPINE_DATA", str(mini[0].parent / "data"))
     with pytest.raises(SpineError, match="another recipe .*learning_rate"):
-        running.ablate(
+        ablations.ablate(
             "split",
             MINI.changed(learning_rate=0.1),
             root=mini[0].parent,
@@ -378,192 +358,57 @@ def test_a_folder_of_another_recipe_is_refused(mini, monkeypatch):
         )
 
 
-@pytest.mark.slow
-def test_trainings_beside_each_other_are_scored_where_they_were_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("spine_lib.training.train._cores", lambda: 2)
-    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
-    said = []
-    running.ablate(
-        "neighbours", MINI.changed(steps=2), seeds=(0,), root=tmp_path, cohort=6, say=said.append
-    )
-    lines = [line for line in said if ": Dice " in line]
-    assert sorted(line.split(":")[0] for line in lines) == [
-        "neighbours/3-mm/phantoms/seed-0",
-        "neighbours/6-mm/phantoms/seed-0",
-        "recipe/phantoms/seed-0",
-    ]
-
-
-def test_scores_of_other_weights_or_cases_are_not_recalled(tmp_path):
-    path = tmp_path / "scores.json"
-    path.write_text(json.dumps({"key": "a", "volumes": {"x": {"dice": 1}}}), encoding="utf-8")
-    assert scoring.recall(path, "a") == {"x": {"dice": 1}}
-    assert scoring.recall(path, "b") is None
-    assert scoring.recall(tmp_path / "none.json", "a") is None
-    path.write_text("{", encoding="utf-8")
-    assert scoring.recall(path, "a") is None
-
-
-# --- a public data set ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder_set(tmp_path):
-    """Seven scans of a public set: two to train on, three to validate on, one of them broken."""
-    root, names = tmp_path / "tree", {"train": [], "validation": [], "test": []}
-    wanted = {"train": 2, "validation": 3, "test": 2}
-    for number in range(300):
-        name = f"case_{number:04d}"
-        part = names[split_of(name)]
-        if len(part) < wanted[split_of(name)]:
-            part.append(name)
-            data = make_phantom(number, shape=(32, 32, 20), spacing_mm=7.0, levels=("T12", "L4"))
-            for kind, array in (("volumes", data.ct.array), ("segmentations", data.labels.array)):
-                path = root / kind / f"{name}.nii"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                nib.save(nib.Nifti1Image(np.ascontiguousarray(array), data.ct.affine), path)
-    for name in (names["validation"][-1], *names["test"]):
-        scan = root / "volumes" / f"{name}.nii"
-        scan.write_bytes(scan.read_bytes()[:2000])
-    return root, names
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["neighbours", "split"])
-def test_of_a_public_set_the_validation_part_is_scored_and_the_test_part_is_not_read(
-    folder_set, tmp_path, monkeypatch, name
-):
-    root, names = folder_set
-    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
-    recipe = MINI.changed(
-        phantoms=0, phantom_share=0.0, validation_phantoms=0, steps=2, dataset="pycad1089"
-    )
-    opened, load = [], Case.load
-    monkeypatch.setattr(Case, "load", lambda case: opened.append(case.case_id) or load(case))
-    (folder,) = running.ablate(
-        name, recipe, seeds=(0,), data_root=root, root=tmp_path, at_once=1, say=lambda line: None
-    )
-    found = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
-    first = found["variants"][found["reference"]]
-    assert sorted(first["dice"]) == ["patients"]
-    assert sorted(first["dice"]["patients"]) == names["validation"][:2]
-    assert {f"train/{case}-axial" for case in names["train"]} <= set(found["checksums"])
-    looked_at = {*opened, *re.findall(r"case_\d+", " ".join(found["checksums"]))}
-    assert set(names["validation"][:2]) <= looked_at
-    assert not looked_at & set(names["test"])
-    if name == "neighbours":  # a split slices them first, and its store says what it left out
-        assert found["left_out"] == names["validation"][2:]
-
-
-# --- the command ----------------------------------------------------------------------------------
-
-
-def test_the_options_reach_the_ablation(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(
-        running, "ablate", lambda name, recipe, **rest: seen.update(rest, n=name, r=recipe) or []
-    )
-    arguments = "ablate loss --recipe my.yaml --model unet_own --seeds 3 4 --name n --device cpu"
-    assert cli.main([*arguments.split(), "--at-once", "1", "--dataset", "phantom"]) == 0
-    assert seen == {
-        "n": "loss",
-        "r": "my.yaml",
-        "model": "unet_own",
-        "seeds": (3, 4),
-        "run": "n",
-        "dataset": "phantom",
-        "data_root": None,
-        "device": "cpu",
-        "at_once": 1,
-        "workers": 1,
-    }
-
-
-def test_an_unknown_name_is_one_sentence(capsys):
-    assert cli.main(["ablate", "luck"]) == 2
-    assert capsys.readouterr().err == (
-        "spine: there is no ablation 'luck': name split, plane, loss, weights, phantoms, "
-        "neighbours or all\n"
-    )
-
-
-def test_stopped_by_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
-    def stop(*args, **rest):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(running, "ablate", stop)
-    assert cli.main(["ablate", "loss"]) == 130
-    assert "goes on where" in capsys.readouterr().err
-
-
-def test_without_a_name_all_are_listed_with_what_is_kept(capsys):
-    assert cli.main(["ablate"]) == 0
-    said = capsys.readouterr().out
-    for name, ablation in ABLATIONS.items():
-        assert re.search(rf"^{name} +{re.escape(ablation.line)}$", said, re.M)
-    assert said.count("kept: Ablation in short runs") == len(kept.kept())
+def test_a_public_data_set_is_refused():
+    with pytest.raises(SpineError, match="sample and phantom, not of pycad1089"):
+        ablations.gather_cases(RECIPE.changed(dataset="pycad1089"))
 
 
 # --- what was measured and kept -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", kept.kept())
+@pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept_of_an_ablation_follows_from_its_runs(name):
-    found = kept.kept()[name]
-    assert found["setting"] == ABLATIONS[name].setting
-    again = comparing.compare_all(found["variants"], found["reference"])
-    for old, new in zip(found["comparisons"], again, strict=True):
+    kept = KEPT[name]
+    assert kept["setting"] == ABLATIONS[name].setting
+    again = ablations.compare_variants(kept["variants"], kept["reference"])
+    for old, new in zip(kept["comparisons"], again, strict=True):
         assert old["reading"] == new["reading"]
         for key in ("estimate", "low", "high", "p_holm"):
             assert old[key] == (None if new[key] is None else pytest.approx(new[key])), key
 
 
-@pytest.mark.parametrize("name", kept.kept())
+@pytest.mark.parametrize("name", KEPT)
 def test_kept_ablations_are_of_the_recipe_that_ships_and_of_no_test_patient(name):
-    found = kept.kept()[name]
-    recipe = recipe_from_dict(found["recipe"])
-    assert recipe == RECIPE.changed(models=(found["model"],))
-    assert len(found["seeds"]) >= 2
-    assert len(found["variants"][found["reference"]]["dice"]["phantoms"]) == folds.COHORT
-    assert not any("dicom" in key or "crop" in key for key in found["checksums"])
+    kept = KEPT[name]
+    recipe = recipe_from_dict(kept["recipe"])
+    assert recipe == RECIPE.changed(models=(kept["model"],))
+    assert len(kept["seeds"]) >= 2
+    assert len(kept["variants"][kept["reference"]]["dice"]["phantoms"]) == ablations.COHORT
+    assert not any("dicom" in key or "crop" in key for key in kept["checksums"])
 
 
-def test_the_document_is_written_from_what_is_kept():
-    assert kept.DOCUMENT.read_text(encoding="utf-8") == words.document(kept.kept())
+def test_the_page_is_written_from_what_is_kept():
+    page = ablations.DOCUMENT.read_text(encoding="utf-8")
+    assert page == ablations.ablations_page(KEPT)
+    assert "not above a bone threshold on the abdomen" in page
 
 
 def test_the_report_repeats_what_the_kept_ablations_found():
-    from spine_lib.reproduce import provenance as run_facts
-
-    notes = {row["setting"]: row.get("note") for row in run_facts.deviations(RECIPE.to_dict())}
-    for found in kept.kept().values():
-        assert notes[found["setting"]].startswith(words.finding(found))
-    assert sum(note is not None for note in notes.values()) == len(kept.kept()) > 0
-
-
-def test_a_kept_file_that_is_broken_is_said_to_be_so(tmp_path):
-    assert kept.kept(tmp_path / "none.json") == {}
-    broken = tmp_path / "broken.json"
-    broken.write_text("[]", encoding="utf-8")
-    with pytest.raises(SpineError, match="restore it"):
-        kept.kept(broken)
+    notes = {row["setting"]: row["note"] for row in deviations(RECIPE.to_dict())}
+    for kept in KEPT.values():
+        assert notes[kept["setting"]].startswith(ablation_finding(kept))
+    assert sum(bool(note) for note in notes.values()) == len(KEPT) > 0
 
 
 def test_keeping_one_ablation_leaves_the_others_as_they_were(tmp_path):
-    (name, found), *_ = kept.kept().items()
+    (name, kept), *_ = KEPT.items()
     (tmp_path / "run").mkdir()
-    changed = json.dumps({**found, "created": "now"})
+    changed = json.dumps({**kept, "created": "now"})
     (tmp_path / "run" / "ablation.json").write_text(changed, encoding="utf-8")
     file = tmp_path / "kept.json"
-    file.write_bytes(kept.FILE.read_bytes())
-    kept.keep([tmp_path / "run"], file, tmp_path / "page.md")
-    again = kept.kept(file)
-    assert again == {**kept.kept(), name: {**found, "created": "now"}}
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == words.document(again)
-
-
-def test_a_page_holds_several_ablations(tmp_path):
-    found = list(kept.kept().values())
-    text = page.write_page(found, tmp_path / "all.html").read_text(encoding="utf-8")
-    assert text.count("Forest plot of differences") == len(found)
-    assert text.count("<h2") == len(found)
+    file.write_bytes(ablations.KEPT.read_bytes())
+    ablations.keep([tmp_path / "run"], file, tmp_path / "page.md")
+    again = json.loads(file.read_text(encoding="utf-8"))["ablations"]
+    assert again == {**KEPT, name: {**kept, "created": "now"}}
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page == ablations.ablations_page(again)

@@ -7,8 +7,9 @@ SliceThickness (which may be larger than the distance).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,11 +49,7 @@ class DicomSeries:
     oriented: ClassVar[bool] = True
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield one slice at a time, as stored, with its rescale slope and intercept.
-
-        Raises:
-            SpineError: if the pixels of a slice cannot be decoded.
-        """
+        """Yield one slice at a time, as stored; raise a `SpineError` if it cannot be decoded."""
         for number, header in enumerate(self.headers):
             pixels = _pixels(header.filename)
             slope = float(header.get("RescaleSlope") or 1)
@@ -76,25 +73,24 @@ def open_series(folder: Path) -> DicomSeries:
             "directly in it."
         )
     _check_one_series(folder, headers)
-    normal = np.cross(*_directions(headers[0]))
-    headers.sort(key=lambda header: float(_position_mm(header) @ normal))
-    _check_gaps(folder, headers, normal)
+    row, column = _directions(headers[0])
+    normal = np.cross(row, column)
+    headers.sort(key=lambda header: np.dot(header.ImagePositionPatient, normal))
+    names = [Path(header.filename).name for header in headers]
+    positions = np.array([header.ImagePositionPatient for header in headers], np.float64)
+    _check_gaps(folder, names, positions @ normal)
+    step = _slice_step(folder, names, positions)
+    # PixelSpacing has the distance between rows first; a row runs along the first direction
+    row_spacing, column_spacing = (float(mm) for mm in headers[0].PixelSpacing)
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([row * column_spacing, column * row_spacing, step, positions[0]])
     shape = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
-    return DicomSeries(folder, tuple(headers), shape, _affine(folder, headers))
-
-
-def _position_mm(header: pydicom.Dataset) -> np.ndarray:
-    """Return the centre of the first pixel in LPS mm."""
-    return np.array(header.ImagePositionPatient, np.float64)
+    return DicomSeries(folder, tuple(headers), shape, LPS_TO_RAS @ affine)
 
 
 def _directions(header: pydicom.Dataset) -> np.ndarray:
     """Return two unit vectors (LPS): along a row, and along a column."""
     return np.array(header.ImageOrientationPatient, np.float64).reshape(2, 3)
-
-
-def _name(header: pydicom.Dataset) -> str:
-    return Path(header.filename).name
 
 
 def _slice_header(path: Path) -> pydicom.Dataset | None:
@@ -133,8 +129,8 @@ def _check_one_series(folder: Path, headers: list[pydicom.Dataset]) -> None:
         turned = np.abs(_directions(header) - _directions(first)).max()
         if not same_size or not same_pixels or turned > ANGLE_TOLERANCE:
             raise SpineError(
-                f"{header.filename} differs from {_name(first)} in size, pixel spacing or "
-                "direction: remove scouts and reformatted images from the folder."
+                f"{header.filename} differs from {Path(first.filename).name} in size, pixel "
+                "spacing or direction: remove scouts and reformatted images from the folder."
             )
 
 
@@ -153,52 +149,46 @@ def _unusable(header: pydicom.Dataset) -> str | None:
     return None
 
 
-def _check_gaps(folder: Path, headers: list[pydicom.Dataset], normal: np.ndarray) -> None:
+def _check_gaps(folder: Path, names: Sequence[str], heights_mm: np.ndarray) -> None:
     """Raise if slices are missing, doubled or irregularly spaced."""
-    if len(headers) < 2:
+    if len(names) < 2:
         raise SpineError(
             f"{folder} holds one DICOM slice only, so no distance between slices is known: "
             "give the whole series."
         )
-    gaps_mm = np.diff([float(_position_mm(header) @ normal) for header in headers])
-    usual_mm = float(np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2])
-    for gap_mm, before, after in zip(gaps_mm, headers[:-1], headers[1:], strict=True):
-        names = f"{_name(before)} and {_name(after)}"
+    gaps_mm = np.diff(heights_mm)
+    usual_mm = np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2]
+    for gap_mm, pair in zip(gaps_mm, pairwise(names), strict=True):
+        between = " and ".join(pair)
         if gap_mm < 1e-3:
             raise SpineError(
-                f"{folder} has two slices at one position ({names}): keep one image a position."
+                f"{folder} has two slices at one position ({between}): keep one image a position."
             )
         if gap_mm > 1.5 * usual_mm:
             raise SpineError(
-                f"{folder} misses {max(1, round(gap_mm / usual_mm) - 1)} slice(s) between {names}, "
-                f"where the gap is {gap_mm:.3g} mm instead of {usual_mm:.3g} mm: copy the whole "
-                "series."
+                f"{folder} misses {max(1, round(gap_mm / usual_mm) - 1)} slice(s) between "
+                f"{between}, where the gap is {gap_mm:.3g} mm instead of {usual_mm:.3g} mm: copy "
+                "the whole series."
             )
         if abs(gap_mm - usual_mm) > GAP_TOLERANCE * usual_mm:
             raise SpineError(
-                f"{folder} is irregularly spaced between {names} ({gap_mm:.3g} mm instead of "
+                f"{folder} is irregularly spaced between {between} ({gap_mm:.3g} mm instead of "
                 f"{usual_mm:.3g} mm): resample the series to regular slices first."
             )
 
 
-def _affine(folder: Path, headers: list[pydicom.Dataset]) -> np.ndarray:
-    """Return the affine [column, row, slice] -> RAS mm; a tilted gantry shows as a shear."""
-    row, column = _directions(headers[0])
-    positions = np.array([_position_mm(header) for header in headers])
-    # PixelSpacing has the distance between rows first; a row runs along the first direction
-    row_spacing, column_spacing = (float(mm) for mm in headers[0].PixelSpacing)
-    step = (positions[-1] - positions[0]) / (len(headers) - 1)
-    expected = positions[0] + np.arange(len(headers))[:, None] * step
+def _slice_step(folder: Path, names: Sequence[str], positions: np.ndarray) -> np.ndarray:
+    """Return the vector from slice to slice in LPS mm; a tilted gantry shows in it as a shear."""
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    expected = positions[0] + np.arange(len(positions))[:, None] * step
     stray_mm = np.linalg.norm(positions - expected, axis=1)
-    worst = int(stray_mm.argmax())
-    if stray_mm[worst] > max(0.2, GAP_TOLERANCE * float(np.linalg.norm(step))):
+    worst = stray_mm.argmax()
+    if stray_mm[worst] > max(0.2, GAP_TOLERANCE * np.linalg.norm(step)):
         raise SpineError(
-            f"{folder} does not form one grid, {_name(headers[worst])} lies "
-            f"{stray_mm[worst]:.3g} mm beside its place: resample the series first."
+            f"{folder} does not form one grid, {names[worst]} lies {stray_mm[worst]:.3g} mm "
+            "beside its place: resample the series first."
         )
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([row * column_spacing, column * row_spacing, step, positions[0]])
-    return LPS_TO_RAS @ affine
+    return step
 
 
 def _pixels(path: str) -> np.ndarray:

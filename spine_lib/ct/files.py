@@ -19,13 +19,9 @@ from spine_lib import SpineError
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete.
+    """Yield a binary stream to a file that appears under its name only when it is complete.
 
-    Args:
-        path: the file to write; its folder is made where it is missing.
-
-    Yields:
-        A binary stream.
+    Its folder is made where it is missing.
 
     Raises:
         SpineError: if writing fails, for example on a full disk; nothing is left behind.
@@ -41,18 +37,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or error
         raise SpineError(
-            f"{path} cannot be written ({reason}): free some space or choose another folder."
+            f"{path} cannot be written ({error.strerror or error}): free some space or choose "
+            "another folder."
         ) from error
 
 
 def file_lock(path: Path) -> FileLock:
-    """Return a lock for a `with` block that one process at a time enters, of this or any other run.
-
-    Args:
-        path: of the lock's file, on a disk that all processes see.
-    """
+    """Return a lock on a file for a `with` block that one process at a time enters."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
@@ -78,11 +70,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        SpineError: if it cannot be read or is not JSON.
-    """
+    """Read a JSON file; raise a `SpineError` if it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -96,11 +84,8 @@ ENDS_BYTES = 65536
 def file_identity(path: Path) -> str:
     """Return a checksum that changes where a file is replaced by another one.
 
-    It covers size, modification time and both ends of the content: the first has the header, the
-    last of a gzip file has the checksum of all that is compressed. A large file is not read whole.
-
-    Args:
-        path: a file, or a folder such as that of a DICOM series, of which every file counts.
+    It covers size, modification time and both ends of the content: one has the header, the other
+    the checksum of a gzip file. Of a folder, such as a DICOM series, every file counts.
 
     Returns:
         Hexadecimal digits, or an empty text where nothing exists.

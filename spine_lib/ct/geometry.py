@@ -1,8 +1,7 @@
 """Lesson 1: where voxels and slices lie in the patient, and how arrays change their grid.
 
-Arrays are [x, y, z] in RAS+. A slice is [row, column], as a radiologist looks at it: rows run from
-anterior to posterior (axial) or from superior to inferior (coronal, sagittal), columns from the
-patient's right to left (axial, coronal) or from anterior to posterior (sagittal). NumPy only.
+Arrays are [x, y, z] in RAS+. A slice is [row, column], as a radiologist looks at it: rows begin
+anterior (axial) or superior, columns at the patient's right or anterior (sagittal). NumPy only.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ PLANES = ("axial", "coronal", "sagittal")
 GRID_TOLERANCE_MM = 1e-2
 """How far two grids may lie apart and still be the same (headers store 32-bit floats)."""
 
-# Which array axis a plane cuts, and which one then runs down the rows and along the columns.
-# Both run backwards: arrays are RAS+, and a viewer expects right, anterior and superior first.
+# The array axis that a plane cuts, and those that run, backwards, down the rows and columns.
 _AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 _MARKS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 
@@ -29,11 +27,8 @@ _MARKS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 class Grid(Protocol):
     """An array [x, y, z] in RAS+ with its affine, such as `spine_lib.ct.volume.Volume`."""
 
-    @property
-    def array(self) -> np.ndarray: ...
-
-    @property
-    def affine(self) -> np.ndarray: ...
+    array: np.ndarray
+    affine: np.ndarray
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -58,12 +53,10 @@ def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
     """Raise unless two volumes lie on the same voxels.
 
     Args:
-        a, b: the volumes to compare.
         names: what they are, for the message.
 
     Raises:
-        SpineError: if one has no affine, or shape, spacing or position differ by more than
-            `GRID_TOLERANCE_MM`.
+        SpineError: if one has no affine, or their shapes, spacings or positions differ.
     """
     for volume in (a, b):
         if not (hasattr(volume, "array") and hasattr(volume, "affine")):
@@ -105,17 +98,13 @@ def orientation_marks(plane: str) -> dict[str, str]:
 
 
 def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
-    """Return a volume as a stack of images ready to look at.
-
-    Args:
-        array_xyz: volume [x, y, z] in RAS+.
-        plane: "axial", "coronal" or "sagittal".
+    """Return a volume [x, y, z] in RAS+ as a stack of images ready to look at.
 
     Returns:
         A view [slice, row, column]; slices keep the order of the volume's axis.
 
     Raises:
-        SpineError: if the plane is unknown.
+        SpineError: if the plane is not one of `PLANES`.
     """
     return array_xyz.transpose(plane_axes(plane))[:, ::-1, ::-1]
 

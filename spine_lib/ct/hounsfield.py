@@ -1,8 +1,7 @@
 """From the numbers in a file to Hounsfield units (HU) or labels.
 
-A file stores integers or floats with a slope and an intercept: value = stored * slope + intercept.
-Water is 0 HU and air -1000 HU by definition; values that cannot be HU raise an error, since a
-model would accept them without complaint.
+A file has numbers with a slope and an intercept: value = stored * slope + intercept. Water is 0 HU
+and air -1000 HU by definition; a model would accept anything else without complaint.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ def hu_from_stored(
     Raises:
         SpineError: if a value is NaN or cannot be HU.
     """
-    ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
-    if any(math.isnan(end) for end in ends):
+    low, high = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
+    if math.isnan(low) or math.isnan(high):
         raise SpineError(f"{name} has voxels that are not a number (NaN): export the scan again.")
-    low, high = min(ends), max(ends)
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
         raise SpineError(
             f"{name} has values from {low:g} to {high:g}, which cannot be HU "
@@ -62,13 +60,10 @@ def hu_from_stored(
 def labels_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Convert stored numbers into labels; the arguments are those of `hu_from_stored`.
+    """Convert stored numbers into labels and return the lowest and the highest.
 
-    Returns:
-        The lowest and the highest label.
-
-    Raises:
-        SpineError: if a value is a fraction, negative, NaN or above 65535.
+    The arguments are those of `hu_from_stored`. Raises a `SpineError` if a value is a fraction,
+    negative, NaN or above 65535.
     """
     if stored.dtype.kind == "f" or (slope, intercept) != (1, 0):
         values = stored * np.float64(slope) + intercept

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ PIECE_BYTES = 1 << 19
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot shrink data by more than this factor, so a shorter file must be truncated."""
 
-SUFFIXES = (".nii", ".nii.gz")
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Piece(NamedTuple):
@@ -65,7 +64,7 @@ class NiftiFile:
     oriented: bool
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the voxels a few planes at a time; the next piece overwrites the one before.
+        """Yield some planes at a time; the next piece overwrites the one before.
 
         Raises:
             SpineError: if the file is truncated or damaged.
@@ -76,11 +75,11 @@ class NiftiFile:
         buffer = np.empty((width, height, count), self.dtype, order="F")
         view = memoryview(buffer.reshape(-1, order="F").view(np.uint8))
         with reading(self.path) as stream:
-            skip(stream, self.offset)
+            stream.seek(self.offset)
             for first in range(0, depth, count):
-                planes = slice(first, min(first + count, depth))
-                size = planes.stop - planes.start
+                size = min(count, depth - first)
                 fill(stream, view[: size * plane_bytes])
+                planes = slice(first, first + size)
                 yield Piece(planes, buffer[:, :, :size], self.slope, self.intercept)
             while stream.read(PIECE_BYTES):  # the checksum stands behind the last byte
                 pass
@@ -102,7 +101,15 @@ def open_nifti(path: Path) -> NiftiFile:
         raise SpineError(
             f"{path} has a damaged NIfTI header ({error}): export the file again."
         ) from error
-    _check_length(image)
+    needed = image.offset + math.prod(image.shape) * image.dtype.itemsize
+    with open(path, "rb") as raw:
+        ratio = MAX_DEFLATE_RATIO if raw.read(2) == GZIP_MAGIC else 1
+    size = path.stat().st_size
+    if size * ratio < needed:  # noticed before memory is allocated
+        raise SpineError(
+            f"{path} is truncated, it has {size} bytes and its header announces {needed}: "
+            "copy or download it again."
+        )
     return image
 
 
@@ -112,7 +119,7 @@ def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
     Raises:
         SpineError: if the name does not end in `.nii` or `.nii.gz`, or the file cannot be written.
     """
-    if not path.name.endswith(SUFFIXES):
+    if not path.name.endswith((".nii", ".nii.gz")):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
     image = nib.Nifti1Image(_storable(array), affine)
     image.header.set_xyzt_units("mm")
@@ -134,7 +141,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     """Open a plain or gzip file for reading; raise every failure as a `SpineError`."""
     try:
         with open(path, "rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
+            packed = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
             with igzip.IGzipFile(fileobj=raw) if packed else contextlib.nullcontext(raw) as stream:
                 # the buffer below a gzip file fills our memory directly, the file copies once more
@@ -163,35 +170,25 @@ def fill(stream: BinaryIO, view: memoryview) -> None:
         view = view[count:]
 
 
-def skip(stream: BinaryIO, count: int) -> None:
-    """Read past `count` bytes; raise EOFError where there are fewer."""
-    scratch = bytearray(min(count, PIECE_BYTES))
-    while count:
-        step = min(count, len(scratch))
-        fill(stream, memoryview(scratch)[:step])
-        count -= step
-
-
 def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
     """Return the NIfTI-1 or NIfTI-2 header at the start of a stream."""
-    start = stream.read(4)
+    block = stream.read(nib.Nifti2Header.sizeof_hdr)
     sizes = {struct.pack(order + "i", size): size for order in "<>" for size in (348, 540)}
-    size = sizes.get(start)
-    block = start + stream.read(size - 4) if size else start
-    if size and len(block) < size:
+    size = sizes.get(block[:4], 0)
+    if len(block) < size:
         raise EOFError
-    magic = block[344:348] if size == 348 else block[4:8]
-    if magic in (b"ni1\0", b"ni2\0"):
+    kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
+    if not size or not kind.may_contain_header(block):
+        raise SpineError(
+            f"{path} is not a NIfTI file (it starts with {block[:4]!r}): give a .nii or .nii.gz "
+            "file, or the folder of a DICOM series."
+        )
+    header = kind(block[:size], check=False)
+    if header["magic"].item() in (b"ni1", b"ni2"):
         raise SpineError(
             f"{path} is the header of a .hdr/.img pair: convert the pair to one .nii.gz file."
         )
-    if magic not in (b"n+1\0", b"n+2\0"):
-        raise SpineError(
-            f"{path} is not a NIfTI file (it starts with {start!r}): give a .nii or .nii.gz file, "
-            "or the folder of a DICOM series."
-        )
-    kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
-    return kind(block, check=False)
+    return header
 
 
 def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
@@ -215,32 +212,12 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
             "export the file again with its orientation."
         )
     offset = int(header.get_data_offset())
-    if offset < header.structarr.dtype.itemsize:
+    if offset < header.sizeof_hdr:
         raise ValueError(f"voxels start at byte {offset}, inside the header")
-    slope, intercept = header.get_slope_inter()
-    return NiftiFile(
-        path,
-        shape,
-        affine,
-        dtype,
-        1.0 if slope is None else float(slope),
-        0.0 if intercept is None else float(intercept),
-        offset,
-        bool(header["sform_code"] or header["qform_code"]),
-    )
-
-
-def _check_length(image: NiftiFile) -> None:
-    """Raise if a file is too short for the array of its header, before memory is allocated."""
-    needed = image.offset + math.prod(image.shape) * image.dtype.itemsize
-    with open(image.path, "rb") as raw:
-        ratio = MAX_DEFLATE_RATIO if raw.read(2) == b"\x1f\x8b" else 1
-        size = raw.seek(0, os.SEEK_END)
-    if size * ratio < needed:
-        raise SpineError(
-            f"{image.path} is truncated, it has {size} bytes and its header announces {needed}: "
-            "copy or download it again."
-        )
+    slope, intercept = header.get_slope_inter()  # None and None: no scaling
+    scaling = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+    oriented = bool(header["sform_code"] or header["qform_code"])
+    return NiftiFile(path, shape, affine, dtype, *scaling, offset, oriented)
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Lesson 1: load a CT scan and know what its numbers and axes mean.
 
-A scan is an array of Hounsfield units (HU) together with an affine, which maps a voxel's index to
-its position in the patient, in millimetres. Files store the axes in any order and direction; they
-are loaded in one orientation: index [x, y, z] grows to the patient's Right, Anterior and Superior
-side (RAS+).
+A scan is an array of Hounsfield units (HU) with an affine, which maps a voxel's index to its
+position in the patient in mm. Whatever axes a file has, it is loaded in one orientation: index
+[x, y, z] grows to the patient's Right, Anterior and Superior side (RAS+).
 """
 
 from __future__ import annotations
@@ -59,22 +58,14 @@ class SourceGrid:
         return "".join(nib.aff2axcodes(self.affine))
 
     @property
+    def to_ras(self) -> np.ndarray:
+        """The axes and flips that turn a stored array to RAS+, as nibabel writes them."""
+        return nib.io_orientation(self.affine)
+
+    @property
     def canonical_affine(self) -> np.ndarray:
         """The affine after the axes were turned to RAS+, float64 4x4."""
-        return self.affine @ nib.orientations.inv_ornt_aff(self._to_ras(), self.shape)
-
-    def to_canonical(self, stored: np.ndarray) -> np.ndarray:
-        """Return a view of an array with the file's axes that has canonical axes."""
-        return nib.apply_orientation(stored, self._to_ras())
-
-    def to_source(self, array_xyz: np.ndarray) -> np.ndarray:
-        """Return a view of a canonical array with the file's own axes."""
-        ras = nib.orientations.axcodes2ornt("RAS")
-        from_ras = nib.orientations.ornt_transform(ras, self._to_ras())
-        return nib.apply_orientation(array_xyz, from_ras)
-
-    def _to_ras(self) -> np.ndarray:
-        return nib.io_orientation(self.affine)
+        return self.affine @ nib.orientations.inv_ornt_aff(self.to_ras, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +73,8 @@ class Volume:
     """A 3-D image or label map in canonical orientation.
 
     Attributes:
-        array: [x, y, z], growing to Right, Anterior, Superior. A loaded one is a turned and flipped
-            view of the file's order in memory, since copying would double memory and time; where a
-            library insists (`torch.from_numpy` does), pass it through `np.ascontiguousarray`.
+        array: [x, y, z] in RAS+. A loaded one is a turned view of the file's order, for a copy
+            would double memory and time; `torch.from_numpy` needs `np.ascontiguousarray` first.
         affine: 4x4 float64, voxel index -> mm in RAS+.
         source: grid of the file it came from, which `save_nifti` writes back to.
         path: file or folder it came from.
@@ -120,10 +110,7 @@ class Volume:
         return self.array.shape
 
     def with_array(self, array: np.ndarray) -> Volume:
-        """Return a volume with the same geometry and another array, such as a mask.
-
-        Args:
-            array: [x, y, z], of this volume's shape, any dtype.
+        """Return a volume with the same geometry and another array of this shape, any dtype.
 
         Raises:
             SpineError: if the shape differs.
@@ -143,8 +130,8 @@ def load_ct(path: str | Path) -> Volume:
         path: a `.nii` or `.nii.gz` file, or the folder of one DICOM series.
 
     Returns:
-        A volume with an int16 array [x, y, z] in HU; fractions of a HU are rounded, padding such
-        as -2048 or -3024 outside the field of view is kept.
+        A volume with an int16 array [x, y, z] in HU, rounded; padding outside the field of view
+        (-2048, for example) is kept.
 
     Raises:
         SpineError: if the file is missing, damaged, no 3-D scalar image, or not in HU.
@@ -199,19 +186,19 @@ def save_nifti(volume: Volume, path: str | Path) -> Path:
         SpineError: if the volume no longer lies on its source's grid or writing fails.
     """
     path = Path(path)
-    source = volume.source
-    if source is None:
-        write_nifti(volume.array, volume.affine, path)
-        return path
-    stored = source.to_source(volume.array)
-    moved_mm = largest_gap_mm(volume.shape, volume.affine, source.canonical_affine)
-    if stored.shape != source.shape or moved_mm > GRID_TOLERANCE_MM:
-        raise SpineError(
-            f"{path} cannot be written on the grid of {volume.path or 'its source'}: shape "
-            f"{volume.shape} and affine changed since loading, so resample it back or drop "
-            "`source`."
-        )
-    write_nifti(stored, source.affine, path)
+    stored, affine, source = volume.array, volume.affine, volume.source
+    if source is not None:
+        ras = nib.orientations.axcodes2ornt("RAS")
+        from_ras = nib.orientations.ornt_transform(ras, source.to_ras)
+        stored, affine = nib.apply_orientation(stored, from_ras), source.affine
+        moved_mm = largest_gap_mm(volume.shape, volume.affine, source.canonical_affine)
+        if stored.shape != source.shape or moved_mm > GRID_TOLERANCE_MM:
+            raise SpineError(
+                f"{path} cannot be written on the grid of {volume.path or 'its source'}: shape "
+                f"{volume.shape} and affine changed since loading, so resample it back or drop "
+                "`source`."
+            )
+    write_nifti(stored, affine, path)
     return path
 
 
@@ -251,9 +238,10 @@ def _load(
         for piece in pieces:
             target = stored[:, :, piece.planes]
             ends.append(convert(piece.stored, piece.slope, piece.intercept, target, image.path))
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    array = source.to_canonical(stored)
-    return Volume(array, source.canonical_affine, source, image.path), low, high
+    lows, highs = zip(*ends, strict=True)
+    array = nib.apply_orientation(stored, source.to_ras)
+    volume = Volume(array, source.canonical_affine, source, image.path)
+    return volume, min(lows), max(highs)
 
 
 def _warn_about_file(image: NiftiFile | DicomSeries) -> None:

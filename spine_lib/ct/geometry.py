@@ -174,12 +174,13 @@ def scale_bar_mm(width_mm: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= longest))
 
 
-def resample_image(image: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+def resample_image(image: np.ndarray, shape_hw: tuple[int, int], smooth: bool = True) -> np.ndarray:
     """Resample images linearly in their plane, smoothing first where pixels get larger.
 
     Args:
         image: [row, column] or [slice, row, column], any real dtype.
         shape_hw: rows and columns wanted.
+        smooth: False leaves the smoothing out, which a picture that follows a slider must.
 
     Returns:
         float32 [..., row, column], covering the same area.
@@ -187,7 +188,7 @@ def resample_image(image: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
     image = np.asarray(image, np.float32)
     ratios = [old / new for old, new in zip(image.shape[-2:], shape_hw, strict=True)]
     sigmas = [0.4 * ratio if ratio > 1 else 0.0 for ratio in ratios]
-    if any(sigmas):
+    if smooth and any(sigmas):
         from scipy import ndimage  # here, so that drawing needs NumPy alone
 
         image = ndimage.gaussian_filter(image, sigmas, axes=(-2, -1), mode="nearest")

@@ -182,7 +182,7 @@ def level_hu() -> np.ndarray:
 def slice_levels(ct: Volume, index: int, plane: str, pixel_mm: float | None) -> np.ndarray:
     """Return a slice as levels, uint8 [row, column], resampled as by `render_slice`."""
     shape_hw = geometry.picture_shape(ct, plane, pixel_mm)
-    hu = geometry.resample_image(geometry.cut_slice(ct, index, plane), shape_hw)
+    hu = geometry.resample_image(geometry.cut_slice(ct, index, plane), shape_hw, smooth=False)
     return np.interp(hu, _KNOTS_HU, _KNOTS_LEVEL).round().astype(np.uint8)
 
 

@@ -117,9 +117,8 @@ def render_slice(
     index = geometry.checked_index(volume, index, plane)
     shape_hw = geometry.picture_shape(volume, plane, style.pixel_mm)
 
-    grey = _to_grey(
-        geometry.resample_image(geometry.cut_slice(volume, index, plane), shape_hw), window
-    )
+    image = geometry.cut_slice(volume, index, plane)
+    grey = _to_grey(geometry.resample_image(image, shape_hw, smooth=False), window)
     truth, predicted, skip = (
         None
         if grid is None

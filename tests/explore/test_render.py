@@ -118,6 +118,12 @@ def test_images_are_interpolated_and_masks_are_not():
     assert {tuple(map(int, colour)) for colour in colours} == expected
 
 
+def test_shrinking_a_slice_samples_it_without_smoothing():
+    stripes = np.where(np.arange(12) % 2, 1000, 0).astype(np.int16).reshape(12, 1, 1)
+    every_third = render_slice(volume(stripes), 0, "axial", (500, 1000), style=Style(pixel_mm=3))
+    assert every_third[0, ::-1, 0].tolist() == [255, 0, 255, 0]
+
+
 def test_enlarging_a_slice_does_not_shift_it():
     image = render_slice(marked((4, 5, 3)), 3, "axial", WINDOW, style=Style(pixel_mm=0.2))
     rows, columns = np.nonzero(image[..., 0] > 127)

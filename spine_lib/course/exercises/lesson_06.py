@@ -2,23 +2,384 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from spine_lib.course.exercise import Wrong, declare, describe
-from spine_lib.course.judging_training import (
-    a_batch,
-    a_run,
-    a_training,
-    an_accumulation,
-    judge_accumulate,
-    judge_checkpoint,
-    judge_step,
-)
 from spine_lib.training.losses import segmentation_loss
+
+# --- 6.1 a step --------------------------------------------------------------------------------
+
+
+def a_network(seed: int, normalised: bool = True, dropout: float = 0.0) -> nn.Sequential:
+    """Make a tiny network that maps [batch, 1, row, column] to logits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)]
+    if normalised:
+        layers.insert(1, nn.BatchNorm2d(4))
+    if dropout:
+        layers.insert(2, nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+def a_batch(seed: int, count: int = 4, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make images with a bright square each, and where it is."""
+    random = torch.Generator().manual_seed(seed)
+    target = torch.zeros(count, 1, size, size)
+    for item in target:
+        row, column = torch.randint(0, size - 4, (2,), generator=random).tolist()
+        item[0, row : row + 4, column : column + 4] = 1
+    return target + 0.5 * torch.randn(target.shape, generator=random), target
+
+
+def a_training(seed: int, training: bool = True) -> tuple:
+    """Make network, optimiser, image and target of a step."""
+    network = a_network(seed).train(training)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
+    return (network, optimiser, *a_batch(seed))
+
+
+def _right_step(network: nn.Module, optimiser, image, target) -> float:
+    network.train()
+    optimiser.zero_grad()
+    loss = functional.binary_cross_entropy_with_logits(network(image), target)
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def judge_step(function: Callable, arguments: tuple) -> None:
+    """Judge one step, then a second one on another batch."""
+    network, optimiser, image, target = arguments
+    before = copy.deepcopy(network)
+    twin, twin_optimiser = copy.deepcopy((network, optimiser))
+    wanted = _right_step(twin, twin_optimiser, image, target)
+    loss = _number(function(network, optimiser, image, target))
+    _judge_loss(loss, wanted, before, image, target)
+    if not network.training:
+        raise Wrong(
+            "the network came in evaluation mode and stayed in it: BatchNorm then uses old means "
+            "and learns no new ones; call network.train() first"
+        )
+    if _same_weights(network, before):
+        raise Wrong(_why_unchanged(network))
+    if not _same_weights(network, twin):
+        raise Wrong(
+            "the weights changed, but not by one step down this loss: backward once, then "
+            "optimiser.step() once"
+        )
+    images, targets = a_batch(99)
+    _right_step(twin, twin_optimiser, images, targets)
+    function(network, optimiser, images, targets)
+    if not _same_weights(network, twin):
+        raise Wrong(
+            "the first step is right and the second is not: gradients of the first are still there "
+            "and are added to; call optimiser.zero_grad() before backward"
+        )
+
+
+def _judge_loss(loss: float, wanted: float, network: nn.Module, image, target) -> None:
+    if math.isclose(loss, wanted, rel_tol=1e-4):
+        return
+    with torch.no_grad():
+        evaluated = copy.deepcopy(network).eval()(image)
+        logits = copy.deepcopy(network).train()(image)
+        entropy = functional.binary_cross_entropy_with_logits
+        mistakes = (
+            (
+                entropy(evaluated, target),
+                "this is the loss in evaluation mode: call network.train() first",
+            ),
+            (
+                entropy(torch.sigmoid(logits), target),
+                "a sigmoid was applied twice: binary_cross_entropy_with_logits has it inside and "
+                "takes the logits as they are",
+            ),
+            (
+                entropy(logits, target, reduction="sum"),
+                "this is the sum over pixels: take the mean",
+            ),
+        )
+    for value, message in mistakes:
+        if math.isclose(loss, value.item(), rel_tol=1e-4):
+            raise Wrong(f"your loss is {loss:.4g} instead of {wanted:.4g}: {message}")
+    raise Wrong(
+        f"your loss is {loss:.4g} instead of {wanted:.4g}: return that before the step, of the "
+        "logits (given first) and the target"
+    )
+
+
+def _why_unchanged(network: nn.Module) -> str:
+    gradients = [weight.grad for weight in network.parameters()]
+    if all(gradient is None or not gradient.any() for gradient in gradients):
+        return (
+            "the weights did not change and have no gradients: loss.backward() finds them (and "
+            "zero_grad after it would throw them away)"
+        )
+    return (
+        "the weights did not change though their gradients are there: optimiser.step() changes "
+        "them, after loss.backward()"
+    )
+
+
+def _same_weights(a: nn.Module, b: nn.Module, tolerance: float = 1e-5) -> bool:
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return all(torch.allclose(x, y, atol=tolerance) for x, y in pairs)
+
+
+def _number(answer: object) -> float:
+    if isinstance(answer, torch.Tensor):
+        raise Wrong(
+            "return a number, loss.item(), and not a tensor: a tensor holds on to the whole step, "
+            "and a list of such losses fills the memory"
+        )
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        raise Wrong(f"return the loss, a number, and not {describe(answer)}")
+    return float(answer)
+
+
+# --- a batch in parts -----------------------------------------------------------------------------
+
+
+def an_accumulation(seed: int, count: int, parts: int) -> tuple:
+    """Make network, optimiser, a batch and a number of parts."""
+    network = a_network(seed, normalised=False)
+    optimiser = torch.optim.SGD(network.parameters(), lr=2.0)
+    image, target = a_batch(seed, count)
+    target[: count // 3] = 0  # so that no part is like the whole
+    functional.binary_cross_entropy_with_logits(network(image), 1 - target).backward()
+    return network, optimiser, image, target, parts
+
+
+def judge_accumulate(function: Callable, arguments: tuple) -> None:
+    """Judge a step on a batch in parts against one on the whole batch."""
+    network, optimiser, image, target, parts = arguments
+    before = _copies(network, optimiser)
+    twin, twin_optimiser = _copies(*before)
+    wanted = _right_step(twin, twin_optimiser, image, target)
+    loss, sizes, together = _watched(function, arguments)
+    if sizes and max(sizes) > math.ceil(len(image) / parts):
+        raise Wrong(
+            f"{max(sizes)} images went through the network at once: the memory holds "
+            f"{math.ceil(len(image) / parts)}; cut the batch into {parts} parts"
+        )
+    loss = _number(loss)
+    if not _same_weights(network, twin):
+        raise Wrong(_why_accumulated(network, before, image, target, parts))
+    if not math.isclose(loss, wanted, rel_tol=1e-4):
+        raise Wrong(
+            f"the step is right, but you return {loss:.4g} instead of {wanted:.4g}, the mean over "
+            "the whole batch"
+        )
+    if together:
+        raise Wrong(
+            "the step is right, but no part had its backward before all had gone in, so the maps "
+            "of all lie in memory together: call backward for each part, which frees its maps"
+        )
+
+
+def _watched(function: Callable, arguments: tuple) -> tuple[object, list[int], bool]:
+    """Return the answer, the images of each forward, and whether no backward came in between."""
+    sizes: list[int] = []
+    backwards: list[torch.Tensor] = []
+    together = False
+
+    def watch(module, given, out) -> None:
+        nonlocal together
+        sizes.append(len(given[0]))
+        together = not backwards
+        if out.requires_grad:
+            out.register_hook(backwards.append)
+
+    hook = arguments[0].register_forward_hook(watch)
+    answer = function(*arguments)
+    hook.remove()
+    return answer, sizes, together
+
+
+def _copies(network: nn.Module, optimiser) -> tuple:
+    """Copy both and the gradients, which a copy of a weight leaves behind."""
+    copies = copy.deepcopy((network, optimiser))
+    for new, old in zip(copies[0].parameters(), network.parameters(), strict=True):
+        new.grad = None if old.grad is None else old.grad.clone()
+    return copies
+
+
+def _why_accumulated(network: nn.Module, before: tuple, image, target, parts: int) -> str:
+    pieces = list(zip(image.tensor_split(parts), target.tensor_split(parts), strict=True))
+    even = [1 / parts] * parts
+    shares = [len(item) / len(image) for item, _ in pieces]
+    mistakes = (
+        (
+            {"shares": [1.0] * parts},
+            "the parts' gradients were added up whole: each part's loss counts only as much as its "
+            "share of the batch",
+        ),
+        (
+            {"shares": even},
+            "the parts are not equally large, and their losses count equally: weight each with its "
+            "share of the images",
+        ),
+        ({"shares": shares, "clear": False}, "gradients from before are still in: zero_grad first"),
+        (
+            {"shares": shares, "clear_each": True},
+            "only the last part counts: zero_grad before the first part, not before each",
+        ),
+        (
+            {"shares": [1.0] * parts, "clear_each": True},
+            "only the last part counts: zero_grad before the first part, not before each",
+        ),
+        (
+            {"shares": [1.0] * parts, "clear_each": True, "step_each": True},
+            "the weights moved after every part: one step, after the last",
+        ),
+        (
+            {"shares": shares, "clear_each": True, "step_each": True},
+            "the weights moved after every part: one step, after the last",
+        ),
+        (
+            {"shares": shares, "step_each": True},
+            "the weights moved after every part: one step, after the last",
+        ),
+    )
+    for how, message in mistakes:
+        if _same_weights(network, _accumulate(*_copies(*before), pieces, **how)):
+            return message
+    if _same_weights(network, before[0]):
+        return _why_unchanged(network)
+    return "the weights are not where one step on the whole batch would bring them"
+
+
+def _accumulate(network, optimiser, pieces, shares, clear=True, clear_each=False, step_each=False):
+    """Do it in a way that may be wrong, to know which way it was."""
+    if clear:
+        optimiser.zero_grad()
+    for (image, target), share in zip(pieces, shares, strict=True):
+        if clear_each:
+            optimiser.zero_grad()
+        loss = functional.binary_cross_entropy_with_logits(network(image), target)
+        (share * loss).backward()
+        if step_each:
+            optimiser.step()
+    if not step_each:
+        optimiser.step()
+    return network
+
+
+# --- a checkpoint ---------------------------------------------------------------------------------
+
+CHECKPOINT_KEYS = ("network", "optimiser", "schedule", "random", "step")
+
+
+def a_run(seed: int, step: int) -> tuple:
+    """Make a run that has done some steps: network, optimiser, schedule, number of steps."""
+    network = a_network(seed, dropout=0.5)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _go_on(network, optimiser, schedule, 0, step)
+    return network, optimiser, schedule, step
+
+
+def _go_on(network, optimiser, schedule, step: int, count: int) -> nn.Module:
+    for number in range(step, step + count):
+        _right_step(network, optimiser, *a_batch(1000 + number))
+        schedule.step()
+    return network
+
+
+def judge_checkpoint(function: Callable, arguments: tuple) -> None:
+    """Judge a checkpoint: save, read, resume, and compare with the run that went on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(77 + arguments[-1])
+        random = torch.get_rng_state()
+        answer = function(*arguments)
+        torch.set_rng_state(random)  # a function that seeds must not seed the unbroken run too
+        unbroken = _go_on(*copy.deepcopy(arguments), 3)
+        state = _read_again(answer)
+        resumed = _go_on(*_resume(state), 3)
+    if not _same_weights(unbroken, resumed):
+        raise Wrong(_why_not_resumed(state, arguments))
+
+
+def _read_again(answer: object) -> dict:
+    """Write and read a checkpoint as a run would."""
+    if not isinstance(answer, dict):
+        raise Wrong(f"return a dict, and not {describe(answer)}")
+    missing = [key for key in CHECKPOINT_KEYS if key not in answer]
+    if missing:
+        raise Wrong(f"the checkpoint lacks {', '.join(missing)}: see the docstring for its keys")
+    for key in ("network", "optimiser", "schedule"):
+        if hasattr(answer[key], "state_dict"):
+            raise Wrong(
+                f"{key} is the object itself, which torch.load refuses since it could run code: "
+                "its state_dict() holds the numbers"
+            )
+    file = io.BytesIO()
+    try:
+        torch.save(answer, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds
+        raise Wrong(
+            f"the checkpoint cannot be written and read again ({type(error).__name__}): it may "
+            "hold tensors, numbers, strings and containers of these"
+        ) from error
+
+
+def _resume(state: dict) -> tuple:
+    network = a_network(5, dropout=0.5)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
+    parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    for key, part in parts.items():
+        try:
+            part.load_state_dict(state[key])
+        except Exception as error:  # each part complains in its own way
+            raise Wrong(
+                f"{key} cannot be restored from what the checkpoint holds under that name "
+                f"({describe(state[key])}): take its state_dict()"
+            ) from error
+    try:
+        torch.set_rng_state(state["random"])
+    except (TypeError, RuntimeError) as error:
+        raise Wrong(
+            f"random is {describe(state['random'])}, which is no state of PyTorch's random "
+            "numbers: torch.get_rng_state() returns it"
+        ) from error
+    if isinstance(state["step"], bool) or not isinstance(state["step"], int):
+        raise Wrong(f"step is {describe(state['step'])}: keep the number of steps")
+    return network, optimiser, schedule, state["step"]
+
+
+def _why_not_resumed(state: dict, arguments: tuple) -> str:
+    network, optimiser, schedule, step = arguments
+    if state["step"] != step:
+        return f"step is {state['step']} after {step} steps: the run would draw other batches"
+    rates = [group["lr"] for group in state["optimiser"]["param_groups"]]
+    if not state["optimiser"]["state"]:
+        return "the optimiser's memory is empty: take the state_dict() of the one that was given"
+    if not math.isclose(rates[0], optimiser.param_groups[0]["lr"]):
+        return "the learning rate starts anew: take the state of the optimiser that was given"
+    if state["schedule"] != schedule.state_dict():
+        return "the schedule starts anew: take the state_dict() of the one that was given"
+    restored = a_network(5, dropout=0.5)
+    restored.load_state_dict(state["network"])
+    if not _same_weights(restored, network):
+        return "the weights are not those of the network that was given"
+    return (
+        "the run goes on with other random numbers than an unbroken one, so dropout drops other "
+        "units: keep torch.get_rng_state() as it is now, and seed nothing"
+    )
+
 
 # --- 6.2 ------------------------------------------------------------------------------------------
 

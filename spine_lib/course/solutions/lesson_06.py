@@ -7,8 +7,7 @@ import math
 import torch
 from torch.nn import functional
 
-from spine_lib.course.exercises.lesson_06 import some_logits
-from spine_lib.course.judging_training import a_run, a_training, an_accumulation
+from spine_lib.course.exercises.lesson_06 import a_run, a_training, an_accumulation, some_logits
 
 
 def training_step(network, optimiser, image, target):

@@ -8,8 +8,13 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercises.lesson_07 import a_scored_pair, a_surface_pair, some_counts
-from spine_lib.course.judging_statistics import some_differences, some_scores
+from spine_lib.course.exercises.lesson_07 import (
+    a_scored_pair,
+    a_surface_pair,
+    some_counts,
+    some_differences,
+    some_scores,
+)
 
 
 def count_voxels(prediction, truth, ignore):

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.volume_inputs import (
+from spine_lib.course.exercises.lesson_09 import (
     Lopsided,
     a_cut_spine,
     a_hollow_vertebra,

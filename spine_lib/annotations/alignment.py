@@ -1,8 +1,7 @@
 """Lesson 2: how well does a mask of bone lie on its scan?
 
-Bone is bright, so the mean HU under a mask of vertebrae is highest where the mask belongs. The
-move at which that mean peaks shows whether a mask is shifted or mirrored; the correlation theorem
-tries all moves at once.
+Bone is bright, so the mean HU under a mask of vertebrae is highest where the mask belongs; the
+correlation theorem tries all moves at once.
 """
 
 from __future__ import annotations
@@ -78,10 +77,8 @@ def _correlate(
     image: np.ndarray, marked: np.ndarray, moves: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each move the sum of the image under the mask and how much of it is inside."""
-    shape = [
-        fft.next_fast_len(n + len(m) // 2, real=True)
-        for n, m in zip(image.shape, moves, strict=True)
-    ]
+    lengths = [n + len(m) // 2 for n, m in zip(image.shape, moves, strict=True)]
+    shape = [fft.next_fast_len(n, real=True) for n in lengths]
     conjugate = np.conj(fft.rfftn(marked, shape))
     total, inside = (
         fft.irfftn(fft.rfftn(array, shape) * conjugate, shape)[np.ix_(*moves)]

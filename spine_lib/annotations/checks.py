@@ -2,13 +2,13 @@
 
 A map read under the wrong scheme looks plausible and is wrong; so does a map on another grid, with
 its numbers out of order or with stray voxels far from the bone, and no score shows it.
-`check_annotation` looks for the mistakes that such maps really have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -16,13 +16,7 @@ from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.annotations.alignment import find_peak
-from spine_lib.annotations.schemes import (
-    CANONICAL,
-    HEAD_TO_FOOT,
-    SCHEMES,
-    LabelScheme,
-    get_scheme,
-)
+from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, SCHEMES, LabelScheme, get_scheme
 from spine_lib.annotations.structures import (
     Structure,
     from_head,
@@ -87,15 +81,28 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
         findings.append(Finding("geometry", "error", str(error)))
     image = None if findings else ct.array
     structures = measure(mask, image)
-    findings += _check_ids(structures, chosen)
+    unknown = tuple(s.label for s in structures if not chosen.knows(s.label))
+    if unknown:
+        message = f"The ids {listed(unknown)} mean nothing in the scheme {scheme!r}."
+        findings.append(Finding("unknown-ids", "error", message, unknown))
     wrong_scheme = list(_check_scheme(structures, chosen))
     findings += wrong_scheme
     spine = [s for s in structures if s.label in chosen.canonical]
     if not spine:
-        findings += _check_empty(structures, chosen)
+        labels = tuple(s.label for s in structures)
+        message = f"None of its ids ({listed(labels)}) is spine in the scheme {scheme!r}."
+        if not labels:
+            message = "The map is empty: every voxel is background."
+        findings.append(Finding("empty", "error", message, labels))
     elif not wrong_scheme:  # otherwise all further findings follow from the wrong names
         findings += _check_order(sizeable(spine), chosen)
-        findings += _check_gaps(spine, chosen)
+        missing = missing_between(spine, chosen)
+        if missing:
+            names = listed(CANONICAL[v] for v in missing)
+            message = (
+                f"Missing between labelled neighbours: {names} (unlabelled, or a wrong count)."
+            )
+            findings.append(Finding("gap", "warning", message))
         findings += _check_sizes(spine, mask, chosen)
         findings += _check_components(spine, mask, chosen)
         if image is not None:
@@ -103,20 +110,11 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
     return sorted(findings, key=lambda finding: _RANKS[finding.severity])
 
 
-def _check_ids(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
-    unknown = tuple(s.label for s in structures if not scheme.knows(s.label))
-    if unknown:
-        message = f"The ids {listed(unknown)} mean nothing in the scheme {scheme.name!r}."
-        yield Finding("unknown-ids", "error", message, unknown)
-
-
 def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
     """Report another scheme when the chosen one does not fit and that one does."""
     reason = misfit(structures, scheme)
-    if not structures or reason is None:
-        return
     others = [other for other in SCHEMES.values() if misfit(structures, other) is None]
-    if not others:
+    if reason is None or not others:
         return
     best = max(others, key=lambda s: sum(t.voxels for t in structures if t.label in s.canonical))
     if best.name == "canonical":
@@ -130,54 +128,38 @@ def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Itera
     yield Finding("scheme", "error", message, tuple(s.label for s in structures))
 
 
-def _check_empty(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
-    labels = tuple(s.label for s in structures)
-    message = f"None of its ids ({listed(labels)}) is spine in the scheme {scheme.name!r}."
-    if not labels:
-        message = "The map is empty: every voxel is background."
-    yield Finding("empty", "error", message, labels)
+def _check_order(spine: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
+    ordered = from_head(spine, scheme)
+    names = [scheme.names[s.label] for s in ordered]
+    right, pairs = order(spine, scheme)
+    if right == 0 and pairs > 1:
+        message = (
+            f"The numbers run the wrong way: {names[0]} lies lowest and {names[-1]} highest; the "
+            "map is upside down or its scheme is another."
+        )
+        yield Finding("order", "error", message, tuple(s.label for s in ordered))
+        return
+    for (upper, lower), (above, below) in zip(pairwise(ordered), pairwise(names), strict=True):
+        if upper.height_mm <= lower.height_mm:
+            message = (
+                f"{above} lies {lower.height_mm - upper.height_mm:.0f} mm below {below}, though it "
+                "belongs above it."
+            )
+            yield Finding("order", "error", message, (upper.label, lower.label))
 
 
 def _check_sizes(
     spine: Sequence[Structure], mask: Volume, scheme: LabelScheme
 ) -> Iterator[Finding]:
-    large = {s.label for s in sizeable(spine)}
+    large = sizeable(spine)
     voxel_ml = float(np.prod(mask.spacing_mm)) / 1000
     for s in spine:
-        if s.label not in large:
+        if s not in large:
             message = (
                 f"{scheme.names[s.label]} has only {s.voxels} voxels ({s.voxels * voxel_ml:.2g} "
                 "ml): a sliver at the image's edge, or pieces of a neighbour."
             )
             yield Finding("tiny", "note", message, (s.label,))
-
-
-def _check_order(spine: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
-    ordered = from_head(spine, scheme)
-    right, pairs = order(spine, scheme)
-    if right == 0 and pairs > 1:
-        message = (
-            f"The numbers run the wrong way: {scheme.names[ordered[0].label]} lies lowest and "
-            f"{scheme.names[ordered[-1].label]} highest; the map is upside down or its scheme "
-            "is another."
-        )
-        yield Finding("order", "error", message, tuple(s.label for s in ordered))
-        return
-    for upper, lower in zip(ordered, ordered[1:]):
-        if upper.height_mm <= lower.height_mm:
-            message = (
-                f"{scheme.names[upper.label]} lies {lower.height_mm - upper.height_mm:.0f} mm "
-                f"below {scheme.names[lower.label]}, though it belongs above it."
-            )
-            yield Finding("order", "error", message, (upper.label, lower.label))
-
-
-def _check_gaps(spine: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
-    missing = missing_between(spine, scheme)
-    if missing:
-        names = listed(CANONICAL[v] for v in missing)
-        message = f"Missing between labelled neighbours: {names} (unlabelled, or a wrong count)."
-        yield Finding("gap", "warning", message)
 
 
 def _check_components(

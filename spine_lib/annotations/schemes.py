@@ -1,8 +1,8 @@
 """Lesson 2: which number means which vertebra in which data set.
 
 Every data set numbers the vertebrae in its own way: id 20 is L1 in one, the colon in another. So
-a map is translated into one canonical numbering when it is loaded (VerSe's, with 26 for the
-sacrum), and the four regions of the spine follow from that.
+a map is translated into one canonical numbering (VerSe's, with 26 for the sacrum) when it is
+loaded, and the four regions of the spine follow from that.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class LabelScheme:
     Attributes:
         name: key in `SCHEMES`.
         names: every id that the scheme knows, with its name; 0 is always background.
-        canonical: canonical vertebra id of each id that belongs to the spine.  Ids that are
-            known but missing here (a liver, say) become background.
+        canonical: canonical vertebra id of each id that is spine; other ids become background.
     """
 
     name: str
@@ -68,31 +67,29 @@ def _sided(names: str) -> list[str]:
 
 def _totalsegmentator_names() -> dict[int, str]:
     """Return the classes of TotalSegmentator version 2 (task "total"), spelled as the tool does."""
-    vertebrae = [CANONICAL[i] for i in range(24, 0, -1)]
+    upper = """
+        spleen kidney_right kidney_left gallbladder liver stomach pancreas adrenal_gland_right
+        adrenal_gland_left lung_upper_lobe_left lung_lower_lobe_left lung_upper_lobe_right
+        lung_middle_lobe_right lung_lower_lobe_right esophagus trachea thyroid_gland small_bowel
+        duodenum colon urinary_bladder prostate kidney_cyst_left kidney_cyst_right sacrum S1"""
+    lower = """
+        heart aorta pulmonary_vein brachiocephalic_trunk subclavian_artery_right
+        subclavian_artery_left common_carotid_artery_right common_carotid_artery_left
+        brachiocephalic_vein_left brachiocephalic_vein_right atrial_appendage_left
+        superior_vena_cava inferior_vena_cava portal_vein_and_splenic_vein"""
     order = [
-        *"spleen kidney_right kidney_left gallbladder liver stomach pancreas".split(),
-        *"adrenal_gland_right adrenal_gland_left".split(),
-        *"lung_upper_lobe_left lung_lower_lobe_left lung_upper_lobe_right".split(),
-        *"lung_middle_lobe_right lung_lower_lobe_right esophagus trachea".split(),
-        *"thyroid_gland small_bowel duodenum colon urinary_bladder prostate".split(),
-        *"kidney_cyst_left kidney_cyst_right sacrum S1".split(),
-        *vertebrae,
-        *"heart aorta pulmonary_vein brachiocephalic_trunk".split(),
-        *"subclavian_artery_right subclavian_artery_left".split(),
-        *"common_carotid_artery_right common_carotid_artery_left".split(),
-        *"brachiocephalic_vein_left brachiocephalic_vein_right atrial_appendage_left".split(),
-        *"superior_vena_cava inferior_vena_cava portal_vein_and_splenic_vein".split(),
+        *upper.split(),
+        *(CANONICAL[i] for i in range(24, 0, -1)),
+        *lower.split(),
         *_sided("iliac_artery iliac_vena humerus scapula clavicula femur hip"),
         "spinal_cord",
         *_sided("gluteus_maximus gluteus_medius gluteus_minimus autochthon iliopsoas"),
-        *"brain skull".split(),
+        *("brain", "skull"),
         *(f"rib_{side}_{i}" for side in ("left", "right") for i in range(1, 13)),
-        *"sternum costal_cartilages".split(),
+        *("sternum", "costal_cartilages"),
     ]
-    names = dict(enumerate(order, start=1))
     # Maps made with the first version-2 models have one class more before the cartilages.
-    names[118] = "costal_cartilages_118"
-    return names
+    return {**dict(enumerate(order, start=1)), 118: "costal_cartilages_118"}
 
 
 _VERTEBRAE = {i: i for i in range(1, 25)}
@@ -116,11 +113,7 @@ SCHEMES: dict[str, LabelScheme] = {
 
 
 def get_scheme(name: str) -> LabelScheme:
-    """Return a label scheme by name.
-
-    Raises:
-        SpineError: if there is no such scheme.
-    """
+    """Return a label scheme by name; raise a `SpineError` if there is none."""
     if name not in SCHEMES:
         raise SpineError(
             f"The label scheme {name!r} is not known: use one of {', '.join(SCHEMES)}."
@@ -128,9 +121,8 @@ def get_scheme(name: str) -> LabelScheme:
     return SCHEMES[name]
 
 
-def _as_index(labels: np.ndarray) -> np.ndarray:
-    """Return labels as an array that can index the scheme's table; raise if they are no labels."""
-    labels = np.asarray(labels)
+def require_labels(labels: np.ndarray) -> None:
+    """Raise a `SpineError` unless an array holds whole numbers from 0 to 65535."""
     if labels.dtype.kind not in "iu":
         raise SpineError(
             f"A label map holds whole numbers, this one {labels.dtype}: load it with load_mask."
@@ -138,7 +130,6 @@ def _as_index(labels: np.ndarray) -> np.ndarray:
     if labels.size and (labels.min() < 0 or labels.max() >= 1 << 16):
         worst = labels.min() if labels.min() < 0 else labels.max()
         raise SpineError(f"Label id {worst} is outside 0..65535: this is no label map.")
-    return labels
 
 
 def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
@@ -159,7 +150,8 @@ def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
         [0, 0, 24, 1]
     """
     table = get_scheme(scheme).table
-    labels = _as_index(labels)
+    labels = np.asarray(labels)
+    require_labels(labels)
     canonical = table[labels]
     unknown = canonical == _UNKNOWN
     if unknown.any():
@@ -178,10 +170,7 @@ _REGION_TABLE[SACRUM], _REGION_TABLE[T13] = 4, 2
 
 
 def to_regions(canonical: np.ndarray) -> np.ndarray:
-    """Return the regions of canonical vertebra ids.
-
-    Args:
-        canonical: canonical ids of any shape, as `to_canonical` returns them.
+    """Return the regions of canonical vertebra ids, as `to_canonical` returns them.
 
     Returns:
         uint8 of the same shape: 0 background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral.

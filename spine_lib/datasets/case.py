@@ -1,9 +1,8 @@
 """Cases: one patient's CT with its label map.
 
-Sources differ in what they label: one counts only S1 to the spine, another the whole sacrum, a
-third leaves out every vertebra that the image cuts.  So a case says in words what its mask covers,
-and its data carry an *ignore* region: voxels that may or may not be spine.  They leave both the
-loss and the scores.
+Sources differ in what they label: one counts only S1 to the spine, another the whole sacrum. So a
+case says in words what its mask covers, and its data have an *ignore* region: voxels that may or
+may not be spine, and leave both the loss and the scores.
 """
 
 from __future__ import annotations
@@ -73,9 +72,6 @@ class Case:
     def load(self) -> CaseData:
         """Load image and mask and compute the ignore region.
 
-        Returns:
-            The CT in HU, canonical uint8 labels and the bool ignore region, all on the CT's grid.
-
         Raises:
             SpineError: if a file is missing or broken, the two grids differ, or the mask has ids
                 that its scheme does not know.
@@ -96,11 +92,7 @@ class Case:
         return load_ct(self.ct_path)
 
     def load_structures(self) -> Volume:
-        """Load the label map with the ids of its file, other organs included.
-
-        Returns:
-            A volume of unsigned integers [x, y, z] in RAS+.
-        """
+        """Load the label map [x, y, z] with the ids of its file, other organs included."""
         return load_mask(self.mask_path)
 
     def load_organs(self) -> Volume | None:
@@ -120,10 +112,7 @@ class StructuresCase(Case):
     """A subject whose label map is a folder of binary masks, one a structure."""
 
     def load_structures(self) -> Volume:
-        """Load the binary masks as one label map with TotalSegmentator's ids.
-
-        Returns:
-            uint8 [x, y, z] in RAS+; where two masks overlap, the one with the higher id counts.
+        """Load the binary masks as one uint8 label map; of two that overlap, the higher id counts.
 
         Raises:
             SpineError: if a mask is missing, lies on another grid, or is not binary.
@@ -135,8 +124,7 @@ class StructuresCase(Case):
             if label_map is None:
                 label_map = mask.with_array(np.zeros(mask.shape, np.uint8))
             require_same_grid(label_map, mask, f"{self.case_id}: the masks of two structures")
-            top = int(mask.array.max(initial=0))
-            if top > 1:
+            if (top := mask.array.max(initial=0)) > 1:
                 raise SpineError(
                     f"{path}: a mask of one structure holds 0 and 1, this one {top}: is it a "
                     "multilabel map?"
@@ -176,16 +164,15 @@ def _load_slices(folder: Path) -> np.ndarray:
     """Load slices as [x, y, z] in RAS+: columns run from right to left, rows to the back."""
     import cv2  # only PNG folders need it
 
-    paths = sorted(folder.glob("*.png"))
     slices = []
-    for path in paths:
+    for path in sorted(folder.glob("*.png")):
         pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.ndim != 2:
             what = "cannot be read" if pixels is None else f"has {pixels.shape[2]} colours"
             raise SpineError(f"{path} {what}: a slice is a grey PNG.")
         if slices and pixels.shape != slices[0].shape:
             raise SpineError(
-                f"{path} has {pixels.shape} pixels, {paths[0].name} {slices[0].shape}: all slices "
+                f"{path} has {pixels.shape} pixels, the slice before {slices[0].shape}: all slices "
                 "of a case have one size."
             )
         slices.append(pixels)
@@ -204,24 +191,13 @@ class ExcludedScan:
 
 
 def case_identity(case: Case) -> str:
-    """Return a checksum that changes with a case's description, its scan or its mask.
-
-    Slices and scores are kept with it, so that none outlives the files that it was made from.
-    """
+    """Return a checksum, kept with slices and scores, of a case's description, scan and mask."""
     files = [file_identity(path) for path in (case.ct_path, case.mask_path) if path is not None]
     return hashlib.sha256("\n".join([repr(case), *files]).encode()).hexdigest()[:32]
 
 
-def require_cases(cases: Sequence[Case], where: str) -> Sequence[Case]:
-    """Return `cases` unchanged, or raise where there is none.
-
-    Args:
-        cases: cases of any kind.
-        where: what was searched, for the message.
-
-    Raises:
-        SpineError: if there is none, or two have the same id.
-    """
+def require_cases(cases: Sequence[Case], where: str) -> None:
+    """Raise a `SpineError` that says `where` if there is no case or two have the same id."""
     if not cases:
         raise SpineError(f"There is no case in {where}: name at least one case or another source.")
     ids = [case.case_id for case in cases]
@@ -230,7 +206,6 @@ def require_cases(cases: Sequence[Case], where: str) -> Sequence[Case]:
         raise SpineError(
             f"Case ids occur twice in {where}: {', '.join(twice)}; rename one of each."
         )
-    return cases
 
 
 def write_split(cases_by_part: Mapping[str, Iterable[Case]], path: Path) -> Path:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -12,28 +12,18 @@ from spine_lib import SpineError
 from spine_lib.annotations.schemes import SACRUM
 from spine_lib.ct.volume import Volume
 
-
-class IgnoreRule(Protocol):
-    """A rule that marks unlabelled voxels; a frozen dataclass, so that it pickles."""
-
-    def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the voxels to ignore, bool [x, y, z].
-
-        Args:
-            ct: scan in HU.
-            structures: ids of the mask file, other organs included.
-            labels: canonical vertebra ids.
-        """
-        ...
+IgnoreRule = Callable[[Volume, np.ndarray, np.ndarray], np.ndarray]
+"""A frozen dataclass that makes of the scan in HU, the ids of the mask file (other organs included)
+and the canonical labels a bool array [x, y, z]: the voxels to ignore."""
 
 
 @dataclass(frozen=True)
 class UnlabelledBoneAtEnds:
     """Ignore bone beside the spine that the mask leaves out where the image ends.
 
-    The outermost slices show tips of vertebrae that lie mostly outside the image; whether a mask
-    has them is chance.  Only what is bright, named by no label, near a labelled vertebra and not
-    its outermost rim is ignored: an error on the rim of a labelled bone stays an error.
+    Whether a mask has the tips of vertebrae that lie mostly outside the image is chance. Only what
+    is bright, without a label, near a labelled vertebra and not its outermost rim is ignored: an
+    error on the rim of a labelled bone stays an error.
 
     Attributes:
         end: "superior" or "inferior" end of the image.
@@ -60,9 +50,7 @@ class UnlabelledBoneAtEnds:
         if spine.any():
             (bounds,) = ndimage.find_objects(spine.astype(np.uint8))
             margin = [int(np.ceil(self.reach_mm / s)) for s in ct.spacing_mm]
-            box = tuple(
-                slice(max(0, b.start - m), b.stop + m) for b, m in zip(bounds, margin, strict=True)
-            )
+            box = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(bounds, margin))
             away = ndimage.distance_transform_edt(~spine[box], sampling=ct.spacing_mm)
             rim = ndimage.binary_dilation(spine[box])
             bright = ct.array[slab][box] > self.above_hu
@@ -75,7 +63,7 @@ class UnlabelledBoneAtEnds:
 class SacrumBelowS1:
     """Ignore the rest of the sacrum where a mask has S1 only.
 
-    Unlabelled bone behind and below S1 is ignored, in a box as wide as S1 with a margin.  Marrow
+    Unlabelled bone behind and below S1 is ignored, in a box as wide as S1 with a margin. Marrow
     counts as bone: brightness is taken after smoothing.
 
     Attributes:
@@ -114,11 +102,7 @@ class SacrumBelowS1:
 
 @dataclass(frozen=True)
 class OtherStructures:
-    """Ignore structures that a mask names and another source, to be compared with it, does not.
-
-    Attributes:
-        ids: of the structures, in the label map as its file has them.
-    """
+    """Ignore the structures with these ids of the mask file: the source compared lacks them."""
 
     ids: tuple[int, ...]
 

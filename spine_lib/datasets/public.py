@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import yaml
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import get_scheme
 from spine_lib.ct.files import read_json
+from spine_lib.datasets import ignore
 from spine_lib.datasets.case import (
     Case,
     ExcludedScan,
@@ -30,12 +30,6 @@ from spine_lib.datasets.case import (
     StructuresCase,
     mask_names,
     require_cases,
-)
-from spine_lib.datasets.ignore import (
-    BeyondLabelledVertebrae,
-    IgnoreRule,
-    OtherStructures,
-    SacrumBelowS1,
 )
 
 SPLIT_SEED = 2025
@@ -54,13 +48,7 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Cohort:
-    """The cases in the folder of a data set.
-
-    Attributes:
-        cases: in the order of their ids; no array is loaded yet.
-        excluded: scans that are not used, with the reason, in the order of their ids.
-        split_note: how the cases were split, for the report.
-    """
+    """The cases in the folder of a data set, the scans left out, and how the cases were split."""
 
     cases: list[Case]
     excluded: list[ExcludedScan]
@@ -81,7 +69,7 @@ class PublicSet:
     name: str
     read: Callable[[PublicSet, Path], Cohort]
     split: Callable[[Path, Mapping[str, Path]], Mapping[str, str]]
-    ignore_rules: tuple[IgnoreRule, ...]
+    ignore_rules: tuple[ignore.IgnoreRule, ...]
     scans: str
     labels: str
     licence: str
@@ -100,18 +88,15 @@ class PublicSet:
     def case(self, key: Key, image: Path, mask: Path, split: str) -> Case:
         """Return the case of an image and its mask."""
         wildcards = dict(key)
+        shared = ("scheme", "covers", "licence", "note", "ignore_rules")
         return Case(
             case_id=wildcards["name"],
             patient_id=self.patient.format(**wildcards),
             source=self.name,
             ct_path=image,
             mask_path=mask,
-            scheme=self.scheme,
-            covers=self.covers,
-            licence=self.licence,
             split=split,
-            note=self.note,
-            ignore_rules=self.ignore_rules,
+            **{name: getattr(self, name) for name in shared},
         )
 
 
@@ -216,14 +201,9 @@ def _nifti_files(root: Path, pattern: str) -> dict[Key, Path]:
 # --- splits ---------------------------------------------------------------------------------------
 
 
-def split_of(name: str, seed: int = SPLIT_SEED) -> str:
-    """Return "train", "validation" or "test" for a scan's name, whichever others there are.
-
-    Args:
-        name: of the scan, without ending.
-        seed: another seed is another split.
-    """
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+def split_of(name: str) -> str:
+    """Return "train", "validation" or "test" for a scan's name, whichever others there are."""
+    digest = hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).digest()
     draw, end = int.from_bytes(digest[:8], "big") / 2**64, 0.0
     for part, share in SHARES.items():
         end += share
@@ -241,13 +221,14 @@ def _split_by_folder(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     splits = {}
     for name, path in images.items():
         folders = path.parents[2:]
-        parts = [re.search("train|validation|test", folder.name) for folder in folders]
-        if not any(parts):
+        searched = (re.search("train|validation|test", folder.name) for folder in folders)
+        parts = [match[0] for match in searched if match]
+        if not parts:
             raise SpineError(
                 f"{folders[0]}: no folder above names its part: expected dataset-01training, "
                 "dataset-02validation or dataset-03test."
             )
-        splits[name] = next(part[0] for part in parts if part)
+        splits[name] = parts[0]
     return splits
 
 
@@ -293,28 +274,31 @@ def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
 
 def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | None = None) -> Cohort:
     splits = public_set.split(root, {})
-    cases, excluded = [], []
     if names is None:
         names = {*splits, *(folder.name for folder in root.glob("s[0-9]*"))}
+    cases, excluded = [], []
     for name in sorted(names):
-        folder = root / name
-        files = [folder / "ct.nii.gz"]
-        files += [folder / "segmentations" / f"{mask}.nii.gz" for mask in mask_names().values()]
-        missing = [file.relative_to(root) for file in files if not file.is_file()]
+        files = [f"{name}/ct.nii.gz"]
+        files += [f"{name}/segmentations/{mask}.nii.gz" for mask in mask_names().values()]
+        missing = [file for file in files if not (root / file).is_file()]
         if name not in splits:
-            reason = "not in meta.csv, so it has no place in the split"
-            excluded.append(ExcludedScan(name, reason))
+            excluded.append(ExcludedScan(name, "not in meta.csv, so it has no place in the split"))
         elif missing:
-            reason = f"{missing[0].as_posix()} is missing: half a download?"
-            excluded.append(ExcludedScan(name, reason))
+            excluded.append(ExcludedScan(name, f"{missing[0]} is missing: half a download?"))
         else:
-            case = public_set.case((("name", name),), files[0], files[1].parent, splits[name])
+            masks = root / name / "segmentations"
+            case = public_set.case((("name", name),), root / files[0], masks, splits[name])
             cases.append(StructuresCase(**vars(case)))
     return Cohort(cases, excluded, public_set.split_note)
 
 
 def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
-    """List the subjects that the public 1089 scans very probably are: those that ITK reads."""
+    """List the subjects that the public 1089 scans very probably are: those that ITK reads.
+
+    3D Slicer, which uses ITK, could not open 136 subjects.
+    Source: https://github.com/wasserth/TotalSegmentator/issues/461
+    """
+    known = set(read_json(Path(__file__).with_name("itk_refuses.json"))["subjects"])
     names = sorted(_split_by_meta(root, {}))
     missing = {name for name in names if not (root / name / "ct.nii.gz").is_file()}
     refused, broken = set(), []
@@ -326,7 +310,7 @@ def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
             broken.append(ExcludedScan(name, str(error)))
     unusable = refused | {scan.case_id for scan in broken}
     subjects = _read_subjects(public_set, root, set(names) - unusable)
-    readable, known = len(names) - len(missing) - len(broken), known_refused()
+    readable = len(names) - len(missing) - len(broken)
     note = (
         f"{subjects.split_note}; {readable} subjects less {len(refused)} whose affine ITK refuses "
         f"leave {readable - len(refused)}; {len(refused & known)} of the refused are among the "
@@ -339,45 +323,23 @@ def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
     return Cohort(subjects.cases, excluded, note)
 
 
-@cache
-def known_refused() -> frozenset[str]:
-    """Return the 136 subjects that 3D Slicer could not open.
-
-    Source: https://github.com/wasserth/TotalSegmentator/issues/461
-    """
-    return frozenset(read_json(Path(__file__).with_name("itk_refuses.json"))["subjects"])
-
-
 def itk_reads(path: Path) -> bool:
     """Return whether ITK accepts a NIfTI's affine: its rotation must be orthonormal.
 
     ITK takes the sform if its code is set and it is orthonormal, else the qform if its code is
     set; a qform is orthonormal by construction. Where neither code is set, it uses the spacing.
-
-    Args:
-        path: NIfTI file; only its header is read.
-
-    Raises:
-        SpineError: if the header cannot be read.
+    Raises a `SpineError` if the header cannot be read.
     """
     try:
         header = nib.load(path).header
     except Exception as error:  # nibabel raises many kinds for a broken file
         raise SpineError(f"{path} cannot be read ({error}): fetch it again.") from error
     sform, code = header.get_sform(coded=True)
-    if code and is_orthonormal(sform):
+    if not code or int(header["qform_code"]) > 0:
         return True
-    return int(header["qform_code"]) > 0 or not code
-
-
-def is_orthonormal(affine: np.ndarray) -> bool:
-    """Return whether an affine's axes stand at right angles, to ITK's tolerance."""
-    axes = np.asarray(affine, float)[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if not np.all(lengths > 0):
-        return False
-    rotation = axes / lengths
-    return bool(np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN))
+    with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
+        rotation = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
+    return np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
 
 
 # --- a folder of one's own ------------------------------------------------------------------------
@@ -406,11 +368,7 @@ class Statement(pydantic.BaseModel, extra="forbid", coerce_numbers_to_str=True):
 
 
 def read_statement(root: Path) -> Statement:
-    """Read `dataset.yaml`.
-
-    Raises:
-        SpineError: if it is missing, is not YAML, or states something unknown or too little.
-    """
+    """Read `dataset.yaml`; raise a `SpineError` if it states something unknown or too little."""
     path = root / "dataset.yaml"
     try:
         values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -465,11 +423,11 @@ def _png_folders(folder: Path) -> dict[Key, Path]:
 # --- the table ------------------------------------------------------------------------------------
 
 _RULES = {
-    "pycad1089": (_read_pairs, _split_by_name, (SacrumBelowS1(),)),
+    "pycad1089": (_read_pairs, _split_by_name, (ignore.SacrumBelowS1(),)),
     "totalsegmentator": (_read_subjects, _split_by_meta, ()),
-    "rebuilt1089": (_read_rebuilt, _split_by_meta, (OtherStructures((SACRUM_BELOW_S1,)),)),
-    "verse": (_read_pairs, _split_by_folder, (BeyondLabelledVertebrae(),)),
-    "ctspine1k": (_read_pairs, _split_by_list, (BeyondLabelledVertebrae(),)),
+    "rebuilt1089": (_read_rebuilt, _split_by_meta, (ignore.OtherStructures((SACRUM_BELOW_S1,)),)),
+    "verse": (_read_pairs, _split_by_folder, (ignore.BeyondLabelledVertebrae(),)),
+    "ctspine1k": (_read_pairs, _split_by_list, (ignore.BeyondLabelledVertebrae(),)),
     "folder": (_read_folder, _split_by_name, ()),
 }
 

@@ -40,11 +40,8 @@ def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
     """Return every id of a map with its measures, slice by slice so that memory stays small.
 
     Args:
-        mask: label map, whole numbers.
+        mask: label map, whole numbers from 0.
         image: HU on the same grid, or None where there is no such image.
-
-    Raises:
-        SpineError: if the map holds anything but whole numbers from 0.
     """
     array = mask.array
     require_labels(array)

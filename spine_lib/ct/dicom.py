@@ -1,8 +1,7 @@
 """Read the folder of one DICOM CT series.
 
-DICOM stores a file a slice and gives neither their order nor their distance directly: both follow
-from the positions of the slices in the patient, not from file names, instance numbers or
-SliceThickness (which may be larger than the distance).
+The order of the slices and their distance follow from their positions in the patient, not from file
+names, instance numbers or SliceThickness (which may be larger than the distance).
 """
 
 from __future__ import annotations
@@ -33,14 +32,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
-    """One series whose slices stand in order.
-
-    Attributes:
-        path: the folder.
-        headers: the slices without their pixels, sorted along the slice normal.
-        shape: columns, rows, slices.
-        affine: 4x4 float64, [column, row, slice] -> mm in RAS+.
-    """
+    """One series: its headers along the slice normal, its grid [column, row, slice] in RAS+ mm."""
 
     path: Path
     headers: tuple[pydicom.Dataset, ...]
@@ -60,11 +52,8 @@ class DicomSeries:
 def open_series(folder: Path) -> DicomSeries:
     """Read where the slices of one DICOM CT series lie in the patient; no pixel is read yet.
 
-    Other files in the folder are passed over.
-
-    Raises:
-        SpineError: if there is no image, more than one series, a slice missing, or slices that
-            do not form a regular grid.
+    Other files in the folder are passed over. Raises a `SpineError` if there is no image, more
+    than one series, a slice missing, or slices that do not form a regular grid.
     """
     headers = [header for path in sorted(folder.iterdir()) if (header := _slice_header(path))]
     if not headers:
@@ -121,8 +110,7 @@ def _check_one_series(folder: Path, headers: list[pydicom.Dataset]) -> None:
         )
     first = headers[0]
     for header in headers:
-        problem = _unusable(header)
-        if problem:
+        if problem := _unusable(header):
             raise SpineError(f"{header.filename} {problem}")
         same_size = (header.Rows, header.Columns) == (first.Rows, first.Columns)
         same_pixels = np.allclose(header.PixelSpacing, first.PixelSpacing, rtol=1e-3)

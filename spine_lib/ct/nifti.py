@@ -1,7 +1,7 @@
 """Read and write NIfTI files in pieces, so that a scan never lies in memory twice.
 
-`nibabel` understands the header; the voxels are streamed by us, because decompressing straight
-into one small buffer is two to three times as fast as `get_fdata` and needs a fifth of its memory.
+nibabel reads the header. Decompressing the voxels straight into one small buffer is two to three
+times as fast as its `get_fdata` and needs a fifth of the memory.
 """
 
 from __future__ import annotations
@@ -42,16 +42,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NiftiFile:
-    """The header of one NIfTI file, and the way to its voxels.
+    """The header of one NIfTI file: its grid as stored, value = stored * slope + intercept.
 
-    Attributes:
-        path: the file.
-        shape: voxels along the three stored axes.
-        affine: 4x4 float64, stored voxel index -> mm in RAS+.
-        dtype: how voxels are stored, byte order included.
-        slope, intercept: value = stored * slope + intercept.
-        offset: bytes before the first voxel.
-        oriented: False where the header says nothing about orientation.
+    Voxels begin at byte `offset`; `oriented` is False if the header has no orientation.
     """
 
     path: Path
@@ -64,11 +57,7 @@ class NiftiFile:
     oriented: bool
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield some planes at a time; the next piece overwrites the one before.
-
-        Raises:
-            SpineError: if the file is truncated or damaged.
-        """
+        """Yield some planes at a time; the next piece overwrites the one before."""
         width, height, depth = self.shape
         plane_bytes = width * height * self.dtype.itemsize
         count = min(depth, max(1, PIECE_BYTES // plane_bytes))
@@ -86,11 +75,7 @@ class NiftiFile:
 
 
 def open_nifti(path: Path) -> NiftiFile:
-    """Read the header of a `.nii` or `.nii.gz` file; its first bytes tell if it is compressed.
-
-    Raises:
-        SpineError: if the file is missing, no single-file NIfTI, or not one 3-D scalar image.
-    """
+    """Read the header of a `.nii` or `.nii.gz` file; its first bytes tell if it is compressed."""
     if not path.exists():
         raise SpineError(f"{path} does not exist: check the path.")
     with reading(path) as stream:
@@ -114,11 +99,7 @@ def open_nifti(path: Path) -> NiftiFile:
 
 
 def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing.
-
-    Raises:
-        SpineError: if the name does not end in `.nii` or `.nii.gz`, or the file cannot be written.
-    """
+    """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
     image = nib.Nifti1Image(_storable(array), affine)

@@ -96,8 +96,9 @@ class Case:
         return load_mask(self.mask_path)
 
     def load_organs(self) -> Volume | None:
-        """Load the label map if it names other organs than the spine, else return None."""
-        return self.load_structures() if self.scheme == "totalsegmentator" else None
+        """Load the label map if it is one file that names other organs too, else return None."""
+        organs = self.scheme == "totalsegmentator" and self.mask_path.is_file()
+        return self.load_structures() if organs else None
 
 
 def mask_names() -> dict[int, str]:
@@ -131,9 +132,6 @@ class StructuresCase(Case):
                 )
             label_map.array[mask.array > 0] = number
         return label_map
-
-    def load_organs(self) -> None:
-        """Return None: only the masks of the spine are loaded, and `load` has them."""
 
 
 @dataclass(frozen=True)

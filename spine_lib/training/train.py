@@ -2,7 +2,9 @@
 
 `module.py` holds the network, the loss and the schedule; the rest - device, mixed precision,
 checkpoints, logs, several processes - is the trainer's. A run folder that is finished is loaded,
-one that was stopped is resumed with the same numbers (on CPU), an empty one is trained.
+one that was stopped is resumed with the same numbers (on CPU), an empty one is trained. Weights
+and checkpoints store their recipe and the checksums of the volumes that they were trained on; a
+folder of another recipe or of other data is refused.
 
 Several processes train as one would: each takes its share of every batch, the loss is that of the
 whole batch, and the first writes. On GPUs BatchNorm's statistics are those of the whole batch too;
@@ -103,15 +105,18 @@ def load_or_train(
         callbacks: of Lightning, besides those that keep checkpoints and logs.
 
     Raises:
-        SpineError: if the folder holds a run with another recipe, training diverges, or the
-            processes cannot share the batch.
+        SpineError: if the folder holds a run with another recipe or of other data, training
+            diverges, or the processes cannot share the batch.
+
+    Warns:
+        UserWarning: if finished weights do not say which data they saw.
     """
     folder = Path(folder)
     weights = folder / "weights.safetensors"
     before = _read_seconds(folder)
     if weights.is_file():
         network, stored = load_weights(weights, model)
-        _require_same_recipe(stored, recipe, folder)
+        _require_same_run(weights, recipe, data_identity(training, validation))
         return Fitted(network, stored, weights, 0.0, before, read_log(folder / "metrics.csv"))
     started = time.perf_counter()
     try:
@@ -134,7 +139,7 @@ def load_or_train(
     network = module.network.cpu().eval()
     curve = []
     if is_first():
-        save_weights(network, model, recipe, weights)
+        save_weights(network, model, recipe, weights, data=module.data)
         curve = read_log(folder / "metrics.csv")
     return Fitted(network, recipe, weights, seconds, before + seconds, curve)
 
@@ -164,14 +169,13 @@ def fit(
     processes.require_fit(recipe.batch, kind)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     folder.mkdir(parents=True, exist_ok=True)
-    last = folder / "last.ckpt"
+    last, data = folder / "last.ckpt", data_identity(training, validation)
     if last.is_file():
-        _, notes = read_checkpoint(last)
-        _require_same_recipe(recipe_from_dict(notes["recipe"], str(last)), recipe, folder)
+        _require_same_run(last, recipe, data)
     prepare_device(kind, recipe.precision)
     if recipe.compile:
         require_compiler(kind)
-    module = Segmenter(model, recipe.to_dict())
+    module = Segmenter(model, recipe.to_dict(), data)
     with _quiet():
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
         trainer = _trainer(recipe, folder, kind, (*bars, *callbacks), processes)
@@ -256,16 +260,78 @@ def _quiet():
             logging.getLogger(name).setLevel(level)
 
 
-def _require_same_recipe(stored: Recipe, wanted: Recipe, folder: Path) -> None:
-    """Raise an error for two recipes in one folder; workers and names do not change the numbers."""
+def data_identity(training: SliceStore, validation: SliceStore) -> dict[str, list]:
+    """Return what identifies the data of a training: the volumes of both stores, in their order.
+
+    Returns:
+        For "training" and "validation" a row of built-in types for each volume: case id, plane,
+        source, shape, distance of its slices in mm, SHA-256 of its slices.
+    """
+    return {
+        part: [
+            [v.case_id, v.plane, v.source, list(v.shape), v.distance_mm, v.sha256]
+            for v in store.volumes
+        ]
+        for part, store in (("training", training), ("validation", validation))
+    }
+
+
+def _require_same_run(path: Path, recipe: Recipe, data: dict[str, list]) -> None:
+    """Raise an error where stored weights are of another recipe or saw other data."""
+    folder = path.parent
+    _, notes = read_checkpoint(path)
+    # workers and names do not change the numbers
     free = {"workers", "name", "models"}
-    a, b = stored.to_dict(), wanted.to_dict()
+    a, b = recipe_from_dict(notes["recipe"], str(path)).to_dict(), recipe.to_dict()
     different = [key for key in a if key not in free and a[key] != b[key]]
     if different:
         pairs = ", ".join(f"{key} {a[key]} there, {b[key]} asked for" for key in different)
         raise SpineError(
             f"{folder} holds a run with another recipe ({pairs}): choose another --name"
         )
+    if notes["training_data"] is None:
+        text = (
+            f"{folder} holds a run of an older version, and which cases it was trained on is "
+            "unknown: choose another --name to train anew"
+        )
+        if path.suffix == ".ckpt":
+            raise SpineError(text)
+        if is_first():
+            warnings.warn(text, stacklevel=3)
+    elif notes["training_data"] != data:
+        raise SpineError(
+            f"{folder} holds a run that was trained on other data than are given now "
+            f"({_data_changes(notes['training_data'], data)}): choose another --name"
+        )
+
+
+def _data_changes(stored: dict[str, list], given: dict[str, list]) -> str:
+    """Return which cases of each part were added, removed or changed since."""
+    texts = []
+    for part in given:
+        before, now = (_rows_by_case(rows[part]) for rows in (stored, given))
+        changes = {
+            "added": [case for case in now if case not in before],
+            "removed": [case for case in before if case not in now],
+            "changed": [case for case in now if before.get(case, now[case]) != now[case]],
+        }
+        listed = [
+            ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if cases[5:] else "") + f" {name}"
+            for name, cases in changes.items()
+            if cases
+        ]
+        if listed:
+            texts.append(f"{part} cases: {', '.join(listed)}")
+        elif stored[part] != given[part]:
+            texts.append(f"{part} cases: in another order")
+    return "; ".join(texts)
+
+
+def _rows_by_case(rows: list[list]) -> dict[str, list[list]]:
+    cases: dict[str, list[list]] = {}
+    for case_id, *row in rows:
+        cases.setdefault(case_id, []).append(row)
+    return cases
 
 
 def _read_seconds(folder: Path) -> float:
@@ -292,9 +358,14 @@ class Job:
     validation: SliceStore
     folder: Path
 
+    @property
+    def weights(self) -> Path:
+        """The file that `load_or_train` writes at the end."""
+        return self.folder / "weights.safetensors"
+
     def is_finished(self) -> bool:
         """Return whether its weights are there."""
-        return (self.folder / "weights.safetensors").is_file()
+        return self.weights.is_file()
 
 
 def train_side_by_side(
@@ -309,7 +380,7 @@ def train_side_by_side(
     The numbers are those of one training after the other, up to rounding: with fewer threads sums
     are taken in another order. With a single core or a single job nothing is done here; the last
     of several has no more threads than the others had, so that a run that was stopped comes to the
-    same numbers.
+    same numbers. Those that are finished are checked before any other begins.
 
     Args:
         jobs: trainings with folders of their own.
@@ -323,6 +394,10 @@ def train_side_by_side(
         SpineError: as `load_or_train` does; the other training is still finished, or kept as far
             as it came.
     """
+    for job in jobs:
+        if job.is_finished():
+            data = data_identity(job.training, job.validation)
+            _require_same_run(job.weights, job.recipe, data)
     waiting = [job for job in jobs if not job.is_finished()]
     at_once = min(at_once, len(jobs), _cores())
     if not waiting or at_once < 2:

@@ -14,11 +14,12 @@ import torch
 import spine_lib
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
+from spine_lib.models import build_model
 from spine_lib.reproduce import reproduce
 from spine_lib.slices import prepare
-from spine_lib.training.checkpoints import load_weights
+from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.recipe import load_recipe
-from spine_lib.training.train import Job, load_or_train, train_side_by_side
+from spine_lib.training.train import Job, data_identity, load_or_train, train_side_by_side
 
 pytestmark = pytest.mark.slow
 
@@ -73,9 +74,21 @@ def test_what_is_finished_or_alone_starts_no_process(stores, tmp_path, monkeypat
     train_side_by_side(jobs[:1], 2, progress=False)
     train_side_by_side(jobs, 1, progress=False)
     for job in jobs:
-        job.folder.mkdir()
-        (job.folder / "weights.safetensors").touch()
+        data = data_identity(job.training, job.validation)
+        save_weights(build_model(job.model), job.model, job.recipe, job.weights, data=data)
     train_side_by_side(jobs, 2, progress=False)
+
+
+def test_what_is_finished_with_other_data_is_refused_before_anything_is_trained(
+    stores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("spine_lib.training.train.ProcessPoolExecutor", None)
+    new, finished = jobs_in(tmp_path, stores)
+    data = data_identity(*stores[::-1])
+    save_weights(build_model(finished.model), finished.model, RECIPE, finished.weights, data=data)
+    with pytest.raises(SpineError, match="trained on other data than are given now"):
+        train_side_by_side([new, finished], 2, progress=False)
+    assert not new.folder.exists()
 
 
 def test_killing_the_program_stops_its_trainings(tmp_path):

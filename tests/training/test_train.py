@@ -1,8 +1,14 @@
 """Training: resumed to the same numbers, loaded instead of repeated, refused when it cannot be."""
 
+import json
+import shutil
+from dataclasses import replace
+
 import lightning as L
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from spine_lib import SpineError
 from spine_lib.datasets import phantom_cases
@@ -145,6 +151,93 @@ def test_a_folder_with_another_recipe_is_refused(stores, finished):
     folder, _ = finished
     with pytest.raises(SpineError, match="another recipe .batch 2 there, 4 asked for"):
         load_or_train(MODEL, RECIPE.changed(batch=4), *stores, folder, "cpu", progress=False)
+
+
+@pytest.fixture(scope="module")
+def stopped(stores, tmp_path_factory):
+    """A folder with a checkpoint and without weights."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(MODEL, RECIPE, *stores, folder, "cpu", False, (StopAfter(6),))
+    return folder
+
+
+def other_data(stores, folder, change):
+    """Prepare the stores of the same training after a change of its cases."""
+    grid = {"shape": (40, 40, 20), "spacing_mm": 6.0}
+    if change == "exchanged":
+        return stores[::-1]
+    cases = phantom_cases(2, 0, **grid)
+    if change == "added":
+        cases.append(phantom_cases(1, 5, **grid)[0])
+    elif change == "removed":
+        cases.pop()
+    elif change == "replaced":
+        cases[1] = replace(phantom_cases(1, 5, **grid)[0], case_id=cases[1].case_id)
+    elif change == "reordered":
+        cases.reverse()
+    return prepare(cases, folder, spacing_mm=6.0), stores[1]
+
+
+@pytest.mark.parametrize("run", ["finished", "stopped"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("added", "training cases: phantom-0005 added"),
+        ("removed", "training cases: phantom-0001 removed"),
+        ("replaced", "training cases: phantom-0001 changed"),
+        ("reordered", "training cases: in another order"),
+        (
+            "exchanged",
+            "training cases: phantom-0010, phantom-0011 added, "
+            "phantom-0000, phantom-0001 removed; validation cases: "
+            "phantom-0000, phantom-0001 added, phantom-0010, phantom-0011 removed",
+        ),
+    ],
+)
+def test_a_run_that_saw_other_data_is_neither_loaded_nor_resumed(
+    stores, request, tmp_path, run, change, message
+):
+    folder = request.getfixturevalue(run)
+    folder = folder[0] if run == "finished" else folder
+    data = other_data(stores, tmp_path, change)
+    sentence = f"{folder} holds a run that was trained on other data than are given now "
+    with pytest.raises(SpineError) as caught:
+        load_or_train(MODEL, RECIPE, *data, folder, "cpu", progress=False)
+    assert str(caught.value) == f"{sentence}({message}): choose another --name"
+
+
+def test_the_same_cases_cut_anew_are_the_same_data(stores, finished, tmp_path):
+    data = other_data(stores, tmp_path, "none")
+    assert load_or_train(MODEL, RECIPE, *data, finished[0], "cpu", progress=False).seconds == 0.0
+
+
+def without_record(finished, stopped, folder):
+    """Copy weights and checkpoint as an older version would have written them."""
+    with safe_open(finished[0] / "weights.safetensors", framework="pt") as file:
+        notes = file.metadata()
+    del notes["training_data"]
+    recipe = json.loads(notes["recipe"]) | {"augment_on": "worker"}
+    notes["recipe"] = json.dumps(recipe)
+    state = torch.load(stopped / "last.ckpt", weights_only=True)
+    del state["training_data"]
+    state["hyper_parameters"]["recipe"] = recipe
+    torch.save(state, folder / "last.ckpt")
+    weights = load_file(finished[0] / "weights.safetensors")
+    save_file(weights, folder / "weights.safetensors", notes)
+    shutil.copy(finished[0] / "metrics.csv", folder)
+
+
+def test_what_a_run_of_an_older_version_saw_is_unknown(stores, finished, stopped, tmp_path):
+    """It also has a setting that is gone: its weights load, and it is not resumed."""
+    without_record(finished, stopped, tmp_path)
+    with pytest.warns(UserWarning, match="which cases it was trained on is unknown"):
+        fitted = load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    assert fitted.recipe == RECIPE and fitted.seconds == 0.0
+    assert load_weights(tmp_path / "last.ckpt", MODEL)[1] == RECIPE
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(SpineError, match="which cases it was trained on is unknown: choose anothe"):
+        load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
 
 
 def test_half_precision_weights_are_half_as_large(tmp_path):

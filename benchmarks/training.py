@@ -40,11 +40,13 @@ from pathlib import Path
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import lightning as L
+import numpy as np
 import psutil
 import segmentation_models_pytorch as smp
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import center_crop
 
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance
@@ -223,10 +225,13 @@ class PlainSlices(Dataset):
     def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
         volume = item % len(self.store.volumes)
         pixels = self.store.read(volume)[item % self.store.volumes[volume].shape[0]]
-        rows, columns = ((n - self.size) // 2 for n in pixels.shape)
-        patch = pixels[max(0, rows) :, max(0, columns) :][: self.size, : self.size]
-        image = torch.from_numpy(network_input(patch["hu"].astype("float32")))
-        return image[None], torch.from_numpy((patch["label"] > 0).astype("float32"))[None]
+        image = self.fit(network_input(pixels["hu"].astype("float32")))
+        return image, self.fit((pixels["label"] > 0).astype("float32"))
+
+    def fit(self, plane: np.ndarray) -> torch.Tensor:
+        """Return the middle of a slice as [1, size, size], zeros around one that is smaller."""
+        tensor = torch.from_numpy(plane)[None]
+        return center_crop(tensor, [self.size, self.size])
 
 
 def time_example(model: str, recipe: Recipe, store: SliceStore) -> list[float]:

@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 
-from spine_lib.annotations import (
-    check_annotation,
-    to_canonical,
-)
+from spine_lib.annotations import check_annotation, to_canonical
 from spine_lib.ct.volume import Volume, load_ct, load_mask
 
 
@@ -58,16 +55,10 @@ def test_stray_voxels_are_a_warning_if_they_lie_far_from_their_vertebra(voxel, s
 
 def test_a_mask_on_another_grid_is_reported_and_the_rest_still_checked():
     ct, mask = column([18, 20, 19])
-    moved = Volume(mask.array, mask.affine + _shift(5))
+    moved = Volume(mask.array, mask.affine + 5 * np.eye(4, k=3))
     findings = check_annotation(ct, moved)
     assert one(findings, "geometry").severity == "error"
     assert "order" in codes(findings)
-
-
-def _shift(mm):
-    shift = np.zeros((4, 4))
-    shift[0, 3] = mm
-    return shift
 
 
 def test_an_empty_map_is_reported():
@@ -76,27 +67,19 @@ def test_an_empty_map_is_reported():
     assert codes(findings) == {"empty"} and "empty" in findings[0].message
 
 
-def test_unknown_ids_are_reported_with_their_numbers():
-    ct, mask = column([20, 21, 99])
-    finding = one(check_annotation(ct, mask), "unknown-ids")
-    assert finding.labels == (99,) and "99" in finding.message
-
-
-def test_two_swapped_vertebrae_are_found():
-    ct, mask = column([16, 17, 19, 18, 20, 21, 22])
-    finding = one(check_annotation(ct, mask), "order")
-    assert set(finding.labels) == {18, 19} and "T11" in finding.message and "T12" in finding.message
-
-
-def test_a_map_numbered_from_foot_to_head_is_found():
-    ct, mask = column([22, 21, 20, 19])
-    assert "wrong way" in one(check_annotation(ct, mask), "order").message
-
-
-def test_a_missing_vertebra_is_found_by_name():
-    ct, mask = column([17, 18, 20, 21])
-    finding = one(check_annotation(ct, mask), "gap")
-    assert "T12" in finding.message and finding.severity == "warning"
+@pytest.mark.parametrize(
+    ("labels", "code", "severity", "about", "words"),
+    [
+        ([20, 21, 99], "unknown-ids", "error", {99}, ["99"]),
+        ([16, 17, 19, 18, 20, 21, 22], "order", "error", {18, 19}, ["T11", "T12"]),
+        ([22, 21, 20, 19], "order", "error", {19, 20, 21, 22}, ["wrong way"]),
+        ([17, 18, 20, 21], "gap", "warning", set(), ["T12"]),
+    ],
+)
+def test_wrong_ids_wrong_order_and_gaps_are_found_by_name(labels, code, severity, about, words):
+    finding = one(check_annotation(*column(labels)), code)
+    assert finding.severity == severity and set(finding.labels) == about
+    assert all(word in finding.message for word in words)
 
 
 def test_a_sliver_of_a_vertebra_is_noted_and_does_not_upset_the_order():
@@ -106,24 +89,19 @@ def test_a_sliver_of_a_vertebra_is_noted_and_does_not_upset_the_order():
     assert one(findings, "tiny").labels == (19,) and "order" not in codes(findings)
 
 
-def test_a_totalsegmentator_map_read_as_verse_is_recognised():
-    ct, mask = column([33, 32, 31, 30, 29])
-    findings = check_annotation(ct, mask, "verse")
-    message = one(findings, "scheme").message
-    assert "'totalsegmentator'" in message and "T11, T12, L1, L2, L3" in message
-    assert check_annotation(ct, mask, "totalsegmentator") == []
-
-
-def test_ids_that_all_mean_something_in_the_wrong_scheme_are_recognised_too():
-    ct, mask = column([28, 27, 26])  # L4, L5, S1; in VerSe T13, coccyx, sacrum
-    assert "'totalsegmentator'" in one(check_annotation(ct, mask, "verse"), "scheme").message
-
-
-def test_a_verse_map_read_as_totalsegmentator_is_organs_and_recognised():
-    ct, mask = column([19, 20, 21])
-    findings = check_annotation(ct, mask, "totalsegmentator")
-    assert codes(findings) == {"scheme", "empty"}
-    assert "'verse'" in one(findings, "scheme").message
+@pytest.mark.parametrize(
+    ("labels", "read_as", "all_codes", "words"),
+    [
+        ([33, 32, 31, 30, 29], "verse", None, "'totalsegmentator' it is T11, T12, L1, L2, L3"),
+        # L4, L5, S1; in VerSe T13, coccyx, sacrum
+        ([28, 27, 26], "verse", None, "'totalsegmentator'"),
+        ([19, 20, 21], "totalsegmentator", {"scheme", "empty"}, "'verse'"),
+    ],
+)
+def test_a_map_read_under_the_wrong_scheme_is_recognised(labels, read_as, all_codes, words):
+    findings = check_annotation(*column(labels), read_as)
+    assert words in one(findings, "scheme").message
+    assert all_codes is None or codes(findings) == all_codes
 
 
 def test_vertebrae_that_are_soft_tissue_are_not_read_as_such():

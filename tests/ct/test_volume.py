@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from spine_lib import SpineError
 from spine_lib.ct import require_same_grid
@@ -31,15 +32,7 @@ ORIENTATIONS = [
 
 
 def tilt(degrees_xyz: tuple[float, float, float]) -> np.ndarray:
-    """Return the rotation about x, then y, then z."""
-    rotation = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees_xyz)):
-        a, b = (axis + 1) % 3, (axis + 2) % 3
-        step = np.eye(3)
-        step[a, a] = step[b, b] = np.cos(angle)
-        step[b, a], step[a, b] = np.sin(angle), -np.sin(angle)
-        rotation = step @ rotation
-    return rotation
+    return Rotation.from_euler("xyz", degrees_xyz, degrees=True).as_matrix()
 
 
 @st.composite
@@ -64,12 +57,12 @@ def as_stored(volume: Volume, orientation: np.ndarray, dtype: str) -> nib.Nifti1
     return image.as_reoriented(to_stored)
 
 
-any_orientation = st.sampled_from(range(48)).map(lambda number: ORIENTATIONS[number])
-any_dtype = st.sampled_from(["<i2", ">i2", "<i4", "<f4", ">f4", "<f8"])
-any_suffix = st.sampled_from([".nii", ".nii.gz"])
-
-
-@given(canonical_volumes(), any_orientation, any_dtype, any_suffix)
+@given(
+    canonical_volumes(),
+    st.sampled_from(range(48)).map(lambda number: ORIENTATIONS[number]),
+    st.sampled_from(["<i2", ">i2", "<i4", "<f4", ">f4", "<f8"]),
+    st.sampled_from([".nii", ".nii.gz"]),
+)
 def test_every_orientation_loads_to_the_same_array(volume, orientation, dtype, suffix):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"ct{suffix}"
@@ -199,13 +192,10 @@ def test_an_unknown_or_empty_window_is_refused():
         apply_window(np.zeros(3), Window(40, 0))
 
 
-def test_a_mask_of_another_shape_cannot_take_a_scans_geometry():
+def test_a_volume_needs_three_axes_and_an_affine_and_keeps_its_shape():
     ct = Volume(np.zeros((2, 3, 4), np.int16), np.eye(4), path=Path("ct.nii.gz"))
     with pytest.raises(SpineError, match=r"\(2, 3\).*\(2, 3, 4\).*ct.nii.gz"):
         ct.with_array(np.zeros((2, 3)))
-
-
-def test_a_volume_needs_three_axes_and_an_affine():
     with pytest.raises(SpineError, match="not 2-D"):
         Volume(np.zeros((2, 3)), np.eye(4))
     with pytest.raises(SpineError, match=r"\(3, 3\)"):

@@ -343,8 +343,9 @@ for name, axis in (("to the right", 0), ("upwards", 2)):
     moved = np.roll(t8, 1, axis)
     dice = metrics.dice(metrics.confusion(moved, t8))
     print(f"T8 one voxel {name:12} Dice {dice:.3f}", end="  ")
-    print(f"HD95 {metrics.hd95(moved, t8, chest.ct.spacing_mm):.1f} mm", end=", ")
-    print(f"or {metrics.hd95(moved, t8, (1, 1, 1)):.0f} voxel")
+    in_mm = metrics.surface_distances(moved, t8, chest.ct.spacing_mm)
+    in_voxels = metrics.surface_distances(moved, t8, (1, 1, 1))
+    print(f"HD95 {metrics.hd95(in_mm):.1f} mm, or {metrics.hd95(in_voxels):.0f} voxel")
 
 # %% [markdown]
 # In voxels both errors are 1. In the patient one is well under a millimetre, and the other more than the
@@ -381,9 +382,9 @@ tolerances_mm = np.arange(0.5, 5.01, 0.5)
 figure, axes = plt.subplots(figsize=(4.6, 2.7), layout="constrained")
 for (name, probability), style in zip(crop.probability.items(), ("o-", "s--")):
     distances = metrics.surface_distances(probability.array >= 0.5, truth, ct.spacing_mm, ignore)
-    shares = [metrics.nsd_from_distances(distances, mm) for mm in tolerances_mm]
+    shares = [metrics.nsd(distances, mm) for mm in tolerances_mm]
     axes.plot(tolerances_mm, shares, style, label=name)
-    print(f"{name:11} HD95 {metrics.hd95_from_distances(distances):.1f} mm")
+    print(f"{name:11} HD95 {metrics.hd95(distances):.1f} mm")
 axes.set(xlabel="tolerance, mm", ylabel="surface Dice (NSD)", ylim=(0, 1.02))
 axes.legend()
 plt.show()

@@ -436,12 +436,13 @@ for name in ("dicom", "crop"):
     case = held_out_case(name)
     regions, ignore = to_regions(case.data.labels.array), case.data.ignore.array
     for model, probability in case.probability.items():
-        found[name, model] = metrics.recall_by_region(probability.array > 0.5, regions, ignore)
+        mask, spacing_mm = probability.array > 0.5, probability.spacing_mm
+        found[name, model] = metrics.score_regions(mask, regions, spacing_mm, ignore)
 
 # %%
 print(f"{'recall':24}" + "".join(f"{region:>12}" for region in REGIONS))
-for (name, model), recall in found.items():
-    cells = (f"{one:.3f}" if one == one else "no case" for one in recall.values())
+for (name, model), scores in found.items():
+    cells = (f"{scores[r]['recall']:.3f}" if r in scores else "no case" for r in REGIONS)
     print(f"{f'{name}, {model}':24}" + "".join(f"{cell:>12}" for cell in cells))
 
 # %% [markdown]
@@ -462,8 +463,9 @@ regions = to_regions(phantom.labels.array)
 for model in PRETRAINED:
     network, trained_with = load_pretrained(model)
     probability = predict_volume(network, phantom.ct, trained_with, device="cpu")
-    recall = metrics.recall_by_region(probability.array > 0.5, regions, phantom.ignore.array)
-    cells = (f"{one:.3f}" if one == one else "no case" for one in recall.values())
+    mask, spacing_mm = probability.array > 0.5, phantom.ct.spacing_mm
+    scores = metrics.score_regions(mask, regions, spacing_mm, phantom.ignore.array)
+    cells = (f"{scores[r]['recall']:.3f}" if r in scores else "no case" for r in REGIONS)
     print(f"{f'phantom, {model}':28}" + "".join(f"{cell:>12}" for cell in cells))
 
 # %% [markdown]

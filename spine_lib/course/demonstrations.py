@@ -28,6 +28,7 @@ from spine_lib.course.small_networks import (
     train_small,
 )
 from spine_lib.datasets.phantom import make_phantom
+from spine_lib.metrics.calibration import near_spine
 from spine_lib.models.unet import UNet
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import IGNORE, cut_slices
@@ -200,11 +201,12 @@ def score_crops(network: nn.Module, crops: Crops, tolerance_mm: float = 2.0) -> 
     """Return the overlap of a network's prediction, and how far the outlines are apart in mm."""
     labels = crops.labels[:, 0]
     prediction, truth, ignore = predict_crops(network, crops), labels == 1, labels == IGNORE
+    distances = metrics.surface_distances(prediction, truth, crops.spacing_mm, ignore)
     return {
         "dice": metrics.dice(metrics.confusion(prediction, truth, ignore)),
         "mean distance mm": mean_distance_mm(prediction, truth, crops.spacing_mm, ignore),
-        "hd95 mm": metrics.hd95(prediction, truth, crops.spacing_mm, ignore),
-        "nsd": metrics.nsd(prediction, truth, crops.spacing_mm, tolerance_mm, ignore),
+        "hd95 mm": metrics.hd95(distances),
+        "nsd": metrics.nsd(distances, tolerance_mm),
     }
 
 
@@ -300,7 +302,7 @@ def judge_uncertainty(
         most uncertain voxels near it.
     """
     plain, mean = views[:2].mean(axis=0) > 0.5, views.mean(axis=0) > 0.5
-    near = uncertainty.near_spine(plain, spacing_mm, reach_mm) & ~ignore
+    near = near_spine(plain, spacing_mm, ignore, reach_mm)
     wrong = plain != truth
     scores: dict[str, Any] = {
         "plain": metrics.dice(metrics.confusion(plain, truth, ignore)),

@@ -10,11 +10,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from spine_lib import SpineError, metrics
 from spine_lib.annotations.schemes import REGIONS
 from spine_lib.course.patients import MODEL_NAMES
 from spine_lib.ct.files import read_json
-from spine_lib.metrics.statistics import mean_per_patient
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("dice", "iou", "nsd", "hd95")
@@ -72,8 +73,9 @@ def scores_by_patient(
             values = {case: volume.get(score) for case, volume in volumes.items()}
             scores = {case: math.nan if v is None else float(v) for case, v in values.items()}
             patients = {case: volume.get("patient_id", case) for case, volume in volumes.items()}
-            for patient, value in mean_per_patient(scores, patients).items():
-                rows.setdefault(patient, []).append(value)
+            means = pd.Series(scores).groupby(pd.Series(patients), sort=False).mean()
+            for patient, value in means.items():
+                rows.setdefault(patient, []).append(float(value))
     return scores_by_model
 
 

@@ -196,8 +196,8 @@ class ThresholdExplorer(AxialExplorer):
                 None if scene.ignore is None else scene.ignore.array > 0,
             )
             self._surfaces[threshold] = {
-                "nsd": metrics.nsd_from_distances(distances, self.tolerance_mm),
-                "hd95": metrics.hd95_from_distances(distances),
+                "nsd": metrics.nsd(distances, self.tolerance_mm),
+                "hd95": metrics.hd95(distances),
             }
         return self._surfaces[threshold]
 

@@ -27,21 +27,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "recall",
             "scores",
         ],
-        "regions": ["recall_by_region", "score_regions"],
+        "regions": ["score_regions"],
         "statistics": [
             "bootstrap_interval",
             "holm",
-            "mean_per_patient",
             "paired_differences",
             "sign_flip_test",
             "spread",
         ],
-        "surfaces": [
-            "hd95",
-            "hd95_from_distances",
-            "nsd",
-            "nsd_from_distances",
-            "surface_distances",
-        ],
+        "surfaces": ["hd95", "nsd", "surface_distances"],
     },
 )

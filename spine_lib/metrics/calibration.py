@@ -1,11 +1,8 @@
 """Lesson 7: of the voxels with a probability of 80 %, are 80 of 100 spine?
 
 Almost all of a scan is far from any bone, and a network is rightly certain there: with the air
-counted, every network looks well calibrated. So only voxels near the true spine are counted. The
-result is ten bins of probability, each with its voxels, how many of them are spine, and the sum of
-their probabilities; the bins of several volumes can be added up.
-
-The probabilities are those before the threshold and before the largest component is kept.
+counted, every network looks well calibrated. So only voxels near the true spine are counted, in ten
+bins of probability. The probabilities are those before the threshold and the largest component.
 """
 
 from __future__ import annotations
@@ -27,28 +24,28 @@ Bins = dict[str, dict[str, float]]
 """By range, as "0.7-0.8": "voxels", "spine" (how many of them are) and "probability" (the sum)."""
 
 
-def near_truth(
-    truth: np.ndarray,
+def near_spine(
+    spine: np.ndarray,
     spacing_mm: Sequence[float],
     ignore: np.ndarray | None = None,
     reach_mm: float = REACH_MM,
 ) -> np.ndarray:
-    """Return which voxels lie in the true spine or within reach of it.
+    """Return which voxels lie in the spine or within reach of it.
 
     Args:
-        truth: boolean mask [x, y, z].
-        spacing_mm: distance between voxel centres along x, y, z, in mm.
+        spine: boolean mask [x, y, z], true or predicted.
+        spacing_mm: distance between voxel centres along x, y, z.
         ignore: boolean mask; ignored voxels are not marked.
         reach_mm: how far around, between voxel centres.
 
     Returns:
-        Boolean array of the same shape; all False if the truth is empty.
+        Boolean array of the same shape; all False if the mask is empty.
     """
-    near = np.zeros(truth.shape, bool)
-    if not truth.any():
+    near = np.zeros(spine.shape, bool)
+    if not spine.any():
         return near
-    box = bounding_box(truth, [math.ceil(reach_mm / mm) for mm in spacing_mm])
-    near[box] = ndimage.distance_transform_edt(~truth[box], sampling=spacing_mm) <= reach_mm
+    box = bounding_box(spine, [math.ceil(reach_mm / mm) for mm in spacing_mm])
+    near[box] = ndimage.distance_transform_edt(~spine[box], sampling=spacing_mm) <= reach_mm
     return near if ignore is None else near & ~ignore
 
 
@@ -88,17 +85,15 @@ def add_up(volumes: Iterable[Bins]) -> Bins:
     for bins in volumes:
         for name, row in bins.items():
             total = totals.setdefault(name, dict.fromkeys(COLUMNS, 0))
-            for key, value in row.items():
-                total[key] += value
+            totals[name] = {key: total[key] + row[key] for key in COLUMNS}
     return totals
 
 
 def expected_error(bins: Mapping[str, Mapping[str, float]]) -> float:
-    """Return the expected calibration error.
+    """Return the expected calibration error; NaN without any voxel.
 
-    Returns:
-        The mean over voxels of how far the share of spine in their bin is from its mean
-        probability; NaN without any.
+    It is the mean over voxels of how far the share of spine in their bin is from its mean
+    probability.
 
     Source: Naeini et al. (2015), doi:10.1609/aaai.v29i1.9602, for the probability of one class.
     """

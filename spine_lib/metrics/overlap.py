@@ -1,15 +1,9 @@
 """Lesson 7: how good is a segmentation?
 
-Every overlap score of a binary mask follows from four counts: true and false positives, true and
-false negatives. So the voxels are counted once, per slice, and everything else is arithmetic on the
-counts. What remains open, and changes a published figure more than most models do, is *where* one
-averages: over the pooled voxels of all scans, over scans, or over slices (`aggregate` gives all
-three), and what an empty mask scores:
-
-- truth and prediction both empty: Dice, IoU and F1 are undefined (NaN). They are left out of means,
-  and how many were left out is reported.
-- only one of the two empty: they are 0. False positives in a volume without spine are also
-  counted on their own.
+Every overlap score of a binary mask follows from four counts of voxels. What changes a published
+figure more than most models do is *where* one averages (`aggregate` gives three ways), and what an
+empty mask scores: if truth and prediction are both empty, Dice, IoU and F1 are undefined (NaN),
+left out of means and counted; if only one is empty, they are 0.
 
 Masks are boolean arrays; voxels in an *ignore* mask are not scored.
 """
@@ -24,12 +18,7 @@ from typing import Any
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.metrics.surfaces import (
-    check_masks,
-    hd95_from_distances,
-    nsd_from_distances,
-    surface_distances,
-)
+from spine_lib.metrics.surfaces import check_masks, hd95, nsd, surface_distances
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,6 @@ class Confusion:
 
     @property
     def total(self) -> int:
-        """Number of scored voxels."""
         return self.tp + self.fp + self.fn + self.tn
 
 
@@ -58,33 +46,20 @@ def confusions_by_slice(
     """Return the counts of each slice along an axis.
 
     Args:
-        prediction: boolean mask of any shape.
-        truth: boolean mask of the same shape.
-        ignore: boolean mask of the same shape, True where nothing is to be scored.
+        prediction, truth: boolean masks of one shape.
+        ignore: boolean mask, True where nothing is to be scored.
         axis: the axis that numbers the slices; 2 gives axial slices of an [x, y, z] volume.
-
-    Returns:
-        One `Confusion` per slice; its four counts add up to the voxels that were scored.
 
     Raises:
         SpineError: if shapes differ, an array is not a mask, or it has no such axis.
     """
-    prediction, truth, scored = check_masks(prediction, truth, ignore)
-    if not -truth.ndim <= axis < truth.ndim:
+    if not -np.ndim(truth) <= axis < np.ndim(truth):
         raise SpineError(
-            f"there are no slices along axis {axis} in an array of shape {truth.shape}: "
+            f"there are no slices along axis {axis} in an array of shape {np.shape(truth)}: "
             "choose one of its axes"
         )
-    others = tuple(number for number in range(truth.ndim) if number != axis % truth.ndim)
-    tp, predicted, true = (
-        np.count_nonzero(mask, axis=others) for mask in (prediction & truth, prediction, truth)
-    )
-    if scored is None:
-        total = truth.size // max(truth.shape[axis], 1)
-    else:
-        total = np.count_nonzero(scored, axis=others)
-    counts = np.stack([tp, predicted - tp, true - tp, total - predicted - true + tp], axis=-1)
-    return [Confusion(*slice_counts) for slice_counts in counts.tolist()]
+    others = tuple(number for number in range(np.ndim(truth)) if number != axis % np.ndim(truth))
+    return [Confusion(*counts) for counts in _count(prediction, truth, ignore, others).tolist()]
 
 
 def confusion(
@@ -93,9 +68,8 @@ def confusion(
     """Return the true and false positives and negatives of two masks.
 
     Args:
-        prediction: boolean mask of any shape.
-        truth: boolean mask of the same shape.
-        ignore: boolean mask of the same shape, True where nothing is to be scored.
+        prediction, truth: boolean masks of one shape.
+        ignore: boolean mask, True where nothing is to be scored.
 
     Raises:
         SpineError: if shapes differ, or an array is not a mask.
@@ -104,12 +78,20 @@ def confusion(
         >>> confusion(np.array([True, True, False]), np.array([True, False, False]))
         Confusion(tp=1, fp=1, fn=0, tn=1)
     """
+    return Confusion(*_count(prediction, truth, ignore).tolist())
+
+
+def _count(prediction, truth, ignore, axes: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return the counts of a `Confusion` over some axes, in the last axis."""
     prediction, truth, scored = check_masks(prediction, truth, ignore)
     tp, predicted, true = (
-        int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)
+        np.count_nonzero(mask, axis=axes) for mask in (prediction & truth, prediction, truth)
     )
-    total = truth.size if scored is None else int(np.count_nonzero(scored))
-    return Confusion(tp, predicted - tp, true - tp, total - predicted - true + tp)
+    if scored is None:
+        total = truth.size // max(np.size(predicted), 1)
+    else:
+        total = np.count_nonzero(scored, axis=axes)
+    return np.stack([tp, predicted - tp, true - tp, total - predicted - true + tp], axis=-1)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -174,9 +156,9 @@ def mean_scores(confusions: Iterable[Confusion]) -> dict[str, float | int]:
     """Return the mean of each score over volumes or slices, without those that are undefined.
 
     Returns:
-        The mean of each score, and counts: "defined" and "undefined" (how many entered the
-        mean of Dice, IoU and F1, and how many had nothing to score) and
-        "false_positive_on_empty" (how many had no truth but some prediction; they score 0).
+        The mean of each score; the counts "defined" and "undefined" of Dice, IoU and F1; and
+        "false_positive_on_empty" (how many had no truth but some prediction; they score 0) with
+        their "false_positive_voxels_on_empty".
     """
     confusions = list(confusions)
     rows = [scores(c) for c in confusions]
@@ -200,11 +182,10 @@ def evaluate_volume(
     """Return the scores of one predicted volume.
 
     Args:
-        prediction: boolean mask [x, y, z].
-        truth: boolean mask of the same shape.
-        spacing_mm: distance between voxel centres along x, y, z, in mm.
+        prediction, truth: boolean masks [x, y, z].
+        spacing_mm: distance between voxel centres along x, y, z.
         ignore: boolean mask, True where nothing is to be scored.
-        tolerance_mm: tolerance of the surface Dice, in mm.
+        tolerance_mm: tolerance of the surface Dice.
 
     Returns:
         The overlap scores, "nsd" at "tolerance_mm", "hd95" (mm), the counts "tp", "fp", "fn" and
@@ -218,8 +199,8 @@ def evaluate_volume(
     distances = surface_distances(prediction, truth, spacing_mm, ignore)
     return {
         **scores(counts),
-        "nsd": nsd_from_distances(distances, tolerance_mm),
-        "hd95": hd95_from_distances(distances),
+        "nsd": nsd(distances, tolerance_mm),
+        "hd95": hd95(distances),
         "tolerance_mm": float(tolerance_mm),
         **vars(counts),
         "slices": [list(vars(c).values()) for c in slices],
@@ -233,16 +214,13 @@ def aggregate(volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:
         volumes: what `evaluate_volume` returned, by case id.
 
     Returns:
-        A dictionary with
-
-        - "pooled": scores of the voxels of all volumes counted together;
-        - "per_volume": the mean over volumes (`mean_scores`), with the mean "nsd" and "hd95".
-          Infinite HD95 are left out of the mean and counted in "hd95_infinite";
-        - "per_slice": the mean over the axial slices of all volumes (`mean_scores`);
-        - "volumes": the evaluations themselves, without their slices.
+        "pooled": scores of the voxels of all volumes counted together; "per_volume": `mean_scores`
+        of the volumes, with the mean "nsd" and "hd95" (infinite ones are counted in
+        "hd95_infinite" instead); "per_slice": `mean_scores` of all axial slices; "volumes": the
+        evaluations themselves, without their slices.
     """
     rows = volumes.values()
-    confusions = [Confusion(row["tp"], row["fp"], row["fn"], row["tn"]) for row in rows]
+    confusions = [Confusion(*(row[key] for key in ("tp", "fp", "fn", "tn"))) for row in rows]
     pooled = sum(confusions, Confusion(0, 0, 0, 0))
     return {
         "pooled": {**scores(pooled), **vars(pooled)},

@@ -1,19 +1,18 @@
 """Lesson 8: the paper's table, and what follows from a published table alone.
 
-Scores of one segmentation depend on each other: they all follow from four counts. So a table of
-rounded scores can be checked without the data (`check_table`). The functions take and return
-fractions (0.985, not 98.5 %), and *within rounding* means: for every value that would have been
+Scores of one segmentation all follow from four counts, so a table of rounded scores can be checked
+without the data (`check_table`). *Within rounding* means: for every value that would have been
 printed as the one in the table. `rank_averagings` compares our own predictions with the table's
 pattern, IoU above Dice.
 
-D is Dice, J is IoU, e = 1 - accuracy is the share of wrong voxels, and p is the prevalence: the
-share of voxels that are spine.
+All scores are fractions (0.985, not 98.5 %): D is Dice, J is IoU, e = 1 - accuracy is the share of
+wrong voxels, and p is the prevalence, the share of voxels that are spine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -21,28 +20,22 @@ from typing import NamedTuple
 from spine_lib import SpineError
 from spine_lib.metrics.overlap import mean_defined
 
-DOI = "10.33889/IJMEMS.2025.10.6.099"
 CITATION = (
     "Singh, Prabha, Malik, Lodhi (2025). Leveraging DeepLabv3+ and U-Net Models for Accurate Spine "
     "Segmentation in CT Scans. International Journal of Mathematical, Engineering and Management "
-    f"Sciences 10(6), 2125-2145. doi:{DOI}"
+    "Sciences 10(6), 2125-2145. doi:10.33889/IJMEMS.2025.10.6.099"
 )
+# fmt: off
 PAPER: dict[str, dict[str, float | str]] = {
     "deeplabv3plus_resnet34": {
-        "name": "DeepLabv3+",
-        "iou": 0.925,
-        "dice": 0.920,
-        "f1": 0.920,
-        "accuracy": 0.985,
+        "name": "DeepLabv3+", "iou": 0.925, "dice": 0.920, "f1": 0.920, "accuracy": 0.985,
     },
     "unet_resnet34": {
-        "name": "U-Net, ResNet34 encoder",
-        "iou": 0.953,
-        "dice": 0.951,
-        "f1": 0.951,
+        "name": "U-Net, ResNet34 encoder", "iou": 0.953, "dice": 0.951, "f1": 0.951,
         "accuracy": 0.986,
     },
 }
+# fmt: on
 SOURCE_NOTE = (
     "Only the paper's abstract was available to us; what it does not give is unknown here."
 )
@@ -51,18 +44,12 @@ KNOWN_SETTINGS = {
     "annotation": "cervical, thoracic, lumbar and sacral areas",
     "models": "DeepLabv3+, and U-Net with a ResNet34 encoder",
 }
+# fmt: off
 UNKNOWN_SETTINGS = (
-    "encoder of DeepLabv3+",
-    "image size",
-    "plane",
-    "split",
-    "epochs",
-    "optimiser",
-    "loss",
-    "batch size",
-    "augmentation",
-    "how scores were averaged",
+    "encoder of DeepLabv3+", "image size", "plane", "split", "epochs", "optimiser", "loss",
+    "batch size", "augmentation", "how scores were averaged",
 )
+# fmt: on
 # Share of spine voxels in that public data set, measured by others on 218 of the 1089 volumes.
 PREVALENCE = 0.0079
 DECIMALS = 3
@@ -101,8 +88,7 @@ class Averaging:
     """The relation of IoU and Dice under one averaging of our predictions.
 
     Attributes:
-        iou: "iou" for the spine's own, "iou_mean" for the mean over background and spine.
-        average: "pooled", "per_volume" or "per_slice".
+        iou, average: keys of `AVERAGED_IOUS` and `AVERAGES`.
         gaps: by model, IoU less Dice, the mean over seeds.
         distance: mean over all runs of how far the gap lies from `class_mean_excess`.
     """
@@ -147,10 +133,8 @@ def mean_iou_range(dice: float, decimals: int = DECIMALS) -> Range:
 def background_iou_range(iou: float, dice: float, decimals: int = DECIMALS) -> Range | None:
     """Return the background IoU that would make `iou` a mean over {background, spine}.
 
-    With the spine's IoU from its Dice: (background + D / (2 - D)) / 2 = iou.
-
-    Returns:
-        The admissible range within rounding; None if it would have to be above 1 or below 0.
+    With the spine's IoU from its Dice: (background + D / (2 - D)) / 2 = iou.  None if it would have
+    to be above 1 or below 0.
     """
     ious, dices = within_rounding(iou, decimals), within_rounding(dice, decimals)
     low = 2 * ious.low - iou_from_dice(dices.high)
@@ -190,10 +174,7 @@ def prevalence_range(accuracy: float, dice: float, decimals: int = DECIMALS) -> 
     """Return the prevalence that pooled accuracy and Dice together imply.
 
     From both, TP = D e / (2 (1 - D)), and p lies between TP (no misses) and TP + e (only misses).
-
-    Returns:
-        The admissible range within rounding; None where nothing is implied, because accuracy or
-        Dice may be 1.
+    None where nothing is implied, because accuracy or Dice may be 1.
     """
     accuracies, dices = within_rounding(accuracy, decimals), within_rounding(dice, decimals)
     if dices.high >= 1 or accuracies.high >= 1:
@@ -226,24 +207,19 @@ def check_table(
     """
     for model, row in rows.items():
         _require_fractions(model, row)
-    findings = []
-    for model, row in rows.items():
-        messages = {
-            **_check_f1(row, decimals),
-            **_check_iou(row, prevalence, decimals),
-            **_check_accuracy(row, prevalence, decimals),
-        }
-        name = row.get("name", model)
-        findings += [TableFinding(code, model, f"{name}: {m}") for code, m in messages.items()]
+    findings = [
+        TableFinding(code, model, f"{row.get('name', model)}: {message}")
+        for model, row in rows.items()
+        for code, message in _check_row(row, prevalence, decimals)
+    ]
     findings += _check_prevalences(rows, decimals)
     return findings + _verdict(rows, findings)
 
 
 def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
-    for score in ("iou", "dice", "f1", "accuracy"):
-        value = row.get(score)
-        if value is None and score in ("f1", "accuracy"):
-            continue
+    scores = {"iou": row.get("iou"), "dice": row.get("dice")}
+    scores |= {name: row[name] for name in ("f1", "accuracy") if row.get(name) is not None}
+    for score, value in scores.items():
         if not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise SpineError(
                 f"the table's {score} of {model} is {value!r}: give a fraction between 0 and 1 "
@@ -251,63 +227,61 @@ def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
             )
 
 
-def _check_f1(row: Mapping, decimals: int) -> dict[str, str]:
-    f1, dice = row.get("f1"), row["dice"]
-    if f1 is None or within_rounding(f1, decimals).overlaps(within_rounding(dice, decimals)):
-        return {}
-    return {
-        "f1_differs_from_dice": f"F1 {f1:.{decimals}f} and Dice {dice:.{decimals}f} differ, but "
-        "for the same voxels they are the same number; they were averaged differently."
+def _check_row(row: Mapping, prevalence: float | None, decimals: int) -> Iterator[tuple[str, str]]:
+    """Yield code and sentence of each contradiction within a row."""
+    iou, dice, f1, accuracy = (row.get(name) for name in ("iou", "dice", "f1", "accuracy"))
+    printed = {
+        score: within_rounding(row[score], decimals)
+        for score in ("iou", "dice", "f1", "accuracy")
+        if row.get(score) is not None
     }
-
-
-def _check_iou(row: Mapping, prevalence: float | None, decimals: int) -> dict[str, str]:
-    iou, dice = row["iou"], row["dice"]
-    if mean_iou_range(dice, decimals).overlaps(within_rounding(iou, decimals)):
-        return {}
-    relation = "above" if iou > dice else "too far below"
-    messages = {
-        "iou_and_dice_disagree": f"IoU {iou:.{decimals}f} is {relation} Dice {dice:.{decimals}f}, "
-        "which no averaging of the spine's own scores with equal weights can give: one mask pair "
-        f"with that Dice has IoU {iou_from_dice(dice):.{decimals}f}, and mean IoU never exceeds "
-        "mean Dice."
-    }
-    background = background_iou_range(iou, dice, decimals)
-    if background is not None:
-        message = (
-            "the IoU fits a mean over the two classes background and spine, for a background IoU "
-            f"of {background.low:.3f} to {background.high:.3f}"
+    if f1 is not None and not printed["f1"].overlaps(printed["dice"]):
+        yield (
+            "f1_differs_from_dice",
+            f"F1 {f1:.{decimals}f} and Dice {dice:.{decimals}f} differ, but for the same voxels "
+            "they are the same number; they were averaged differently.",
         )
-        if prevalence is not None:
-            message += (
-                f"; at a prevalence of {prevalence:.2%} that mean comes out at "
-                f"{class_mean_iou(dice, prevalence):.4f} "
-                "(false positives = false negatives assumed)"
+    if not mean_iou_range(dice, decimals).overlaps(printed["iou"]):
+        yield (
+            "iou_and_dice_disagree",
+            f"IoU {iou:.{decimals}f} is {'above' if iou > dice else 'too far below'} Dice "
+            f"{dice:.{decimals}f}, which no averaging of the spine's own scores with equal weights "
+            f"can give: one mask pair with that Dice has IoU {iou_from_dice(dice):.{decimals}f}, "
+            "and mean IoU never exceeds mean Dice.",
+        )
+        background = background_iou_range(iou, dice, decimals)
+        if background is not None:
+            mean = (
+                ""
+                if prevalence is None
+                else (
+                    f"; at a prevalence of {prevalence:.2%} that mean comes out at "
+                    f"{class_mean_iou(dice, prevalence):.4f} "
+                    "(false positives = false negatives assumed)"
+                )
             )
-        messages["class_mean_fits"] = message + "."
-    return messages
-
-
-def _check_accuracy(row: Mapping, prevalence: float | None, decimals: int) -> dict[str, str]:
-    accuracy, dice = row.get("accuracy"), row["dice"]
+            yield (
+                "class_mean_fits",
+                "the IoU fits a mean over the two classes background and spine, for a background "
+                f"IoU of {background.low:.3f} to {background.high:.3f}{mean}.",
+            )
     if prevalence is None or accuracy is None:
-        return {}
-    if accuracy_range(dice, prevalence, decimals).overlaps(within_rounding(accuracy, decimals)):
-        return {}
-    return {
-        "accuracy_does_not_fit": f"at a prevalence of {prevalence:.2%}, Dice {dice:.{decimals}f} "
-        f"means a pooled accuracy of {accuracy_from_dice(dice, prevalence):.2%}, not "
-        f"{accuracy:.1%}; predicting background everywhere already scores {1 - prevalence:.1%}."
-    }
+        return
+    if not accuracy_range(dice, prevalence, decimals).overlaps(printed["accuracy"]):
+        yield (
+            "accuracy_does_not_fit",
+            f"at a prevalence of {prevalence:.2%}, Dice {dice:.{decimals}f} means a pooled "
+            f"accuracy of {accuracy_from_dice(dice, prevalence):.2%}, not {accuracy:.1%}; "
+            f"predicting background everywhere already scores {1 - prevalence:.1%}.",
+        )
 
 
 def _check_prevalences(rows: Mapping[str, Mapping], decimals: int) -> list[TableFinding]:
-    ranges = {
-        row.get("name", model): prevalence_range(row["accuracy"], row["dice"], decimals)
+    ranges = [
+        (row.get("name", model), prevalence_range(row["accuracy"], row["dice"], decimals))
         for model, row in rows.items()
         if row.get("accuracy") is not None
-    }
-    ranges = {name: implied for name, implied in ranges.items() if implied is not None}
+    ]
     return [
         TableFinding(
             "prevalences_disjoint",
@@ -317,20 +291,17 @@ def _check_prevalences(rows: Mapping[str, Mapping], decimals: int) -> list[Table
             f"{b.low:.3f} to {b.high:.3f} ({second}): these do not overlap, though one test set "
             "has one prevalence.",
         )
-        for (first, a), (second, b) in combinations(ranges.items(), 2)
-        if not a.overlaps(b)
+        for (first, a), (second, b) in combinations(ranges, 2)
+        if a and b and not a.overlaps(b)
     ]
 
 
 def _verdict(rows: Mapping[str, Mapping], findings: list[TableFinding]) -> list[TableFinding]:
     if not findings:
         return []
-    models = {
-        code: {finding.model for finding in findings if finding.code == code}
-        for code in ("iou_and_dice_disagree", "class_mean_fits")
-    }
+    fitting = {finding.model for finding in findings if finding.code == "class_mean_fits"}
     message = "The table is not reproducible as defined"
-    if models["iou_and_dice_disagree"] and models["class_mean_fits"] == set(rows):
+    if fitting == set(rows):
         message += "; most consistent with class-averaged IoU, beside the spine's own Dice and F1"
     message += (
         ". How the figures were averaged is not known to us: this is what the printed figures "
@@ -350,12 +321,11 @@ def class_mean_excess(dice: float) -> float:
 def rank_averagings(models: Mapping[str, Mapping]) -> list[Averaging]:
     """Return every averaging of our predictions, the closest to the paper's pattern first.
 
-    The gap between IoU and Dice depends on how good a model is, so ours need not be the paper's.
-    If the paper's IoU is a mean over background and spine, the gap is `class_mean_excess`.
+    If the paper's IoU is a mean over background and spine, the gap between IoU and Dice is
+    `class_mean_excess`, however good a model is.
 
     Args:
-        models: by model id, {"runs": [{"test": scores}]} or {"test": scores}, as `results.json`
-            has them.
+        models: by model id, {"runs": [{"test": scores}]} or {"test": scores}, as in `results.json`.
 
     Returns:
         At most six averagings; those that are undefined are left out.
@@ -383,15 +353,12 @@ def _averaging(tests: Mapping[str, list[Mapping]], iou: str, average: str) -> Av
 def pattern_sentence(
     models: Mapping[str, Mapping], names: Mapping[str, str], paper: Mapping[str, Mapping] = PAPER
 ) -> str:
-    """Return under which averaging our own predictions come closest to the paper's pattern.
+    """Return a sentence: under which averaging our predictions come closest to the paper's pattern.
 
     Args:
-        models: as for `rank_averagings`.
+        models: as for `rank_averagings`; without scores the sentence is "".
         names: how the sentence calls each model.
         paper: the table, by model id.
-
-    Returns:
-        One sentence with figures; "" where there are no scores.
     """
     ranked = rank_averagings(models)
     if not ranked:

@@ -2,11 +2,8 @@
 
 A binary prediction knows no regions, so they come from the truth: true positives and false
 negatives have the region of their voxel, and **a false positive is counted to the region of the
-nearest true voxel**, in mm between voxel centres. Every voxel that is counted then belongs to one
-region, and the counts of the regions add up to those of the volume (`score_regions`).
-
-A network that predicts regions itself is scored by a confusion matrix: the voxels of each true
-region (a row) by predicted region (a column), of all voxels that are spine in either
+nearest true voxel**, in mm. The counts of the regions then add up to those of the volume
+(`score_regions`). A network that predicts regions itself is scored by a confusion matrix
 (`score_named`). Ignored voxels are not scored.
 """
 
@@ -28,43 +25,13 @@ CLASSES = ("background", *REGIONS)
 """Rows and columns of the confusion matrix, by id."""
 
 Matrix = dict[str, dict[str, int]]
-"""Voxels by true class and by predicted class, without those that are background in both."""
-
-
-def recall_by_region(
-    prediction: np.ndarray, regions: np.ndarray, ignore: np.ndarray | None = None
-) -> dict[int, float]:
-    """Return the recall of a binary prediction in each region of the spine.
-
-    Args:
-        prediction: boolean mask of any shape.
-        regions: true region ids of the same shape, 0 is background.
-        ignore: boolean mask, True where nothing is to be scored.
-
-    Returns:
-        Recall by region id; NaN for a region that the truth does not have.
-
-    Raises:
-        SpineError: if shapes differ or an array is not a mask.
-    """
-    regions = np.asarray(regions)
-    prediction, spine, _ = check_masks(prediction, regions > 0, ignore)
-    size = len(CLASSES)
-    true = np.bincount(regions[spine], minlength=size)
-    found = np.bincount(regions[spine & prediction], minlength=size)
-    return {
-        region: recall(Confusion(int(found[region]), 0, int(true[region] - found[region]), 0))
-        for region in range(1, size)
-    }
+"""Voxels by true and by predicted class, without those that are background in both."""
 
 
 def nearest_region(
     voxels: np.ndarray, regions: np.ndarray, spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """Return the region of the true voxel nearest to each background voxel [voxel, (x, y, z)].
-
-    Returns 0 for every voxel if `regions` [x, y, z] is empty.
-    """
+    """Return the region of the true voxel nearest to each background voxel [voxel, (x, y, z)]."""
     spine = regions > 0
     if not (len(voxels) and spine.any()):
         return np.zeros(len(voxels), regions.dtype)
@@ -102,7 +69,7 @@ def score_regions(
     Args:
         prediction: boolean mask [x, y, z].
         regions: true region ids of the same shape, as `annotations.to_regions` gives them.
-        spacing_mm: distance between voxel centres along x, y, z, in mm.
+        spacing_mm: distance between voxel centres along x, y, z.
         ignore: boolean mask, True where nothing is to be scored.
 
     Returns:
@@ -121,12 +88,10 @@ def score_regions(
         for array in (regions[spine], assigned[prediction], regions[spine & prediction])
     )
     scores = {}
-    for region, name in enumerate(REGIONS, start=1):
-        if true[region]:
-            tp = hits[region]
-            counts = Confusion(tp, predicted[region] - tp, true[region] - tp, 0)
-            scores[name] = {"dice": dice(counts), "recall": recall(counts)}
-            scores[name] |= {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
+    for name, tp, positives, voxels in zip(CLASSES, hits, predicted, true):
+        if name in REGIONS and voxels:
+            c = Confusion(tp, positives - tp, voxels - tp, 0)
+            scores[name] = {"dice": dice(c), "recall": recall(c), "tp": tp, "fp": c.fp, "fn": c.fn}
     return scores
 
 
@@ -147,19 +112,21 @@ def mean_regions(volumes: Iterable[Mapping]) -> dict[str, dict[str, float]]:
         if rows:
             tp, fp, fn = (sum(row[key] for row in rows) for key in ("tp", "fp", "fn"))
             means[name] = {
-                key: float(np.mean([row[key] for row in rows])) for key in ("dice", "recall")
-            } | {"pooled_dice": dice(Confusion(tp, fp, fn, 0)), "volumes": len(rows)}
+                "dice": float(np.mean([row["dice"] for row in rows])),
+                "recall": float(np.mean([row["recall"] for row in rows])),
+                "pooled_dice": dice(Confusion(tp, fp, fn, 0)),
+                "volumes": len(rows),
+            }
     return means
 
 
 def confusion_matrix(
     predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
 ) -> Matrix:
-    """Return how many voxels of each true region were given which predicted region.
+    """Return the voxels of each true region (row) by predicted region (column).
 
     Args:
-        predicted: region ids of any shape, 0 is background.
-        truth: region ids of the same shape.
+        predicted, truth: region ids of one shape, 0 is background.
         ignore: boolean mask, True where nothing is to be scored.
 
     Raises:
@@ -177,8 +144,8 @@ def confusion_matrix(
     if any(ids.size and not 0 <= ids.min() <= ids.max() < len(CLASSES) for ids in (rows, columns)):
         raise SpineError(f"a region map holds ids other than 0 to {len(REGIONS)}: use to_regions")
     size = len(CLASSES)
-    counts = np.bincount(rows * size + columns, minlength=size**2).reshape(size, size).tolist()
-    matrix = {row: dict(zip(CLASSES, voxels)) for row, voxels in zip(CLASSES, counts)}
+    counts = np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
+    matrix = {row: dict(zip(CLASSES, voxels)) for row, voxels in zip(CLASSES, counts.tolist())}
     del matrix["background"]["background"]
     return matrix
 
@@ -215,9 +182,9 @@ def mean_named(volumes: Iterable[Mapping]) -> dict[str, dict]:
         volumes: each with what `score_named` gives as "named".
 
     Returns:
-        "dice" and "mean_dice": means over the volumes where they are defined, as many as "volumes"
-        gives by region; "pooled_dice" of all their voxels counted together, with
-        "mean_pooled_dice" over the regions; and the sum of their "confusion".
+        "dice" and "mean_dice": means over the volumes where they are defined ("volumes": how many,
+        by region); "pooled_dice" of all voxels together, with "mean_pooled_dice" over the regions;
+        and the sum of their "confusion".
     """
     rows = [volume["named"] for volume in volumes]
     matrix = {

@@ -1,13 +1,12 @@
 """Lesson 7: how sure can one be of a score?
 
-The unit is the *patient*: slices of one patient resemble each other, so a thousand slices of three
-patients say about as much as three patients do. Average within each patient first
-(`mean_per_patient`), then ask what another draw of patients would have given
+The unit is the *patient*: a thousand slices of three patients say about as much as three patients
+do. Average within each patient first, then ask what another draw of patients would have given
 (`bootstrap_interval`), and whether a difference between two models on the same patients could be
 chance (`sign_flip_test`, then `holm` if several are asked at once).
 
-With fewer than six patients neither is given, and the result has the reason: with n patients the
-smallest p-value that flipping signs can reach is 2 / 2**n, which first falls below 0.05 at n = 6.
+With fewer than six patients neither is given, and the result has the reason: the smallest p-value
+that flipping the signs of n patients can reach is 2 / 2**n, which falls below 0.05 at n = 6.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ BATCH = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over patients with its interval.
-
-    `low` and `high` are None, and `reason` is a sentence, where no interval can be given.
-    """
+    """A mean over patients; `low` and `high` are None where a `reason` forbids an interval."""
 
     estimate: float
     low: float | None
@@ -81,33 +77,6 @@ def _too_few(n: int, minimum: int, what: str) -> str | None:
     return f"{what} is not given for {patients}: at least {minimum} are needed{smallest}."
 
 
-def mean_per_patient(
-    values: Mapping[str, float], patient_of: Mapping[str, str]
-) -> dict[str, float]:
-    """Return the mean score of each patient's scans, so that the patient becomes the unit.
-
-    Args:
-        values: score by case id; NaN where undefined.
-        patient_of: patient id by case id.
-
-    Returns:
-        Mean score by patient id; NaN for a patient on whom no scan has a defined score.
-
-    Raises:
-        SpineError: if a case has no patient.
-    """
-    scores_by_patient: dict[str, list[float]] = {}
-    for case, value in values.items():
-        if case not in patient_of:
-            raise SpineError(f"case {case!r} has a score but no patient: add it to patient_of")
-        scores_by_patient.setdefault(patient_of[case], []).append(value)
-    defined = {patient: _defined(scores) for patient, scores in scores_by_patient.items()}
-    return {
-        patient: float(scores.mean()) if scores.size else math.nan
-        for patient, scores in defined.items()
-    }
-
-
 def paired_differences(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
     """Return the first model's scores less the second's, patient by patient.
 
@@ -124,9 +93,7 @@ def paired_differences(first: Mapping[str, float], second: Mapping[str, float]) 
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return mean, standard deviation, lowest and highest of a score over training seeds.
-
-    This is how much training varies by itself. It is no interval for other patients.
+    """Return how much a score varies over training seeds; this is no interval for other patients.
 
     Raises:
         SpineError: if there is no value.
@@ -151,7 +118,7 @@ def bootstrap_interval(
         values_per_patient: one score per patient; NaN (undefined) is left out.
         confidence: share of such intervals that should contain the true mean.
         resamples: how often patients are drawn anew, with replacement.
-        seed: seed of the draws.
+        seed: of the draws.
         minimum: below this many patients no interval is given.
 
     Raises:
@@ -193,14 +160,14 @@ def bootstrap_interval(
 def sign_flip_test(
     differences: Iterable[float], seed: int = 0, minimum: int = MINIMUM_PATIENTS
 ) -> TestResult:
-    """Test whether paired differences could be chance: if they were, each sign could be flipped.
+    """Return the two-sided p-value of the mean of paired differences, by flipping their signs.
 
-    Two-sided, on the mean. All 2**n flips are counted up to 16 patients; beyond that 100 000 are
-    drawn, and the p-value counts the observed one among them, so that it is never 0.
+    All 2**n flips are counted up to 16 patients; beyond that 100 000 are drawn, and the p-value
+    counts the observed one among them, so that it is never 0.
 
     Args:
         differences: score of one model minus that of the other, one per patient; NaN is left out.
-        seed: seed of the draws; without effect up to 16 patients.
+        seed: of the draws; without effect up to 16 patients.
         minimum: below this many patients no p-value is given.
 
     Raises:
@@ -229,15 +196,10 @@ def sign_flip_test(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values adjusted for having asked several questions at once.
+    """Return p-values adjusted for having asked several questions at once, in the same order.
 
     Args:
-        p_values: one per question; None where no test was made, which stays None and does not
-            count as a question.
-
-    Returns:
-        The adjusted p-values in the same order. Those below 0.05 keep the chance of even one
-        false positive below 5 %.
+        p_values: one per question; None where no test was made stays None and does not count.
 
     Raises:
         SpineError: if a p-value does not lie between 0 and 1.

@@ -1,9 +1,8 @@
 """Lesson 7: how far apart are two outlines, in mm?
 
 Overlap hardly notices a wrong outline on a large structure and exaggerates it on a thin one.
-Surface distances measure it directly: `nsd` is the share of both surfaces within a tolerance,
-`hd95` the distance that the worst twentieth exceeds. Both need the spacing, since one voxel may be
-0.7 mm wide and 2.5 mm thick.
+`surface_distances` measures it directly, and two scores follow from it: `nsd`, the share of both
+surfaces within a tolerance, and `hd95`, the distance that the worst twentieth exceeds.
 """
 
 from __future__ import annotations
@@ -28,9 +27,6 @@ def check_masks(
     prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return two masks of one shape, False where ignored, and where to score (None: everywhere).
-
-    Args:
-        prediction, truth, ignore: boolean masks of one shape, or arrays of 0 and 1.
 
     Raises:
         SpineError: if shapes differ, or an array holds more than 0 and 1.
@@ -121,64 +117,40 @@ def _distances_to(surface: np.ndarray, other: np.ndarray, spacing: np.ndarray) -
     return KDTree(others * spacing, leafsize=32).query(points * spacing)[0]
 
 
-def nsd_from_distances(distances: tuple[np.ndarray, np.ndarray], tolerance_mm: float) -> float:
-    """Return `nsd` from what `surface_distances` has measured already."""
+def nsd(distances: tuple[np.ndarray, np.ndarray], tolerance_mm: float) -> float:
+    """Return the normalised surface Dice: the share of both surfaces within a tolerance.
+
+    Args:
+        distances: in mm, as `surface_distances` returns them.
+        tolerance_mm: how far apart two surfaces may be and still count as the same.
+
+    Returns:
+        0 to 1; NaN if neither mask has a surface, 0 if only one has.
+
+    Raises:
+        SpineError: if the tolerance is no length.
+
+    Source: Nikolov et al. (2021), doi:10.2196/26151. Surfaces are counted in voxels.
+    """
     if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise SpineError(f"tolerance_mm is {tolerance_mm!r}: give a length in mm, 0 or more")
     both = np.concatenate(distances)
     return float(np.mean(both <= tolerance_mm + ROUNDING_MM)) if both.size else math.nan
 
 
-def hd95_from_distances(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return `hd95` from what `surface_distances` has measured already."""
+def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the 95th percentile Hausdorff distance in mm, the larger of the two directions.
+
+    Args:
+        distances: in mm, as `surface_distances` returns them.
+
+    Returns:
+        NaN if neither mask has a surface; infinity if only one has, because NaN would drop the
+        worst failures from a mean without notice.
+
+    Source: Huttenlocher et al. (1993), doi:10.1109/34.232073.
+    """
     filled = [side for side in distances if side.size]
     if len(filled) == 1:
         return math.inf
     return max((float(np.percentile(side, 95)) for side in filled), default=math.nan)
-
-
-def nsd(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    spacing_mm: Sequence[float],
-    tolerance_mm: float,
-    ignore: np.ndarray | None = None,
-) -> float:
-    """Return the normalised surface Dice: the share of both surfaces within a tolerance.
-
-    The arguments are those of `surface_distances`; `tolerance_mm` is how far apart, in mm, two
-    surfaces may be and still count as the same. State it wherever the figure is given.
-
-    Returns:
-        0 to 1; NaN if neither mask has a surface, 0 if only one has.
-
-    Raises:
-        SpineError: if the tolerance is no length, or as `surface_distances`.
-
-    Source: Nikolov et al. (2021), doi:10.2196/26151. Surfaces are counted in voxels.
-    """
-    return nsd_from_distances(
-        surface_distances(prediction, truth, spacing_mm, ignore), tolerance_mm
-    )
-
-
-def hd95(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    spacing_mm: Sequence[float],
-    ignore: np.ndarray | None = None,
-) -> float:
-    """Return the 95th percentile Hausdorff distance in mm; the arguments of `surface_distances`.
-
-    Of the two directions the larger percentile counts.
-
-    Returns:
-        NaN if neither mask has a surface; infinity if only one has, because no distance in mm
-        would be bad enough, and NaN would drop the worst failures from a mean without notice.
-
-    Raises:
-        SpineError: as `surface_distances`.
-
-    Source: Huttenlocher et al. (1993), doi:10.1109/34.232073.
-    """
-    return hd95_from_distances(surface_distances(prediction, truth, spacing_mm, ignore))

@@ -170,7 +170,7 @@ class Truth:
     @functools.cached_property
     def near(self) -> np.ndarray:
         """Boolean [x, y, z]: the voxels whose calibration is measured."""
-        return calibration.near_truth(self.mask & ~self.ignore, self.spacing_mm, self.ignore)
+        return calibration.near_spine(self.mask & ~self.ignore, self.spacing_mm, self.ignore)
 
 
 def evaluate_case(

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from spine_lib import SpineError
-from spine_lib.metrics.calibration import add_up, expected_error, near_truth, reliability, summarise
+from spine_lib.metrics.calibration import add_up, expected_error, near_spine, reliability, summarise
 
 
 def drawn(stated, real, count=4000, seed=0):
@@ -73,6 +73,6 @@ def test_the_neighbourhood_is_within_reach_in_mm_and_never_ignored():
     ignore[:13] = True
     spacing = (1.0, 2.0, 3.0)
     whole = ndimage.distance_transform_edt(~truth, spacing) <= 10
-    assert np.array_equal(near_truth(truth, spacing), whole)
-    assert np.array_equal(near_truth(truth, spacing, ignore), whole & ~ignore)
-    assert not near_truth(np.zeros_like(truth), spacing).any()
+    assert np.array_equal(near_spine(truth, spacing), whole)
+    assert np.array_equal(near_spine(truth, spacing, ignore), whole & ~ignore)
+    assert not near_spine(np.zeros_like(truth), spacing).any()

@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mask_pairs import SPACING_MM, ball, masks, one_hot, pairs, two_bodies
 
-from spine_lib import SpineError
-from spine_lib.metrics import hd95, nsd, surface_distances, surfaces
+from spine_lib import SpineError, metrics
+from spine_lib.metrics import surface_distances, surfaces
+
+
+def hd95(*masks_and_spacing):
+    return metrics.hd95(surface_distances(*masks_and_spacing))
+
+
+def nsd(prediction, truth, spacing_mm, tolerance_mm, ignore=None):
+    distances = surface_distances(prediction, truth, spacing_mm, ignore)
+    return metrics.nsd(distances, tolerance_mm)
 
 
 def test_a_shift_by_one_voxel_is_that_voxel_in_mm_along_each_axis():

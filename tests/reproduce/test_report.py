@@ -13,7 +13,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.metrics import overlap as metrics
-from spine_lib.metrics.calibration import near_truth, reliability
+from spine_lib.metrics.calibration import near_spine, reliability
 from spine_lib.metrics.paper import check_table
 from spine_lib.metrics.regions import score_regions
 from spine_lib.reproduce.compare import run_statistics
@@ -39,7 +39,7 @@ def _evaluated(random, wrong):
     probability = np.where(prediction, 0.8, 0.1)
     return metrics.evaluate_volume(prediction, truth, SPACING) | {
         "regions": score_regions(prediction, regions, SPACING),
-        "calibration": reliability(probability, truth, near_truth(truth, SPACING)),
+        "calibration": reliability(probability, truth, near_spine(truth, SPACING)),
     }
 
 

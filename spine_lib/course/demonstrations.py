@@ -273,7 +273,7 @@ def uncertainty_maps(
     probability = views[:2].mean(axis=0)
     return {
         "entropy": uncertainty.entropy(probability),
-        "spread over views": uncertainty.spread(views),
+        "spread over views": views.std(axis=0),
         "disagreement": np.abs(probability - other),
         "closeness to the outline": uncertainty.closeness_to_outline(probability > 0.5, spacing_mm),
     }

@@ -15,11 +15,7 @@ TOUCHING = np.ones((3, 3, 3), bool)
 
 
 def to_mask(probability: Volume, recipe: Recipe) -> Volume:
-    """Return thresholded probabilities, or the largest component of them if the recipe says so.
-
-    Returns:
-        uint8 volume, 1 is spine.
-    """
+    """Return the mask (uint8) of a recipe's threshold, or its largest component if so set."""
     mask = probability.array > recipe.threshold
     if recipe.largest_component:
         mask = largest_component(mask)
@@ -27,17 +23,14 @@ def to_mask(probability: Volume, recipe: Recipe) -> Volume:
 
 
 def to_region_mask(probability: Volume, likeliest: Volume, recipe: Recipe) -> Volume:
-    """Return the regions of the mask that `to_mask` makes.
+    """Return the region ids of the mask that `to_mask` makes, uint8: 1 cervical to 4 sacral.
 
     A voxel is spine if the probabilities of all regions together pass the threshold, whichever of
-    them is highest; so the mask is the same as without names, and what is cleaned away has none.
+    them is highest.
 
     Args:
         probability, likeliest: as `predict_regions` gives them.
         recipe: of the network.
-
-    Returns:
-        uint8 volume: 0 for background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral.
     """
     mask = to_mask(probability, recipe)
     return mask.with_array(mask.array * likeliest.array)
@@ -58,16 +51,12 @@ def keep_pieces(
 ) -> np.ndarray:
     """Return the mask without connected components that are smaller than a volume.
 
-    A spine that the image cuts, or from which a vertebra is missing, falls into pieces rightly, and
-    `largest_component` keeps one of them only.
+    `largest_component` keeps one piece only, also of a spine from which a vertebra is missing.
 
     Args:
         mask: boolean [x, y, z].
         spacing_mm: size of a voxel along x, y and z.
         smallest_ml: of a piece, whose voxels touch by a face, an edge or a corner.
-
-    Returns:
-        A boolean mask of the same shape; empty where all pieces are smaller.
     """
     pieces, _ = ndimage.label(mask, TOUCHING)
     sizes_ml = np.bincount(pieces.ravel()) * np.prod(spacing_mm) / 1000
@@ -81,17 +70,13 @@ def fill_holes(
 ) -> np.ndarray:
     """Return the mask with cavities filled that it encloses on all sides, up to a volume.
 
-    Cavities are looked for in three dimensions: in an axial slice the arch encloses the spinal
-    canal, which is a hole there and none in the body. The limit leaves alone what is too large to
-    be a gap, such as a canal that noise has closed at both ends.
+    A cavity is one in three dimensions: the spinal canal is a hole in an axial slice and none in
+    the body. The limit leaves alone a canal that noise has closed at both ends.
 
     Args:
         mask: boolean [x, y, z].
         spacing_mm: size of a voxel along x, y and z.
         largest_ml: of a cavity, whose voxels touch by a face.
-
-    Returns:
-        A boolean mask of the same shape.
     """
     cavities, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     sizes_ml = np.bincount(cavities.ravel()) * np.prod(spacing_mm) / 1000

@@ -1,9 +1,8 @@
 """Lesson 9: what a predicted volume says of a patient, and where it is wrong.
 
-Scores compare voxels; a reader of a scan asks in millilitres and by name. The networks here tell
-spine from everything else and name no vertebra, so a prediction gets its names from a label map
-that does (`borrow_names`), and is compared with it vertebra by vertebra. `error_pieces` lists where
-the errors are, largest first: the places to look at.
+The networks here name no vertebra, so a prediction gets its names from a label map (`borrow_names`)
+and is compared with it vertebra by vertebra, in millilitres (`compare_volumes`). `error_pieces`
+lists where the errors are, largest first.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from scipy import ndimage
 from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, REGIONS, to_regions
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
+from spine_lib.metrics.surfaces import bounding_box
 from spine_lib.volumes.masks import TOUCHING
 
 REACH_MM = 10.0
@@ -27,12 +27,7 @@ NOWHERE = "no vertebra"
 
 @dataclass(frozen=True)
 class Amount:
-    """The volume of one structure in truth and prediction.
-
-    Attributes:
-        name: "L3", "lumbar" or `NOWHERE`.
-        truth_ml, predicted_ml: volumes.
-    """
+    """The volume of one structure ("L3", "lumbar" or `NOWHERE`) in truth and prediction."""
 
     name: str
     truth_ml: float
@@ -75,25 +70,15 @@ def voxel_ml(spacing_mm: Sequence[float]) -> float:
     return float(np.prod(spacing_mm)) / 1000
 
 
-def volumes_ml(labels: Volume) -> dict[int, float]:
-    """Return the volume of each id of a label map in millilitres, background left out."""
-    counts = np.bincount(labels.array.ravel())
-    return {
-        int(i): float(counts[i] * voxel_ml(labels.spacing_mm)) for i in np.flatnonzero(counts) if i
-    }
-
-
 def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM) -> Volume:
-    """Return for each predicted voxel the id of the nearest labelled vertebra.
+    """Return for each predicted voxel the id of the nearest labelled vertebra, uint8.
+
+    With true labels this measures a prediction; it names no vertebrae in a scan without labels.
 
     Args:
         prediction: mask of spine, boolean or 0 and 1.
         labels: canonical vertebra ids on the same grid.
         reach_mm: voxels farther from every vertebra than this get 0.
-
-    Returns:
-        uint8 ids on the same grid. With true labels this measures a prediction; it is no way to
-        name vertebrae in a scan that nobody labelled.
 
     Raises:
         SpineError: if the grids differ.
@@ -103,7 +88,7 @@ def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM)
     named = np.zeros(predicted.shape, np.uint8)
     if not (predicted.any() and labels.array.any()):
         return prediction.with_array(named)
-    box = _box_of(predicted | (labels.array > 0))
+    box = bounding_box(predicted | (labels.array > 0), (0, 0, 0))
     inside = labels.array[box]
     away_mm, nearest = ndimage.distance_transform_edt(
         inside == 0, sampling=labels.spacing_mm, return_indices=True
@@ -130,19 +115,22 @@ def compare_volumes(
     predicted, truth = prediction.array > 0, labels.array
     if ignore is not None:
         predicted, truth = predicted & ~ignore.array, np.where(ignore.array, 0, truth)
-    named = borrow_names(prediction.with_array(predicted), labels, reach_mm)
-    true_ml, named_ml = volumes_ml(labels.with_array(truth)), volumes_ml(named)
+    named = borrow_names(prediction.with_array(predicted), labels, reach_mm).array
+    true_ml, named_ml = (
+        np.bincount(ids.ravel(), minlength=256) * voxel_ml(labels.spacing_mm)
+        for ids in (truth, named)
+    )
     rows = [
-        Amount(CANONICAL[label], true_ml.get(label, 0.0), named_ml.get(label, 0.0))
+        Amount(CANONICAL[label], float(true_ml[label]), float(named_ml[label]))
         for label in HEAD_TO_FOOT
-        if label in true_ml or label in named_ml
+        if true_ml[label] or named_ml[label]
     ]
-    lost = np.count_nonzero(predicted & (named.array == 0)) * voxel_ml(labels.spacing_mm)
+    lost = np.count_nonzero(predicted & (named == 0)) * voxel_ml(labels.spacing_mm)
     return [*rows, Amount(NOWHERE, 0.0, float(lost))]
 
 
 def by_region(amounts: Sequence[Amount]) -> list[Amount]:
-    """Add up what `compare_volumes` returned over the regions of the spine that occur."""
+    """Return the sums of what `compare_volumes` returned over the regions that occur."""
     ids = {name: label for label, name in CANONICAL.items()}
     sums: dict[str, list[float]] = {}
     for amount in amounts:
@@ -165,18 +153,13 @@ def error_pieces(
 ) -> list[ErrorPiece]:
     """Return the connected components of false positives and false negatives, largest first.
 
-    Rims of a voxel's width join everything to one piece that says nothing; `thinnest_mm` peels
-    them off first.
-
     Args:
         prediction: mask of spine, boolean or 0 and 1.
         truth: labels or mask on the same grid.
         ignore: boolean, True where nothing counts as an error.
         smallest_ml: smaller pieces are left out.
-        thinnest_mm: only parts of the errors into which a ball of this diameter fits.
-
-    Returns:
-        The pieces; `ml` is what remains of each after peeling.
+        thinnest_mm: only parts of the errors into which a ball of this diameter fits, since rims
+            of a voxel's width join everything to one piece.
 
     Raises:
         SpineError: if the grids differ.
@@ -184,13 +167,9 @@ def error_pieces(
     require_same_grid(truth, prediction, "truth and prediction")
     predicted, true = prediction.array > 0, truth.array > 0
     scored = True if ignore is None else ~ignore.array
-    kinds = {
-        "false positive": predicted & ~true & scored,
-        "false negative": true & ~predicted & scored,
-    }
-    pieces = []
-    for kind, wrong in kinds.items():
-        pieces += _pieces_of(kind, wrong, truth.spacing_mm, smallest_ml, thinnest_mm)
+    limits = truth.spacing_mm, smallest_ml, thinnest_mm
+    pieces = _pieces_of("false positive", predicted & ~true & scored, *limits)
+    pieces += _pieces_of("false negative", true & ~predicted & scored, *limits)
     return sorted(pieces, key=lambda piece: -piece.ml)
 
 
@@ -203,7 +182,7 @@ def _pieces_of(
 ) -> list[ErrorPiece]:
     if not wrong.any():
         return []
-    around = _box_of(wrong)  # most of a scan is right: look no further
+    around = bounding_box(wrong, (0, 0, 0))  # most of a scan is right
     wrong = wrong[around]
     # From a voxel's centre to the centre of the nearest right one; half a voxel less is the rim.
     depth_mm = ndimage.distance_transform_edt(np.pad(wrong, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
@@ -229,15 +208,10 @@ def _opened(
     wrong: np.ndarray, depth_mm: np.ndarray, spacing_mm: Sequence[float], thinnest_mm: float
 ) -> np.ndarray:
     """Keep the parts of a mask that a ball of a diameter can reach without leaving it."""
-    if thinnest_mm <= 0 or not wrong.any():
+    if thinnest_mm <= 0:
         return wrong
     core = depth_mm >= thinnest_mm / 2
     if not core.any():
         return core
     away_mm = ndimage.distance_transform_edt(~core, spacing_mm)
     return wrong & (away_mm <= thinnest_mm / 2)
-
-
-def _box_of(mask: np.ndarray) -> tuple[slice, ...]:
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    return box

@@ -37,8 +37,7 @@ def predict_volume(
         network: maps [batch, channel, row, column] to logits of one class or several; stays on the
             device it is moved to.
         ct: scan in HU.
-        recipe: says planes, pixel size and whether to average over the mirror image (not
-            from the side).
+        recipe: gives planes, pixel size, and whether to average over the mirror image.
         device: "auto", "cpu" or "cuda".
         batch: slices at once.
 
@@ -58,18 +57,16 @@ def predict_regions(
 ) -> tuple[Volume, Volume]:
     """Predict the probability of spine and the likeliest region, running the network once.
 
-    Beside what `predict_volume` needs this takes a byte a voxel for a network that sees one plane:
-    its slices are done with one by one.  Over several planes the probabilities of all regions must
-    wait until the last one has been seen, for two more bytes a region and voxel.
+    Beside what `predict_volume` needs this takes a byte a voxel; over several planes two more bytes
+    a region and voxel.
 
     Args:
-        network: as for `predict_volume`, with the background and the regions as classes.
-        ct, recipe, device, batch: as for `predict_volume`.
+        network, ct, recipe, device, batch: as for `predict_volume`; the classes are the background
+            and the regions.
 
     Returns:
         float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
-        1 and more in every voxel: what would be there, if it were spine (`to_region_mask` asks
-        both).
+        1 and more in every voxel, spine or not (see `to_region_mask`).
 
     Raises:
         SpineError: if the recipe's networks tell spine from background only.
@@ -125,12 +122,7 @@ def predict_file(
 def _predict_batches(
     network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int
 ) -> Iterator[tuple[str, slice, np.ndarray]]:
-    """Predict a scan plane by plane and a few slices at a time.
-
-    Yields:
-        The plane, which slices, and their probabilities [slice, class, row, column] at the pixel
-        size of the network.
-    """
+    """Yield plane, slices and their probabilities [slice, class, row, column], not yet enlarged."""
     kind = choose_device(device)
     network = network.to(kind, memory_format=torch.channels_last).eval()
     if kind == "cuda":  # training looks for the fastest convolutions of one size; scans differ
@@ -153,10 +145,7 @@ def _predict_batches(
 def _predict_slices(
     network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str, mirror: bool
 ) -> np.ndarray:
-    """Return probabilities [slice, class, row, column] of [slice, channel, row, column] in HU.
-
-    Air is put around the slices meanwhile, up to a size that the network takes.
-    """
+    """Return probabilities [slice, class, row, column] of [slice, channel, row, column] in HU."""
     size = recipe.augmentation.size
     rows, columns = stack_hu.shape[2:]
     padding = [max(size, -(-n // MULTIPLE) * MULTIPLE) - n for n in (rows, columns)]
@@ -193,12 +182,7 @@ def _add_enlarged(total: np.ndarray, plane: str, part: slice, probability: np.nd
 class _RegionArgmax:
     """The region with the highest sum of probabilities over all planes.
 
-    Where there is one plane, a slice is decided at once. Over several, sums are kept as whole
-    numbers of 16 bits: half the memory of float32, and finer than half precision.
-
-    Args:
-        shape: of the volume.
-        recipe: its planes and classes are used.
+    A single plane is decided at once; over several, sums are kept as whole numbers of 16 bits.
     """
 
     def __init__(self, shape: tuple[int, ...], recipe: Recipe) -> None:
@@ -212,7 +196,8 @@ class _RegionArgmax:
         """Count some slices, [slice, class, row, column]."""
         likeliest = to_slices(self._likeliest, plane)[part]
         enlarged = (
-            resample_image(one, likeliest.shape[1:]) for one in probability[:, 1:].swapaxes(0, 1)
+            resample_image(region, likeliest.shape[1:])
+            for region in probability[:, 1:].swapaxes(0, 1)
         )
         if not self._sums:
             _take_highest(enlarged, likeliest)

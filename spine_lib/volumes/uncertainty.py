@@ -1,10 +1,9 @@
 """Lesson 9: how sure is a prediction, and does that say where it is wrong?
 
-A network gives a probability for each voxel whether it has seen such a scan or not. Three maps
-claim to tell where not to trust it: the entropy of its own probability, how much its answer changes
-when the scan is shown in other ways (test-time augmentation), and how far two models disagree.
-Whether they are right can be measured: an uncertainty is useful if wrong voxels have more of it
-than right ones, which is what the area under the ROC curve says (`auroc`).
+Three maps claim to tell where not to trust a network: the entropy of its own probability, how much
+its answer changes when the scan is shown in other ways (test-time augmentation), and how far two
+models disagree. An uncertainty is useful if wrong voxels have more of it than right ones, which is
+what the area under the ROC curve says (`auroc`).
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from scipy.stats import rankdata
+from scipy import ndimage, stats
 from torch import nn
 
 from spine_lib import SpineError
@@ -66,11 +64,9 @@ def predict_views(
     """Predict a scan in several views, each answer brought back to the scan as it is.
 
     Args:
-        network: as for `predict_volume`.
-        ct: scan in HU.
+        network, ct, device: as for `predict_volume`.
         recipe: its own averaging over the mirror image is left out.
         views: how the scan is shown.
-        device: "auto", "cpu" or "cuda".
 
     Returns:
         float32 probabilities [view, x, y, z].
@@ -113,28 +109,15 @@ def _turn(array: np.ndarray, ct: Volume, degrees: float, outside: float) -> np.n
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
-    """Return the entropy of a probability in bits: 1 where it is 0.5, 0 where it is 0 or 1.
-
-    Args:
-        probability: of any shape, 0 to 1.
-
-    Returns:
-        float32 array of the same shape.
-    """
+    """Return the entropy of probabilities (any shape, 0 to 1) in bits, float32; at most 1."""
     p = np.clip(np.asarray(probability, np.float32), 1e-7, 1 - 1e-7)
     return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-
-
-def spread(probabilities: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """Return the standard deviation over views or models, the first axis; float32."""
-    return np.std(np.asarray(probabilities, np.float32), axis=0)
 
 
 def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
     """Return how often a wrong voxel has a higher score than a right one; a tie counts half.
 
-    This is the area under the ROC curve, computed from ranks (Mann and Whitney 1947,
-    doi:10.1214/aoms/1177730491): 0.5 is what a coin does, 1 is perfect.
+    This is the area under the ROC curve: 0.5 is what a coin does, 1 is perfect.
 
     Args:
         score: uncertainty of each voxel, any shape.
@@ -146,29 +129,24 @@ def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
     Raises:
         SpineError: if the shapes differ or a score is NaN.
 
-    Example:
-        >>> auroc(np.array([0.1, 0.2, 0.9]), np.array([False, False, True]))
-        1.0
+    Source: Mann and Whitney (1947), doi:10.1214/aoms/1177730491.
     """
     score, wrong = _checked(score, wrong)
-    positive = int(np.count_nonzero(wrong))
-    negative = wrong.size - positive
-    if not positive or not negative:
+    if wrong.all() or not wrong.any():
         return math.nan
-    ranks = rankdata(score)
-    above = ranks[wrong].sum() - positive * (positive + 1) / 2
-    return float(above / positive / negative)
+    positive, negative = score[wrong], score[~wrong]
+    ordered = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
+    return float(ordered / positive.size / negative.size)
 
 
 def errors_found(
     score: np.ndarray, wrong: np.ndarray, shares: Iterable[float] = (0.05, 0.1, 0.2)
 ) -> dict[float, float]:
-    """Return which part of the errors one sees by looking at the most uncertain voxels only.
+    """Return which part of the errors lies in the most uncertain voxels.
 
     Args:
-        score: uncertainty of each voxel, any shape.
-        wrong: boolean array of the same shape.
-        shares: parts of all voxels that somebody looks at, 0 to 1.
+        score, wrong: as for `auroc`.
+        shares: parts of all voxels that somebody reviews, 0 to 1.
 
     Returns:
         By share, the part of the wrong voxels among them; NaN where nothing is wrong. Voxels that
@@ -176,46 +154,22 @@ def errors_found(
     """
     score, wrong = _checked(score, wrong)
     order = np.argsort(-score, kind="stable")
-    sorted_score, hits = score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
-    total = hits[-1]
+    descending, hits = -score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
     shares_of_errors = {}
     for share in shares:
         count = min(max(share, 0.0), 1.0) * score.size
-        limit = sorted_score[min(int(count), score.size - 1)]
-        first = np.searchsorted(-sorted_score, -limit, side="left")
-        last = np.searchsorted(-sorted_score, -limit, side="right")
-        part = (count - first) / (last - first)
-        among = hits[first] + part * (hits[last] - hits[first])
-        shares_of_errors[share] = float(among / total) if total else math.nan
+        limit = descending[min(int(count), score.size - 1)]
+        first, last = (np.searchsorted(descending, limit, side) for side in ("left", "right"))
+        among = hits[first] + (count - first) / (last - first) * (hits[last] - hits[first])
+        shares_of_errors[share] = float(among / hits[-1]) if hits[-1] else math.nan
     return shares_of_errors
-
-
-def near_spine(
-    prediction: np.ndarray, spacing_mm: Sequence[float], reach_mm: float = 10.0
-) -> np.ndarray:
-    """Return a mask of the voxels that lie in a predicted mask or within reach of it.
-
-    Almost all of a scan is far from any bone, right and certain; counted along, it makes every
-    uncertainty look good. The mask itself is used, and no truth, since a reader has none.
-
-    Args:
-        prediction: boolean [x, y, z].
-        spacing_mm: size of a voxel.
-        reach_mm: how far around.
-
-    Returns:
-        Boolean array of the same shape; empty where the prediction is.
-    """
-    if not prediction.any():
-        return np.zeros(prediction.shape, bool)
-    return ndimage.distance_transform_edt(~prediction, spacing_mm) <= reach_mm
 
 
 def closeness_to_outline(prediction: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Return how close a voxel lies to the outline of a predicted mask, in -mm; 0 is closest.
 
-    Errors sit at outlines, so this map, which asks no network anything, finds many of them. It is
-    the least that an uncertainty should beat.
+    Errors lie at outlines: this map, which needs no network, is the least that an uncertainty
+    should beat.
     """
     inside = ndimage.distance_transform_edt(prediction, spacing_mm)
     outside = ndimage.distance_transform_edt(~prediction, spacing_mm)

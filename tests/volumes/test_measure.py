@@ -13,7 +13,6 @@ from spine_lib.volumes.measure import (
     by_region,
     compare_volumes,
     error_pieces,
-    volumes_ml,
     voxel_ml,
 )
 
@@ -31,15 +30,12 @@ def spine() -> Volume:
     return volume(labels)
 
 
-def test_volumes_count_voxels_in_millilitres():
-    assert voxel_ml((2, 1, 5)) == pytest.approx(0.01)
-    assert volumes_ml(spine()) == pytest.approx({19: 4.8, 21: 4.8})
-
-
 def test_a_perfect_prediction_has_no_error_anywhere():
     labels = spine()
     rows = compare_volumes(labels.with_array(labels.array > 0), labels)
+    assert voxel_ml((2, 1, 5)) == pytest.approx(0.01)
     assert [row.name for row in rows] == ["T12", "L2", NOWHERE]
+    assert [row.truth_ml for row in rows] == pytest.approx([4.8, 4.8, 0])
     assert all(row.error_ml == 0 for row in rows)
     assert np.isnan(rows[-1].error_percent)
 

@@ -134,7 +134,8 @@ def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
     score, wrong = _checked(score, wrong)
     if wrong.all() or not wrong.any():
         return math.nan
-    positive, negative = score[wrong], score[~wrong]
+    # SciPy's ranks have the dtype of the scores, and those of a scan need more than float32.
+    positive, negative = (score[part].astype(np.float64) for part in (wrong, ~wrong))
     ordered = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
     return float(ordered / positive.size / negative.size)
 

@@ -1,10 +1,8 @@
 """Lesson 3: change image and mask together, so that few patients look like many.
 
-Geometry moves image and mask alike.  Intensities change in steps that a scanner or a patient could
-make: other contrast, noise, sharpness, a narrow field of view.  The strongest step redraws tissues:
-every organ's mean HU and contrast is drawn anew within its own outline, which teaches a network
-that knows two patients not to rely on how bright their kidneys were (after Billot et al. 2023,
-doi:10.1016/j.media.2023.102789, who draw whole images from label maps).
+The strongest step redraws tissues: every organ's mean HU and contrast is drawn anew within its own
+outline, which teaches a network that knows two patients not to rely on how bright their kidneys
+were (after Billot et al. 2023, doi:10.1016/j.media.2023.102789).
 
 The only module that imports albumentations, which would ask the network for its newest version.
 """
@@ -13,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import reprlib
 from typing import Annotated, Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -40,25 +37,15 @@ INPUT_RANGE_HU = (-250.0, 1000.0)
 FIRST_SPINE_CLASS = 220
 """Classes from here on are vertebrae: this plus the canonical id."""
 
-UNKNOWN_CLASS = 219
-"""Class of pixels that leave loss and scores."""
-
+# Tables: a look-up is faster than computing a pixel. Class 219 leaves loss and scores.
 CLASS_OF_LABEL = (np.arange(256) + FIRST_SPINE_CLASS).astype(np.uint8)
-CLASS_OF_LABEL[IGNORE] = UNKNOWN_CLASS
+CLASS_OF_LABEL[IGNORE] = 219
 LABEL_OF_CLASS = np.maximum(np.arange(256) - FIRST_SPINE_CLASS, 0).astype(np.uint8)
-LABEL_OF_CLASS[UNKNOWN_CLASS] = IGNORE
-"""Tables, which a pixel is looked up in faster than it is computed."""
+LABEL_OF_CLASS[219] = IGNORE
 
 
 def network_input(image_hu: np.ndarray) -> np.ndarray:
-    """Scale HU to the numbers that the networks take, about -1.5 to 2.5.
-
-    Args:
-        image_hu: HU, any shape and real dtype.
-
-    Returns:
-        float32, same shape.
-    """
+    """Return HU (any shape and real dtype) as the networks take them: float32, -1.5 to 2.5."""
     low, high = INPUT_RANGE_HU
     image = np.clip(np.asarray(image_hu, np.float32), low, high)
     image -= low
@@ -69,9 +56,6 @@ def network_input(image_hu: np.ndarray) -> np.ndarray:
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A probability, or a part of the patches."""
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 80
 
 
 class Settings(BaseModel):
@@ -105,7 +89,7 @@ class Settings(BaseModel):
             return f"there is no setting {key!r}; there are {', '.join(cls.model_fields)}"
         wanted = re.sub(r"^(Value error, |(Input|Tuple|Data) (?=should))", "", fault["msg"])
         wanted = re.sub("^should", "it must", wanted)
-        return f"{key} is {_SHORT.repr(fault['input'])}; {wanted}"
+        return f"{key} is {repr(fault['input']):.80}; {wanted}"
 
 
 class Augmentation(Settings):
@@ -187,11 +171,7 @@ def _photometry(augmentation: Augmentation) -> A.Compose:
 
 
 class TrainingAugmenter:
-    """Make a training patch from a stored slice; the same seeds make the same patch.
-
-    Args:
-        augmentation: what to do and how strongly.
-    """
+    """Make a training patch from a stored slice; the same seeds make the same patch."""
 
     def __init__(self, augmentation: Augmentation) -> None:
         self.augmentation = augmentation
@@ -205,8 +185,7 @@ class TrainingAugmenter:
         """Return image and labels of one patch.
 
         Args:
-            pixels: `slices.SLICE_DTYPE` [row, column, channel]; labels come from the middle
-                channel.
+            pixels: `SLICE_DTYPE` [row, column, channel]; labels come from the middle channel.
             seeds: decides everything random.
             mirror: swap left and right in half of the patches.
 
@@ -223,11 +202,8 @@ class TrainingAugmenter:
         moved = self._geometry(
             image=np.ascontiguousarray(image), mask=np.ascontiguousarray(classes)
         )
-        shape = (
-            settings.size,
-            settings.size,
-            pixels.shape[2],
-        )  # one channel may lose its axis on the way
+        # One channel may lose its axis on the way.
+        shape = (settings.size, settings.size, pixels.shape[2])
         image, classes = moved["image"].reshape(shape), moved["mask"].reshape(shape)
         if random.random() < settings.redraw:
             image = redraw_tissues(image, classes, random, random.random() < settings.redraw_fully)
@@ -298,16 +274,13 @@ def narrow_view(image_hu: np.ndarray, label: np.ndarray, random: np.random.Gener
 def redraw_tissues(
     image_hu: np.ndarray, classes: np.ndarray, random: np.random.Generator, fully: bool
 ) -> np.ndarray:
-    """Give every tissue another mean and contrast within its outline.
+    """Return an image in which every tissue has another mean and contrast within its outline.
 
     Args:
         image_hu: float32 HU [row, column, channel].
         classes: uint8 class a pixel, same shape; see `classes_of`.
         random: decides the new HU.
         fully: draw means anew from what a tissue of that kind may have; otherwise shift them.
-
-    Returns:
-        float32 HU, same shape, with the real texture kept in part and outlines softened.
     """
     flat = classes.ravel()
     count = np.maximum(np.bincount(flat, minlength=256), 1)

@@ -1,8 +1,7 @@
 """Lesson 3: from volumes to the slices that a 2-D network sees.
 
-A volume is resampled in the plane of its slices (the image linearly, labels by nearest neighbour:
-a label between 3 and 5 is not 4), turned so that it is ready to look at, and stored once
-(`store.py`).
+A volume is resampled in the plane of its slices: the image linearly, labels by nearest neighbour,
+since a label between 3 and 5 is not 4.
 """
 
 from __future__ import annotations
@@ -38,16 +37,13 @@ AT_A_TIME = 32
 
 
 def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):
-    """Cut a case into slices of square pixels.
+    """Return a case as slices of square pixels: `SLICE_DTYPE` [slice, row, column].
 
     Args:
         data: CT, canonical labels and ignore region.
         plane: "axial", "coronal" or "sagittal".
         spacing_mm: size of a pixel; slices keep their own distance.
         structures: label map with other organs, for redrawing tissues; optional.
-
-    Returns:
-        Structured array of `SLICE_DTYPE`, [slice, row, column].
     """
     image = to_slices(data.ct.array, plane)
     labels, ignore = (to_slices(v.array, plane) for v in (data.labels, data.ignore))
@@ -70,7 +66,7 @@ def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume
 
 
 def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: float) -> list[int]:
-    """Return a slice's index, with those of its neighbours before and after it if asked for.
+    """Return the indices of a slice's channels: the slice between its two neighbours, or it alone.
 
     Args:
         index: of the slice.

@@ -1,8 +1,7 @@
 """Lessons 3 and 6: the images and targets that a network is trained and validated on.
 
 With the target "spine" a network has one output, the logit of spine. With "regions" it has one for
-the background and one for each region, and the largest wins. Either way the spine alone can be read
-from it: that is every class but the background.
+the background and one for each region; spine is every class but the background.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from spine_lib.slices.cut import AIR_HU, IGNORE
 from spine_lib.slices.store import Draw, SliceStore
 
 TARGETS: dict[str, int] = {"spine": 1, "regions": 1 + len(REGIONS)}
-"""What a network may be taught, and how many outputs it then has."""
+"""Number of a network's outputs by its target."""
 
 
 class TrainingSlices(Dataset):
@@ -47,12 +46,7 @@ class TrainingSlices(Dataset):
         return sum(volume.shape[0] for volume in self.store.volumes)
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return one patch.
-
-        Returns:
-            Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or
-            the region's id), and weight float32 [1, row, column] (0 where the label is unknown).
-        """
+        """Return input, target and weight of one patch, as `as_tensors` makes them."""
         pixels = self.store.stack(draw, self.neighbour_mm)
         seeds = np.random.SeedSequence((self.seed, draw.epoch, draw.place))
         # A mirrored patient is still one from the front or above, but not from the side.
@@ -93,7 +87,7 @@ class WholeSlices(Dataset):
         return len(self.draws)
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return input, target and weight as `TrainingSlices` does."""
+        """Return input, target and weight of one slice, as `as_tensors` makes them."""
         pixels = self.store.stack(self.draws[item], self.neighbour_mm)
         rows, columns, channels = pixels.shape
         image_hu = np.full((*self.shape_hw, channels), AIR_HU, np.float32)
@@ -106,9 +100,11 @@ class WholeSlices(Dataset):
 def as_tensors(
     image_hu: np.ndarray, label: np.ndarray, target: str = "spine"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Turn an image [row, column, channel] in HU and its labels into what training takes.
+    """Return what training takes of an image [row, column, channel] in HU and its labels.
 
-    The target is one channel of class numbers, whatever their number: what is above 0 is spine.
+    Returns:
+        Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or the
+        region's id), and weight float32 [1, row, column] (0 where the label is unknown).
     """
     known = label != IGNORE
     return (
@@ -119,45 +115,22 @@ def as_tensors(
 
 
 def to_target(label: np.ndarray, target: str = "spine") -> np.ndarray:
-    """Turn stored labels into the classes that a network is taught.
-
-    Args:
-        label: canonical vertebra ids, `cut.IGNORE` where nothing is known; any shape.
-        target: key of `TARGETS`.
-
-    Returns:
-        uint8 of the same shape: 1 for spine, or the region's id from 1 to 4; 0 for background and
-        for what is not known.
-    """
+    """Return the classes of stored labels (any shape, 0 where unknown) for a key of `TARGETS`."""
     known = np.where(label == IGNORE, 0, label)
     return to_regions(known) if target == "regions" else (known > 0).astype(np.uint8)
 
 
 def spine_logit(logits: torch.Tensor) -> torch.Tensor:
-    """Return the logit of spine, whatever a network was taught.
-
-    Args:
-        logits: [batch, class, row, column].
-
-    Returns:
-        [batch, 1, row, column]; above 0 where spine is likelier than background, since its
-        probability is one less that of the background.
-    """
+    """Return the logit of spine [batch, 1, row, column] of any network's [batch, class, ...]."""
     if logits.shape[1] == 1:
         return logits
     return torch.logsumexp(logits[:, 1:], 1, keepdim=True) - logits[:, :1]
 
 
 def class_map(logits: torch.Tensor) -> torch.Tensor:
-    """Return the class of each pixel: background unless spine is likelier than it.
+    """Return the class of each pixel, int64 [batch, 1, row, column], of [batch, class, ...].
 
-    Of the classes that are spine the likeliest is taken, as `volumes.predict_regions` does.
-
-    Args:
-        logits: [batch, class, row, column].
-
-    Returns:
-        int64 [batch, 1, row, column]: 0 for background, 1 for spine or the region's id.
+    It is 0 for background unless spine is likelier, then 1 or the likeliest region's id.
     """
     spine = spine_logit(logits) > 0
     if logits.shape[1] == 1:

@@ -48,11 +48,7 @@ def split_by_patient(
 
 
 def require_separate(parts: dict[str, Sequence[Case]]) -> None:
-    """Raise an error if one patient is in two parts of a split.
-
-    Raises:
-        SpineError: naming the patient and both parts.
-    """
+    """Raise a SpineError that names a patient who is in two parts of a split."""
     part_of_patient: dict[str, str] = {}
     for name, cases in parts.items():
         for case in cases:

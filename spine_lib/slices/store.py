@@ -1,11 +1,9 @@
 """Lesson 3: a folder of slices that training reads from, one memory-mapped file a volume.
 
-Resampling volumes again in every epoch would keep a network waiting; so each is cut once, and a
-training step reads only the pages of the slices that it draws.  A thousand scans are cut by several
-processes, or on a cluster by Dask's workers (extra `cluster`).
+Each volume is cut once, and a training step reads only the pages of the slices that it draws.  A
+thousand scans are cut by several processes, or on a cluster by Dask's workers (extra `cluster`).
 
-A worker process imports this module and nothing of PyTorch, which would take half a gigabyte in
-each of them.
+A worker process imports nothing of PyTorch, which would take half a gigabyte in each of them.
 """
 
 from __future__ import annotations
@@ -32,12 +30,7 @@ from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, write_json
 from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
 from spine_lib.datasets.case import Case, ExcludedScan, case_identity
-from spine_lib.slices.cut import (
-    IGNORE,
-    SLICE_DTYPE,
-    cut_slices,
-    with_neighbours,
-)
+from spine_lib.slices.cut import IGNORE, SLICE_DTYPE, cut_slices, with_neighbours
 
 STORE_VERSION = 4
 
@@ -65,11 +58,7 @@ class StoredVolume:
 
 
 class Draw(NamedTuple):
-    """One training image: a slice of the store, and the epoch and place it is drawn at.
-
-    The last two seed its augmentation, so a slice never looks the same twice, no matter which
-    worker process makes it, and the same run always makes the same images.
-    """
+    """A slice of the store for training; epoch and place seed its augmentation."""
 
     volume: int
     slice: int
@@ -78,10 +67,7 @@ class Draw(NamedTuple):
 
 
 class SliceStore:
-    """A folder of sliced volumes: an index and one memory-mapped file a volume.
-
-    Args:
-        folder: what `prepare` was given.
+    """A folder of sliced volumes, as `prepare` makes it.
 
     Attributes:
         volumes: what the index lists.
@@ -153,8 +139,8 @@ def prepare(
 ) -> SliceStore:
     """Cut cases into slices and store them; called again, it goes on where it was stopped.
 
-    A volume is written whole before the index names it.  A folder made with other settings is
-    made anew, and so are the slices of a case whose description or files have changed since.
+    A folder made with other settings is made anew, and so are the slices of a case whose
+    description or files have changed since.
 
     Args:
         cases: what to cut.
@@ -180,8 +166,8 @@ def prepare(
     for draft in folder.glob(".*.part"):  # of a run that was killed
         draft.unlink(missing_ok=True)
     settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
-    rows = _finished_rows(folder, settings, report)
-    missing = [case for case in cases if not _is_stored(case, rows.get(case.case_id, []), folder)]
+    rows = _finished_rows(cases, folder, settings, report)
+    missing = [case for case in cases if case.case_id not in rows]
     _require_space(missing, folder, planes, spacing_mm, report if progress else None)
     left_out: dict[str, ExcludedScan] = {}
     job = functools.partial(cut_case, folder=folder, planes=tuple(planes), spacing_mm=spacing_mm)
@@ -206,8 +192,10 @@ def prepare(
     return SliceStore(folder)
 
 
-def _finished_rows(folder: Path, settings: dict, report: Callable) -> dict[str, list[dict]]:
-    """Return the rows of a store's index by case; those made with other settings are dropped."""
+def _finished_rows(
+    cases: list[Case], folder: Path, settings: dict, report: Callable
+) -> dict[str, list[dict]]:
+    """Return the rows of a store's index by case, of the cases that are stored as they are now."""
     index = _read_index(folder)
     rows: dict[str, list[dict]] = {}
     if index and index["settings"] != settings:
@@ -217,13 +205,13 @@ def _finished_rows(folder: Path, settings: dict, report: Callable) -> dict[str, 
     elif index:
         for row in index["volumes"]:
             rows.setdefault(row["case_id"], []).append(row)
+    for case in cases:
+        if not all(
+            (folder / row["file"]).is_file() and row["made_from"] == case_identity(case)
+            for row in rows.get(case.case_id, [])
+        ):
+            del rows[case.case_id]
     return rows
-
-
-def _is_stored(case: Case, rows: list[dict], folder: Path) -> bool:
-    return bool(rows) and all(
-        (folder / row["file"]).is_file() and row["made_from"] == case_identity(case) for row in rows
-    )
 
 
 def _write_index(folder: Path, settings: dict, rows, left_out: Sequence[ExcludedScan] = ()) -> None:
@@ -285,10 +273,7 @@ def _executor(workers: int, scheduler: str) -> Iterator[Executor]:
 def cut_case(
     case: Case, folder: Path, planes: Sequence[str], spacing_mm: float
 ) -> list[dict] | ExcludedScan:
-    """Cut one case and write its slices: the work of one worker.
-
-    Returns:
-        A row of the index for each plane, or the reason why the case cannot be read.
+    """Write the slices of one case; return its rows of the index, or why it cannot be read.
 
     Raises:
         SpineError: if the slices cannot be written: that concerns every case.
@@ -322,14 +307,19 @@ def cut_case(
 
 
 def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: float) -> int:
-    """Estimate from headers how much disk the slices of cases will take.
+    """Compute from NIfTI headers how much disk the slices of cases will take.
 
-    Args:
-        cases: of which NIfTI headers are read; the others count like the mean of those.
-        planes, spacing_mm: as for `prepare`.
+    Cases without one count like the mean of the others.
     """
     sizes = []
-    for shape, spacing in filter(None, map(grid_of, cases)):
+    for case in cases:
+        try:
+            image = nib.load(case.ct_path)
+            order = nib.io_orientation(image.affine)[:, 0].argsort()
+            shape = np.array(image.shape)[order]
+            spacing = nib.affines.voxel_sizes(image.affine)[order]
+        except Exception:  # a broken file is reported when it is cut
+            continue
         total = 0
         for plane in planes:
             slices, *shape_hw = slice_spacing_mm(shape, plane)
@@ -339,27 +329,14 @@ def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: flo
     return round(np.mean(sizes) * len(cases)) if sizes else 0
 
 
-def grid_of(case: Case) -> tuple[tuple, tuple] | None:
-    """Return shape and spacing along x, y, z without reading an array, or None."""
-    if case.ct_path is None or not case.ct_path.is_file():
-        return None
-    try:
-        image = nib.load(case.ct_path)
-        order = nib.io_orientation(image.affine)[:, 0].argsort()
-        zooms = nib.affines.voxel_sizes(image.affine)
-        return tuple(image.shape[i] for i in order), tuple(zooms[i] for i in order)
-    except Exception:  # a broken file is reported when it is cut
-        return None
-
-
 def _require_space(
     missing: list[Case], folder: Path, planes: Sequence[str], spacing_mm: float, report
 ) -> None:
     needed = estimate_bytes(missing, planes, spacing_mm)
     free = shutil.disk_usage(folder).free
     if needed and report:
-        line = f"about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
-        report(f"{len(missing)} scans to slice: {line}")
+        size = f"about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
+        report(f"{len(missing)} scans to slice: {size}")
     if needed > free:
         raise SpineError(
             f"{folder} has {free / 1e9:.1f} GB free, the slices need about {needed / 1e9:.1f} GB: "

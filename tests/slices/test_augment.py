@@ -18,17 +18,8 @@ from spine_lib.slices.augment import (
 )
 from spine_lib.slices.cut import AIR_HU, IGNORE, SLICE_DTYPE, UNLABELLED_TISSUE
 
-NOTHING = Augmentation(
-    size=64,
-    elastic=0,
-    redraw=0,
-    narrow_view=0,
-    contrast=0,
-    sharpness=0,
-    coarse=0,
-    noise=0,
-    centred=1.0,
-)
+STEPS = ("elastic", "redraw", "narrow_view", "contrast", "sharpness", "coarse", "noise")
+NOTHING = Augmentation(size=64, centred=1.0, **dict.fromkeys(STEPS, 0))
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ def test_preparing_again_does_no_work(store):
     lines = []
     again = prepare(phantom_cases(3, **SMALL), store.folder, ("axial",), 6.0, report=lines.append)
     assert lines == [] and again.volumes == store.volumes
+    spine = [z for z, label in enumerate(store.read(1)["label"]) if (label > 0).any()]
+    assert list(again.volumes[1].foreground) == spine
 
 
 def test_a_stopped_preparation_goes_on_to_the_same_store(tmp_path, store, monkeypatch):
@@ -68,19 +70,10 @@ def test_other_settings_make_the_store_anew_after_saying_so(tmp_path):
 def test_a_damaged_store_is_one_sentence(tmp_path, store):
     with pytest.raises(SpineError, match="holds no slices: prepare it first"):
         SliceStore(tmp_path)
-    (tmp_path / "index.json").write_text(
-        (store.folder / "index.json").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    (tmp_path / "index.json").write_bytes((store.folder / "index.json").read_bytes())
     (tmp_path / "phantom-0000-axial.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(SpineError, match="cannot be read .*to prepare it anew"):
         SliceStore(tmp_path).read(0)
-
-
-def test_the_index_names_the_slices_with_spine(store):
-    index = json.loads((store.folder / "index.json").read_text(encoding="utf-8"))
-    labels = store.read(1)["label"]
-    shown = [z for z in range(len(labels)) if (labels[z] > 0).any()]
-    assert index["volumes"][1]["foreground"] == shown
 
 
 @pytest.mark.parametrize("keeps_time", [False, True])
@@ -132,9 +125,13 @@ def cases(tree):
 
 
 @pytest.fixture(scope="module")
-def alone(cases, tmp_path_factory):
+def good(cases):
+    return [case for case in cases if case.case_id != "case_0003"]
+
+
+@pytest.fixture(scope="module")
+def alone(good, tmp_path_factory):
     """The good scans, cut one after the other."""
-    good = [case for case in cases if case.case_id != "case_0003"]
     return prepare(good, tmp_path_factory.mktemp("alone"), **SETTINGS)
 
 
@@ -154,13 +151,11 @@ def test_two_workers_make_the_store_of_one_and_name_the_broken_scan(cases, alone
     assert "5 scans to slice: about" in lines[0] and "GB free" in lines[0]
 
 
-def test_the_estimate_of_the_disk_is_close(cases, alone):
-    good = [case for case in cases if case.case_id != "case_0003"]
+def test_the_estimate_of_the_disk_is_close_and_refuses_one_that_is_too_small(
+    cases, good, alone, tmp_path, monkeypatch
+):
     size = sum((alone.folder / volume.file).stat().st_size for volume in alone.volumes)
     assert estimate_bytes(good, **SETTINGS) == pytest.approx(size, rel=0.02)
-
-
-def test_a_disk_that_is_too_small_is_told_beforehand(cases, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(9e9, 9e9, 1000))
     with pytest.raises(SpineError, match=r"0\.0 GB free, the slices need about"):
@@ -202,8 +197,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_store(tree, alone, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_told_and_loses_nothing(cases, alone, tmp_path, monkeypatch):
-    good = [case for case in cases if case.case_id != "case_0003"]
+def test_a_worker_that_is_killed_is_told_and_loses_nothing(good, alone, tmp_path):
     with pytest.raises(SpineError, match="A worker was killed.*fewer --workers"):
         prepare([*good, Deadly("x")], tmp_path, **SETTINGS, workers=2)
     made = prepare(good, tmp_path, **SETTINGS)
@@ -234,21 +228,16 @@ def test_no_readable_scan_at_all_is_refused(cases, tmp_path):
 
 
 @pytest.mark.slow
-def test_dask_workers_make_the_same_store(cases, alone, tmp_path):
+def test_dask_workers_make_the_same_store_and_a_silent_scheduler_is_named(cases, alone, tmp_path):
     distributed = pytest.importorskip("distributed")
+    with pytest.raises(SpineError, match="No Dask scheduler answers at"):
+        prepare(cases, tmp_path, **SETTINGS, scheduler="nonsense://x")
     options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**options, processes=True) as cluster:
         address = cluster.scheduler_address
         made = prepare(cases, tmp_path, **SETTINGS, scheduler=address)
     assert checksums(made) == checksums(alone)
     assert [item.case_id for item in made.left_out] == ["case_0003"]
-
-
-@pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_told(cases, tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
-    with pytest.raises(SpineError, match="No Dask scheduler answers at"):
-        prepare(cases, tmp_path, **SETTINGS, scheduler="nonsense://x")
 
 
 @pytest.mark.slow

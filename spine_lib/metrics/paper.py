@@ -230,18 +230,17 @@ def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
 def _check_row(row: Mapping, prevalence: float | None, decimals: int) -> Iterator[tuple[str, str]]:
     """Yield code and sentence of each contradiction within a row."""
     iou, dice, f1, accuracy = (row.get(name) for name in ("iou", "dice", "f1", "accuracy"))
-    printed = {
-        score: within_rounding(row[score], decimals)
-        for score in ("iou", "dice", "f1", "accuracy")
-        if row.get(score) is not None
-    }
-    if f1 is not None and not printed["f1"].overlaps(printed["dice"]):
+
+    def is_printed_within(value: float, allowed: Range) -> bool:
+        return allowed.overlaps(within_rounding(value, decimals))
+
+    if f1 is not None and not is_printed_within(f1, within_rounding(dice, decimals)):
         yield (
             "f1_differs_from_dice",
             f"F1 {f1:.{decimals}f} and Dice {dice:.{decimals}f} differ, but for the same voxels "
             "they are the same number; they were averaged differently.",
         )
-    if not mean_iou_range(dice, decimals).overlaps(printed["iou"]):
+    if not is_printed_within(iou, mean_iou_range(dice, decimals)):
         yield (
             "iou_and_dice_disagree",
             f"IoU {iou:.{decimals}f} is {'above' if iou > dice else 'too far below'} Dice "
@@ -267,7 +266,7 @@ def _check_row(row: Mapping, prevalence: float | None, decimals: int) -> Iterato
             )
     if prevalence is None or accuracy is None:
         return
-    if not accuracy_range(dice, prevalence, decimals).overlaps(printed["accuracy"]):
+    if not is_printed_within(accuracy, accuracy_range(dice, prevalence, decimals)):
         yield (
             "accuracy_does_not_fit",
             f"at a prevalence of {prevalence:.2%}, Dice {dice:.{decimals}f} means a pooled "

@@ -140,7 +140,7 @@ def bootstrap_interval(
     reason = _too_few(n, max(minimum, 2), "The interval")
     if reason:
         return Interval(estimate, None, None, n, reason)
-    if np.ptp(values) == 0:
+    if np.ptp(values) < 1e-12:  # SciPy gives NaN for values that hardly differ
         return Interval(estimate, estimate, estimate, n)
     # The bootstrap's own standard error is too small by sqrt((n - 1) / n), and Student's t takes
     # the normal's place: both are had by asking for a higher confidence.

@@ -34,14 +34,10 @@ class Amount:
     predicted_ml: float
 
     @property
-    def error_ml(self) -> float:
-        """How much is predicted too much (above 0) or too little."""
-        return self.predicted_ml - self.truth_ml
-
-    @property
     def error_percent(self) -> float:
-        """The error as a share of the true volume; NaN where there is none."""
-        return 100 * self.error_ml / self.truth_ml if self.truth_ml else float("nan")
+        """How much is predicted too much (above 0) or too little; NaN without a true volume."""
+        error_ml = self.predicted_ml - self.truth_ml
+        return 100 * error_ml / self.truth_ml if self.truth_ml else float("nan")
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,7 @@ def predict_volume(
         float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
         the background.
     """
-    total = np.zeros(ct.shape, np.float32, order="F")
-    for plane, batch_slices, probability in _predict_batches(network, ct, recipe, device, batch):
-        _add_enlarged(total, plane, batch_slices, _spine_of(probability))
-    total /= len(recipe.planes)
-    return ct.with_array(total)
+    return _predict_spine(network, ct, recipe, device, batch)
 
 
 def predict_regions(
@@ -76,13 +72,9 @@ def predict_regions(
             "this network tells spine from background and names no regions: use predict_volume, or "
             "train one with the recipe's target set to regions"
         )
-    total = np.zeros(ct.shape, np.float32, order="F")
     regions = _RegionArgmax(ct.shape, recipe)
-    for plane, batch_slices, probability in _predict_batches(network, ct, recipe, device, batch):
-        _add_enlarged(total, plane, batch_slices, _spine_of(probability))
-        regions.add(plane, batch_slices, probability)
-    total /= len(recipe.planes)
-    return ct.with_array(total), ct.with_array(regions.likeliest())
+    probability = _predict_spine(network, ct, recipe, device, batch, regions.add)
+    return probability, ct.with_array(regions.likeliest())
 
 
 def predict_file(
@@ -117,6 +109,20 @@ def predict_file(
         ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
         say(f"The mask holds ids of regions: 0 background, {ids}.")
     return save_nifti(mask, out)
+
+
+def _predict_spine(
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int, add_regions=None
+) -> Volume:
+    total = np.zeros(ct.shape, np.float32, order="F")
+    for plane, part, probability in _predict_batches(network, ct, recipe, device, batch):
+        spine = probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
+        slices = to_slices(total, plane)
+        slices[part] += resample_image(spine, slices.shape[1:])
+        if add_regions is not None:
+            add_regions(plane, part, probability)
+    total /= len(recipe.planes)
+    return ct.with_array(total)
 
 
 def _predict_batches(
@@ -166,17 +172,6 @@ def _predict_slices(
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(logits) if logits.shape[1] == 1 else logits.softmax(1)
-
-
-def _spine_of(probability: np.ndarray) -> np.ndarray:
-    """Return probabilities of spine [slice, row, column] of [slice, class, row, column]."""
-    return probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
-
-
-def _add_enlarged(total: np.ndarray, plane: str, part: slice, probability: np.ndarray) -> None:
-    """Add predicted slices to a volume, at the size that they have there."""
-    target = to_slices(total, plane)
-    target[part] += resample_image(probability, target.shape[1:])
 
 
 class _RegionArgmax:

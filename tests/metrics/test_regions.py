@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from spine_lib import SpineError
 from spine_lib.annotations import REGIONS
-from spine_lib.ct import Volume
-from spine_lib.datasets import CaseData
 from spine_lib.metrics import Confusion, confusion, dice, regions, score_regions
 from spine_lib.metrics.regions import (
     CLASSES,
@@ -21,7 +19,6 @@ from spine_lib.metrics.regions import (
     nearest_region,
     score_named,
 )
-from spine_lib.reproduce.evaluate import Truth, evaluate_case, mean_over_seeds, summarise
 
 SPACING = (1.0, 1.0, 2.0)
 
@@ -198,45 +195,3 @@ def test_volumes_are_averaged_where_they_are_defined_and_pooled_by_voxel():
     assert found["mean_dice"] == pytest.approx(
         np.mean([volume["named"]["mean_dice"] for volume in volumes])
     )
-
-
-# --- in an evaluation -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def case():
-    random = np.random.default_rng(1)
-    labels = np.zeros((20, 20, 20), np.uint8)
-    labels[6:14, 6:14, :8], labels[6:14, 6:14, 8:16] = 22, 28  # L3 and T13
-    ignore = np.zeros(labels.shape, bool)
-    ignore[..., 18:] = True
-    affine = np.diag([2.0, 2.0, 2.0, 1.0])
-    ct = Volume(random.integers(-100, 400, labels.shape).astype(np.int16), affine)
-    return CaseData(ct, ct.with_array(labels), ct.with_array(ignore))
-
-
-def test_naming_changes_no_score_of_the_spine_and_adds_its_own(case):
-    truth = Truth(case)
-    named = np.roll(truth.regions, 2, 2)
-    named[..., 18:] = 4  # ignored
-    probability = np.where(named > 0, 0.9, 0.1)
-    plain = evaluate_case(probability, named > 0, truth)
-    row = evaluate_case(probability, named > 0, truth, named)
-    assert {key: value for key, value in row.items() if key != "named"} == plain
-    assert row["named"]["dice"]["lumbar"] < row["regions"]["lumbar"]["dice"] < 1
-    assert math.isnan(row["named"]["dice"]["sacral"])
-    assert row["named"]["confusion"]["thoracic"]["lumbar"] == 2 * 64
-
-
-def test_a_summary_and_the_mean_over_seeds_keep_what_was_named(case):
-    truth = Truth(case)
-    tests = []
-    for shift in (1, 3):
-        named = np.roll(truth.regions, shift, 2)
-        row = evaluate_case(np.where(named > 0, 0.9, 0.1), named > 0, truth, named)
-        tests.append(summarise({"a": row}))
-    mean = mean_over_seeds(tests)["named"]
-    counts = [test["named"]["confusion"]["thoracic"]["lumbar"] for test in tests]
-    assert mean["confusion"]["thoracic"]["lumbar"] == np.mean(counts)
-    assert math.isnan(mean["pooled_dice"]["cervical"]) and 0 < mean["mean_pooled_dice"] < 1
-    assert "named" not in summarise({"a": evaluate_case(named > 0, named > 0, truth)})

@@ -97,12 +97,8 @@ def test_six_patients_can_go_below_five_percent_and_two_not_below_one_half():
     assert "0.5" in sign_flip_test([5.0, 9.0]).reason
 
 
-def test_no_difference_at_all_is_no_evidence():
-    assert sign_flip_test([0.0] * 8).p_value == 1
-    assert sign_flip_test([0.0] * 20).p_value == 1
-
-
 def test_means_that_are_equal_on_paper_count_as_equal():
+    assert sign_flip_test([0.0] * 20).p_value == 1
     # (0.1 + 0.2 - 0.3) and its mirror image differ in the last bit only
     assert sign_flip_test([0.1, 0.2, -0.3, 0.1, 0.2, -0.3]).p_value == 1
 

@@ -17,7 +17,7 @@ from spine_lib.slices import (
     prepare,
 )
 from spine_lib.slices.cut import IGNORE
-from spine_lib.training.loading import PatchSampler, ResumableLoader, training_loader
+from spine_lib.training.loading import ResumableLoader, training_loader
 from spine_lib.training.recipe import Recipe
 
 SMALL = {"shape": (40, 40, 20), "spacing_mm": 6.0}
@@ -68,20 +68,6 @@ def test_worker_processes_make_the_same_patches_and_never_the_same_one_twice(sto
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
     patches = torch.cat(alone)
     assert len({patch.numpy().tobytes() for patch in patches}) == len(patches) == 12
-
-
-def test_processes_share_the_draws_of_an_epoch(store):
-    def places(rank, size):
-        return [draw.place for draw in PatchSampler(store, RECIPE, rank, size)]
-
-    assert sorted(places(0, 2) + places(1, 2)) == list(range(2 * len(places(0, 2))))
-
-
-def test_phantoms_and_spine_are_drawn_as_often_as_asked(store):
-    recipe = RECIPE.changed(steps_per_epoch=400, foreground_share=0.9)
-    draws = list(PatchSampler(store, recipe))
-    shown = np.mean([d.slice in store.volumes[d.volume].foreground for d in draws])
-    assert shown > 0.88
 
 
 def test_a_loader_goes_on_where_it_was(store):

@@ -36,7 +36,7 @@ def test_a_perfect_prediction_has_no_error_anywhere():
     assert voxel_ml((2, 1, 5)) == pytest.approx(0.01)
     assert [row.name for row in rows] == ["T12", "L2", NOWHERE]
     assert [row.truth_ml for row in rows] == pytest.approx([4.8, 4.8, 0])
-    assert all(row.error_ml == 0 for row in rows)
+    assert all(row.predicted_ml == row.truth_ml for row in rows)
     assert np.isnan(rows[-1].error_percent)
 
 

@@ -54,14 +54,6 @@ def test_every_view_is_brought_back_to_the_scan(view):
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.93
 
 
-def test_a_turn_to_the_left_and_one_to_the_right_differ():
-    ct = scan()
-    views = (View("left", turn_degrees=25.0), View("right", turn_degrees=-25.0))
-    left, right = predict_views(RightIsSpine(), ct, RECIPE, views, "cpu")
-    top = np.s_[24:30, -6:-3, 3]  # in front, just right of the middle
-    assert abs(left[top].mean() - right[top].mean()) > 0.5
-
-
 def test_a_turn_keeps_its_angle_where_pixels_are_not_square():
     # 45 degrees turn a bar along x into a diagonal, in mm and not in voxels.
     array = np.full((40, 80, 1), -50, np.int16)
@@ -73,14 +65,6 @@ def test_a_turn_keeps_its_angle_where_pixels_are_not_square():
     x, y = np.nonzero(turned)
     slope = np.polyfit(2.0 * x, 1.0 * y, 1)[0]
     assert abs(abs(slope) - 1) < 0.05
-
-
-def test_the_mirrored_view_mirrors_what_depends_on_the_side():
-    ct = scan()
-    views = (View("as it is"), View("mirrored", mirror=True))
-    plain, mirrored = predict_views(RightIsSpine(), ct, RECIPE, views, "cpu")
-    assert plain[-5:].mean() > 0.9 and mirrored[-5:].mean() < 0.1
-    assert np.allclose(plain + mirrored, 1, atol=1e-4)
 
 
 def test_the_first_two_views_are_what_a_prediction_averages():
@@ -130,16 +114,6 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(score, random):
     expected = (pairs > 0).mean() + (pairs == 0).mean() / 2
     assert auroc(score, wrong) == pytest.approx(expected)
     assert auroc(-score.astype(float), wrong) == pytest.approx(1 - expected)
-
-
-def test_auroc_agrees_with_torchmetrics():
-    from torchmetrics.functional.classification import binary_auroc
-
-    rng = np.random.default_rng(3)
-    wrong = rng.random((20, 30)) < 0.2
-    score = np.round(np.clip(rng.normal(0.4, 0.2, wrong.shape) + 0.1 * wrong, 0, 1), 2)
-    theirs = binary_auroc(torch.from_numpy(score), torch.from_numpy(wrong.astype(int)))
-    assert auroc(score, wrong) == pytest.approx(float(theirs), abs=1e-5)
 
 
 def test_auroc_survives_more_pairs_than_fit_in_32_bits_and_needs_one():

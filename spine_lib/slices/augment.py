@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -74,6 +74,10 @@ class Settings(BaseModel):
             text = self._first_fault(error)
             raise SpineError(f"{type(self).__name__.lower()}: {text}") from error
 
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with other values, checked like a new one."""
+        return type(self)(**{**dict(self), **values})
+
     @field_validator("*", mode="before")
     @classmethod
     def _require_number(cls, value: Any, info: ValidationInfo) -> Any:
@@ -119,10 +123,6 @@ class Augmentation(Settings):
     sharpness: Share = 0.5
     coarse: Share = 0.15
     noise: Share = 0.6
-
-    def changed(self, **values: Any) -> Augmentation:
-        """Return a copy with other values, checked like a new one."""
-        return Augmentation(**{**dict(self), **values})
 
 
 def _geometry(augmentation: Augmentation) -> A.Compose:

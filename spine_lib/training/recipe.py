@@ -125,10 +125,6 @@ class Recipe(Settings):
         """Return the recipe as built-in types, as YAML, JSON and checkpoints keep it."""
         return self.model_dump(mode="json")
 
-    def changed(self, **values: Any) -> Recipe:
-        """Return a copy with other values, checked like a new recipe."""
-        return Recipe(**{**dict(self), **values})
-
 
 def recipe_from_dict(values: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from built-in types; what is not named keeps its default.

@@ -39,16 +39,12 @@ def case(tmp_path):
     )
 
 
-def test_a_case_loads_to_canonical_labels_without_the_organs(case):
+def test_a_case_loads_to_canonical_labels_in_ras_without_the_organs(case):
     data = case.load()
     assert np.unique(data.labels.array).tolist() == [0, 23, 24]
     assert data.labels.array.dtype == np.uint8 and data.ignore.array.dtype == bool
     assert not data.ignore.array.any()
     assert np.unique(case.load_structures().array).tolist() == [0, 5, 27, 28]
-
-
-def test_loading_turns_image_and_labels_together(case):
-    data = case.load()
     assert nib.aff2axcodes(data.ct.affine) == ("R", "A", "S")
     assert np.array_equal(np.argwhere(data.labels.array == 24).min(axis=0), [12 - 5, 10 - 6, 5])
 
@@ -142,22 +138,14 @@ def test_the_limits_of_the_ignore_rule_are_in_millimetres():
     assert ignored_at([spot], above_hu=401) == []
 
 
-def test_the_inferior_end_is_the_other_end():
+def test_an_image_has_two_ends_and_without_a_vertebra_there_nothing_is_ignored():
+    with pytest.raises(SpineError, match="'left'"):
+        UnlabelledBoneAtEnds("left")
     ct, labels = scene()
     ct[12, 18, 0] = ct[12, 18, 19] = 400
     volume = Volume(ct[:, :, ::-1], np.diag([2.0, 2.0, 2.0, 1.0]))
     flipped = labels[:, :, ::-1]
     ignore = UnlabelledBoneAtEnds("inferior")(volume, flipped, flipped)
     assert np.argwhere(ignore).tolist() == [[12, 18, 0]]
-
-
-def test_where_no_vertebra_reaches_the_end_nothing_is_ignored():
-    ct, labels = scene()
-    labels[:] = 0
-    volume = Volume(ct, np.diag([2.0, 2.0, 2.0, 1.0]))
-    assert not UnlabelledBoneAtEnds("superior")(volume, labels, labels).any()
-
-
-def test_an_image_has_two_ends():
-    with pytest.raises(SpineError, match="'left'"):
-        UnlabelledBoneAtEnds("left")
+    flipped = np.zeros_like(labels)
+    assert not UnlabelledBoneAtEnds("inferior")(volume, flipped, flipped).any()

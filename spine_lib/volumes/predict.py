@@ -6,7 +6,7 @@ enlarged again to the scan's voxels, so that scores and exported masks refer to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -189,17 +189,28 @@ class _RegionArgmax:
 
     def add(self, plane: str, part: slice, probability: np.ndarray) -> None:
         """Count some slices, [slice, class, row, column]."""
-        likeliest = to_slices(self._likeliest, plane)
-        for number, regions in enumerate(probability[:, 1:], start=part.start):
-            enlarged = resample_image(regions, likeliest.shape[1:])
-            if not self._sums:
-                likeliest[number] = enlarged.argmax(0) + 1
-            for total, region in zip(self._sums, enlarged):
-                to_slices(total, plane)[number] += np.rint(region * self._steps).astype(np.uint16)
+        likeliest = to_slices(self._likeliest, plane)[part]
+        enlarged = (
+            resample_image(region, likeliest.shape[1:])
+            for region in probability[:, 1:].swapaxes(0, 1)
+        )
+        if not self._sums:
+            _take_highest(enlarged, likeliest)
+            return
+        for total, slices in zip(self._sums, enlarged):
+            to_slices(total, plane)[part] += np.rint(slices * self._steps).astype(np.uint16)
 
     def likeliest(self) -> np.ndarray:
         """Return the likeliest region of each voxel, uint8, counted from 1."""
         for z in range(self._likeliest.shape[2]) if self._sums else ():
-            sums = [total[..., z] for total in self._sums]
-            self._likeliest[..., z] = np.argmax(sums, axis=0) + 1
+            _take_highest((total[..., z] for total in self._sums), self._likeliest[..., z])
         return self._likeliest
+
+
+def _take_highest(values: Iterable[np.ndarray], winner: np.ndarray) -> None:
+    """Write into `winner`, which holds ones, the number of the highest array at each voxel."""
+    numbered = enumerate(values, start=1)
+    _, highest = next(numbered)
+    for number, value in numbered:  # one at a time: the enlarged slices are not all kept
+        winner[value > highest] = number
+        highest = np.maximum(highest, value)

@@ -206,7 +206,7 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
     guarded = Guarded(function, exercise)
     for arguments in inputs:
         try:
-            exercise.judge(guarded, arguments)
+            exercise.judge(guarded, *arguments)
         except Wrong as mistake:
             mistake.asked = guarded.asked
             raise

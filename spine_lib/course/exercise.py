@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
@@ -44,8 +44,8 @@ class Exercise:
         stub: source of the cell that the student fills in; its body raises NotImplementedError.
         examples: returns the inputs to judge on, a list of argument tuples; made from seeds and
             not shown in the notebook.
-        judge: called with the student's function and one argument tuple; calls the function and
-            raises `Wrong` where the answer is not right. What is right is computed by the library.
+        judge: called with the student's function and its arguments; calls the function and raises
+            `Wrong` where the answer is not right. What is right is computed by the library.
         hints: a nudge; a clue to shape or unit; a figure to expect.
         changes_inputs: True where changing the inputs is the task (a training step). Elsewhere
             the function gets copies, and a change is told as a mistake.
@@ -56,7 +56,7 @@ class Exercise:
     title: str
     stub: str
     examples: Callable[[], list[tuple]]
-    judge: Callable[[Callable, tuple], None]
+    judge: Callable[..., None]
     hints: tuple[str, str, str]
     changes_inputs: bool = False
     may_return_none: bool = False
@@ -241,19 +241,24 @@ def as_array(answer: object, shape: tuple[int, ...] | None = None) -> np.ndarray
 
 def raise_known(
     answer: Any,
-    mistakes: Iterable[tuple[Any, str]],
+    mistakes: Mapping[str, Any],
     ending: str = "",
     rtol: float = 1e-5,
     atol: float = 1e-8,
+    beginning: str = "",
 ) -> None:
     """Raise `Wrong` with the message of the first mistake that would give this answer.
 
     Args:
-        answer: number or array.
-        mistakes: what a mistake gives, and its message.
+        answer: number, array or tensor.
+        mistakes: a message each, and what the mistake gives; a list where it may give several.
         ending: what follows each message.
         rtol, atol: tolerances of the comparison, relative to the mistake and absolute.
+        beginning: what precedes each message.
     """
-    for value, text in mistakes:
-        if np.shape(value) == np.shape(answer) and np.allclose(answer, value, rtol, atol):
-            raise Wrong(text + ending)
+    for text, values in mistakes.items():
+        for value in values if isinstance(values, list) else [values]:
+            if np.shape(value) != np.shape(answer):
+                continue
+            if np.allclose(answer, value, rtol, atol, equal_nan=True):
+                raise Wrong(beginning + text + ending)

@@ -298,7 +298,7 @@ def test_every_answer_stands_alone_and_is_right(exercise):
     space: dict = {}
     exec(authoring.marked_solution(exercise), space)
     name = lesson_solutions(exercise.key).REFERENCES[exercise.key].__name__
-    exercise.judge(space[name], exercise.examples()[0])
+    exercise.judge(space[name], *exercise.examples()[0])
 
 
 def test_a_lesson_that_lacks_a_stub_is_an_error(tiny):

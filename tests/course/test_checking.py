@@ -41,8 +41,7 @@ def examples():
     return [(rng.random((3, 4)),) for _ in range(2)]
 
 
-def judge(function, arguments):
-    (image,) = arguments
+def judge(function, image):
     found = function(image)
     if found.shape:
         raise Wrong(f"your answer has the shape {found.shape}, not one value")

@@ -13,8 +13,7 @@ from spine_lib.course.exercise import Wrong, as_number, as_whole, declare, raise
 # --- 0.1 ------------------------------------------------------------------------------------------
 
 
-def _judge_region(function: Callable, arguments: tuple) -> None:
-    (vertebra,) = arguments
+def _judge_region(function: Callable, vertebra) -> None:
     right = REGIONS[int(to_regions(np.array(vertebra))) - 1]
     answer = function(vertebra)
     if answer == right:
@@ -53,8 +52,7 @@ def a_label_map(seed: int) -> np.ndarray:
     return labels
 
 
-def _judge_fullest(function: Callable, arguments: tuple) -> None:
-    (labels,) = arguments
+def _judge_fullest(function: Callable, labels) -> None:
     spine = labels > 0
     per_slice = spine.sum(axis=(0, 1))
     right = int(per_slice.argmax())
@@ -92,33 +90,33 @@ def _volume_inputs() -> list[tuple]:
     return [(a_label_map(seed + 10), spacing) for seed, spacing in enumerate(spacings)]
 
 
-def _judge_volume(function: Callable, arguments: tuple) -> None:
-    labels, spacing_mm = arguments
+def _judge_volume(function: Callable, labels, spacing_mm) -> None:
     voxels = np.count_nonzero(labels)
-    right = voxels * math.prod(spacing_mm) / 1000
+    voxel_ml = math.prod(spacing_mm) / 1000
+    right = voxels * voxel_ml
     answer = as_number(function(labels, spacing_mm), "a volume")
     if math.isclose(answer, right, rel_tol=1e-3):
         return
     mistakes = {
-        voxels: "this is the number of voxels: multiply it by the volume of one voxel",
-        right * 1000: "this is in mm³: a millilitre is 1000 mm³",
-        right * 100: "a millilitre is 1000 mm³, not 10: (10 mm)³",
-        right * 10: "a millilitre is 1000 mm³, not 100: (10 mm)³",
-        labels.sum(dtype=int) * math.prod(spacing_mm) / 1000: (
-            "you added up the ids: a voxel counts once, whatever its id, so count those above 0"
+        "this is the number of voxels: multiply it by the volume of one voxel": voxels,
+        "this is in mm³: a millilitre is 1000 mm³": right * 1000,
+        "a millilitre is 1000 mm³, not 10: (10 mm)³": right * 100,
+        "a millilitre is 1000 mm³, not 100: (10 mm)³": right * 10,
+        "you added up the ids: a voxel counts once, whatever its id, so count those above 0": (
+            labels.sum(dtype=int) * voxel_ml
         ),
-        labels.size * math.prod(spacing_mm) / 1000: (
-            "this is the volume of the whole image: count only the voxels above 0"
+        "this is the volume of the whole image: count only the voxels above 0": (
+            labels.size * voxel_ml
         ),
-        voxels * spacing_mm[0] ** 3 / 1000: (
-            "you took the voxel for a cube: its sides along x, y and z differ"
+        "you took the voxel for a cube: its sides along x, y and z differ": (
+            voxels * spacing_mm[0] ** 3 / 1000
         ),
-        voxels * sum(spacing_mm) / 1000: (
-            "the sides of a voxel are multiplied, not added, to give its volume"
+        "the sides of a voxel are multiplied, not added, to give its volume": (
+            voxels * sum(spacing_mm) / 1000
         ),
     }
     ending = f" (you: {answer:.4g}, right: {right:.4g} ml)"
-    raise_known(answer, mistakes.items(), ending, rtol=1e-3)
+    raise_known(answer, mistakes, ending, rtol=1e-3)
     raise Wrong(f"these {voxels} voxels fill {right:.4g} ml, and your answer is {answer:.4g}")
 
 
@@ -135,8 +133,7 @@ def _side_inputs() -> list[tuple]:
     ]
 
 
-def _judge_side(function: Callable, arguments: tuple) -> None:
-    voxel, shape = arguments
+def _judge_side(function: Callable, voxel, shape) -> None:
     right = "right" if voxel[0] > (shape[0] - 1) / 2 else "left"
     answer = function(voxel, shape)
     if answer == right:
@@ -165,8 +162,7 @@ def _height_inputs() -> list[tuple]:
     return [(a_label_map(seed + 20), spacing) for seed, spacing in enumerate(spacings)]
 
 
-def _judge_height(function: Callable, arguments: tuple) -> None:
-    labels, spacing_mm = arguments
+def _judge_height(function: Callable, labels, spacing_mm) -> None:
     shown = np.flatnonzero((labels > 0).any(axis=(0, 1)))
     slices = int(shown[-1] - shown[0] + 1)
     right = slices * spacing_mm[2]
@@ -174,21 +170,18 @@ def _judge_height(function: Callable, arguments: tuple) -> None:
     if math.isclose(answer, right, rel_tol=1e-3):
         return
     mistakes = {
-        slices: "this counts slices: multiply by the distance between them to get mm",
-        right - spacing_mm[2]: (
-            "one slice is missing: from slice 10 to slice 11 are two slices, not one"
+        "this counts slices: multiply by the distance between them to get mm": slices,
+        "one slice is missing: from slice 10 to slice 11 are two slices, not one": (
+            right - spacing_mm[2]
         ),
-        len(shown) * spacing_mm[2]: (
-            "you counted the slices that show spine, and there is a gap among them: take the "
-            "highest less the lowest"
-        ),
-        labels.shape[2] * spacing_mm[2]: (
-            "this is the height of the whole image: only slices with a voxel above 0 count"
-        ),
-        slices * spacing_mm[0]: "this is the spacing along x: slices are stacked along z",
+        "you counted the slices that show spine, and there is a gap among them: take the "
+        "highest less the lowest": len(shown) * spacing_mm[2],
+        "this is the height of the whole image: only slices with a voxel above 0 "
+        "count": labels.shape[2] * spacing_mm[2],
+        "this is the spacing along x: slices are stacked along z": slices * spacing_mm[0],
     }
     ending = f" (you: {answer:.4g}, right: {right:.4g} mm)"
-    raise_known(answer, mistakes.items(), ending, rtol=1e-3)
+    raise_known(answer, mistakes, ending, rtol=1e-3)
     raise Wrong(
         f"the spine goes from slice {shown[0]} to slice {shown[-1]}, which is {right:.4g} mm high, "
         f"and your answer is {answer:.4g}"

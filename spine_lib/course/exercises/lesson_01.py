@@ -33,24 +33,23 @@ def an_affine(seed: int) -> np.ndarray:
 # --- 1.1 ------------------------------------------------------------------------------------------
 
 
-def _judge_to_mm(function: Callable, arguments: tuple) -> None:
-    affine, voxel = arguments
+def _judge_to_mm(function: Callable, affine, voxel) -> None:
     right = nib.affines.apply_affine(affine, voxel)
     answer = _three(function(affine, voxel), "a place in mm")
     if np.allclose(answer, right, atol=1e-3):
         return
     matrix, corner = affine[:3, :3], affine[:3, 3]
     spacing = nib.affines.voxel_sizes(affine)
-    mistakes = (
-        (matrix @ voxel, "the last column of the affine is missing: it says where voxel (0, 0, 0) "
-         "lies, and is added"),
-        (matrix.T @ voxel + corner, "rows and columns of the affine are swapped: each row gives "
-         "one coordinate, so write `matrix @ voxel` and not `voxel @ matrix`"),
-        (spacing * voxel + corner, "spacing alone is not enough: it knows neither which way an "
-         "axis points nor that it may be tilted"),
-        (np.diag(affine)[:3] * voxel + corner, "you used only the diagonal of the affine: here "
-         "the axes are turned, so the other entries matter"),
-    )  # fmt: skip
+    mistakes = {
+        "the last column of the affine is missing: it says where voxel (0, 0, 0) "
+        "lies, and is added": matrix @ voxel,
+        "rows and columns of the affine are swapped: each row gives one coordinate, so write "
+        "`matrix @ voxel` and not `voxel @ matrix`": matrix.T @ voxel + corner,
+        "spacing alone is not enough: it knows neither which way an "
+        "axis points nor that it may be tilted": spacing * voxel + corner,
+        "you used only the diagonal of the affine: here "
+        "the axes are turned, so the other entries matter": np.diag(affine)[:3] * voxel + corner,
+    }
     raise_known(answer, mistakes, atol=1e-3)
     raise Wrong(f"{_mm(right)} mm is the place of this voxel, and your answer is {_mm(answer)}")
 
@@ -67,8 +66,7 @@ def a_place(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return affine, np.round(nib.affines.apply_affine(affine, voxel), 2)
 
 
-def _judge_to_voxel(function: Callable, arguments: tuple) -> None:
-    affine, place_mm = arguments
+def _judge_to_voxel(function: Callable, affine, place_mm) -> None:
     exact = nib.affines.apply_affine(np.linalg.inv(affine), place_mm)
     right = np.rint(exact).astype(int)
     answer = _three(function(affine, place_mm), "a voxel")
@@ -102,8 +100,7 @@ def _axes_inputs() -> list[tuple]:
     return [(flipped,), *((an_affine(seed),) for seed in (7, 8, 10))]
 
 
-def _judge_axes(function: Callable, arguments: tuple) -> None:
-    (affine,) = arguments
+def _judge_axes(function: Callable, affine) -> None:
     right = SourceGrid((8, 8, 8), affine).orientation
     answer = function(affine)
     if answer == right:
@@ -150,8 +147,7 @@ def stored_pixels(seed: int, dtype: str, slope: float, intercept: float) -> tupl
     return np.rint((hu - intercept) / slope).astype(dtype), slope, intercept
 
 
-def _judge_hu(function: Callable, arguments: tuple) -> None:
-    stored, slope, intercept = arguments
+def _judge_hu(function: Callable, stored, slope, intercept) -> None:
     right = np.empty(stored.shape, np.int16)
     hu_from_stored(stored, slope, intercept, right, "this input")
     answer = as_array(function(stored, slope, intercept), stored.shape)
@@ -169,17 +165,19 @@ def _judge_hu(function: Callable, arguments: tuple) -> None:
             )
         return
     exact = stored * np.float64(slope) + intercept
-    mistakes = (
-        (exact, "these still have fractions: round to whole HU with `np.rint`"),
-        (np.trunc(exact), "`astype` cuts fractions off and does not round: use `np.rint` first"),
-        ((stored + np.float64(intercept)) * slope, "you added the intercept before multiplying: "
-         "first the slope, then the intercept"),
-        (stored * np.float64(slope) - intercept, "the intercept is added, not taken away: it is "
-         "negative already"),
-        (stored * np.float64(slope), "the intercept is missing"),
-        (stored + np.float64(intercept), "the slope is missing: it is often 1, but not here"),
-    )  # fmt: skip
-    for value, message in mistakes:
+    mistakes = {
+        "these still have fractions: round to whole HU with `np.rint`": exact,
+        "`astype` cuts fractions off and does not round: use `np.rint` first": np.trunc(exact),
+        "you added the intercept before multiplying: first the slope, then the intercept": (
+            (stored + np.float64(intercept)) * slope
+        ),
+        "the intercept is added, not taken away: it is negative already": (
+            stored * np.float64(slope) - intercept
+        ),
+        "the intercept is missing": stored * np.float64(slope),
+        "the slope is missing: it is often 1, but not here": stored + np.float64(intercept),
+    }
+    for message, value in mistakes.items():
         if np.allclose(values, value, atol=1e-6) or np.allclose(values, np.rint(value), atol=1e-6):
             raise Wrong(message)
     position = tuple(np.argwhere(values != right)[0].tolist())
@@ -199,8 +197,7 @@ def some_hu(seed: int, center: float, width: float) -> tuple:
     return np.rint(center + (shares - 0.5) * width).astype(np.int16).reshape(4, 5), center, width
 
 
-def _judge_window(function: Callable, arguments: tuple) -> None:
-    hu, center, width = arguments
+def _judge_window(function: Callable, hu, center, width) -> None:
     right = library_window(hu, Window(center, width))
     answer = as_array(function(hu, center, width), hu.shape)
     if answer.dtype.kind != "f":
@@ -208,18 +205,20 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
     if np.allclose(answer, right, atol=1e-3):
         return
     span = hu.astype(float) - (center - width / 2)
-    mistakes = (
-        (span / width, "nothing was clipped: what lies outside the window is exactly 0 or 1 "
-         "(`np.clip`)"),
-        (np.clip((hu - float(center - width)) / (2 * width), 0, 1), "your window is twice as wide: "
-         "it reaches half the width to each side of its centre"),
-        ((hu - float(hu.min())) / np.ptp(hu.astype(float)), "you spread the image's own range over "
-         "0 to 1: the same tissue would change its grey from scan to scan, so use the window"),
-        (255 * right, "these go to 255: here white is 1"),
-        (np.clip((hu - float(center)) / width, 0, 1), "you start at the centre: the lower end is "
-         "half a width below it"),
-        (1 - right, "black and white are swapped: more HU is brighter"),
-    )  # fmt: skip
+    mistakes = {
+        "nothing was clipped: what lies outside the window is exactly 0 or 1 (`np.clip`)": (
+            span / width
+        ),
+        "your window is twice as wide: it reaches half the width to each side of its "
+        "centre": np.clip((hu - float(center - width)) / (2 * width), 0, 1),
+        "you spread the image's own range over 0 to 1: the same tissue would change its grey "
+        "from scan to scan, so use the window": (hu - float(hu.min())) / np.ptp(hu.astype(float)),
+        "these go to 255: here white is 1": 255 * right,
+        "you start at the centre: the lower end is half a width below it": np.clip(
+            (hu - float(center)) / width, 0, 1
+        ),
+        "black and white are swapped: more HU is brighter": 1 - right,
+    }
     raise_known(answer, mistakes, atol=1e-3)
     position = tuple(np.argwhere(~np.isclose(answer, right, atol=1e-3))[0].tolist())
     raise Wrong(
@@ -231,8 +230,7 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
 # --- 1.6 ------------------------------------------------------------------------------------------
 
 
-def _judge_aspect(function: Callable, arguments: tuple) -> None:
-    spacing_mm, plane = arguments
+def _judge_aspect(function: Callable, spacing_mm, plane) -> None:
     _, rows, columns = planes.plane_axes(plane)
     right = spacing_mm[rows] / spacing_mm[columns]
     answer = function(spacing_mm, plane)

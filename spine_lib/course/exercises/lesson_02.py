@@ -33,8 +33,7 @@ def a_total_map(seed: int) -> np.ndarray:
     return np.kron(blocks, np.ones((2, 2, 2), int)).astype(np.uint8)
 
 
-def _judge_scheme(function: Callable, arguments: tuple) -> None:
-    (labels,) = arguments
+def _judge_scheme(function: Callable, labels) -> None:
     right = to_canonical(labels, "totalsegmentator")
     answer = as_array(function(labels), labels.shape)
     if np.array_equal(answer, right):
@@ -98,8 +97,7 @@ def _centroid_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
     return inputs
 
 
-def _judge_centroid(function: Callable, arguments: tuple) -> None:
-    labels, label, affine = arguments
+def _judge_centroid(function: Callable, labels, label, affine) -> None:
     places = np.argwhere(labels == label)
     voxel = places.mean(axis=0)
     right = affine[:3, :3] @ voxel + affine[:3, 3]
@@ -109,32 +107,19 @@ def _judge_centroid(function: Callable, arguments: tuple) -> None:
     box = (places.min(axis=0) + places.max(axis=0)) / 2
     every = np.argwhere(labels > 0).mean(axis=0)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    mistakes = (
-        (voxel, "this is the centroid as a voxel index: take it through the affine to get mm"),
-        (
-            voxel * spacing,
-            "you multiplied the index by the spacing, which leaves out where the image begins and "
-            "how it is turned: use the whole affine",
-        ),
-        (
-            affine[:3, :3] @ voxel,
-            "the affine's last column, where voxel (0, 0, 0) lies, is missing: append a 1 to the "
-            "index, or add that column",
-        ),
-        (
-            affine[:3, :3].T @ voxel + affine[:3, 3],
-            "the affine is used the wrong way round: it stands before the index, `affine @ index`",
-        ),
-        (
-            affine[:3, :3] @ box + affine[:3, 3],
-            "this is the middle of the bounding box; the centroid is the mean over all voxels of "
-            "the label",
-        ),
-        (
-            affine[:3, :3] @ every + affine[:3, 3],
-            f"this is the centroid of all labels together: take the voxels of label {label} only",
-        ),
-    )
+    mistakes = {
+        "this is the centroid as a voxel index: take it through the affine to get mm": voxel,
+        "you multiplied the index by the spacing, which leaves out where the image begins and "
+        "how it is turned: use the whole affine": voxel * spacing,
+        "the affine's last column, where voxel (0, 0, 0) lies, is missing: append a 1 to the "
+        "index, or add that column": affine[:3, :3] @ voxel,
+        "the affine is used the wrong way round: it stands before the index, `affine @ "
+        "index`": affine[:3, :3].T @ voxel + affine[:3, 3],
+        "this is the middle of the bounding box; the centroid is the mean over all voxels of "
+        "the label": affine[:3, :3] @ box + affine[:3, 3],
+        f"this is the centroid of all labels together: take the voxels of label {label} "
+        "only": affine[:3, :3] @ every + affine[:3, 3],
+    }
     raise_known(answer, mistakes, atol=1e-3)
     away = float(np.linalg.norm(answer - right))
     raise Wrong(f"your point lies {away:.4g} mm from the centroid of label {label}")
@@ -158,8 +143,7 @@ def a_scan_with_bone(seed: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]
     return image.astype(np.int16), mask[::-1].copy() if mirrored else mask
 
 
-def _judge_mirror(function: Callable, arguments: tuple) -> None:
-    image, mask = arguments
+def _judge_mirror(function: Callable, image, mask) -> None:
     on_mask, on_mirrored = float(image[mask].mean()), float(image[mask[::-1]].mean())
     right = on_mirrored > on_mask
     answer = function(image, mask)
@@ -202,8 +186,7 @@ def a_crumbled_mask(seed: int, crumbs: int = 3) -> np.ndarray:
     return mask
 
 
-def _judge_stray(function: Callable, arguments: tuple) -> None:
-    (mask,) = arguments
+def _judge_stray(function: Callable, mask) -> None:
     sizes = _piece_sizes(mask, TOUCHING)
     faces = _piece_sizes(mask, None)
     voxels = int(mask.sum())
@@ -211,23 +194,17 @@ def _judge_stray(function: Callable, arguments: tuple) -> None:
     answer = as_whole(function(mask), "a number of voxels")
     if answer == right:
         return
-    mistakes = (
-        (
-            voxels - faces.max(),
-            "your pieces fall apart where voxels touch by an edge or a corner only: give "
-            "`ndimage.label` a structure of ones, 3 x 3 x 3",
-        ),
-        (sizes.max(), "this is the size of the largest piece: count what lies outside it"),
-        (len(sizes), "this is the number of pieces: count the voxels outside the largest one"),
-        (len(sizes) - 1, "this is how many pieces are loose: count the voxels in them"),
-        (
-            voxels,
-            "this is the whole mask: the largest count in `np.bincount` is the background's, whose "
-            "number is 0, so leave that one out",
-        ),
-        (mask.size - sizes.max(), "the background counts too in this: count voxels of the mask"),
-        (sizes.min(), "this is the smallest piece alone: add up all but the largest"),
-    )
+    mistakes = {
+        "your pieces fall apart where voxels touch by an edge or a corner only: give "
+        "`ndimage.label` a structure of ones, 3 x 3 x 3": voxels - faces.max(),
+        "this is the size of the largest piece: count what lies outside it": sizes.max(),
+        "this is the number of pieces: count the voxels outside the largest one": len(sizes),
+        "this is how many pieces are loose: count the voxels in them": len(sizes) - 1,
+        "this is the whole mask: the largest count in `np.bincount` is the background's, whose "
+        "number is 0, so leave that one out": voxels,
+        "the background counts too in this: count voxels of the mask": mask.size - sizes.max(),
+        "this is the smallest piece alone: add up all but the largest": sizes.min(),
+    }
     raise_known(answer, mistakes, f" (you: {answer}, right: {right})")
     raise Wrong(
         f"this mask of {voxels} voxels falls into {len(sizes)} pieces, the largest of "
@@ -260,8 +237,7 @@ def smoothed(mask: np.ndarray, sigma_voxels: object, above: float = 0.5) -> np.n
     return ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > above
 
 
-def _judge_smooth(function: Callable, arguments: tuple) -> None:
-    mask, spacing_mm, sigma_mm = arguments
+def _judge_smooth(function: Callable, mask, spacing_mm, sigma_mm) -> None:
     sigmas = [sigma_mm / size for size in spacing_mm]
     right = metrics.confusion(smoothed(mask, sigmas), mask)
     answer = as_number(function(mask, spacing_mm, sigma_mm), "a Dice")
@@ -270,35 +246,22 @@ def _judge_smooth(function: Callable, arguments: tuple) -> None:
     grown = metrics.confusion(smoothed(mask, sigmas, 0), mask)
     in_voxels = metrics.confusion(smoothed(mask, sigma_mm), mask)
     multiplied = metrics.confusion(smoothed(mask, [sigma_mm * s for s in spacing_mm]), mask)
-    mistakes = (
-        (
-            metrics.dice(in_voxels),
-            "you gave the Gaussian its width in mm, and it counts in voxels: divide by the spacing "
-            "along each axis",
+    mistakes = {
+        "you gave the Gaussian its width in mm, and it counts in voxels: divide by the spacing "
+        "along each axis": metrics.dice(in_voxels),
+        "you multiplied by the spacing: millimetres become voxels by dividing": metrics.dice(
+            multiplied
         ),
-        (
-            metrics.dice(multiplied),
-            "you multiplied by the spacing: millimetres become voxels by dividing",
-        ),
-        (metrics.iou(right), "this is the IoU: for Dice the overlap counts twice"),
-        (metrics.dice(right) / 2, "for Dice the overlap counts twice"),
-        (
-            metrics.dice(grown),
-            "the smoothed mask is where the Gaussian exceeds one half; yours is wherever it "
-            "exceeds 0, which makes the bone fatter",
-        ),
-        (metrics.accuracy(right), "this is the accuracy, in which all the background counts too"),
-        (
-            1.0,
-            "your smoothing changes nothing: a Gaussian of a boolean array stays boolean, so turn "
-            "the mask into float first",
-        ),
-        (
-            0.0,
-            "your smoothed mask is empty: a Gaussian of a boolean array stays boolean, so turn the "
-            "mask into float first",
-        ),
-    )
+        "this is the IoU: for Dice the overlap counts twice": metrics.iou(right),
+        "for Dice the overlap counts twice": metrics.dice(right) / 2,
+        "the smoothed mask is where the Gaussian exceeds one half; yours is wherever it "
+        "exceeds 0, which makes the bone fatter": metrics.dice(grown),
+        "this is the accuracy, in which all the background counts too": metrics.accuracy(right),
+        "your smoothing changes nothing: a Gaussian of a boolean array stays boolean, so turn "
+        "the mask into float first": 1.0,
+        "your smoothed mask is empty: a Gaussian of a boolean array stays boolean, so turn the "
+        "mask into float first": 0.0,
+    }
     ending = f" (you: {answer:.3f}, right: {metrics.dice(right):.3f})"
     raise_known(answer, mistakes, ending, rtol=0, atol=1e-4)
     boolean = metrics.confusion(ndimage.gaussian_filter(mask, sigmas).astype(bool), mask)

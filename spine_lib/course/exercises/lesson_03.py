@@ -22,8 +22,7 @@ def a_volume(seed: int) -> np.ndarray:
     return rng.permutation(math.prod(shape)).reshape(shape).astype(np.int16)
 
 
-def _judge_cut(function: Callable, arguments: tuple) -> None:
-    array_xyz, plane, index = arguments
+def _judge_cut(function: Callable, array_xyz, plane, index) -> None:
     right = to_slices(array_xyz, plane)[index]
     answer = as_array(function(array_xyz, plane, index))
     if np.array_equal(answer, right):
@@ -38,21 +37,15 @@ def _judge_cut(function: Callable, arguments: tuple) -> None:
     if not _same_pixels(answer, right):
         raise Wrong(f"{where} has shape {answer.shape} and other voxels than it should show")
     rows, columns = _directions(plane)
-    mistakes = (
-        (right.T, "has rows and columns exchanged: transpose it"),
-        (
-            right[::-1, ::-1].T,
-            "is as it lies in the array: transpose it, so that x or y run along the columns, then "
-            "turn rows and columns round",
-        ),
-        (right[::-1, ::-1], f"is turned by 180 degrees: rows run {rows}, columns {columns}"),
-        (right[::-1], f"is upside down: rows run {rows}"),
-        (
-            right[:, ::-1],
-            f"is mirrored: columns run {columns}, and the array the other way",
-        ),
-    )
-    for value, message in mistakes:
+    mistakes = {
+        "has rows and columns exchanged: transpose it": right.T,
+        "is as it lies in the array: transpose it, so that x or y run along the columns, then "
+        "turn rows and columns round": right[::-1, ::-1].T,
+        f"is turned by 180 degrees: rows run {rows}, columns {columns}": right[::-1, ::-1],
+        f"is upside down: rows run {rows}": right[::-1],
+        f"is mirrored: columns run {columns}, and the array the other way": right[:, ::-1],
+    }
+    for message, value in mistakes.items():
         if np.array_equal(answer, value):
             raise Wrong(f"{where} {message}")
     raise Wrong(f"{where} is turned: rows run {rows}, columns {columns}")
@@ -87,8 +80,7 @@ def a_slice_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.float32), labels
 
 
-def _judge_resample(function: Callable, arguments: tuple) -> None:
-    image, labels, shape_hw = arguments
+def _judge_resample(function: Callable, image, labels, shape_hw) -> None:
     answer = function(image, labels, shape_hw)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two arrays, image and labels, and not {describe(answer)}")
@@ -159,7 +151,7 @@ def some_slices(seed: int, patients: int = 8) -> np.ndarray:
     return np.repeat(names, rng.integers(3, 30, patients))
 
 
-def _judge_split(function: Callable, arguments: tuple) -> None:
+def _judge_split(function: Callable, *arguments) -> None:
     patient_of_slice, test_share, seed = arguments
     train, test = _two_sides(function(patient_of_slice, test_share, seed), patient_of_slice)
     both = np.intersect1d(train, test)
@@ -236,8 +228,7 @@ def _window_inputs() -> list[tuple]:
     return [(an_image_hu(seed), *window) for seed, window in enumerate(windows)]
 
 
-def _judge_window(function: Callable, arguments: tuple) -> None:
-    image, low, high = arguments
+def _judge_window(function: Callable, image, low, high) -> None:
     right = (np.clip(image.astype(np.float64), low, high) - low) / (high - low)
     answer = as_array(function(image, low, high))
     if answer.shape != image.shape:
@@ -252,24 +243,20 @@ def _judge_window(function: Callable, arguments: tuple) -> None:
     values = image.astype(np.float64)
     straight = (values - low) / (high - low)
     clipped = np.clip(values, low, high)
-    mistakes = (
-        (straight, "values leave 0 to 1: clip to the range first, for metal and air lie beyond it"),
-        (
-            (values - values.min()) / np.ptp(values),
-            "you took this image's own minimum and maximum, so the same bone has another value in "
-            "every slice: use the range that is given",
+    mistakes = {
+        "values leave 0 to 1: clip to the range first, for metal and air lie beyond it": straight,
+        "you took this image's own minimum and maximum, so the same bone has another value in "
+        "every slice: use the range that is given": (values - values.min()) / np.ptp(values),
+        "you scaled by what is left of this image after clipping: divide by high_hu - low_hu": (
+            (clipped - clipped.min()) / max(np.ptp(clipped), 1e-09)
         ),
-        (
-            (clipped - clipped.min()) / max(np.ptp(clipped), 1e-9),
-            "you scaled by what is left of this image after clipping: divide by high_hu - low_hu",
-        ),
-        (clipped / high, "subtract low_hu before you divide, so that it becomes 0"),
-        ((clipped - low) / high, "divide by the width of the range, high_hu - low_hu"),
-        (255 * right, "this runs from 0 to 255: divide by the width of the range alone"),
-        (2 * right - 1, "this runs from -1 to 1, and it should run from 0 to 1"),
-        (np.floor(right), "everything in between became 0: an integer array holds no fractions"),
-        (1 - right, "black and white are exchanged: low_hu becomes 0"),
-    )
+        "subtract low_hu before you divide, so that it becomes 0": clipped / high,
+        "divide by the width of the range, high_hu - low_hu": (clipped - low) / high,
+        "this runs from 0 to 255: divide by the width of the range alone": 255 * right,
+        "this runs from -1 to 1, and it should run from 0 to 1": 2 * right - 1,
+        "everything in between became 0: an integer array holds no fractions": np.floor(right),
+        "black and white are exchanged: low_hu becomes 0": 1 - right,
+    }
     raise_known(answer, mistakes, atol=1e-3)
     wrapped = (image - np.int16(low)).astype(np.float64)  # wraps round beyond 32767
     if np.allclose(answer, wrapped / (high - low), atol=1e-3):
@@ -299,8 +286,7 @@ def turned(array: np.ndarray, degrees: float, order: int, fill: float) -> np.nda
     return ndimage.rotate(array, degrees, reshape=False, order=order, cval=fill)
 
 
-def _judge_rotate(function: Callable, arguments: tuple) -> None:
-    image, labels, degrees = arguments
+def _judge_rotate(function: Callable, image, labels, degrees) -> None:
     answer = function(image, labels, degrees)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two arrays, image and labels, and not {describe(answer)}")

@@ -20,8 +20,7 @@ from spine_lib.models.unet import UNet, unet_parameters
 # --- 4.1 ------------------------------------------------------------------------------------------
 
 
-def _judge_double(function: Callable, arguments: tuple) -> None:
-    inputs, outputs = arguments
+def _judge_double(function: Callable, inputs, outputs) -> None:
     block = function(inputs, outputs)
     if not isinstance(block, nn.Module):
         raise Wrong(f"return a network, a torch.nn.Module, and not {describe(block)}")
@@ -122,8 +121,7 @@ def two_maps(seed: int, channels: int, others: int) -> tuple[torch.Tensor, torch
     return below, torch.randn(2, others, 2 * rows, 2 * columns, generator=generator)
 
 
-def _judge_join(function: Callable, arguments: tuple) -> None:
-    below, skip = arguments
+def _judge_join(function: Callable, below, skip) -> None:
     answer = function(below, skip)
     if not isinstance(answer, torch.Tensor):
         raise Wrong(f"return a tensor, not {describe(answer)}")
@@ -136,37 +134,24 @@ def _judge_join(function: Callable, arguments: tuple) -> None:
         for corners in (False, True)
     ]
     blocks = "each pixel should become a block of 2 x 2 equal ones (mode nearest)"
-    mistakes = (
-        ([torch.cat([skip, nearest], dim=1)], "the skip's channels come behind, not before"),
-        (
-            [torch.cat([item, skip], dim=1) for item in smooth],
-            f"you interpolated linearly: {blocks}",
+    mistakes = {
+        "the skip's channels come behind, not before": [torch.cat([skip, nearest], dim=1)],
+        f"you interpolated linearly: {blocks}": [torch.cat([item, skip], dim=1) for item in smooth],
+        f"you laid the whole map down four times: {blocks}": [
+            torch.cat([below.repeat(1, 1, 2, 2), skip], dim=1)
+        ],
+        "the skip is missing: join the two along the channels": [nearest],
+        "you added the two maps: a U-Net keeps both, side by side as channels": (
+            [nearest + skip] if below.shape[1] == skip.shape[1] else []
         ),
-        (
-            [torch.cat([below.repeat(1, 1, 2, 2), skip], dim=1)],
-            f"you laid the whole map down four times: {blocks}",
-        ),
-        ([nearest], "the skip is missing: join the two along the channels"),
-        (
-            [nearest + skip] if below.shape[1] == skip.shape[1] else [],
-            "you added the two maps: a U-Net keeps both, side by side as channels",
-        ),
-        (
-            [torch.cat([below, functional.max_pool2d(skip, 2)], dim=1)],
-            "you made the skip small instead of the map large, and lost its detail again",
-        ),
-        (
-            [
-                torch.cat([nearest, skip], dim=d)
-                for d in (0, 2, 3)
-                if below.shape[1] == len(skip[0])
-            ],
-            "you joined along another axis: channels are axis 1",
-        ),
-    )
-    for values, message in mistakes:
-        if any(item.shape == answer.shape and torch.allclose(answer, item) for item in values):
-            raise Wrong(message)
+        "you made the skip small instead of the map large, and lost its detail again": [
+            torch.cat([below, functional.max_pool2d(skip, 2)], dim=1)
+        ],
+        "you joined along another axis: channels are axis 1": [
+            torch.cat([nearest, skip], dim=d) for d in (0, 2, 3) if below.shape[1] == len(skip[0])
+        ],
+    }
+    raise_known(answer.detach(), mistakes)
     if answer.shape != right.shape:
         raise Wrong(f"your map has shape {tuple(answer.shape)} instead of {tuple(right.shape)}")
     raise Wrong(f"the shape is right, and the values are not: {blocks}, with the skip behind")
@@ -175,7 +160,7 @@ def _judge_join(function: Callable, arguments: tuple) -> None:
 # --- 4.3 ------------------------------------------------------------------------------------------
 
 
-def _judge_count(function: Callable, arguments: tuple) -> None:
+def _judge_count(function: Callable, *arguments) -> None:
     answer = function(*arguments)
     if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
         raise Wrong(f"return a number, not {describe(answer)}")
@@ -188,18 +173,16 @@ def _judge_count(function: Callable, arguments: tuple) -> None:
     levels = [width * 2**level for level in range(depth + 1)]
     outputs = [*levels, *levels[:-1]]  # of all double convolutions
     seconds = sum(9 * channels**2 + 2 * channels for channels in outputs)
-    mistakes = (
-        (unet_parameters(*arguments, skips=False), "the skip's channels come in on the way up too"),
-        (right - 4 * sum(outputs), "the normalisations are missing: a scale and a shift a channel"),
-        (right - 2 * sum(outputs), "a normalisation learns two numbers a channel: scale and shift"),
-        (right + 2 * sum(outputs), "the 3 x 3 convolutions have no bias"),
-        (right - classes * (width + 1), "the head is missing"),
-        (right - classes, "the head's 1 x 1 convolution has a bias, one for each class"),
-        (right - seconds, "each block convolves twice: the second time within its own channels"),
-    )
-    for value, message in mistakes:
-        if answer == value:
-            raise Wrong(f"{message}; you count {answer:,}, and there are {right:,}")
+    mistakes = {
+        "the skip's channels come in on the way up too": unet_parameters(*arguments, skips=False),
+        "the normalisations are missing: a scale and a shift a channel": right - 4 * sum(outputs),
+        "a normalisation learns two numbers a channel: scale and shift": right - 2 * sum(outputs),
+        "the 3 x 3 convolutions have no bias": right + 2 * sum(outputs),
+        "the head is missing": right - classes * (width + 1),
+        "the head's 1 x 1 convolution has a bias, one for each class": right - classes,
+        "each block convolves twice: the second time within its own channels": right - seconds,
+    }
+    raise_known(answer, mistakes, f"; you count {answer:,}, and there are {right:,}", 0, 0)
     for other in (depth - 1, depth + 1):
         if other >= 0 and answer == unet_parameters(in_channels, classes, width, other):
             raise Wrong(
@@ -236,7 +219,7 @@ FITTED_WRONGLY = {
 }
 
 
-def _judge_fit(function: Callable, arguments: tuple) -> None:
+def _judge_fit(function: Callable, *arguments) -> None:
     network, image, target, steps, learning_rate = arguments
     student = copy.deepcopy(network)
     losses = function(student, image.clone(), target.clone(), steps, learning_rate)
@@ -295,8 +278,7 @@ def _distances(a: np.ndarray, b: np.ndarray, spacing_mm: Iterable[float]) -> np.
     return ndimage.distance_transform_edt(~b, sampling=tuple(spacing_mm))[a]
 
 
-def _judge_boundary(function: Callable, arguments: tuple) -> None:
-    prediction, truth, spacing_mm = arguments
+def _judge_boundary(function: Callable, prediction, truth, spacing_mm) -> None:
     answer = function(prediction, truth, spacing_mm)
     if isinstance(answer, np.ndarray) and answer.ndim or isinstance(answer, list | tuple):
         raise Wrong(f"return one number, and not {describe(answer)}")
@@ -308,31 +290,20 @@ def _judge_boundary(function: Callable, arguments: tuple) -> None:
     voxels = metrics.surface_distances(prediction, truth, (1, 1, 1))
     turned = metrics.surface_distances(prediction, truth, spacing_mm[::-1])
     filled = [_distances(prediction, truth, spacing_mm), _distances(truth, prediction, spacing_mm)]
-    mistakes = (
-        (_mean(voxels), "that is in voxels: distances need spacing_mm (sampling=... in scipy)"),
-        (_mean(turned), "your spacing is in reverse order: arrays here are [x, y, z]"),
-        (
-            sides[0].mean(),
-            "that is one way only, from the prediction to the truth: what was missed would hardly "
-            "count",
-        ),
-        (
-            sides[1].mean(),
-            "that is one way only, from the truth to the prediction: what was predicted far away "
-            "would not count",
-        ),
-        (
-            _mean(filled),
-            "you took all voxels of the masks: most lie inside the other one and count 0; take the "
-            "surfaces",
-        ),
-        (max(item.max() for item in sides), "that is the largest distance: take the mean"),
-        (
-            np.concatenate(sides).mean(),
-            "the larger surface counts more in your mean: take the mean of each way first",
-        ),
-        (right * 2, "that is the sum of both ways: take half of it"),
-    )
+    mistakes = {
+        "that is in voxels: distances need spacing_mm (sampling=... in scipy)": _mean(voxels),
+        "your spacing is in reverse order: arrays here are [x, y, z]": _mean(turned),
+        "that is one way only, from the prediction to the truth: what was missed would hardly "
+        "count": sides[0].mean(),
+        "that is one way only, from the truth to the prediction: what was predicted far away "
+        "would not count": sides[1].mean(),
+        "you took all voxels of the masks: most lie inside the other one and count 0; take the "
+        "surfaces": _mean(filled),
+        "that is the largest distance: take the mean": max(item.max() for item in sides),
+        "the larger surface counts more in your mean: take the mean of each way "
+        "first": np.concatenate(sides).mean(),
+        "that is the sum of both ways: take half of it": right * 2,
+    }
     raise_known(answer, mistakes, rtol=1e-3, atol=0)
     raise Wrong(f"you say {answer:.4g} mm, and the outlines are {right:.4g} mm apart")
 
@@ -358,8 +329,7 @@ def two_states(seed: int, layers: int = 12) -> tuple[dict, dict]:
     return theirs, ours
 
 
-def _judge_weights(function: Callable, arguments: tuple) -> None:
-    theirs, ours = arguments
+def _judge_weights(function: Callable, theirs, ours) -> None:
     answer = function(theirs, ours)
     if not isinstance(answer, dict):
         raise Wrong(f"return a dictionary of names and tensors, not {describe(answer)}")

@@ -31,8 +31,7 @@ def an_image_and_kernel(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(9 + seed % 3, 12)).round(2), rng.normal(size=(3, 3)).round(2)
 
 
-def _judge_atrous(function: Callable, arguments: tuple) -> None:
-    image, kernel, rate = arguments
+def _judge_atrous(function: Callable, image, kernel, rate) -> None:
     answer = function(image, kernel, rate)
     if not isinstance(answer, np.ndarray):
         raise Wrong(f"return an array, not {describe(answer)}")
@@ -55,33 +54,22 @@ def _judge_atrous(function: Callable, arguments: tuple) -> None:
     )
 
 
-def _other_convolutions(image: np.ndarray, kernel: np.ndarray, rate: int) -> list[tuple]:
+def _other_convolutions(image: np.ndarray, kernel: np.ndarray, rate: int) -> dict:
     wrapped = sum(
         weight * np.roll(image, (rate * (1 - row), rate * (1 - column)), (0, 1))
         for (row, column), weight in np.ndenumerate(kernel)
     )
-    return [
-        (
-            atrous_convolution(image, kernel[::-1, ::-1], rate),
-            "you turned the kernel round, as mathematicians do: in a network kernel[0, 0] weighs "
-            "the pixel above and to the left",
-        ),
-        (
-            atrous_convolution(image, kernel, 1),
-            f"this is the ordinary convolution: the taps should lie {rate} pixels apart",
-        ),
-        (
-            atrous_convolution(image, kernel, rate + 1),
-            f"your taps lie {rate + 1} pixels apart: a rate of {rate} leaves {rate - 1} out "
-            "between two taps, not as many as the rate",
-        ),
-        (atrous_convolution(image, kernel.T, rate), "rows and columns of the kernel are exchanged"),
-        (
-            wrapped,
-            "pixels that leave the image on one side come back on the other, as np.roll does it: "
-            "beyond the edge there are zeros",
-        ),
-    ]
+    return {
+        "you turned the kernel round, as mathematicians do: in a network kernel[0, 0] weighs "
+        "the pixel above and to the left": atrous_convolution(image, kernel[::-1, ::-1], rate),
+        f"this is the ordinary convolution: the taps should lie {rate} pixels "
+        "apart": atrous_convolution(image, kernel, 1),
+        f"your taps lie {rate + 1} pixels apart: a rate of {rate} leaves {rate - 1} out "
+        "between two taps, not as many as the rate": atrous_convolution(image, kernel, rate + 1),
+        "rows and columns of the kernel are exchanged": atrous_convolution(image, kernel.T, rate),
+        "pixels that leave the image on one side come back on the other, as np.roll does it: "
+        "beyond the edge there are zeros": wrapped,
+    }
 
 
 def _inner(image: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
@@ -99,54 +87,44 @@ def some_layers(seed: int) -> list[tuple[int, int, int]]:
     return strided + dilated
 
 
-def _judge_field(function: Callable, arguments: tuple) -> None:
-    (layers,) = arguments
+def _judge_field(function: Callable, layers) -> None:
     answer = function(layers)
     if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
         raise Wrong(f"return one number of pixels, not {describe(answer)}")
     right = receptive_field(layers)
     if answer == right:
         return
-    for value, message in _other_fields(layers):
-        if answer == value:
-            raise Wrong(f"you found {answer} for {layers}, and it is {right}: {message}")
+    beginning = f"you found {answer} for {layers}, and it is {right}: "
+    raise_known(answer, _other_fields(layers), rtol=0, atol=0, beginning=beginning)
     raise Wrong(f"you found {answer} for {layers}, and one output pixel sees {right}")
 
 
-def _other_fields(layers: list[tuple[int, int, int]]) -> list[tuple]:
+def _other_fields(layers: list[tuple[int, int, int]]) -> dict:
     kernels = [kernel for kernel, _, _ in layers]
     strides = [stride for _, stride, _ in layers]
     spans = [effective_kernel(kernel, rate) for kernel, _, rate in layers]
     before = [math.prod(strides[:n]) for n in range(len(layers))]
     after = [math.prod(strides[: n + 1]) for n in range(len(layers))]
-    return [
-        (
-            1 + sum((span - 1) * own for span, own in zip(spans, after)),
-            "a layer's own stride counts for the layers after it, not for itself",
+    return {
+        "a layer's own stride counts for the layers after it, not for itself": (
+            1 + sum(((span - 1) * own for span, own in zip(spans, after)))
         ),
-        (
-            1 + sum(span - 1 for span in spans),
-            "after a stride of 2 one step on the map is two input pixels; multiply by the strides "
-            "of all layers before",
+        "after a stride of 2 one step on the map is two input pixels; multiply by the strides "
+        "of all layers before": 1 + sum(span - 1 for span in spans),
+        "the rates are left out: a kernel of 3 at rate 4 spans 9 pixels": (
+            1 + sum(((kernel - 1) * step for kernel, step in zip(kernels, before)))
         ),
-        (
-            1 + sum((kernel - 1) * step for kernel, step in zip(kernels, before)),
-            "the rates are left out: a kernel of 3 at rate 4 spans 9 pixels",
+        "a kernel of 3 at rate 4 spans 9 pixels and not 12: there are holes between its taps, "
+        "none beside them": (
+            1 + sum(((kernel * rate - 1) * step for (kernel, _, rate), step in zip(layers, before)))
         ),
-        (
-            1 + sum((kernel * rate - 1) * step for (kernel, _, rate), step in zip(layers, before)),
-            "a kernel of 3 at rate 4 spans 9 pixels and not 12: there are holes between its taps, "
-            "none beside them",
+        "a kernel of 3 adds 2 to what was seen, since its middle tap was there before": sum(
+            (span * step for span, step in zip(spans, before))
         ),
-        (
-            sum(span * step for span, step in zip(spans, before)),
-            "a kernel of 3 adds 2 to what was seen, since its middle tap was there before",
+        "begin with 1, the output pixel itself": sum(
+            (span - 1) * step for span, step in zip(spans, before)
         ),
-        (
-            sum((span - 1) * step for span, step in zip(spans, before)),
-            "begin with 1, the output pixel itself",
-        ),
-    ]
+    }
 
 
 # --- 5.3 ------------------------------------------------------------------------------------------
@@ -166,8 +144,7 @@ def a_small_network(seed: int, layers: list[tuple[int, int, int]], norm: bool) -
     return nn.Sequential(*parts)
 
 
-def _judge_gradient(function: Callable, arguments: tuple) -> None:
-    network, size = arguments
+def _judge_gradient(function: Callable, network, size) -> None:
     with_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network)
     answer = function(network, size)
     if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
@@ -221,8 +198,7 @@ def a_stage(seed: int, blocks: int = 2) -> nn.Sequential:
     return stage
 
 
-def _judge_dilate(function: Callable, arguments: tuple) -> None:
-    stage, rate = arguments
+def _judge_dilate(function: Callable, stage, rate) -> None:
     weights = copy.deepcopy(stage.state_dict())
     answer = function(stage, rate)
     if not isinstance(answer, nn.Module):
@@ -275,8 +251,7 @@ def _side(value: int | str | tuple) -> int | str:
 # --- 5.5 ------------------------------------------------------------------------------------------
 
 
-def _judge_taps(function: Callable, arguments: tuple) -> None:
-    size, rate = arguments
+def _judge_taps(function: Callable, size, rate) -> None:
     answer = function(size, rate)
     if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
         raise Wrong(f"return one number from 1/9 to 1, not {describe(answer)}")
@@ -287,26 +262,21 @@ def _judge_taps(function: Callable, arguments: tuple) -> None:
     near = [((size + 2 * max(inside, 0)) / (3 * size)) ** 2 for inside in lost]
     line = math.sqrt(right)
     places = f"of {size} places on a line, a tap {rate} away falls off at {min(rate, size)}"
-    mistakes = [
-        (9 * right, "this is how many of the nine taps lie inside: divide by nine"),
-        (line, "this is the share along one line: a tap must lie inside in rows and in columns"),
-        (line / 3, "you counted in columns only: taps above and below have edges too"),
-        (
-            1.0 if rate <= size // 2 else 1 / 9,
-            "you looked at the middle of the map alone: near the edge taps hang over; take the "
-            "mean over all places",
+    mistakes = {
+        "this is how many of the nine taps lie inside: divide by nine": 9 * right,
+        "this is the share along one line: a tap must lie inside in rows and in columns": line,
+        "you counted in columns only: taps above and below have edges too": line / 3,
+        "you looked at the middle of the map alone: near the edge taps hang over; take the "
+        "mean over all places": 1.0 if rate <= size // 2 else 1 / 9,
+        f"you are off by one: {places}": near,
+        "this is the share that lies outside": 1 - right,
+        "this is the share of places where all nine lie inside: count taps, at every place": (
+            (max(size - 2 * rate, 0) / size) ** 2
         ),
-        *((value, f"you are off by one: {places}") for value in near),
-        (1 - right, "this is the share that lies outside"),
-        (
-            (max(size - 2 * rate, 0) / size) ** 2,
-            "this is the share of places where all nine lie inside: count taps, at every place",
+        "a tap cannot miss more often than there are places: mind rates above the map's size": (
+            ((3 * size - 2 * rate) / (3 * size)) ** 2
         ),
-        (
-            ((3 * size - 2 * rate) / (3 * size)) ** 2,
-            "a tap cannot miss more often than there are places: mind rates above the map's size",
-        ),
-    ]
+    }
     raise_known(answer, mistakes, rtol=1e-6, atol=1e-9)
     raise Wrong(
         f"you found {answer:.4g} for a map of {size} x {size} at rate {rate}, and it is {right:.4g}"
@@ -324,8 +294,7 @@ def some_maps(seed: int, factor: int) -> tuple[Tensor, Tensor, nn.Module]:
         return deep, low, nn.Conv2d(9, 4, 3, padding=1)
 
 
-def _judge_decode(function: Callable, arguments: tuple) -> None:
-    deep, low, fuse = arguments
+def _judge_decode(function: Callable, deep, low, fuse) -> None:
     answer = function(deep, low, fuse)
     if not isinstance(answer, Tensor):
         raise Wrong(f"return a tensor, not {describe(answer)}")
@@ -343,36 +312,29 @@ def _judge_decode(function: Callable, arguments: tuple) -> None:
             )
         if torch.allclose(answer, right, atol=1e-5):
             return
-        for value, message in _other_decodings(deep, low, fuse):
-            if torch.allclose(answer, value, atol=1e-5):
-                raise Wrong(message)
+        raise_known(answer.detach(), _other_decodings(deep, low, fuse), atol=1e-5)
     raise Wrong("your result has the right shape and other values: enlarge, join, fuse, no more")
 
 
-def _other_decodings(deep: Tensor, low: Tensor, fuse: nn.Module) -> list[tuple]:
+def _other_decodings(deep: Tensor, low: Tensor, fuse: nn.Module) -> dict:
     size = tuple(low.shape[-2:])
     resize = nn.functional.interpolate
     nearest = resize(deep, size)
     loose = resize(deep, size, mode="bilinear", align_corners=False)
-    return [
-        (
-            fuse(torch.cat([low, enlarge(deep, size)], dim=1)),
-            "the maps are joined in the other order: fuse expects the channels of deep first",
+    return {
+        "the maps are joined in the other order: fuse expects the channels of deep first": fuse(
+            torch.cat([low, enlarge(deep, size)], dim=1)
         ),
-        (
-            fuse(torch.cat([nearest, low], dim=1)),
-            "deep was enlarged by repeating pixels, interpolate's default: ask for bilinear",
+        "deep was enlarged by repeating pixels, interpolate's default: ask for bilinear": fuse(
+            torch.cat([nearest, low], dim=1)
         ),
-        (
-            fuse(torch.cat([loose, low], dim=1)),
-            "deep was enlarged with align_corners=False, which places its pixels otherwise: a "
-            "network trained with True would see everything moved",
+        "deep was enlarged with align_corners=False, which places its pixels otherwise: a "
+        "network trained with True would see everything "
+        "moved": fuse(torch.cat([loose, low], dim=1)),
+        "low is not in your result: without it there are no fine outlines": fuse(
+            torch.cat([enlarge(deep, size), torch.zeros_like(low)], dim=1)
         ),
-        (
-            fuse(torch.cat([enlarge(deep, size), torch.zeros_like(low)], dim=1)),
-            "low is not in your result: without it there are no fine outlines",
-        ),
-    ]
+    }
 
 
 EXERCISES = declare(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.exercise import Wrong, declare, describe
+from spine_lib.course.exercise import Wrong, declare, describe, raise_known
 from spine_lib.training.losses import segmentation_loss
 
 # --- 6.1 a step --------------------------------------------------------------------------------
@@ -55,9 +55,8 @@ def _right_step(network: nn.Module, optimiser, image, target) -> float:
     return loss.item()
 
 
-def judge_step(function: Callable, arguments: tuple) -> None:
+def judge_step(function: Callable, network, optimiser, image, target) -> None:
     """Judge one step, then a second one on another batch."""
-    network, optimiser, image, target = arguments
     before = copy.deepcopy(network)
     twin, twin_optimiser = copy.deepcopy((network, optimiser))
     wanted = _right_step(twin, twin_optimiser, image, target)
@@ -92,27 +91,18 @@ def _judge_loss(loss: float, wanted: float, network: nn.Module, image, target) -
         evaluated = copy.deepcopy(network).eval()(image)
         logits = copy.deepcopy(network).train()(image)
         entropy = functional.binary_cross_entropy_with_logits
-        mistakes = (
-            (
-                entropy(evaluated, target),
-                "this is the loss in evaluation mode: call network.train() first",
+        mistakes = {
+            "this is the loss in evaluation mode: call network.train() first": entropy(
+                evaluated, target
             ),
-            (
-                entropy(torch.sigmoid(logits), target),
-                "a sigmoid was applied twice: binary_cross_entropy_with_logits has it inside and "
-                "takes the logits as they are",
-            ),
-            (
-                entropy(logits, target, reduction="sum"),
-                "this is the sum over pixels: take the mean",
-            ),
-        )
-    for value, message in mistakes:
-        if math.isclose(loss, value.item(), rel_tol=1e-4):
-            raise Wrong(f"your loss is {loss:.4g} instead of {wanted:.4g}: {message}")
+            "a sigmoid was applied twice: binary_cross_entropy_with_logits has it inside and "
+            "takes the logits as they are": entropy(torch.sigmoid(logits), target),
+            "this is the sum over pixels: take the mean": entropy(logits, target, reduction="sum"),
+        }
+    beginning = f"your loss is {loss:.4g} instead of {wanted:.4g}: "
+    raise_known(loss, mistakes, rtol=1e-4, atol=0, beginning=beginning)
     raise Wrong(
-        f"your loss is {loss:.4g} instead of {wanted:.4g}: return that before the step, of the "
-        "logits (given first) and the target"
+        f"{beginning}return that before the step, of the logits (given first) and the target"
     )
 
 
@@ -158,7 +148,7 @@ def an_accumulation(seed: int, count: int, parts: int) -> tuple:
     return network, optimiser, image, target, parts
 
 
-def judge_accumulate(function: Callable, arguments: tuple) -> None:
+def judge_accumulate(function: Callable, *arguments) -> None:
     """Judge a step on a batch in parts against one on the whole batch."""
     network, optimiser, image, target, parts = arguments
     before = _copies(network, optimiser)
@@ -214,44 +204,28 @@ def _copies(network: nn.Module, optimiser) -> tuple:
 
 def _why_accumulated(network: nn.Module, before: tuple, image, target, parts: int) -> str:
     pieces = list(zip(image.tensor_split(parts), target.tensor_split(parts), strict=True))
-    even = [1 / parts] * parts
+    whole, even = [1.0] * parts, [1 / parts] * parts
     shares = [len(item) / len(image) for item, _ in pieces]
-    mistakes = (
-        (
-            {"shares": [1.0] * parts},
-            "the parts' gradients were added up whole: each part's loss counts only as much as its "
-            "share of the batch",
-        ),
-        (
-            {"shares": even},
-            "the parts are not equally large, and their losses count equally: weight each with its "
-            "share of the images",
-        ),
-        ({"shares": shares, "clear": False}, "gradients from before are still in: zero_grad first"),
-        (
+    mistakes = {
+        "the parts' gradients were added up whole: each part's loss counts only as much as its "
+        "share of the batch": [{"shares": whole}],
+        "the parts are not equally large, and their losses count equally: weight each with its "
+        "share of the images": [{"shares": even}],
+        "gradients from before are still in: zero_grad first": [{"shares": shares, "clear": False}],
+        "only the last part counts: zero_grad before the first part, not before each": [
             {"shares": shares, "clear_each": True},
-            "only the last part counts: zero_grad before the first part, not before each",
-        ),
-        (
-            {"shares": [1.0] * parts, "clear_each": True},
-            "only the last part counts: zero_grad before the first part, not before each",
-        ),
-        (
-            {"shares": [1.0] * parts, "clear_each": True, "step_each": True},
-            "the weights moved after every part: one step, after the last",
-        ),
-        (
+            {"shares": whole, "clear_each": True},
+        ],
+        "the weights moved after every part: one step, after the last": [
+            {"shares": whole, "clear_each": True, "step_each": True},
             {"shares": shares, "clear_each": True, "step_each": True},
-            "the weights moved after every part: one step, after the last",
-        ),
-        (
             {"shares": shares, "step_each": True},
-            "the weights moved after every part: one step, after the last",
-        ),
-    )
-    for how, message in mistakes:
-        if _same_weights(network, _accumulate(*_copies(*before), pieces, **how)):
-            return message
+        ],
+    }
+    for message, ways in mistakes.items():
+        for way in ways:
+            if _same_weights(network, _accumulate(*_copies(*before), pieces, **way)):
+                return message
     if _same_weights(network, before[0]):
         return _why_unchanged(network)
     return "the weights are not where one step on the whole batch would bring them"
@@ -296,7 +270,7 @@ def _go_on(network, optimiser, schedule, step: int, count: int) -> nn.Module:
     return network
 
 
-def judge_checkpoint(function: Callable, arguments: tuple) -> None:
+def judge_checkpoint(function: Callable, *arguments) -> None:
     """Judge a checkpoint: save, read, resume, and compare with the run that went on."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(77 + arguments[-1])
@@ -397,37 +371,28 @@ def some_logits(seed: int, extreme: bool = False) -> tuple[torch.Tensor, ...]:
     return logits, target, weight
 
 
-def _judge_dice(function: Callable, arguments: tuple) -> None:
-    logits, target, weight = arguments
+def _judge_dice(function: Callable, logits, target, weight) -> None:
     loss = _loss_with_slope(function, logits, target, weight)
     right = segmentation_loss(logits, target, weight, "dice").item()
     if math.isclose(loss.item(), right, abs_tol=1e-4):
         return
     p, hard = torch.sigmoid(logits), (logits > 0).float()
     each = torch.stack([_dice(*parts) for parts in zip(p, target, weight, strict=True)])
-    mistakes = (
-        (_dice(p, target, weight), "this is the Dice itself: a loss is small where it is good"),
-        (1 - _dice(p, target, 1), "pixels of weight 0 count: they must leave all three sums"),
-        (
-            1 - (2 * (p * target * weight).sum() + 10) / (p.sum() + target.sum() + 10),
-            "pixels of weight 0 still count below the line: they must leave all three sums",
+    mistakes = {
+        "this is the Dice itself: a loss is small where it is good": _dice(p, target, weight),
+        "pixels of weight 0 count: they must leave all three sums": 1 - _dice(p, target, 1),
+        "pixels of weight 0 still count below the line: they must leave all three sums": (
+            1 - (2 * (p * target * weight).sum() + 10) / (p.sum() + target.sum() + 10)
         ),
-        (1 - _dice(logits, target, weight), "these are logits: a sigmoid makes probabilities"),
-        (1 - _dice(hard, target, weight), "a threshold has no slope: take the probabilities"),
-        (
-            1 - each.mean(),
-            "this is the mean over images of their own losses: sum over the whole batch, so that "
-            "images with little spine count little",
-        ),
-        (1 - _dice(p, target, weight, 0), "the 10 is missing, above and below the line"),
-    )
-    for value, message in mistakes:
-        if math.isclose(loss.item(), value.item(), abs_tol=1e-4):
-            raise Wrong(f"your loss is {loss.item():.4f} instead of {right:.4f}: {message}")
-    raise Wrong(
-        f"your loss is {loss.item():.4f} instead of {right:.4f}: compare your three sums with the "
-        "formula, one by one"
-    )
+        "these are logits: a sigmoid makes probabilities": 1 - _dice(logits, target, weight),
+        "a threshold has no slope: take the probabilities": 1 - _dice(hard, target, weight),
+        "this is the mean over images of their own losses: sum over the whole batch, so that "
+        "images with little spine count little": 1 - each.mean(),
+        "the 10 is missing, above and below the line": 1 - _dice(p, target, weight, 0),
+    }
+    beginning = f"your loss is {loss.item():.4f} instead of {right:.4f}: "
+    raise_known(loss, mistakes, rtol=0, atol=1e-4, beginning=beginning)
+    raise Wrong(f"{beginning}compare your three sums with the formula, one by one")
 
 
 def _dice(p, target, weight, smoothing: float = 10.0) -> torch.Tensor:
@@ -454,8 +419,7 @@ def _loss_with_slope(function: Callable, logits, target, weight) -> torch.Tensor
 # --- 6.3 ------------------------------------------------------------------------------------------
 
 
-def _judge_focal(function: Callable, arguments: tuple) -> None:
-    logits, target, weight = arguments
+def _judge_focal(function: Callable, logits, target, weight) -> None:
     loss = _loss_with_slope(function, logits, target, weight).item()
     right = segmentation_loss(logits, target, weight, "focal").item()
     if math.isclose(loss, right, rel_tol=1e-3):
@@ -468,34 +432,25 @@ def _judge_focal(function: Callable, arguments: tuple) -> None:
     p = torch.sigmoid(logits)
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     missed = (p - target).abs()
-    mistakes = (
-        (weight * entropy, weight, "this is the cross-entropy, with nothing turned down"),
-        (weight * missed * entropy, weight, "how wrong a pixel is comes squared"),
-        (
-            weight * (1 - p) ** 2 * entropy,
-            weight,
-            "1 - p is how wrong a pixel is where there is spine; where there is none, that is p",
+    known, pixels = weight.sum(), weight.numel()
+    mistakes = {
+        "this is the cross-entropy, with nothing turned down": (weight * entropy).sum() / known,
+        "how wrong a pixel is comes squared": (weight * missed * entropy).sum() / known,
+        "1 - p is how wrong a pixel is where there is spine; where there is none, that is p": (
+            (weight * (1 - p) ** 2 * entropy).sum() / known
         ),
-        (
-            weight * (1 - missed) ** 2 * entropy,
-            weight,
-            "this turns down the pixels that are wrong: the factor is one minus the probability of "
-            "the right answer",
+        "this turns down the pixels that are wrong: the factor is one minus the probability of "
+        "the right answer": (weight * (1 - missed) ** 2 * entropy).sum() / known,
+        "the mean runs over all pixels: divide by the number of those that are known": (
+            (weight * missed**2 * entropy).sum() / pixels
         ),
-        (
-            weight * missed**2 * entropy,
-            torch.ones_like(weight),
-            "the mean runs over all pixels: divide by the number of those that are known",
-        ),
-        (missed**2 * entropy, torch.ones_like(weight), "pixels of weight 0 count: leave them out"),
-        (weight * missed**2 * entropy, torch.ones(1), "this is the sum: take the mean"),
-    )
-    for parts, count, message in mistakes:
-        if math.isclose(loss, (parts.sum() / count.sum()).item(), rel_tol=1e-3):
-            raise Wrong(f"your loss is {loss:.4g} instead of {right:.4g}: {message}")
+        "pixels of weight 0 count: leave them out": (missed**2 * entropy).mean(),
+        "this is the sum: take the mean": (weight * missed**2 * entropy).sum(),
+    }
+    beginning = f"your loss is {loss:.4g} instead of {right:.4g}: "
+    raise_known(loss, mistakes, rtol=1e-3, atol=0, beginning=beginning)
     raise Wrong(
-        f"your loss is {loss:.4g} instead of {right:.4g}: each pixel has its own cross-entropy and "
-        "its own factor; the mean comes last"
+        f"{beginning}each pixel has its own cross-entropy and its own factor; the mean comes last"
     )
 
 
@@ -510,7 +465,7 @@ def warm_up_cosine(step: int, steps: int, highest: float, warm_up: int) -> float
     return highest * (0.5 + 0.5 * math.cos(math.pi * gone))
 
 
-def _judge_schedule(function: Callable, arguments: tuple) -> None:
+def _judge_schedule(function: Callable, *arguments) -> None:
     step, steps, highest, warm_up = arguments
     right = warm_up_cosine(step, steps, highest, warm_up)
     rate = function(step, steps, highest, warm_up)
@@ -524,41 +479,35 @@ def _judge_schedule(function: Callable, arguments: tuple) -> None:
 def _why_rate(rate: float, step: int, steps: int, highest: float, warm_up: int) -> str:
     way = (step - warm_up) / (steps - warm_up)
     whole = step / steps
-    rising = (
-        (highest * step / warm_up, "the first step would do nothing: the line starts one up"),
-        (highest, "there is no warm-up: the first steps of a run are the ones that go astray"),
-    )
-    falling = (
-        (highest * (1 - way), "this falls in a straight line: take half a cosine wave"),
-        (
-            highest * (1 + math.cos(math.pi * whole)) / 2,
-            "the wave starts at step 0: count from the end of the warm-up",
+    rising = {
+        "the first step would do nothing: the line starts one up": highest * step / warm_up,
+        "there is no warm-up: the first steps of a run are the ones that go astray": highest,
+    }
+    falling = {
+        "this falls in a straight line: take half a cosine wave": highest * (1 - way),
+        "the wave starts at step 0: count from the end of the warm-up": (
+            highest * (1 + math.cos(math.pi * whole)) / 2
         ),
-        (
-            highest * (1 + math.cos(math.pi * (step - warm_up) / steps)) / 2,
-            "the wave is too long: it has steps - warm_up steps to go",
+        "the wave is too long: it has steps - warm_up steps to go": (
+            highest * (1 + math.cos(math.pi * (step - warm_up) / steps)) / 2
         ),
-        (
-            highest * (1 + math.cos(2 * math.pi * way)) / 2,
-            "this is a whole wave, down and up again: half a wave goes from 0 to pi",
+        "this is a whole wave, down and up again: half a wave goes from 0 to pi": (
+            highest * (1 + math.cos(2 * math.pi * way)) / 2
         ),
-        (highest * math.cos(math.pi * way), "a cosine runs from 1 to -1: bring it to 1 to 0"),
-        (highest * (1 + math.cos(180 * way)) / 2, "math.cos takes radians: half a wave is pi"),
-        (highest, "it stays at its highest: the wave starts after the warm-up"),
-        (
-            highest * math.cos(math.pi / 2 * way),
-            "this is a quarter of a wave: half a wave goes from 0 to pi, between 1 and -1",
+        "a cosine runs from 1 to -1: bring it to 1 to 0": highest * math.cos(math.pi * way),
+        "math.cos takes radians: half a wave is pi": highest * (1 + math.cos(180 * way)) / 2,
+        "it stays at its highest: the wave starts after the warm-up": highest,
+        "this is a quarter of a wave: half a wave goes from 0 to pi, between 1 and -1": (
+            highest * math.cos(math.pi / 2 * way)
         ),
-        (
-            highest * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up - 1))) / 2,
-            "the wave reaches 0 one step too early: it would do so at step number `steps`",
+        "the wave reaches 0 one step too early: it would do so at step number `steps`": (
+            highest * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up - 1))) / 2
         ),
-        (
-            highest * (step + 1) / warm_up,
-            "the line goes on for too long: its last step is number warm_up - 1",
+        "the line goes on for too long: its last step is number warm_up - 1": (
+            highest * (step + 1) / warm_up
         ),
-    )
-    for value, message in rising if step < warm_up else falling:
+    }
+    for message, value in (rising if step < warm_up else falling).items():
         if math.isclose(rate, value, rel_tol=1e-6, abs_tol=1e-9 * highest):
             return message
     return "draw the rates of all steps, and look where the line ends and the wave starts and ends"

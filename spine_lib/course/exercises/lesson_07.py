@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from spine_lib import metrics
-from spine_lib.course.exercise import Wrong, declare, describe
+from spine_lib.course.exercise import Wrong, declare, describe, raise_known
 from spine_lib.metrics import statistics
 
 JUDGED_RESAMPLES = 20_000
@@ -22,7 +22,7 @@ def some_scores(seed: int, patients: int = 12) -> np.ndarray:
     return (0.95 - rng.gamma(1.6, 0.05, patients)).round(4)
 
 
-def judge_interval(function: Callable, arguments: tuple) -> None:
+def judge_interval(function: Callable, *arguments) -> None:
     """Judge a percentile interval of a mean; `arguments` are values, resamples and seed.
 
     Raises:
@@ -47,7 +47,7 @@ def judge_interval(function: Callable, arguments: tuple) -> None:
             "your interval has no width: drawn without replacement, every new set holds the same "
             "patients; `replace=True`"
         )
-    for ends, message in _interval_mistakes(values, means):
+    for message, ends in _interval_mistakes(values, means).items():
         if near(tuple(ends), 0.3):
             raise Wrong(message)
     shorter = "narrower" if high - low < np.ptp(np.percentile(means, (2.5, 97.5))) else "wider"
@@ -57,33 +57,25 @@ def judge_interval(function: Callable, arguments: tuple) -> None:
     )
 
 
-def _interval_mistakes(values: np.ndarray, means: np.ndarray) -> tuple:
+def _interval_mistakes(values: np.ndarray, means: np.ndarray) -> dict:
     error = means.std()
-    return (
-        (
-            np.percentile(values, (2.5, 97.5)),
-            "this is where single *patients* lie: take the mean "
-            "of each resampled set, and percentiles of these means",
+    return {
+        "this is where single *patients* lie: take the mean "
+        "of each resampled set, and percentiles of these means": np.percentile(values, (2.5, 97.5)),
+        "these are the 5th and 95th percentile, which leave out "
+        "10 %: 95 % lie between the 2.5th and the 97.5th": np.percentile(means, (5, 95)),
+        "these are quartiles: half of the means lie between": np.percentile(means, (25, 75)),
+        "this is the mean plus and minus one standard error, which holds about 68 %": (
+            means.mean() + error * np.array([-1, 1])
         ),
-        (
-            np.percentile(means, (5, 95)),
-            "these are the 5th and 95th percentile, which leave out "
-            "10 %: 95 % lie between the 2.5th and the 97.5th",
+        "this is the spread of single patients, not of their mean": (
+            values.mean() + values.std() * np.array([-1.96, 1.96])
         ),
-        (np.percentile(means, (25, 75)), "these are quartiles: half of the means lie between"),
-        (
-            means.mean() + error * np.array([-1, 1]),
-            "this is the mean plus and minus one standard error, which holds about 68 %",
+        "these are the lowest and the highest mean, which move outwards the more you draw": (
+            means.min(),
+            means.max(),
         ),
-        (
-            values.mean() + values.std() * np.array([-1.96, 1.96]),
-            "this is the spread of single patients, not of their mean",
-        ),
-        (
-            (means.min(), means.max()),
-            "these are the lowest and the highest mean, which move outwards the more you draw",
-        ),
-    )
+    }
 
 
 def _judge_draws(function: Callable, arguments: tuple, ends: tuple[float, float]) -> None:
@@ -105,22 +97,19 @@ def some_differences(seed: int, patients: int = 8) -> np.ndarray:
     return values if seed else np.abs(values[:6]) + 1 / 1024
 
 
-def judge_flip(function: Callable, arguments: tuple) -> None:
+def judge_flip(function: Callable, differences) -> None:
     """Judge an exact sign-flip p-value; `arguments` are the differences.
 
     Raises:
         Wrong: in the student's terms.
     """
-    (differences,) = arguments
     right = statistics.sign_flip_test(differences, minimum=1).p_value
     answer = function(differences)
     if not isinstance(answer, Real) or isinstance(answer, bool):
         raise Wrong(f"return one number, not {describe(answer)}")
     if same(answer, right):
         return
-    for value, message in _flip_mistakes(differences, right):
-        if same(answer, value):
-            raise Wrong(message)
+    raise_known(answer, _flip_mistakes(differences, right), rtol=1e-6, atol=1e-9)
     n = differences.size
     if abs(answer - right) < 0.06 and (answer * 2**n) % 1 > 1e-6:
         raise Wrong(
@@ -133,39 +122,25 @@ def judge_flip(function: Callable, arguments: tuple) -> None:
     )
 
 
-def _flip_mistakes(differences: np.ndarray, right: float) -> tuple:
+def _flip_mistakes(differences: np.ndarray, right: float) -> dict:
     n = differences.size
     sums = np.array([differences @ signs for signs in _all_signs(n)])
     observed, tied = differences.sum(), 1e-12
     ups = np.count_nonzero(differences > 0)
-    return (
-        (
-            np.mean(sums >= observed - tied),
-            "you counted flips in one direction only: a mean as far "
-            "below 0 is as strange, and nobody said before which model would win",
-        ),
-        (
-            np.mean(np.abs(sums) > abs(observed) + tied),
-            "you counted only flips that are *more* "
-            "extreme: the observed choice is one of them, so no p-value can be 0",
-        ),
-        (right * len(sums), "this is a number of flips: divide it by how many there are"),
-        (1 - right, "this is the share of flips that are less extreme"),
-        (
-            stats.ttest_1samp(differences, 0).pvalue,
-            "this is the p-value of a t-test, which takes "
-            "the differences to be normally distributed: flip the signs",
-        ),
-        (
-            stats.binomtest(ups, n).pvalue,
-            "this only counts who won how often: the *mean* of the "
-            "flipped differences is to be compared",
-        ),
-        (
-            stats.wilcoxon(differences).pvalue,
-            "this is the p-value of a test on ranks: compare means of flipped differences",
-        ),
-    )
+    return {
+        "you counted flips in one direction only: a mean as far below 0 is as strange, and "
+        "nobody said before which model would win": np.mean(sums >= observed - tied),
+        "you counted only flips that are *more* extreme: the observed choice is one of them, so "
+        "no p-value can be 0": np.mean(np.abs(sums) > abs(observed) + tied),
+        "this is a number of flips: divide it by how many there are": right * len(sums),
+        "this is the share of flips that are less extreme": 1 - right,
+        "this is the p-value of a t-test, which takes the differences to be normally "
+        "distributed: flip the signs": stats.ttest_1samp(differences, 0).pvalue,
+        "this only counts who won how often: the *mean* of the "
+        "flipped differences is to be compared": stats.binomtest(ups, n).pvalue,
+        "this is the p-value of a test on ranks: compare means of flipped "
+        "differences": stats.wilcoxon(differences).pvalue,
+    }
 
 
 def _all_signs(n: int) -> np.ndarray:
@@ -207,38 +182,30 @@ def a_scored_pair(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return prediction.astype(bool), truth, rng.random(shape) < 0.2
 
 
-def _judge_count(function: Callable, arguments: tuple) -> None:
-    prediction, truth, ignore = arguments
+def _judge_count(function: Callable, prediction, truth, ignore) -> None:
     c = metrics.confusion(prediction, truth, ignore)
     every = metrics.confusion(prediction, truth)
     answer = numbers(function(prediction, truth, ignore), 4, "tp, fp, fn, tn")
-    mistakes = (
-        (_four(every), "you counted ignored voxels too: nobody knows what is right there"),
-        (
-            (c.tp, c.fp, c.fn, c.tn + int(ignore.sum())),
-            "your true negatives include the ignored voxels: set to False they count as "
-            "background on both sides; leave them out instead",
+    mistakes = {
+        "you counted ignored voxels too: nobody knows what is right there": _four(every),
+        "your true negatives include the ignored voxels: set to False they count as background "
+        "on both sides; leave them out instead": (c.tp, c.fp, c.fn, c.tn + int(ignore.sum())),
+        "false positives and false negatives are exchanged: positive is what was *predicted*, "
+        "and false that it is not true": (c.tp, c.fn, c.fp, c.tn),
+        "the order is tp, fp, fn, tn: yours begins with the negatives": (c.tn, c.fp, c.fn, c.tp),
+        "these are shares of all voxels: return how many there are": tuple(
+            item / c.total for item in _four(c)
         ),
-        (
-            (c.tp, c.fn, c.fp, c.tn),
-            "false positives and false negatives are exchanged: positive is what was *predicted*, "
-            "and false that it is not true",
+        "you counted all predicted voxels as tp: those that are not spine are fp": (
+            c.tp + c.fp,
+            c.fp,
+            c.fn,
+            c.tn + c.fn,
         ),
-        ((c.tn, c.fp, c.fn, c.tp), "the order is tp, fp, fn, tn: yours begins with the negatives"),
-        (
-            tuple(item / c.total for item in _four(c)),
-            "these are shares of all voxels: return how many there are",
-        ),
-        (
-            (c.tp + c.fp, c.fp, c.fn, c.tn + c.fn),
-            "you counted all predicted voxels as tp: those that are not spine are fp",
-        ),
-    )
+    }
     if answer == _four(c):
         return
-    for values, message in mistakes:
-        if all(same(item, value) for item, value in zip(answer, values)):
-            raise Wrong(message)
+    raise_known(answer, mistakes, rtol=1e-6, atol=1e-9)
     wrong = next(n for n, (item, right) in enumerate(zip(answer, _four(c))) if item != right)
     name = ("tp", "fp", "fn", "tn")[wrong]
     raise Wrong(f"your {name} is {answer[wrong]:g}, and there are {_four(c)[wrong]}")
@@ -253,7 +220,7 @@ def _four(c: metrics.Confusion) -> tuple[int, int, int, int]:
 SCORE_NAMES = ("iou", "dice", "precision", "recall", "accuracy")
 
 
-def _judge_scores(function: Callable, arguments: tuple) -> None:
+def _judge_scores(function: Callable, *arguments) -> None:
     c = metrics.Confusion(*arguments)
     scores = metrics.scores(c)
     right = {name: scores[name] for name in SCORE_NAMES}
@@ -313,41 +280,28 @@ def some_counts(seed: int) -> np.ndarray:
     return rng.permutation(rows)
 
 
-def _judge_mean(function: Callable, arguments: tuple) -> None:
-    (counts,) = arguments
+def _judge_mean(function: Callable, counts) -> None:
     result = metrics.mean_scores([metrics.Confusion(*row, 0) for row in counts.tolist()])
     right = (result["dice"], result["undefined"], result["false_positive_on_empty"])
     answer = numbers(function(counts), 3, "the mean, and two counts")
     tp, fp, fn = counts.T.astype(float)
     empty, alarm = tp + fp + fn == 0, (tp + fn == 0) & (fp > 0)
     dice = np.where(empty, 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1))
-    mistakes = (
-        (math.nan, "your mean is NaN: one slice that is 0 / 0 makes it so; leave such slices out"),
-        (dice.mean(), "your mean counts slices that are empty on both sides as 0: leave them out"),
-        (
-            (dice + empty).mean(),
-            "your mean counts slices that are empty on both sides as 1, as if finding nothing were "
-            "an achievement: leave them out",
+    mistakes = {
+        "your mean is NaN: one slice that is 0 / 0 makes it so; leave such slices out": math.nan,
+        "your mean counts slices that are empty on both sides as 0: leave them out": dice.mean(),
+        "your mean counts slices that are empty on both sides as 1, as if finding nothing were "
+        "an achievement: leave them out": (dice + empty).mean(),
+        "you left out every slice without truth: where something was predicted all the same, "
+        "the score is 0, or false alarms would cost nothing": dice[~empty & ~alarm].mean(),
+        "this is the Dice of all slices pooled: compute one for each slice, then their mean": (
+            2 * tp.sum() / (2 * tp + fp + fn).sum()
         ),
-        (
-            dice[~empty & ~alarm].mean(),
-            "you left out every slice without truth: where something was predicted all the same, "
-            "the score is 0, or false alarms would cost nothing",
-        ),
-        (
-            2 * tp.sum() / (2 * tp + fp + fn).sum(),
-            "this is the Dice of all slices pooled: compute one for each slice, then their mean",
-        ),
-        (
-            dice[tp > 0].mean(),
-            "you averaged only slices with a true positive: one in which everything was missed "
-            "scores 0 and belongs to the mean",
-        ),
-    )
-    for value, message in mistakes:
-        if same(answer[0], value) and not same(answer[0], right[0]):
-            raise Wrong(message)
+        "you averaged only slices with a true positive: one in which everything was missed "
+        "scores 0 and belongs to the mean": dice[tp > 0].mean(),
+    }
     if not same(answer[0], right[0]):
+        raise_known(answer[0], mistakes, rtol=1e-6, atol=1e-9)
         raise Wrong(f"your mean is {answer[0]:.4g} instead of {right[0]:.4g}")
     if answer[1:] == right[:0:-1] and answer[1] != answer[2]:
         raise Wrong("the two counts are exchanged: first the slices left out, then false alarms")
@@ -373,13 +327,12 @@ def a_surface_pair(seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, floa
     return prediction, truth, tuple(float(item) for item in spacing.round(2))
 
 
-def _judge_distances(function: Callable, arguments: tuple) -> None:
-    prediction, truth, spacing = arguments
+def _judge_distances(function: Callable, prediction, truth, spacing) -> None:
     right, back = metrics.surface_distances(prediction, truth, spacing)
     answer = np.asarray(function(prediction, truth, spacing), float)
     if answer.ndim != 1 or answer.size == 0:
         raise Wrong(f"return a list of distances, one for each surface voxel, not {answer.shape}")
-    for values, message in _distance_mistakes(prediction, truth, spacing, back):
+    for message, values in _distance_mistakes(prediction, truth, spacing, back).items():
         if _same_values(answer, values) and not _same_values(answer, right):
             raise Wrong(message)
     if answer.size != right.size:
@@ -394,50 +347,30 @@ def _judge_distances(function: Callable, arguments: tuple) -> None:
         )
 
 
-def _distance_mistakes(prediction, truth, spacing, back) -> list[tuple[np.ndarray, str]]:
+def _distance_mistakes(prediction, truth, spacing, back) -> dict[str, np.ndarray]:
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, truth)]
     edges = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (prediction, truth)]
     away = ndimage.distance_transform_edt
     to_surface = away(~surfaces[1], spacing)
-    return [
-        (
-            back,
-            "these are the distances from the truth's surface to the prediction's: go from the "
-            "prediction to the truth",
-        ),
-        (
-            away(~surfaces[1])[surfaces[0]],
-            "your distances are in voxels: a step along each axis has its own length in mm",
-        ),
-        (
-            away(~surfaces[1], spacing[::-1])[surfaces[0]],
-            "spacing_mm is in the order x, y, z, as "
-            "the axes of the arrays are: do not turn it round",
-        ),
-        (
-            away(~truth, spacing)[surfaces[0]],
-            "inside the truth your distances are 0: measure to "
-            "its *surface*, so that a prediction that is too small is found as well",
-        ),
-        (
-            away(surfaces[1], spacing)[surfaces[0]],
-            "your distance is 0 nearly everywhere: the transform measures to the nearest False, so "
-            "turn the truth's surface round (~)",
-        ),
-        (
-            to_surface[prediction],
-            "you measured from every voxel of the prediction: take those of its surface only",
-        ),
-        (
-            to_surface[edges[0]],
-            "voxels at the edge of the array are missing: there the mask ends, "
-            "so they are surface too",
-        ),
-        (
-            _both_ways(surfaces, spacing),
-            "these are both directions together: return those from the prediction to the truth",
-        ),
-    ]
+    return {
+        "these are the distances from the truth's surface to the prediction's: go from the "
+        "prediction to the truth": back,
+        "your distances are in voxels: a step along each axis has its own length in mm": away(
+            ~surfaces[1]
+        )[surfaces[0]],
+        "spacing_mm is in the order x, y, z, as the axes of the arrays are: do not turn it "
+        "round": away(~surfaces[1], spacing[::-1])[surfaces[0]],
+        "inside the truth your distances are 0: measure to its *surface*, so that a prediction "
+        "that is too small is found as well": away(~truth, spacing)[surfaces[0]],
+        "your distance is 0 nearly everywhere: the transform measures to the nearest False, so "
+        "turn the truth's surface round (~)": away(surfaces[1], spacing)[surfaces[0]],
+        "you measured from every voxel of the prediction: take those of its surface "
+        "only": to_surface[prediction],
+        "voxels at the edge of the array are missing: there the mask ends, "
+        "so they are surface too": to_surface[edges[0]],
+        "these are both directions together: return those from the prediction to the "
+        "truth": _both_ways(surfaces, spacing),
+    }
 
 
 def _both_ways(surfaces: list[np.ndarray], spacing: tuple[float, ...]) -> np.ndarray:

@@ -25,26 +25,20 @@ def some_dices(seed: int, count: int = 3) -> list[float]:
     return [float(dice) for dice in rng.uniform(0.3, 0.98, count).round(3)]
 
 
-def _judge_iou(function: Callable, arguments: tuple) -> None:
-    (dice,) = arguments
+def _judge_iou(function: Callable, dice) -> None:
     answer = as_number(function(dice), "an IoU")
     right = paper.iou_from_dice(dice)
     if _near(answer, right):
         return
-    mistakes = (
-        (
-            paper.dice_from_iou(dice),
-            "this is the Dice of a pair whose IoU is given: you solved for the other one",
-        ),
-        (dice, "IoU and Dice are the same only at 0 and at 1; in between the IoU is lower"),
-        (dice / 2, "the IoU of a perfect pair is 1, so halving the Dice cannot be right"),
-        (dice**2, "squaring comes close, and is not it: write both scores with TP and errors"),
-        (
-            dice / (1 - dice) if dice < 1 else math.inf,
-            "the numerator is right; in the denominator the overlap was counted twice, so that it "
-            "is 2 - Dice",
-        ),
-    )
+    mistakes = {
+        "this is the Dice of a pair whose IoU is given: you solved for the other "
+        "one": paper.dice_from_iou(dice),
+        "IoU and Dice are the same only at 0 and at 1; in between the IoU is lower": dice,
+        "the IoU of a perfect pair is 1, so halving the Dice cannot be right": dice / 2,
+        "squaring comes close, and is not it: write both scores with TP and errors": dice**2,
+        "the numerator is right; in the denominator the overlap was counted twice, so that it "
+        "is 2 - Dice": dice / (1 - dice) if dice < 1 else math.inf,
+    }
     raise_known(
         answer, mistakes, f"; a Dice of {dice:g} means an IoU of {right:.4f}", rtol=0, atol=NEAR
     )
@@ -59,8 +53,7 @@ def _bounds_inputs() -> list[tuple]:
     return [(0.8, 2), (dices[0], 2), (dices[1], 3), (1.0, 2), (0.0, 1)]
 
 
-def _judge_bounds(function: Callable, arguments: tuple) -> None:
-    mean_dice, decimals = arguments
+def _judge_bounds(function: Callable, mean_dice, decimals) -> None:
     low, high = _pair(function(mean_dice, decimals), "the lowest and the highest mean IoU")
     right = paper.mean_iou_range(mean_dice, decimals)
     if _near(low, right.low) and _near(high, right.high):
@@ -110,8 +103,7 @@ def some_pairs(seed: int, count: int = 3) -> list[tuple[float, float]]:
     ]
 
 
-def _judge_class(function: Callable, arguments: tuple) -> None:
-    dice, share = arguments
+def _judge_class(function: Callable, dice, share) -> None:
     answer = as_number(function(dice, share), "a mean IoU")
     right = paper.class_mean_iou(dice, share)
     if _near(answer, right):
@@ -119,30 +111,20 @@ def _judge_class(function: Callable, arguments: tuple) -> None:
     spine, wrong = paper.iou_from_dice(dice), (1 - dice) * share
     background = 2 * right - spine
     one_sided = (1 - share - wrong) / (1 - share)
-    mistakes = (
-        (spine, "this is the spine's IoU alone: the background's enters the mean too"),
-        (background, "this is the background's IoU alone: the mean is over both classes"),
-        (background + spine, "this is the sum of the two: halve it"),
-        (
-            share * spine + (1 - share) * background,
-            "you weighted each class by its share of the voxels; in a class mean both count alike, "
-            "however rare one is",
+    mistakes = {
+        "this is the spine's IoU alone: the background's enters the mean too": spine,
+        "this is the background's IoU alone: the mean is over both classes": background,
+        "this is the sum of the two: halve it": background + spine,
+        "you weighted each class by its share of the voxels; in a class mean both count alike, "
+        "however rare one is": share * spine + (1 - share) * background,
+        "you took the background's IoU for 1, which is close where spine is rare and not "
+        f"equal: here it is {background:.4f}": (1 + spine) / 2,
+        "you averaged the background's IoU with the spine's Dice: turn the Dice into an IoU": (
+            (background + dice) / 2
         ),
-        (
-            (1 + spine) / 2,
-            "you took the background's IoU for 1, which is close where spine is rare and not "
-            f"equal: here it is {background:.4f}",
-        ),
-        (
-            (background + dice) / 2,
-            "you averaged the background's IoU with the spine's Dice: turn the Dice into an IoU",
-        ),
-        (
-            (one_sided + spine) / 2,
-            "the background's union is its truth plus the voxels that it was given wrongly (the "
-            "false negatives): you left those out",
-        ),
-    )
+        "the background's union is its truth plus the voxels that it was given wrongly (the "
+        "false negatives): you left those out": (one_sided + spine) / 2,
+    }
     raise_known(answer, mistakes, f" (you: {answer:.4f}, right: {right:.4f})", rtol=0, atol=NEAR)
     raise Wrong(
         f"with Dice {dice:.3f} and {share:.2%} of spine the spine's IoU is {spine:.4f}, the "
@@ -164,8 +146,7 @@ def some_scores(seed: int, count: int = 3) -> list[tuple[float, float]]:
     return pairs
 
 
-def _judge_prevalence(function: Callable, arguments: tuple) -> None:
-    accuracy, dice = arguments
+def _judge_prevalence(function: Callable, accuracy, dice) -> None:
     low, high = _pair(function(accuracy, dice), "the lowest and the highest share of spine")
     # Rounding to a dozen decimals leaves the library's range as good as exact.
     right = paper.prevalence_range(accuracy, dice, decimals=12)
@@ -230,8 +211,7 @@ def _a_test(cases: list[str], dices: list[float | None]) -> dict:
     return {"per_volume": {"dice": float(np.mean(defined))}, "volumes": volumes}
 
 
-def _judge_runs(function: Callable, arguments: tuple) -> None:
-    (results,) = arguments
+def _judge_runs(function: Callable, results) -> None:
     answer = function(results)
     right = scores_by_patient(results)
     _require_keys(answer, right, "model ids")
@@ -297,8 +277,7 @@ def some_counts(seed: int, volumes: int = 3) -> np.ndarray:
     return np.array(rows)
 
 
-def _judge_gaps(function: Callable, arguments: tuple) -> None:
-    (counts,) = arguments
+def _judge_gaps(function: Callable, counts) -> None:
     answer = function(counts)
     volumes = [Confusion(*map(int, row)) for row in counts]
     right = _gaps(volumes, metrics.iou, metrics.iou_mean, metrics.dice)
@@ -307,38 +286,31 @@ def _judge_gaps(function: Callable, arguments: tuple) -> None:
     if _same(answer, right):
         return
     swapped = {
-        name: right[name.replace("pooled", "x").replace("per volume", "pooled").replace(
-            "x", "per volume")] for name in right
-    }  # fmt: skip
-    mistakes = (
-        (
-            {name: -value for name, value in right.items()},
-            "your signs are turned: subtract the Dice from the IoU",
+        name: right[
+            name.replace("pooled", "x").replace("per volume", "pooled").replace("x", "per volume")
+        ]
+        for name in right
+    }
+    mistakes = {
+        "your signs are turned: subtract the Dice from the IoU": {
+            name: -value for name, value in right.items()
+        },
+        "pooled and per volume are exchanged: to pool is to add up the counts first": swapped,
+        "the Dice is always the spine's own: you averaged it over both classes too": _gaps(
+            volumes, metrics.iou, metrics.iou_mean, _mean_dice
         ),
-        (swapped, "pooled and per volume are exchanged: to pool is to add up the counts first"),
-        (
-            _gaps(volumes, metrics.iou, metrics.iou_mean, _mean_dice),
-            "the Dice is always the spine's own: you averaged it over both classes too",
+        '"classes" is the mean of background and spine: you took the background\'s IoU '
+        "alone": _gaps(volumes, metrics.iou, metrics.iou_background, metrics.dice),
+        '"classes" is a mean of two IoUs, and you took the accuracy': _gaps(
+            volumes, metrics.iou, metrics.accuracy, metrics.dice
         ),
-        (
-            _gaps(volumes, metrics.iou, metrics.iou_background, metrics.dice),
-            '"classes" is the mean of background and spine: you took the background\'s IoU alone',
-        ),
-        (
-            _gaps(volumes, metrics.iou, metrics.accuracy, metrics.dice),
-            '"classes" is a mean of two IoUs, and you took the accuracy',
-        ),
-        (
-            {name: right[f"{name.split(',')[0]}, per volume"] for name in right},
-            '"pooled" is not the mean over volumes: add up the counts of all volumes, then score',
-        ),
-        (
-            {name: right[f"{name.split(',')[0]}, pooled"] for name in right},
-            '"per volume" is the mean of each volume\'s score: a large volume counts no more than '
-            "a small one",
-        ),
-    )
-    for value, message in mistakes:
+        '"pooled" is not the mean over volumes: add up the counts of all volumes, then score': {
+            name: right[f"{name.split(',')[0]}, per volume"] for name in right
+        },
+        '"per volume" is the mean of each volume\'s score: a large volume counts no more than '
+        "a small one": {name: right[f"{name.split(',')[0]}, pooled"] for name in right},
+    }
+    for message, value in mistakes.items():
         if _same(answer, value):
             raise Wrong(message)
     name = next(name for name in right if not _near(answer[name], right[name]))

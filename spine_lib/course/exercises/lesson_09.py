@@ -123,8 +123,7 @@ def _pieces_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
     return inputs
 
 
-def _judge_pieces(function: Callable, arguments: tuple) -> None:
-    mask, spacing_mm, smallest_ml = arguments
+def _judge_pieces(function: Callable, mask, spacing_mm, smallest_ml) -> None:
     right = volumes.keep_pieces(mask, spacing_mm, smallest_ml)
     answer = _mask(function(mask, spacing_mm, smallest_ml), mask.shape)
     if np.array_equal(answer, right):
@@ -183,8 +182,7 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 # --- 9.2 ------------------------------------------------------------------------------------------
 
 
-def _judge_holes(function: Callable, arguments: tuple) -> None:
-    (mask,) = arguments
+def _judge_holes(function: Callable, mask) -> None:
     right = volumes.fill_holes(mask, (1.0, 1.0, 1.0), math.inf)
     answer = _mask(function(mask), mask.shape)
     if np.array_equal(answer, right):
@@ -224,8 +222,7 @@ def _names_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
     return [(*two_vertebrae(seed), 5.0 + seed % 2) for seed in seeds]
 
 
-def _judge_names(function: Callable, arguments: tuple) -> None:
-    prediction, labels, spacing_mm, reach_mm = arguments
+def _judge_names(function: Callable, prediction, labels, spacing_mm, reach_mm) -> None:
     answer = function(prediction, labels, spacing_mm, reach_mm)
     answer = as_array(answer, prediction.shape)
     rests = answer[~prediction]
@@ -289,8 +286,7 @@ def _nearest(labels: np.ndarray, spacing_mm: tuple) -> tuple[np.ndarray, np.ndar
 # --- 9.4 ------------------------------------------------------------------------------------------
 
 
-def _judge_views(function: Callable, arguments: tuple) -> None:
-    predict, image = arguments
+def _judge_views(function: Callable, predict, image) -> None:
     answer = function(predict, image)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two arrays, the mean and the difference, and not {describe(answer)}")
@@ -300,27 +296,20 @@ def _judge_views(function: Callable, arguments: tuple) -> None:
     if _close(mean, right_mean) and _close(apart, right_apart):
         return
     astray = predict(image[:, ::-1])
-    mistakes = (
-        (
-            (first + astray) / 2,
-            "the second answer is still mirrored when you average: turn it back first, or left "
-            "and right of the patient are mixed",
+    mistakes = {
+        "the second answer is still mirrored when you average: turn it back first, or left "
+        "and right of the patient are mixed": (first + astray) / 2,
+        "the image was turned upside down: mirroring left to right reverses the columns": (
+            (first + predict(image[::-1])[::-1]) / 2
         ),
-        (
-            (first + predict(image[::-1])[::-1]) / 2,
-            "the image was turned upside down: mirroring left to right reverses the columns",
+        "you averaged the two images and predicted once: predict twice, then average": predict(
+            (image + image[:, ::-1]) / 2
         ),
-        (
-            predict((image + image[:, ::-1]) / 2),
-            "you averaged the two images and predicted once: predict twice, then average",
-        ),
-        (first, "this is the first prediction alone: the mirrored one does not enter"),
-        (second, "this is the mirrored prediction alone: average it with the plain one"),
-        (first + second, "this is the sum: divide it by two"),
-    )
-    for value, message in mistakes:
-        if _close(mean, value):
-            raise Wrong(message)
+        "this is the first prediction alone: the mirrored one does not enter": first,
+        "this is the mirrored prediction alone: average it with the plain one": second,
+        "this is the sum: divide it by two": first + second,
+    }
+    raise_known(mean, mistakes, atol=1e-4)
     if set(np.unique(mean)) <= {0, 0.5, 1}:
         raise Wrong(
             "your mean holds 0, 0.5 and 1 only: the probabilities were thresholded before they "
@@ -347,35 +336,28 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 # --- 9.5 ------------------------------------------------------------------------------------------
 
 
-def _judge_auroc(function: Callable, arguments: tuple) -> None:
-    value, wrong = arguments
+def _judge_auroc(function: Callable, value, wrong) -> None:
     right = uncertainty.auroc(value, wrong)
     answer = _number(function(value, wrong))
     if math.isclose(answer, right, abs_tol=1e-6):
         return
     pairs = value[wrong][:, None] - value[~wrong][None, :]
-    mistakes = (
-        (1 - right, "this is the share in which the *right* voxel is more uncertain"),
-        ((pairs > 0).mean(), "ties are missing: a pair of equal values counts one half"),
-        ((pairs >= 0).mean(), "ties count in full: a pair of equal values counts one half"),
-        (
-            float(((value > np.median(value)) == wrong).mean()),
-            "this is how often one threshold is right: compare pairs, without any threshold",
+    mistakes = {
+        "this is the share in which the *right* voxel is more uncertain": 1 - right,
+        "ties are missing: a pair of equal values counts one half": (pairs > 0).mean(),
+        "ties count in full: a pair of equal values counts one half": (pairs >= 0).mean(),
+        "this is how often one threshold is right: compare pairs, without any threshold": float(
+            ((value > np.median(value)) == wrong).mean()
         ),
-        (
-            (pairs > 0).sum() + (pairs == 0).sum() / 2,
-            "this is the number of pairs: divide by how many there are",
+        "this is the number of pairs: divide by how many there are": (
+            (pairs > 0).sum() + (pairs == 0).sum() / 2
         ),
-        (
-            float(value[wrong].mean() - value[~wrong].mean()),
-            "this is the difference of two means, which depends on the unit of the uncertainty: "
-            "count pairs",
+        "this is the difference of two means, which depends on the unit of the uncertainty: "
+        "count pairs": float(value[wrong].mean() - value[~wrong].mean()),
+        "this is a correlation: count pairs instead": float(
+            np.corrcoef(value.ravel(), wrong.ravel())[0, 1]
         ),
-        (
-            float(np.corrcoef(value.ravel(), wrong.ravel())[0, 1]),
-            "this is a correlation: count pairs instead",
-        ),
-    )
+    }
     raise_known(answer, mistakes, f" (you: {answer:.3f}, right: {right:.3f})", rtol=0, atol=1e-6)
     raise Wrong(
         f"{np.count_nonzero(wrong)} wrong and {np.count_nonzero(~wrong)} right voxels make "
@@ -393,8 +375,7 @@ def _grid_inputs() -> list[tuple]:
     return [two_grids(0), two_grids(1), (affine, affine.copy(), shape), (affine, flipped, shape)]
 
 
-def _judge_grid(function: Callable, arguments: tuple) -> None:
-    affine, other, shape = arguments
+def _judge_grid(function: Callable, affine, other, shape) -> None:
     answer = _number(function(affine, other, shape))
     away = _corner_gaps(affine, other, [(0, n - 1) for n in shape])
     right = away.max()
@@ -402,29 +383,23 @@ def _judge_grid(function: Callable, arguments: tuple) -> None:
         return
     per_axis = np.abs(_corner_steps(affine, other, [(0, n - 1) for n in shape]))
     spacings = [np.linalg.norm(item[:3, :3], axis=0) for item in (affine, other)]
-    mistakes = (
-        (
-            _corner_gaps(affine, other, [(0, n) for n in shape]).max(),
-            "the last voxel of an axis of n voxels has index n - 1, not n",
-        ),
-        (away[0], "this is the first voxel alone: two grids may share a corner and nothing else"),
-        (away[-1], "this is the last voxel alone: look at all eight corners"),
-        (away.mean(), "this is the mean over the corners: the worst one counts"),
-        (away.min(), "this is the best corner: the worst one counts"),
-        (per_axis.max(), "this is the largest step along one axis: a distance takes all three"),
-        (
+    mistakes = {
+        "the last voxel of an axis of n voxels has index n - 1, not n": _corner_gaps(
+            affine, other, [(0, n) for n in shape]
+        ).max(),
+        "this is the first voxel alone: two grids may share a corner and nothing else": away[0],
+        "this is the last voxel alone: look at all eight corners": away[-1],
+        "this is the mean over the corners: the worst one counts": away.mean(),
+        "this is the best corner: the worst one counts": away.min(),
+        "this is the largest step along one axis: a distance takes all three": per_axis.max(),
+        "the affines' numbers are no distances: send corners through": [
             np.abs(affine - other).max(),
-            "the affines' numbers are no distances: send corners through",
+            np.linalg.norm(affine - other),
+        ],
+        "this compares the spacings, which do not say where a grid lies or how it is turned": float(
+            np.abs(spacings[0] - spacings[1]).max()
         ),
-        (
-            float(np.linalg.norm(affine - other)),
-            "the affines' numbers are no distances: send corners through",
-        ),
-        (
-            float(np.abs(spacings[0] - spacings[1]).max()),
-            "this compares the spacings, which do not say where a grid lies or how it is turned",
-        ),
-    )
+    }
     raise_known(
         answer, mistakes, f" (you: {answer:.4g} mm, right: {right:.4g} mm)", rtol=1e-6, atol=1e-6
     )

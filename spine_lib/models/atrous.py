@@ -1,7 +1,6 @@
 """Lesson 5: what an atrous convolution does, and how far a stack of layers sees.
 
-*Atrous* is French for "with holes": the taps of a kernel lie `rate` pixels apart (also called
-dilation).  The kernel keeps its nine weights and spans more of the map.
+The taps of an atrous kernel ("with holes") lie `rate` pixels apart, which is also called dilation.
 """
 
 from __future__ import annotations
@@ -72,9 +71,6 @@ def effective_kernel(kernel: int, rate: int) -> int:
 
 def receptive_field(layers: Iterable[Layer | tuple[int, int, int]]) -> int:
     """Return the side of the square of input pixels on which one output pixel depends.
-
-    Each layer adds what its kernel reaches beyond its own pixel, counted in input pixels: a step
-    on its map is as many input pixels as all strides before it multiply to.
 
     Args:
         layers: kernel, stride and rate of each layer, from the image on.
@@ -154,24 +150,18 @@ def open_all_paths(network: nn.Module) -> nn.Module:
     """Return a copy of a network in which no path is blocked, to see what it *could* depend on.
 
     All weights become the same positive number, batch normalisation does nothing and pooling takes
-    the mean; so no ReLU is shut and no gradient cancels another. In float64, for paths to the
-    outermost pixels are few.
+    the mean, in float64.
     """
     network = copy.deepcopy(network).double().eval()
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.Conv2d):
             nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
         if isinstance(layer, nn.BatchNorm2d):
-            _replace(network, name, nn.Identity())
+            network.set_submodule(name, nn.Identity())
         if isinstance(layer, nn.MaxPool2d):
             mean = nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
-            _replace(network, name, mean)
+            network.set_submodule(name, mean)
     return network
-
-
-def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, layer)
 
 
 def side_seen(gradient_hw: np.ndarray) -> int:

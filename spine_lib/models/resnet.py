@@ -1,9 +1,8 @@
 """Lesson 5: the ResNet-34 encoder, written out to be read.
 
 Four stages of residual blocks follow a first 7 x 7 convolution (He et al. 2016,
-doi:10.1109/CVPR.2016.90).  As a classifier it halves its maps five times.  A segmentation network
-may ask for less: then the last stages take dilated steps instead of strides, so that their maps
-stay larger while each kernel still spans as much of the image (Chen et al. 2018,
+doi:10.1109/CVPR.2016.90).  For an output stride below 32 the last stages are dilated instead, so
+that their maps stay larger while each kernel spans as much of the image (Chen et al. 2018,
 doi:10.1109/TPAMI.2017.2699184).
 """
 

@@ -3,17 +3,16 @@
 A U-Net (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28) has the shape of its letter. On
 the way **down** the image is halved level by level while the number of channels doubles: fewer
 places, each described by more numbers that have seen more of the image. On the way **up** it is
-doubled again. What was where within a halved pixel is lost at the bottom; so on the way up each
-level is joined with the map that the way down had at the same size, the **skip**:
+doubled again, and each level is joined with the map that the way down had at the same size, the
+**skip**:
 
     image --> first --------------- skip ----------------> ups[-1] --> head --> logits
                  downs[0] ----------- skip ---------> ups[-2]
                      ...                             ...
                          downs[-1] (the bottom) --> ups[0]
 
-Four blocks are all it takes, one class each: `DoubleConvolution`, `Down`, `Up`, `UNet`.  Two things
-differ from the paper's, as they do in most U-Nets today: convolutions pad their input, so that maps
-keep their size, and the way up enlarges by repeating pixels instead of by a transposed convolution.
+Unlike in the paper, convolutions pad their input, so that maps keep their size, and the way up
+enlarges by repeating pixels instead of by a transposed convolution.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ class DoubleConvolution(nn.Sequential):
     The convolutions have no bias, since normalisation would subtract it and add its own.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
+        inputs, outputs: channels that come in and go out.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -50,8 +48,7 @@ class Down(nn.Module):
     """Halve rows and columns, keeping the largest of each four pixels, and convolve twice.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
+        inputs, outputs: channels that come in and go out.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -135,7 +132,13 @@ class UNet(nn.Module):
         Raises:
             SpineError: if rows or columns cannot be halved `depth` times.
         """
-        self._require_size(image)
+        multiple = 2 ** len(self.downs)
+        rows, columns = image.shape[-2:]
+        if rows % multiple or columns % multiple:
+            raise SpineError(
+                f"an image of {rows} x {columns} pixels cannot be halved {len(self.downs)} times: "
+                f"pad it to multiples of {multiple}"
+            )
         maps = [self.first(image)]
         for down in self.downs:
             maps.append(down(maps[-1]))
@@ -144,15 +147,6 @@ class UNet(nn.Module):
             skip = maps.pop()
             x = up(x, skip if self.skips else None)
         return self.head(x)
-
-    def _require_size(self, image: torch.Tensor) -> None:
-        multiple = 2 ** len(self.downs)
-        rows, columns = image.shape[-2:]
-        if rows % multiple or columns % multiple:
-            raise SpineError(
-                f"an image of {rows} x {columns} pixels cannot be halved {len(self.downs)} times: "
-                f"pad it to multiples of {multiple}"
-            )
 
 
 def unet_parameters(

@@ -89,10 +89,22 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     Raises:
         SpineError: if the file is broken or was not made by this library.
     """
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_lightning
     try:
-        state, notes = read(path)
-        model, recipe = notes["model"], dict(notes["recipe"])
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, framework="pt") as file:
+                notes = {"training_data": "null", **file.metadata()}
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            recipe, data = (json.loads(notes[key]) for key in ("recipe", "training_data"))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            notes, data = content["hyper_parameters"], content.get("training_data")
+            recipe = dict(notes["recipe"])
+            state = {
+                key.removeprefix("network."): value
+                for key, value in content["state_dict"].items()
+                if key.startswith("network.")
+            }
+        model = notes["model"]
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
         raise SpineError(
             f"{path} cannot be read as a checkpoint of this library ({type(error).__name__}): "
@@ -101,24 +113,4 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         ) from error
     if recipe.get("augment_on") == "worker":  # a setting of older versions; today's only way
         del recipe["augment_on"]
-    return state, {"model": model, "recipe": recipe, "training_data": notes.get("training_data")}
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        notes = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    return state, notes | {
-        key: json.loads(notes[key]) for key in ("recipe", "training_data") if key in notes
-    }
-
-
-def _read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    prefix = "network."
-    state = {
-        key.removeprefix(prefix): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(prefix)
-    }
-    return state, content["hyper_parameters"] | {"training_data": content.get("training_data")}
+    return state, {"model": model, "recipe": recipe, "training_data": data}

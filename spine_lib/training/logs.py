@@ -35,19 +35,9 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     return rows
 
 
-def as_rows(log: Rows | str | Path) -> Rows:
-    """Return the rows of a log: the log itself, or what its `metrics.csv` holds."""
-    return read_log(log) if isinstance(log, str | Path) else log
-
-
 def points(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps at which a value was logged, rising, and the values."""
     columns = pd.DataFrame(list(rows)).reindex(columns=["step", key])
     numbers = columns.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
     steps, values = numbers.dropna().sort_values(["step", key]).to_numpy(float).T
     return steps, values
-
-
-def has_points(rows: Rows, *keys: str) -> bool:
-    """Return whether a log holds a loss or a score (or one of `keys`) at any step."""
-    return any(points(rows, key)[0].size for key in keys or ("train_loss", "val_dice"))

@@ -48,13 +48,17 @@ def segmentation_loss(
         pixels (Lin et al. 2017, doi:10.1109/ICCV.2017.324, without its weights of the classes).
     """
     logits = logits.float()
-    entropy = _entropy(logits, target)
+    binary = logits.shape[1] == 1
+    if binary:
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    else:
+        entropy = functional.cross_entropy(logits, target[:, 0].long(), reduction="none")[:, None]
     terms = []
     if "bce" in kind:
         total, known = all_reduce((weight * entropy).sum(), weight.sum())
         terms.append(total / known.clamp(min=1))
-    if "focal" in kind:
-        missed = _missed(logits, target, entropy)
+    if "focal" in kind:  # one minus the probability of the true class
+        missed = (torch.sigmoid(logits) - target).abs() if binary else -torch.expm1(-entropy)
         focal, known = all_reduce((weight * missed**FOCUS * entropy).sum(), weight.sum())
         terms.append(focal / known.clamp(min=1))
     if "dice" in kind:
@@ -62,20 +66,6 @@ def segmentation_loss(
         overlap, predicted, true = torch.stack(sums).view(3, -1)
         terms.append((1 - (2 * overlap + SMOOTHING) / (predicted + true + SMOOTHING)).mean())
     return torch.stack(terms).sum()
-
-
-def _entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of each pixel, [batch, 1, row, column]."""
-    if logits.shape[1] == 1:
-        return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return functional.cross_entropy(logits, target[:, 0].long(), reduction="none")[:, None]
-
-
-def _missed(logits: torch.Tensor, target: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
-    """Return one minus the probability of the true class."""
-    if logits.shape[1] == 1:
-        return (torch.sigmoid(logits) - target).abs()
-    return -torch.expm1(-entropy)
 
 
 def _dice_sums(

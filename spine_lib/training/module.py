@@ -48,13 +48,11 @@ class Segmenter(L.LightningModule):
         return network(image.contiguous(memory_format=torch.channels_last))
 
     def compile_if_asked(self) -> None:
-        """Compile the network's code for training, where all sizes are the same.
-
-        The weights stay the network's own, so that checkpoints are the same either way.
-        """
+        """Compile the network's code for training, where all sizes are the same."""
         if self.recipe.compile and self._compiled is None:
             compiled = torch.compile(self.network, dynamic=False)
-            object.__setattr__(self, "_compiled", compiled)  # not a submodule with own weights
+            # not a submodule, so that checkpoints are the same either way
+            object.__setattr__(self, "_compiled", compiled)
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:
         """Return the loss of one batch."""
@@ -75,9 +73,18 @@ class Segmenter(L.LightningModule):
         return self.device.type == "cuda"
 
     def _check_loss(self) -> None:
+        """Raise an error that names the cases of the batch if its loss is NaN or infinite."""
         unchecked, self._unchecked = self._unchecked, None
-        if unchecked:
-            require_finite(self, *unchecked)
+        if unchecked is None or torch.isfinite(unchecked[0]):
+            return
+        loss, batch_index, step = unchecked
+        if self.global_rank:  # the loss is the same in all processes; the first one reports it
+            raise SystemExit(0)
+        cases = self.trainer.train_dataloader.sampler.cases(batch_index)
+        raise SpineError(
+            f"the loss became {loss.item()} at step {step} of {self.hparams.model}, in a batch of "
+            f"{', '.join(cases)}: check these cases, lower learning_rate or use precision 32-true"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Check the last loss, so that no weights are kept that it has spoilt; store the data."""
@@ -145,22 +152,6 @@ class Segmenter(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def require_finite(module: Segmenter, loss: torch.Tensor, batch_index: int, step: int) -> None:
-    """Raise an error that names the cases of the batch if its loss is NaN or infinite.
-
-    The loss is the same in all processes; the first one reports it.
-    """
-    if torch.isfinite(loss):
-        return
-    if module.global_rank:
-        raise SystemExit(0)
-    cases = module.trainer.train_dataloader.sampler.cases(batch_index)
-    raise SpineError(
-        f"the loss became {loss.item()} at step {step} of {module.hparams.model}, in a batch of "
-        f"{', '.join(cases)}: check these cases, lower learning_rate or use precision 32-true"
-    )
 
 
 class MovingAverage(WeightAveraging):

@@ -17,14 +17,13 @@ from a second thread, so that two trainings with half of the cores each take lit
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.ct.files import write_json
+from spine_lib.ct.files import read_json, write_json
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.checkpoints import load_weights, read_checkpoint, save_weights
 from spine_lib.training.devices import (
@@ -87,9 +86,7 @@ def load_or_train(
     folder: str | Path,
     device: str = "auto",
     progress: bool = True,
-    bar: int = 0,
-    processes: Processes = ALONE,
-    callbacks: tuple[L.Callback, ...] = (),
+    **options: Any,
 ) -> Fitted:
     """Load a finished run, resume a stopped one, or train.
 
@@ -100,9 +97,7 @@ def load_or_train(
         folder: of the run: logs, `last.ckpt`, `best.ckpt`, `weights.safetensors`.
         device: "auto", "cpu" or "cuda".
         progress: show a progress bar.
-        bar: how many bars of other trainings are above it.
-        processes: how many share the training; every one of them calls this.
-        callbacks: of Lightning, besides those that keep checkpoints and logs.
+        **options: `callbacks`, `bar` and `processes` of `fit`.
 
     Raises:
         SpineError: if the folder holds a run with another recipe or of other data, training
@@ -113,25 +108,14 @@ def load_or_train(
     """
     folder = Path(folder)
     weights = folder / "weights.safetensors"
-    before = _read_seconds(folder)
+    before = read_json(folder / "seconds.json") if (folder / "seconds.json").is_file() else 0.0
     if weights.is_file():
         network, stored = load_weights(weights, model)
         _require_same_run(weights, recipe, data_identity(training, validation))
         return Fitted(network, stored, weights, 0.0, before, read_log(folder / "metrics.csv"))
     started = time.perf_counter()
     try:
-        module = fit(
-            model,
-            recipe,
-            training,
-            validation,
-            folder,
-            device,
-            progress,
-            callbacks=callbacks,
-            bar=bar,
-            processes=processes,
-        )
+        module = fit(model, recipe, training, validation, folder, device, progress, **options)
     finally:  # the time of a stopped run counts too
         seconds = time.perf_counter() - started
         if folder.is_dir() and is_first():
@@ -159,8 +143,10 @@ def fit(
     """Train with Lightning, from `last.ckpt` in the folder where there is one.
 
     Args:
-        model, recipe, training, validation, folder, device, progress, callbacks, bar, processes: as
-            for `load_or_train`.
+        model, recipe, training, validation, folder, device, progress: as for `load_or_train`.
+        callbacks: of Lightning, besides those that keep checkpoints and logs.
+        bar: how many progress bars of other trainings are above this one's.
+        processes: how many share the training; every one of them calls this.
 
     Returns:
         The module with the averaged weights of the last step.
@@ -334,23 +320,9 @@ def _rows_by_case(rows: list[list]) -> dict[str, list[list]]:
     return cases
 
 
-def _read_seconds(folder: Path) -> float:
-    try:
-        return float(json.loads((folder / "seconds.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return 0.0
-
-
 @dataclass(frozen=True)
 class Job:
-    """One training: `load_or_train` with these arguments finishes it.
-
-    Attributes:
-        model: name as in `build_model`.
-        recipe: with the seed of this training.
-        training, validation: sliced volumes of different patients.
-        folder: of the training.
-    """
+    """One training: the arguments of `load_or_train`."""
 
     model: str
     recipe: Recipe
@@ -360,7 +332,7 @@ class Job:
 
     @property
     def weights(self) -> Path:
-        """The file that `load_or_train` writes at the end."""
+        """The file that exists once the training is finished."""
         return self.folder / "weights.safetensors"
 
     def is_finished(self) -> bool:
@@ -372,8 +344,6 @@ def train_side_by_side(
     jobs: Sequence[Job],
     at_once: int = 2,
     progress: bool = True,
-    evaluate: Callable[[Job, Fitted], Any] | None = None,
-    on_end: Callable[[Job, Any], object] = lambda job, result: None,
 ) -> None:
     """Train what is not trained yet, several networks at a time, on the CPU.
 
@@ -386,9 +356,6 @@ def train_side_by_side(
         jobs: trainings with folders of their own.
         at_once: how many; each needs about 2 GB.
         progress: show a progress bar for each.
-        evaluate: called with each job and its network in the process that trained it; a function
-            of a module, as it is sent there by its name.
-        on_end: called here with each job that ended and the result of `evaluate`.
 
     Raises:
         SpineError: as `load_or_train` does; the other training is still finished, or kept as far
@@ -405,13 +372,13 @@ def train_side_by_side(
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     threads = _cores() // at_once
     with ProcessPoolExecutor(at_once, spawn, _start_worker, (threads,)) as pool:
-        running = {
-            pool.submit(_train, job, number % at_once if progress else None, evaluate): job
+        running = [
+            pool.submit(_train, job, progress, number % at_once)
             for number, job in enumerate(waiting)
-        }
+        ]
         try:
             for future in as_completed(running):
-                on_end(running[future], future.result())
+                future.result()
         finally:
             for future in running:
                 future.cancel()
@@ -429,17 +396,12 @@ def _start_worker(threads: int) -> None:
 
 def _end_with_parent() -> None:
     """End this process when the program that started it is gone; its checkpoints stay."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
-def _train(job: Job, bar: int | None, evaluate: Callable[[Job, Fitted], Any] | None) -> Any:
+def _train(job: Job, progress: bool, bar: int) -> None:
     # with every core busy, a process that makes patches beside the step would gain nothing
     recipe = job.recipe.changed(workers=0)
     stores = (job.training, job.validation)
-    fitted = load_or_train(
-        job.model, recipe, *stores, job.folder, "cpu", progress=bar is not None, bar=bar or 0
-    )
-    return evaluate(job, fitted) if evaluate else None
+    load_or_train(job.model, recipe, *stores, job.folder, "cpu", progress, bar=bar)

@@ -11,7 +11,8 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
+from dataclasses import replace
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -32,25 +33,11 @@ if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
 STILL_WIDTH_PX = 640
 OWN_WINDOW = "own"
 HOVER, PRESS, LEAVE = "hover", "press", "leave"
-_VIEWER_CLASS, _POINTER_CLASS = "spine-viewer", "spine-pointer"
 
 # No widget of ipywidgets reports the mouse, so a picture's frame types the position into a hidden
 # text field of its viewer. The time makes two equal messages differ, or the second would be lost.
-_MOUSE_HANDLER = """
-const send = e => {
-  const field = this.closest('.VIEWER')?.querySelector('.POINTER input');
-  if (!field) return;
-  const box = this.getBoundingClientRect();
-  const kind = e.type === 'pointerleave' ? 'leave' : e.buttons & 1 ? 'press' : 'hover';
-  const shares = [(e.clientX - box.x) / box.width, (e.clientY - box.y) / box.height];
-  field.value = [kind, 'NAME', ...shares.map(share => share.toFixed(5)), Math.round(e.timeStamp)]
-    .join(' ');
-  field.dispatchEvent(new Event('input', {bubbles: true}));
-};
-this.onpointermove = this.onpointerdown = this.onpointerleave = send;
-"""
 _MOUSE_HANDLER = " ".join(
-    _MOUSE_HANDLER.replace("VIEWER", _VIEWER_CLASS).replace("POINTER", _POINTER_CLASS).split()
+    resources.files("spine_lib.explore").joinpath("pointer.js").read_text(encoding="utf-8").split()
 )
 _MOUSE_MESSAGE = re.compile(r"(hover|press|leave) (\w+) (-?\d+\.\d+) (-?\d+\.\d+) \d+")
 
@@ -103,10 +90,11 @@ class Picture(widgets.HTML):
         marks = "" if plane is None else markup.marks_html(plane, mirrored)
         if pixel_mm is not None:
             marks += markup.scale_bar_html(rgb.shape[1] * pixel_mm)
-        self._content = (
-            f'<img src="{self._encode(rgb)}" alt="{escape(alt)}" decoding="sync" '
-            f'draggable="false" style="width:100%;height:100%;display:block">{marks}'
-        )
+        if self._content:
+            source = markup.data_uri(render.encode_png(rgb))
+        else:  # a notebook saves the first picture, which must be small; later ones must be fast
+            source = markup.webp_uri(rgb, lossless=True, method=1)
+        self._content = markup.picture_html(source, alt) + marks
         self.move_cursor(cursor, lines)
 
     def show_slice(
@@ -121,12 +109,9 @@ class Picture(widgets.HTML):
         cursor: tuple[float, float] | None = None,
         lines: bool = False,
     ) -> None:
-        """Draw a slice of a scene; where it is shown already, only the cursor moves.
+        """Draw a slice of a scene, with words before and after its alt text.
 
-        Args:
-            scene, index, plane, window, style: as for `Scene.draw`.
-            title, note: words before and after the alt text.
-            cursor, lines: as for `show`.
+        Where it is shown already, only the cursor moves. See `Scene.draw` and `show`.
         """
         wanted = (scene, index, plane, window, style, title, note)
         if wanted == self._drawn:
@@ -143,12 +128,6 @@ class Picture(widgets.HTML):
         content = self._content + ("" if cursor is None else markup.cursor_html(*cursor, lines))
         self.value = markup.frame_html(content, self.rgb.shape[:2], self.size_px, self._attributes)
 
-    def _encode(self, rgb: np.ndarray) -> str:
-        """Encode without loss: small the first time, which a notebook saves, later fast."""
-        if self._content:
-            return markup.data_uri(render.encode_png(rgb))
-        return markup.webp_uri(rgb, lossless=True, method=1)
-
 
 class Pointer(widgets.Text):
     """A hidden text field that reports the mouse over the pictures of a viewer.
@@ -160,7 +139,7 @@ class Pointer(widgets.Text):
 
     def __init__(self, call: Callable[[str, str, float, float], None]) -> None:
         super().__init__(layout=widgets.Layout(display="none"))
-        self.add_class(_POINTER_CLASS)
+        self.add_class("spine-pointer")
         self._call = call
         self.observe(self._receive, "value")
 
@@ -196,13 +175,12 @@ class Observer:
 class Viewer(widgets.VBox):
     """The base of all viewers: pictures and controls, and a still where no kernel runs.
 
-    A code host or an exported page shows the still (`image/png`) in place of the controls. A
-    subclass sets `pictures`, and draws what is shown in `_draw`.
+    A subclass sets `pictures`, and draws what is shown in `_draw`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_class(_VIEWER_CLASS)
+        self.add_class("spine-viewer")
         self.pictures: Sequence[Picture] = ()
         self.text, self.chart, self.legend = (widgets.HTML() for _ in range(3))
         self.pointer = Pointer(self._move_mouse)
@@ -324,7 +302,7 @@ class OverlayControls(widgets.VBox):
         overlays = render.OVERLAYS if scene.compared else render.OVERLAYS[:2]
         if style.overlay not in overlays:
             raise SpineError("The overlay 'error' needs a mask and a prediction: give both.")
-        self._first = style
+        self._style = style
         self.kind = choice("overlay", ["none", *overlays], style.overlay)
         self.colouring = choice("colours by", COLOURINGS, style.colouring)
         self.opacity = slider("opacity", style.opacity, 0.0, 1.0, 0.05)
@@ -355,12 +333,11 @@ class OverlayControls(widgets.VBox):
     def style(self) -> Style:
         """The style that the controls ask for; labels is None where none is switched off."""
         chosen = tuple(self.structures.value)
-        return Style(
+        return replace(
+            self._style,
             overlay=self.kind.value if self.visible else "fill",
             colouring=self.colouring.value,
             opacity=self.opacity.value,
-            outline_px=self._first.outline_px,
-            pixel_mm=self._first.pixel_mm,
             threshold=self.threshold.value,
             labels=None if len(chosen) == len(self.structures.options) else chosen,
         )
@@ -386,18 +363,16 @@ def _options(description: str) -> dict:
 
 def button(description: str, clicked: Callable[[], None]) -> widgets.Button:
     """Return a button as wide as its words."""
-    layout = widgets.Layout(width="auto")
-    made = widgets.Button(description=description, tooltip=description, layout=layout)
-    made.on_click(lambda _: clicked())
-    return made
+    control = widgets.Button(description=description, tooltip=description)
+    control.layout.width = "auto"
+    control.on_click(lambda _: clicked())
+    return control
 
 
 def column(*children: widgets.Widget, width_px: int | None = None) -> widgets.VBox:
     """Return controls below each other, no wider than a picture of `width_px`."""
-    if width_px is None:
-        return widgets.VBox(children)
-    layout = widgets.Layout(width=f"{width_px + 8}px", max_width="100%")
-    return widgets.VBox(children, layout=layout)
+    width = None if width_px is None else f"{width_px + 8}px"
+    return widgets.VBox(children, layout=widgets.Layout(width=width, max_width="100%"))
 
 
 def row(*children: widgets.Widget) -> widgets.HBox:

@@ -47,17 +47,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLANE = "axial"
-HISTOGRAM_HU = (-1100, 2000)
-HISTOGRAM_VOXELS = 1_000_000
 THRESHOLDS = np.arange(1, 100) / 100
-CURVES = {
-    "Dice": "dice",
-    "IoU": "iou",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-}
-"""What the threshold explorer draws, and its name in `metrics.SCORES`."""
+CURVES = ("Dice", "IoU", "precision", "recall", "accuracy")
 
 
 class AxialExplorer(Viewer):
@@ -122,14 +113,13 @@ class WindowExplorer(AxialExplorer):
 
 
 def hu_histogram(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count HU in equal bins from -1100 to 2000; of a large scan every second (third ...) voxel.
+    """Return counts and edges of bins from -1100 to 2000 HU, the outermost with what lies beyond.
 
-    Returns:
-        Counts and edges; what lies beyond the ends counts to the outermost bins.
+    Of a large scan every second (third ...) voxel is counted.
     """
-    step = max(1, int(np.ceil((array.size / HISTOGRAM_VOXELS) ** (1 / 3))))
-    values = np.clip(array[::step, ::step, ::step], *HISTOGRAM_HU)
-    return np.histogram(values, 155, HISTOGRAM_HU)
+    step = max(1, int(np.ceil((array.size / 1_000_000) ** (1 / 3))))
+    ends = (-1100, 2000)
+    return np.histogram(np.clip(array[::step, ::step, ::step], *ends), 155, ends)
 
 
 class ThresholdExplorer(AxialExplorer):
@@ -170,8 +160,8 @@ class ThresholdExplorer(AxialExplorer):
         self.all_scores = widgets.HTML()
         self._confusions = counts_by_threshold(probability, mask, ignore)
         self._curves = {
-            name: (THRESHOLDS, [metrics.SCORES[key](pair) for pair in self._confusions])
-            for name, key in CURVES.items()
+            name: (THRESHOLDS, [metrics.SCORES[name.lower()](pair) for pair in self._confusions])
+            for name in CURVES
         }
         Observer(self._draw, self.slice, self.threshold)
         left = column(self.slice, self.picture, self.legend, width_px=420)
@@ -181,14 +171,11 @@ class ThresholdExplorer(AxialExplorer):
     @property
     def scores(self) -> dict[str, float]:
         """Scores of the whole volume at the current threshold; "nsd" and "hd95" if asked for."""
+        scene, threshold = self.scene, self.threshold.value
         overlap = metrics.scores(self._confusions[self._position()])
-        return overlap if self.tolerance_mm is None else overlap | self._surface_scores()
-
-    def _surface_scores(self) -> dict[str, float]:
-        """Measure the surfaces at the current threshold, each threshold once."""
-        threshold = self.threshold.value
+        if self.tolerance_mm is None:
+            return overlap
         if threshold not in self._surfaces:
-            scene = self.scene
             distances = metrics.surface_distances(
                 is_spine(scene.prediction.array, threshold),
                 is_spine(scene.mask.array),
@@ -199,7 +186,7 @@ class ThresholdExplorer(AxialExplorer):
                 "nsd": metrics.nsd(distances, self.tolerance_mm),
                 "hd95": metrics.hd95(distances),
             }
-        return self._surfaces[threshold]
+        return overlap | self._surfaces[threshold]
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the errors."""
@@ -250,7 +237,7 @@ def counts_by_threshold(
         ignore: boolean on the same grid, True where nothing is scored.
 
     Returns:
-        One `Confusion` a threshold; a probability counts from the threshold on.
+        One `Confusion` per threshold; a probability counts from the threshold on.
     """
     steps = THRESHOLDS.astype(probability.array.dtype)
     reached = np.zeros((2, len(steps) + 1), np.int64)
@@ -348,18 +335,19 @@ class AugmentationExplorer(AxialExplorer):
     def _draw(self) -> None:
         scene, index, step = self.scene, self.slice.value, self.step.value
         style, window = Style("outline", outline_px=2), self.window.window
-        strength = self.strength.value
         self.before.show_slice(scene, index, PLANE, window, style, title="Before: ")
         image, labels = augment_slice(
             *(cut_slice(volume, index, PLANE) for volume in (scene.ct, scene.mask)),
             step,
-            strength,
+            self.strength.value,
             self.seed.value,
         )
-        ct, mask = (_one_slice(array, scene.ct) for array in (image, labels))
-        if scene.binary:
-            mask = mask.with_array(mask.array > 0)
-        name = f"{step} of strength {strength:.2f}"
+        labels = labels > 0 if scene.binary else labels
+        ct, mask = (  # each as a volume of one axial slice
+            Volume(np.ascontiguousarray(array[::-1, ::-1].T)[:, :, None], scene.ct.affine)
+            for array in (image, labels)
+        )
+        name = f"{step} of strength {self.strength.value:.2f}"
         alt = f"After {name}: {scene.alt_text(index, PLANE, style)}"
         rgb = render_slice(ct, 0, PLANE, window, mask, style=style)
         self.after.show(rgb, alt, PLANE, pixel_size_mm(scene.ct, PLANE))
@@ -367,14 +355,7 @@ class AugmentationExplorer(AxialExplorer):
         self.text.value = text_html(f"Left before, right after {name}, which {effect}.")
 
 
-def _one_slice(image_hw: np.ndarray, ct: Volume) -> Volume:
-    """Return a picture as a volume of one axial slice."""
-    return Volume(np.ascontiguousarray(image_hw[::-1, ::-1].T)[:, :, None], ct.affine)
-
-
-FIELD = 65
-CELL = 6
-ASPP_RATES = (6, 12, 18)
+FIELD, CELL = 65, 6
 SAME, DOUBLING, ASPP = "the same in all layers", "doubling in each layer", "ASPP: 1x1 and 6, 12, 18"
 
 
@@ -408,14 +389,11 @@ def count_paths(kernel: int, dilations: Sequence[int]) -> np.ndarray:
     return np.outer(line, line)
 
 
-def count_paths_aspp(rates: Sequence[int] = ASPP_RATES) -> np.ndarray:
+def count_paths_aspp(rates: Sequence[int] = (6, 12, 18)) -> np.ndarray:
     """Count the paths through parallel branches: one 1x1 and a dilated 3x3 for each rate."""
-    side = 2 * max(rates) + 1
-    total = np.zeros((side, side), np.int64)
-    total[side // 2, side // 2] = 1
-    for rate in rates:
-        total += np.pad(count_paths(3, [rate]), max(rates) - rate)
-    return total
+    branches = [np.ones((1, 1), np.int64), *(count_paths(3, [rate]) for rate in rates)]
+    side = max(map(len, branches))
+    return sum(np.pad(branch, (side - len(branch)) // 2) for branch in branches)
 
 
 class ReceptiveFieldExplorer(Viewer):
@@ -483,9 +461,6 @@ FITTED = {"class-mean IoU": ("iou_mean", "iou"), "accuracy": ("accuracy", "accur
 
 def shares(dice: float, prevalence: float, alarms: float = 0.5) -> metrics.Confusion:
     """Return the four counts of one mask pair as shares of all voxels.
-
-    Dice, the prevalence and the balance of false positives and false negatives fix them all, and
-    so every other score.
 
     Args:
         dice: of the spine, above 0.
@@ -580,6 +555,7 @@ class PrevalenceExplorer(Viewer):
 
     def _draw(self) -> None:
         self.text.value = text_html(self.alt)
-        labels = ("spine, % of the voxels", "score")
-        mark = self.percent.value
-        self.chart.value = line_chart(self._lines(), self.alt, *labels, mark, y_range=(0.85, 1))
+        x_label, percent = "spine, % of the voxels", self.percent.value
+        self.chart.value = line_chart(
+            self._lines(), self.alt, x_label, "score", percent, y_range=(0.85, 1)
+        )

@@ -69,13 +69,6 @@ class Stack:
     chart: Chart | None = None
 
 
-def kept_slices(count: int, most: int) -> range:
-    """Return the slices that a page keeps: all, or every second (third ...) of too many."""
-    if most < 1:
-        raise SpineError(f"A page with {most} slices shows nothing: give 1 or more.")
-    return range(0, count, -(-count // most))
-
-
 def save_page(
     path: str | Path,
     title: str,
@@ -101,9 +94,13 @@ def save_page(
     """
     if not 1 <= quality <= 100:
         raise SpineError(f"A quality of {quality} means nothing: give 1 to 100.")
+    name = next((name for name, preset in WINDOWS.items() if preset == window), "as saved")
     content = {
         "levels": level_hu().round(1).tolist(),
-        "windows": _windows(window),
+        "windows": [
+            {"name": name, "centre": centre, "width": width}
+            for name, (centre, width) in ({name: window} | WINDOWS).items()
+        ],
         "choosePlane": choose_plane,
         "stacks": [_stack_content(stack, quality) for stack in stacks],
         "panels": [
@@ -113,27 +110,12 @@ def save_page(
         ],
     }
     page = resources.files("spine_lib.explore").joinpath("page.html").read_text(encoding="utf-8")
-    replacements = {
-        "@TITLE@": escape(title),
-        "@LEGEND@": legend,
-        # Without "<" no text can end the script.
-        "@CONTENT@": json.dumps(content).replace("<", "\\u003c"),
-    }
-    for placeholder, text in replacements.items():
-        page = page.replace(placeholder, text)
+    page = page.replace("@TITLE@", escape(title)).replace("@LEGEND@", legend)
+    # Without "<" no text can end the script.
+    page = page.replace("@CONTENT@", json.dumps(content).replace("<", "\\u003c"))
     with atomic_file(Path(path)) as stream:
         stream.write(page.encode("utf-8"))
     return Path(path)
-
-
-def _windows(first: tuple[float, float]) -> list[dict]:
-    """Return the windows to choose from, the one to begin with first."""
-    name = next((name for name, window in WINDOWS.items() if window == first), "as saved")
-    offered = {name: first, **WINDOWS}
-    return [
-        {"name": name, "centre": centre, "width": width}
-        for name, (centre, width) in offered.items()
-    ]
 
 
 def _stack_content(stack: Stack, quality: int) -> dict:

@@ -90,32 +90,32 @@ def _swapped(array, large, spacing_mm, random) -> tuple[str, Voxel]:
     upper, lower = _neighbours(large, random)
     was_upper, was_lower = array == upper, array == lower
     array[was_upper], array[was_lower] = lower, upper
-    names = f"{label_name(upper)} and {label_name(lower)}"
-    return f"{names} have each other's number.", middle_voxel(was_upper)
+    text = f"{label_name(upper)} and {label_name(lower)} have each other's number."
+    return text, middle_voxel(was_upper)
 
 
 def _missing(array, large, spacing_mm, random) -> tuple[str, Voxel]:
     label, _ = _neighbours(large, random)
-    vertebra = array == label
-    array[vertebra] = 0
     text = f"{label_name(label)} was not labelled, though its neighbours are."
-    return text, middle_voxel(vertebra)
+    return text, _relabel(array, array == label, 0)
 
 
 def _merged(array, large, spacing_mm, random) -> tuple[str, Voxel]:
     label, lower = _neighbours(large, random)
-    vertebra = array == label
-    array[vertebra] = lower
     text = f"{label_name(label)} was given the number of {label_name(lower)}, so two are one."
-    return text, middle_voxel(vertebra)
+    return text, _relabel(array, array == label, lower)
 
 
 def _cut(array, large, spacing_mm, random) -> tuple[str, Voxel]:
     label, _ = _neighbours(large, random)
     back = array == label
     back[:, int(np.median(np.nonzero(back)[1])) :] = False
-    array[back] = 0
-    return f"The back half of {label_name(label)} was left out.", middle_voxel(back)
+    return f"The back half of {label_name(label)} was left out.", _relabel(array, back, 0)
+
+
+def _relabel(array: np.ndarray, where: np.ndarray, label: int) -> Voxel:
+    array[where] = label
+    return middle_voxel(where)
 
 
 def _stray(array, large, spacing_mm, random) -> tuple[str, Voxel]:
@@ -188,8 +188,7 @@ class AnnotationQuiz(Viewer):
         if self.round + 1 >= len(self._kinds):
             return
         self.round, self.answered = self.round + 1, False
-        kind = self._kinds[self.round]
-        self.question = plant(self._labels, kind, self._seed + self.round)
+        self.question = plant(self._labels, self._kinds[self.round], self._seed + self.round)
         self.viewer = SliceViewer(
             self._ct,
             self.question.labels,

@@ -101,9 +101,7 @@ class Scene:
         """Return the label ids in a slice of what is drawn."""
         if self.labelled is None:
             return []
-        values = cut_slice(self.labelled, index, plane)
-        if self.binary:
-            return [1] if is_spine(values, threshold).any() else []
+        values = render.as_labels(cut_slice(self.labelled, index, plane), threshold)
         return np.unique(values[values > 0]).tolist()
 
     def swatches(self, labels: Sequence[int], style: Style) -> list[Swatch]:
@@ -115,23 +113,24 @@ class Scene:
         shown = [label for label in labels if style.labels is None or label in style.labels]
         if self.binary or style.colouring == "spine":
             return [overlays.SPINE_SWATCH] if (labels if self.binary else shown) else []
-        by_name: dict[str, Swatch] = {}
+        swatches = []
         for label in shown:
             swatch = overlays.label_swatches(style.colouring)[label - 1]
             if style.colouring != "region" or swatch not in overlays.REGION_SWATCHES:
                 swatch = swatch._replace(name=label_name(label))
-            by_name.setdefault(swatch.name, swatch)
-        order = [swatch.name for swatch in overlays.REGION_SWATCHES]
-        key = {name: order.index(name) if name in order else len(order) for name in by_name}
-        return sorted(by_name.values(), key=lambda swatch: key[swatch.name])
+            swatches.append(swatch)
+        # Regions from head to foot, of which T13 (28) is thoracic; then the labels without one.
+        head_to_foot = [swatch for swatch in overlays.REGION_SWATCHES if swatch in swatches]
+        return list(dict.fromkeys(head_to_foot + swatches))
 
     def count_slices(self, threshold: float) -> SliceCounts:
         """Count spine and errors in every slice; the counts of the last threshold are kept."""
         if threshold not in self._counts:
             prediction = self.prediction if self.compared else None
-            counts = count_slices(self.labelled, prediction, self.ignore, threshold)
             self._counts.clear()
-            self._counts[threshold] = counts
+            self._counts[threshold] = count_slices(
+                self.labelled, prediction, self.ignore, threshold
+            )
         return self._counts[threshold]
 
     def slice_confusion(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
@@ -147,17 +146,16 @@ class Scene:
 
     def alt_text(self, index: int, plane: str, style: Style) -> str:
         """Describe a slice in words: case, plane, position and what is overlaid."""
-        return render.alt_text(self.ct, index, plane, self.case_id, self._overlay_text(style))
-
-    def _overlay_text(self, style: Style) -> str:
-        if self.labelled is None:
-            return ""
-        if style.overlay == "error":
-            return "with the errors of the prediction against the mask"
-        kind = {"fill": "painted", "outline": "outlined"}[style.overlay]
-        colouring = "spine" if self.binary else style.colouring
-        what = "prediction" if self.mask is None else "mask"
-        return f"with the {what} {kind} by {colouring}" + ", prediction dashed" * self.compared
+        overlaid = ""
+        if self.labelled is not None and style.overlay == "error":
+            overlaid = "with the errors of the prediction against the mask"
+        elif self.labelled is not None:
+            kind = {"fill": "painted", "outline": "outlined"}[style.overlay]
+            name = "prediction" if self.mask is None else "mask"
+            overlaid = f"with the {name} {kind} by {'spine' if self.binary else style.colouring}"
+            if self.compared:
+                overlaid += ", prediction dashed"
+        return render.alt_text(self.ct, index, plane, self.case_id, overlaid)
 
     def slice_text(self, index: int, plane: str) -> str:
         """Return a slice's number and its position in the patient."""
@@ -181,8 +179,8 @@ class Scene:
     def predicted_text(self, voxel: Voxel, threshold: float) -> str:
         """Return what the prediction names a voxel; 1 is spine, as for `mask_as_spine`."""
         value = self.prediction.array[voxel]
-        return _value_name(np.bool_(value) if value == 1 and value.dtype.kind != "f" else value,
-                           threshold)  # fmt: skip
+        is_one = value == 1 and value.dtype.kind != "f"
+        return _value_name(np.bool_(value) if is_one else value, threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +277,8 @@ def count_slices(
         for axis, position in zip(axes, (first + start, second, last)):
             flat = position * 4 + kind
             tallies[axis] += np.bincount(flat, minlength=tallies[axis].size).reshape(-1, 4)
-        labels[np.unique(_label_ids(_take_lines(truth, lines)[spine]))] = True
+        values = render.as_labels(_take_lines(truth, lines)[spine], threshold)
+        labels[np.unique(values)] = True
     by_plane = {plane: tallies[plane_axes(plane)[0]][:, :3] for plane in PLANES}
     return SliceCounts(by_plane, tuple((np.flatnonzero(labels[1:]) + 1).tolist()))
 
@@ -287,11 +286,9 @@ def count_slices(
 def slabs(
     arrays: Sequence[np.ndarray | None],
 ) -> Iterator[tuple[tuple[int, ...], int, list[np.ndarray | None]]]:
-    """Yield pieces of arrays of one shape, in the order in which the first lies in memory.
+    """Yield pieces (views) of arrays of one shape, in the order in which the first lies in memory.
 
-    Yields:
-        Which array axis each axis of the pieces is, where they start along the first of them, and
-        the pieces, which are views of the arrays.
+    With them go the array axis of each of their axes, and where they start along the first.
     """
     first = arrays[0]
     axes = tuple(int(axis) for axis in np.argsort([-abs(step) for step in first.strides]))
@@ -304,17 +301,6 @@ def slabs(
 
 def _take_lines(array: np.ndarray | None, lines: np.ndarray) -> np.ndarray | None:
     return None if array is None else array.reshape(-1, array.shape[-1])[lines]
-
-
-def _label_ids(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "fb":
-        return np.ones(values.shape, np.uint8)
-    if values.size and values.max() > 255:
-        raise SpineError(
-            f"A mask holds the label {values.max()}, outside 0 to 255: "
-            "convert it with annotations.to_canonical."
-        )
-    return values
 
 
 def is_spine(array: np.ndarray, threshold: float = 0.5) -> np.ndarray:

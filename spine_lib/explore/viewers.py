@@ -30,7 +30,7 @@ from spine_lib.explore.controls import (
 )
 from spine_lib.explore.markup import legend_html, line_chart, mark_positions, text_html
 from spine_lib.explore.overlays import SPINE_SWATCH, Swatch
-from spine_lib.explore.page import Chart, Panel, Stack, fit_style, kept_slices, save_page
+from spine_lib.explore.page import Chart, Panel, Stack, fit_style, save_page
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import (
     Scene,
@@ -80,12 +80,15 @@ class ScanViewer(Viewer):
         Raises:
             SpineError: where the numbers are out of range or the file cannot be written.
         """
+        if max_slices < 1:
+            raise SpineError(f"A page with {max_slices} slices shows nothing: give 1 or more.")
         first = self._first_plane()
         others = [plane for plane in PLANES if plane != first] if all_planes else []
         panels, stacks = self._panels(), []
         for plane in (first, *others):
             index = self._index(plane)
-            indices = kept_slices(slice_count(panels[0].scene.ct, plane), max_slices)
+            count = slice_count(panels[0].scene.ct, plane)
+            indices = range(0, count, -(-count // max_slices))
             texts = [f"{self._slice_text(kept, plane)}." for kept in indices]
             chart = self._saved_chart(plane, index, indices)
             stacks.append(Stack(plane, indices, index, texts, panels, chart))

@@ -82,11 +82,11 @@ def test_arguments_that_are_not_understood_are_refused(arguments, capsys):
 
 
 def test_the_options_of_the_main_job_reach_it(monkeypatch):
-    from spine_lib.reproduce import run as main_job
+    import spine_lib.reproduce as room
     from spine_lib.training.devices import Processes
 
     seen = {}
-    monkeypatch.setattr(main_job, "reproduce", lambda recipe, **rest: seen.update(rest, r=recipe))
+    monkeypatch.setattr(room, "reproduce", lambda recipe, **rest: seen.update(rest, r=recipe))
     arguments = "reproduce --recipe my.yaml --name n --seeds 3 4 --dataset phantom --device cpu"
     more = "--at-once 1 --devices 4 --nodes 2 --strategy ddp --root there --workers 3"
     assert run(*arguments.split(), *more.split()) == 0

@@ -378,10 +378,16 @@ def test_a_single_seed_does_not_read_as_none(tmp_path):
     assert "one, seed 0" in _Page(page).words
 
 
-@pytest.mark.parametrize("name", ["reproduce", "regions", "pretrained-encoder"])
-def test_the_kept_results_of_earlier_runs_make_a_page(name, tmp_path):
-    kept = Path(__file__).parents[2] / "benchmarks" / "results" / f"{name}.json"
-    results = json.loads(kept.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "spine_lib/course/results/reproduce.json",
+        "benchmarks/results/regions.json",
+        "benchmarks/results/pretrained-encoder.json",
+    ],
+)
+def test_the_kept_results_of_earlier_runs_make_a_page(kept, tmp_path):
+    results = json.loads((Path(__file__).parents[2] / kept).read_text(encoding="utf-8"))
     page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")
     dice = next(iter(results["models"].values()))["test"]["pooled"]["dice"]
     assert f"{dice:.3f}" in page

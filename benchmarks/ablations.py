@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -543,7 +544,7 @@ def _trainings(
 ) -> dict[Key, Training]:
     """Return the trainings of an ablation; those of the recipe as it stands share a folder."""
     wanted = {plane for v in variants for plane in recipe.changed(**v.changes).planes}
-    planes = recipe.changed(planes=tuple(plane for plane in PLANES if plane in wanted))
+    planes = tuple(plane for plane in PLANES if plane in wanted)
     everybody = [case for fold in cases.folds for case in fold.train]
     if variants[0].split:
         everybody += [case for fold in cases.folds for case in fold.scored]
@@ -552,7 +553,7 @@ def _trainings(
         everybody += cases.phantoms
     with file_lock(prepared_root() / "lock"):
         whole, validation = (
-            prepare(list(dict.fromkeys(part)), planes, say, progress=False)
+            prepare(list(dict.fromkeys(part)), planes, recipe.spacing_mm, say, progress=False)
             for part in (everybody, cases.validation)
         )
     trainings = {}
@@ -615,7 +616,7 @@ def _run(
         for volume in job.training.volumes:
             checksums[f"train/{volume.case_id}-{volume.plane}"] = volume.sha256
     entries = {v.name: _entry(v, runs[v.name], recipe) for v in variants}
-    return {
+    results = {
         "name": name,
         "line": ABLATIONS[name].line,
         "setting": ABLATIONS[name].setting,
@@ -636,10 +637,11 @@ def _run(
         "device": provenance.device_name(device),
         "at_once": at_once,
         "versions": provenance.versions(),
-        "command": provenance.command(sys.argv),
+        "command": shlex.join(["python", "benchmarks/ablations.py", *sys.argv[1:]]),
         "created": time.strftime("%Y-%m-%d"),
         "train_seconds": round(sum(seconds.values()), 1),
     }
+    return results | {"finding": ablation_finding(results)}
 
 
 def _entry(variant: Variant, runs: list[dict], recipe: Recipe) -> dict:
@@ -789,6 +791,26 @@ def _with_difference(score: float | None, row: Mapping | None, case_id: str) -> 
     known = [seed[case_id] for seed in row["by_seed"].values() if seed[case_id] is not None]
     ends = f"; {_range(min(known), max(known))}" if len(known) > 1 else ""
     return f"{number(score)} ({number(row['cases'][case_id], 3, '+')}{ends})"
+
+
+def ablation_finding(results: Mapping) -> str:
+    """Return in one or two sentences what an ablation found, for a remark elsewhere."""
+    labels = {
+        name: entry["label"].removesuffix(" (the recipe)")
+        for name, entry in results["variants"].items()
+    }
+    reference = labels.pop(results["reference"])
+    texts: dict[str, list[str]] = {name: [] for name in labels}
+    for row in results["comparisons"]:
+        if row["low"] is None:
+            cases = row["cases"].items()
+            text = ", ".join(f"{number(dice, 3, '+')} on {case_id}" for case_id, dice in cases)
+            texts[row["variant"]].append(text)
+        elif row["fair"]:
+            text = f"{estimate_text(row, 3, '+')} on {row['n']} {row['group']}, {row['reading']}"
+            texts[row["variant"]].insert(0, text)
+    found = "; ".join(f"{labels[name]}: {'; '.join(parts)}" for name, parts in texts.items())
+    return f"Ablation in short runs, difference in Dice to '{reference}': {found}."
 
 
 # --- the page ------------------------------------------------------------------------------------

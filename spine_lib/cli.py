@@ -323,14 +323,17 @@ def prepare(
     scheduler: SchedulerOption = "",
 ) -> None:
     """Cut a data set into slices, several scans at once; called again, it goes on."""
+    from spine_lib.datasets.public import PUBLIC_SETS
     from spine_lib.reproduce import sources
     from spine_lib.training.recipe import load_recipe
 
     settings = load_recipe(recipe)
     settings = settings.changed(dataset=dataset or settings.dataset)
+    options = {"workers": workers, "scheduler": scheduler}
+    options["skip_broken"] = settings.dataset in PUBLIC_SETS
     parts = sources.gather(settings, root).parts
     for part in ("train", "validation"):
-        store = sources.prepare(parts[part], settings, workers=workers, scheduler=scheduler)
+        store = sources.prepare(parts[part], settings.planes, settings.spacing_mm, **options)
         print(f"{part}: {len(store.volumes)} volumes in {store.folder}")
         for item in store.left_out:
             print(f"left out: {item}")

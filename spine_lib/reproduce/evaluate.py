@@ -23,7 +23,6 @@ from spine_lib.metrics.regions import mean_named, mean_regions, score_named, sco
 from spine_lib.reproduce.report_figures import Overlay, draw_overlay, pick_slices
 from spine_lib.slices.cut import IGNORE
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import Fitted
 from spine_lib.volumes.masks import largest_component, to_mask, to_region_mask
 from spine_lib.volumes.predict import predict_regions, predict_volume
@@ -258,12 +257,12 @@ def bone_mask(hu: np.ndarray, threshold_hu: float, keep_largest: bool) -> np.nda
     return largest_component(mask) if keep_largest else mask
 
 
-def best_threshold(store: SliceStore, recipe: Recipe) -> tuple[int, list[str]]:
+def best_threshold(store: SliceStore, keep_largest: bool) -> tuple[int, list[str]]:
     """Return the bone threshold of highest mean Dice on training volumes, and these cases.
 
     Args:
         store: training slices; phantoms are used only where there is nothing else.
-        recipe: says whether the largest component alone is kept.
+        keep_largest: keep the largest component alone.
     """
     plane = store.volumes[0].plane
     numbers = [n for n, volume in enumerate(store.volumes) if volume.plane == plane]
@@ -275,7 +274,7 @@ def best_threshold(store: SliceStore, recipe: Recipe) -> tuple[int, list[str]]:
         hu, known = np.asarray(pixels["hu"]), pixels["label"] != IGNORE
         spine = known & (pixels["label"] > 0)
         for column, threshold_hu in enumerate(BONE_HU):
-            mask = bone_mask(hu, threshold_hu, recipe.largest_component) & known
+            mask = bone_mask(hu, threshold_hu, keep_largest) & known
             size = np.count_nonzero(mask) + np.count_nonzero(spine)
             dice[row, column] = 2 * np.count_nonzero(mask & spine) / max(size, 1)
     best = BONE_HU[int(dice.mean(axis=0).argmax())]

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import torch
 from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.files import read_json, write_json
-from spine_lib.training.recipe import Recipe
 
 PACKAGES = (
     "torch",
@@ -35,8 +34,8 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, this library and what the scores depend on."""
-    found = {"python": platform.python_version(), "spine_lib": __version__}
-    return found | {name: metadata.version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "spine_lib": __version__}
+    return own | {name: metadata.version(name) for name in PACKAGES}
 
 
 def commit() -> str:
@@ -59,43 +58,36 @@ def device_name(device: str) -> str:
         return torch.cuda.get_device_name()
     isa = torch.backends.cpu.get_cpu_capability()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    held = f", held to {limit}" if limit else ""
-    return f"{torch.get_num_threads()} CPU threads ({isa}{held})"
+    return f"{torch.get_num_threads()} CPU threads ({isa}{f', held to {limit}' if limit else ''})"
 
 
-@contextlib.contextmanager
-def peak_memory(every_s: float = 0.25) -> Iterator[_Peak]:
-    """Watch the memory of this process and its workers; read `.megabytes` at any time."""
-    peak = _Peak()
-    stop = threading.Event()
+class PeakMemory(threading.Thread):
+    """The highest memory of this process and its workers in a `with` block, in `megabytes`."""
 
-    def watch() -> None:
-        while not stop.wait(every_s):
-            peak.look()
+    def __init__(self, every_s: float = 0.25) -> None:
+        super().__init__(daemon=True)
+        self.megabytes, self._every_s, self._ended = 0.0, every_s, threading.Event()
+        self._measure()
 
-    peak.look()
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
-
-
-class _Peak:
-    def __init__(self) -> None:
-        self.megabytes = 0.0
-        self._process = psutil.Process()
-
-    def look(self) -> None:
+    def _measure(self) -> None:
         total = 0
-        for process in [self._process, *self._process.children(recursive=True)]:
-            try:
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # a worker that has just ended
                 total += process.memory_info().rss
-            except psutil.Error:
-                continue  # a worker that has just ended
         self.megabytes = max(self.megabytes, round(total / 2**20, 1))
+
+    def run(self) -> None:
+        """Measure again and again."""
+        while not self._ended.wait(self._every_s):
+            self._measure()
+
+    def __enter__(self) -> PeakMemory:
+        self.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._ended.set()
+        self.join()
 
 
 def remember_peak(folder: Path, megabytes: float) -> float:
@@ -107,15 +99,8 @@ def remember_peak(folder: Path, megabytes: float) -> float:
     return megabytes
 
 
-def describe_data(recipe: Recipe, parts: dict[str, list], stores: dict, tests: dict) -> dict:
-    """Return the case ids of each part and the checksums of what was trained on and scored.
-
-    Args:
-        recipe: names the data set.
-        parts: cases by part.
-        stores: slices by part.
-        tests: scores by model and seed (`spine_lib.reproduce.evaluate`).
-    """
+def describe_data(name: str, parts: dict[str, list], stores: dict, tests: dict) -> dict:
+    """Return the case ids of each part and the checksums of what was trained on and scored."""
     checksums = {
         f"{part}/{volume.file.removesuffix('.npy')}": volume.sha256
         for part, store in stores.items()
@@ -123,14 +108,9 @@ def describe_data(recipe: Recipe, parts: dict[str, list], stores: dict, tests: d
     }
     scored = next(iter(next(iter(tests.values())).values()))["volumes"]
     checksums |= {f"test/{case}": volume["sha256"] for case, volume in scored.items()}
-    names = {part: [case.case_id for case in cases] for part, cases in parts.items()}
-    return {
-        "name": recipe.dataset,
-        **names,
-        "sources": data_sources(parts),
-        "checksums": checksums,
-        "same_as_paper": False,
-    }
+    ids = {part: [case.case_id for case in cases] for part, cases in parts.items()}
+    facts = {"sources": data_sources(parts), "checksums": checksums, "same_as_paper": False}
+    return {"name": name} | ids | facts
 
 
 def data_sources(parts: dict[str, list]) -> list[dict[str, str]]:
@@ -140,37 +120,31 @@ def data_sources(parts: dict[str, list]) -> list[dict[str, str]]:
         phantoms = [case for case in cases if case.source == "phantom"]
         for case in [case for case in cases if case.source != "phantom"] + phantoms[:1]:
             several = case.source == "phantom" and len(phantoms) > 1
-            rows.append(
-                {
-                    "name": f"{len(phantoms)} phantoms" if several else case.case_id,
-                    "role": part,
-                    "licence": case.licence,
-                    "mask covers": case.covers,
-                    "note": case.note,
-                }
-            )
+            name = f"{len(phantoms)} phantoms" if several else case.case_id
+            facts = {"licence": case.licence, "mask covers": case.covers, "note": case.note}
+            rows.append({"name": name, "role": part} | facts)
     return rows
 
 
-def test_looks(recipe: Recipe) -> dict | str:
+def test_looks(dataset: str) -> dict | str:
     """Say how often test patients had been looked at while the recipe was made."""
-    if recipe.dataset == "phantom":
+    if dataset == "phantom":
         return "The test phantoms were made for this run."
-    if recipe.dataset != "sample":
+    if dataset != "sample":
         return "The library's recipes were made without this data set's test part."
     return read_json(Path(__file__).with_name("history.json"))["test_looks"]
 
 
-def counted_as_spine(recipe: Recipe) -> str:
+def counted_as_spine(classes: int) -> str:
     """Say what is segmented and scored."""
     spine = "Spine: every labelled vertebra and, where the mask has it, the sacrum."
-    if recipe.classes == 1:
+    if classes == 1:
         return spine
     return f"{spine} The networks name its {len(REGIONS)} regions; as spine counts any of them."
 
 
 def command(arguments: Sequence[str]) -> str:
     """Return what was typed, without the folders of this machine."""
-    words = list(arguments)
-    program = "python -m spine_lib" if words[0].endswith(".py") else Path(words[0]).name
-    return " ".join([program, *(shlex.quote(word) for word in words[1:])])
+    program = Path(arguments[0])
+    name = "spine" if program.suffix == ".py" else program.name
+    return shlex.join([name, *arguments[1:]])

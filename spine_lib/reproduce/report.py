@@ -51,19 +51,6 @@ from spine_lib.reproduce.compare import (
 from spine_lib.reproduce.report_figures import KINDS, Overlay
 from spine_lib.training import logs
 
-SECTIONS = {
-    "table": "Our table beside the paper's",
-    "finding": "Is the paper's table consistent?",
-    "curves": "Learning curves",
-    "slices": "Best, median and worst test slices",
-    "volumes": "Scores by patient",
-    "regions": "Scores by region of the spine",
-    "calibration": "Calibration near the spine",
-    "seeds": "Uncertainty: seeds, intervals and tests",
-    "deviations": "Deviations from the paper",
-    "data": "Data, masks and licences",
-    "rerun": "Running it again",
-}
 AVERAGES = ("per_volume", "per_slice", "pooled")
 SCORES = {"iou": "IoU", "iou_mean": "class-mean IoU", "dice": "Dice", "f1": "F1"}
 _VOLUME_COLUMNS = {
@@ -117,38 +104,46 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        f.__name__: f for f in (number, percent, duration, listed, counted, test_looks_sentence)
-    }
+    for word in (number, percent, duration, listed, counted, test_looks_sentence):
+        environment.filters[word.__name__] = word
+    data, recipe = results.get("data") or {}, results.get("recipe") or {}
+    facts = {"device": results.get("device") or "not recorded"}
+    facts["commit of this library"] = results.get("commit") or "not recorded"
+    statistics = results.get("statistics") or run_statistics(models)
+    split = data.get("split", "by patient")
+    volumes = [row for test in tests.values() for row in (test.get("volumes") or {}).values()]
+    tolerances, seconds = (
+        pd.Series([row[key] for row in volumes if row.get(key)], dtype=float)
+        for key in ("tolerance_mm", "predict_seconds")
+    )
     page = environment.get_template("report.html").render(
         results=results,
-        data=results.get("data") or {},
-        phantoms=[c for c in (results.get("data") or {}).get("validation", ()) if "phantom" in c],
-        recipe=results.get("recipe") or {},
+        data=data,
+        phantoms=[case for case in data.get("validation", ()) if "phantom" in case],
+        recipe=recipe,
         names=names,
         tests=tests,
-        sections=SECTIONS,
         paper=PAPER,
         citation=CITATION,
-        score_groups=_score_groups(results, names) | {n: _rows(t) for n, t in baselines.items()},
+        score_groups=_score_groups(names, tests) | {n: _rows(t) for n, t in baselines.items()},
         findings=[finding.message for finding in check_table()],
         pattern=pattern_sentence(models, names),
         cases=_cases(tests),
         volumes=_volume_table({**tests, **baselines}),
-        tolerance_mm=_tolerance_mm(tests),
-        predict_seconds=_mean_prediction(tests),
+        tolerance_mm=tolerances.iloc[0] if tolerances.nunique() == 1 else None,
+        predict_seconds=seconds.mean() if len(seconds) else None,
         patients_by_name=report_figures.PATIENTS_BY_NAME,
         empty={name: test["per_slice"] for name, test in tests.items() if test.get("per_slice")},
         **_region_tables(tests),
         calibration=_calibration_table(tests),
         reach_mm=REACH_MM,
-        statistics=results.get("statistics") or run_statistics(models),
+        statistics=statistics,
         minimum_patients=MINIMUM_PATIENTS,
-        **_seed_tables(results, names),
-        deviations=_deviations(results),
-        checksums=_key_table("Data", (results.get("data") or {}).get("checksums")),
-        environment=_key_table("What", _environment(results)),
-        settings=_key_table("Setting", results.get("recipe")),
+        **_seed_tables(results, statistics, names),
+        deviations=deviations(recipe, split) if "augmentation" in recipe else [],
+        checksums=_key_table("Data", data.get("checksums") or {}),
+        environment=_key_table("What", facts | (results.get("versions") or {})),
+        settings=_key_table("Setting", recipe),
         plots=_plots(results, names, curves or {}),
         overlays={names.get(m, m): _slices(items) for m, items in (overlays or {}).items()},
         legend=render.ERROR_SWATCHES,
@@ -203,18 +198,17 @@ def results_table(results: Mapping) -> str:
     """Return the table that a run ends with, as plain text."""
     columns = {**SCORES, "accuracy": "accuracy"}
     lines = [("", *columns.values())]
-
-    def add(label: str, scores: Mapping) -> None:
-        lines.append((label, *(number(scores[k]) if k in scores else "" for k in columns)))
-
+    groups = []
     for model, entry in results["models"].items():
-        add(f"{entry['name']}: paper", PAPER.get(model, {}))
-        for average in ("pooled", "per_volume", "per_slice"):
-            add(f"  ours, {average.replace('_', ' ')}", entry["test"][average])
+        groups.append((f"{entry['name']}: paper", PAPER.get(model, {}), "ours, ", entry["test"]))
     if baseline := results.get("baseline"):
-        add(baseline["name"], {})
+        groups.append((baseline["name"], {}, "", baseline["test"]))
+    for title, paper, owner, test in groups:
+        rows = {title: paper}
         for average in ("pooled", "per_volume", "per_slice"):
-            add(f"  {average.replace('_', ' ')}", baseline["test"][average])
+            rows[f"  {owner}{average.replace('_', ' ')}"] = test[average]
+        for label, scores in rows.items():
+            lines.append((label, *(number(scores[k]) if k in scores else "" for k in columns)))
     lines = aligned(lines)
     for entry in results["models"].values():
         if named := entry["test"].get("named"):
@@ -231,21 +225,19 @@ def _rows(test: Mapping) -> list[tuple[str, Mapping]]:
     return [(average, test.get(average) or {}) for average in AVERAGES]
 
 
-def _score_groups(results: Mapping, names: Mapping[str, str]) -> dict[str, list]:
+def _score_groups(names: Mapping[str, str], tests: Mapping[str, Mapping]) -> dict[str, list]:
     """Return by model the rows of the main table, each its kind and scores."""
     groups = {}
     for model, name in names.items():
-        test = results["models"][model].get("test") or {}
         paper = [("paper", PAPER[model])] if model in PAPER else []
-        groups[name] = [*paper, ("inferred", test.get("pooled") or {}), *_rows(test)]
+        inferred = ("inferred", tests[name].get("pooled") or {})
+        groups[name] = [*paper, inferred, *_rows(tests[name])]
     return groups
 
 
 def _cases(tests: Mapping[str, Mapping]) -> list[str]:
     """Return the test cases in the order in which they first appear."""
-    return list(
-        dict.fromkeys(case for test in tests.values() for case in test.get("volumes") or {})
-    )
+    return list({case: None for test in tests.values() for case in test.get("volumes") or {}})
 
 
 def _volume_table(tests: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -262,21 +254,6 @@ def _volume_table(tests: Mapping[str, Mapping]) -> pd.DataFrame:
     order = ["Case", "Model", *(title for title, _ in _VOLUME_COLUMNS.values())]
     frame = pd.DataFrame(rows)
     return frame[[column for column in order if column in frame]]
-
-
-def _volumes(tests: Mapping[str, Mapping]) -> list[Mapping]:
-    return [volume for test in tests.values() for volume in (test.get("volumes") or {}).values()]
-
-
-def _tolerance_mm(tests: Mapping[str, Mapping]) -> float | None:
-    """Return the tolerance of the surface Dice, if all volumes have the same."""
-    tolerances = {volume.get("tolerance_mm") for volume in _volumes(tests)} - {None}
-    return tolerances.pop() if len(tolerances) == 1 else None
-
-
-def _mean_prediction(tests: Mapping[str, Mapping]) -> float | None:
-    seconds = [v["predict_seconds"] for v in _volumes(tests) if v.get("predict_seconds")]
-    return sum(seconds) / len(seconds) if seconds else None
 
 
 def _region_tables(tests: Mapping[str, Mapping]) -> dict:
@@ -345,14 +322,11 @@ def _confusion_table(named: Mapping) -> pd.DataFrame:
     rows = []
     for truth, row in named["confusion"].items():
         whole = sum(row.values())
-        cells = {
-            f"called {called}": f"{row[called]:,.0f} ({100 * row[called] / whole:.0f} %)"
-            if whole
-            else "0"
-            for called in CLASSES
-            if called in row
-        }
-        rows.append({"Truth": truth, **cells})
+        cells = {"Truth": truth}
+        for called, count in row.items():
+            share = f" ({100 * count / whole:.0f} %)" if whole else ""
+            cells[f"called {called}"] = f"{count:,.0f}{share}"
+        rows.append(cells)
     return pd.DataFrame(rows, columns=["Truth", *(f"called {called}" for called in CLASSES)])
 
 
@@ -374,70 +348,60 @@ def _calibration_table(tests: Mapping[str, Mapping]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _seed_tables(results: Mapping, names: Mapping[str, str]) -> dict:
-    statistics = results.get("statistics") or run_statistics(results["models"])
-    cases = _cases({name: results["models"][m].get("test") or {} for m, name in names.items()})
-    rows, spreads, tests = [], [], []
-    for model, name in names.items():
-        for run in results["models"][model].get("runs") or ():
-            test = run.get("test") or {}
-            row = {"Model": name, "Seed": str(run.get("seed", ""))}
-            row["Dice, pooled"] = (test.get("pooled") or {}).get("dice")
-            row["Dice, mean over volumes"] = (test.get("per_volume") or {}).get("dice")
-            for case in cases if len(cases) <= MOST_COLUMNS else ():
-                row[f"Dice, {case}"] = ((test.get("volumes") or {}).get(case) or {}).get("dice")
-            rows.append(row | {"Training": duration(run.get("train_seconds"))})
-        for metric, spread in statistics["seeds"].get(model, {}).items():
-            if spread["n"] > 1:
-                row = {"Model": name, "Score": METRICS[metric], "Seeds": str(spread["n"])}
-                keys = {"mean": "Mean", "sd": "Standard deviation", "low": "Lowest"}
-                keys |= {"high": "Highest"}
-                spreads.append(row | {title: spread[key] for key, title in keys.items()})
-    pair = next(iter(statistics["paired"]), None)
-    for metric, row in pair["metrics"].items() if pair else ():
-        digits = 2 if metric == "hd95" else 3
-        models = {
-            names[model]: estimate_text(statistics["intervals"][model].get(metric), digits)
-            for model in (pair["first"], pair["second"])
-        }
-        tests.append(
-            {"Score": METRICS[metric], **models, "Difference": estimate_text(row, digits, "+")}
-            | {"p": number(row["p_value"], 4), "p, Holm": number(row["p_holm"], 4)}
-            | {"Patients": str(row["n"])}
-        )
-    given = pair and any(row["p_value"] is not None for row in pair["metrics"].values())
-    seeds = sorted({row["Seed"] for row in rows} - {""})
-    stages, trained = (
-        results.get("stages") or {},
-        [
-            run.get("train_seconds") or 0
-            for entry in results["models"].values()
-            for run in entry.get("runs") or ()
-        ],
-    )
+def _seed_tables(results: Mapping, statistics: Mapping, names: Mapping[str, str]) -> dict:
+    """Return what the page shows of single seeds, their spread and the tests."""
+    runs = [
+        (name, run)
+        for model, name in names.items()
+        for run in results["models"][model].get("runs") or ()
+    ]
+    cases = _cases({m: entry.get("test") or {} for m, entry in results["models"].items()})
+    rows = []
+    for name, run in runs:
+        test = run.get("test") or {}
+        row = {"Model": name, "Seed": str(run.get("seed", ""))}
+        row["Dice, pooled"] = (test.get("pooled") or {}).get("dice")
+        row["Dice, mean over volumes"] = (test.get("per_volume") or {}).get("dice")
+        for case in cases if len(cases) <= MOST_COLUMNS else ():
+            row[f"Dice, {case}"] = ((test.get("volumes") or {}).get(case) or {}).get("dice")
+        rows.append(row | {"Training": duration(run.get("train_seconds"))})
+    titles = {"mean": "Mean", "sd": "Standard deviation", "low": "Lowest", "high": "Highest"}
+    spreads = [
+        {"Model": name, "Score": METRICS[metric], "Seeds": str(spread["n"])}
+        | {title: spread[key] for key, title in titles.items()}
+        for model, name in names.items()
+        for metric, spread in statistics["seeds"].get(model, {}).items()
+        if spread["n"] > 1
+    ]
+    seconds = sum(run.get("train_seconds") or 0 for _, run in runs)
     return {
-        "seeds": seeds,
+        "seeds": sorted({row["Seed"] for row in rows} - {""}),
         "seed_scores": pd.DataFrame(rows),
         "spread": pd.DataFrame(spreads),
-        "test_rows": pd.DataFrame(tests if given else []),
-        "side_by_side": sum(trained) > 1.05 * stages.get("train", math.inf),
+        "test_rows": _test_table(statistics, names),
+        "side_by_side": seconds > 1.05 * (results.get("stages") or {}).get("train", math.inf),
     }
 
 
-def _deviations(results: Mapping) -> list[dict[str, str]]:
-    recipe, data = results.get("recipe") or {}, results.get("data") or {}
-    split = data.get("split", "by patient")
-    return deviations(recipe, split) if "augmentation" in recipe else []
+def _test_table(statistics: Mapping, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the paired test of the first two models in all metrics; empty without a p-value."""
+    pair = next(iter(statistics["paired"]), {"metrics": {}})
+    if all(row["p_value"] is None for row in pair["metrics"].values()):
+        return pd.DataFrame()
+    rows = []
+    for metric, row in pair["metrics"].items():
+        digits, cells = 2 if metric == "hd95" else 3, {"Score": METRICS[metric]}
+        for model in (pair["first"], pair["second"]):
+            interval = statistics["intervals"][model].get(metric)
+            cells[names[model]] = estimate_text(interval, digits)
+        cells["Difference"] = estimate_text(row, digits, "+")
+        cells |= {"p": number(row["p_value"], 4), "p, Holm": number(row["p_holm"], 4)}
+        rows.append(cells | {"Patients": str(row["n"])})
+    return pd.DataFrame(rows)
 
 
-def _environment(results: Mapping) -> dict:
-    facts = {"device": results.get("device") or "not recorded"}
-    facts["commit of this library"] = results.get("commit") or "not recorded"
-    return facts | (results.get("versions") or {})
-
-
-def _key_table(head: str, facts: Mapping | None) -> pd.DataFrame:
-    rows = [(str(name), _plain(value)) for name, value in (facts or {}).items()]
+def _key_table(head: str, facts: Mapping) -> pd.DataFrame:
+    rows = [(str(name), _plain(value)) for name, value in facts.items()]
     return pd.DataFrame(rows, columns=[head, "Value"])
 
 
@@ -459,92 +423,57 @@ def deviations(recipe: dict, split: str = "by patient") -> list[dict[str, str]]:
         recipe: `Recipe.to_dict()`.
         split: how the cases came to their parts.
     """
-    size = recipe["augmentation"]["size"]
-    weights = recipe["encoder_weights"] or "random"
+    augmentation, mm = recipe["augmentation"], recipe["neighbour_mm"]
+    encoders = {name.partition("_")[0]: name.partition("_")[2] for name in recipe["models"]}
+    encoder = encoders.get("deeplabv3plus", "not trained")
+    dataset, phantoms = recipe["dataset"], recipe["phantoms"]
+    patients = {"sample": "two patients", "phantom": ""}.get(dataset, f"the scans of {dataset}")
+    trained = [patients, f"{phantoms} phantoms" if phantoms else ""]
+    drawn = ["geometry", "photometry"]
+    drawn += ["redrawn tissues"] if augmentation["redraw"] else []
+    drawn += ["narrow fields of view"] if augmentation["narrow_view"] else []
+    annotation = "spine against background; the four regions are merged"
+    if recipe.get("target", "spine") == "regions":
+        annotation = "the four regions against each other and the background; scored merged as well"
     ours = {
-        "data": _training_data(recipe["dataset"], recipe["phantoms"]),
-        "annotation": _ANNOTATION[recipe.get("target", "spine")],
+        "data": " and ".join(filter(None, trained)) + " for training",
+        "annotation": annotation,
         "models": ", ".join(recipe["models"]),
-        "encoder of DeepLabv3+": _encoder(recipe["models"]),
-        "image size": f"patches of {size}x{size} pixels of {recipe['spacing_mm']:g} mm",
+        "encoder of DeepLabv3+": (
+            "the encoder of U-Net" if encoder == encoders.get("unet") else encoder
+        ),
+        "image size": "patches of {0}x{0} pixels of {1:g} mm".format(
+            augmentation["size"], recipe["spacing_mm"]
+        ),
         "plane": " and ".join(recipe["planes"]),
-        "channels": (
-            f"the slice, and those {recipe['neighbour_mm']:g} mm before and behind it"
-            if recipe["neighbour_mm"]
-            else "the slice alone"
-        ),
         "split": split,
-        "epochs": f"{recipe['steps']} steps of {recipe['batch']} patches",
+        "epochs": "{steps} steps of {batch} patches".format(**recipe),
         "optimiser": (
-            f"AdamW, one cycle up to {recipe['learning_rate']:g}, weight decay "
-            f"{recipe['weight_decay']:g}, averaged weights ({recipe['averaging']:g})"
-        ),
+            "AdamW, one cycle up to {learning_rate:g}, weight decay {weight_decay:g}, averaged "
+            "weights ({averaging:g})"
+        ).format(**recipe),
         "loss": recipe["loss"],
         "batch size": str(recipe["batch"]),
-        "augmentation": _augmentation(recipe),
+        "augmentation": ", ".join(drawn),
         "how scores were averaged": "pooled, per volume and per slice; both IoUs",
     }
+    channels = f"the slice, and those {mm:g} mm before and behind it" if mm else "the slice alone"
+    weights = recipe["encoder_weights"] or "random"
     rows = [
         {"setting": name, "paper": KNOWN_SETTINGS.get(name, ""), "ours": ours[name]}
         for name in (*KNOWN_SETTINGS, *UNKNOWN_SETTINGS)
     ]
-    more = {"channels of the input": ours["channels"], "encoder weights at the start": weights}
+    more = {"channels of the input": channels, "encoder weights at the start": weights}
     rows += [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
     notes = remarks()
     return [row | {"note": notes.get(row["setting"], "")} for row in rows]
-
-
-def _encoder(models: Sequence[str]) -> str:
-    encoders = {name.partition("_")[0]: name.partition("_")[2] for name in models}
-    ours = encoders.get("deeplabv3plus", "not trained")
-    return "the encoder of U-Net" if ours == encoders.get("unet") else ours
-
-
-def _augmentation(recipe: dict) -> str:
-    wish = recipe["augmentation"]
-    parts = ["geometry", "photometry"]
-    parts += ["redrawn tissues"] if wish["redraw"] else []
-    parts += ["narrow fields of view"] if wish["narrow_view"] else []
-    return ", ".join(parts)
-
-
-_ANNOTATION = {
-    "spine": "spine against background; the four regions are merged",
-    "regions": "the four regions against each other and the background; scored merged as well",
-}
-
-
-def _training_data(dataset: str, phantoms: int) -> str:
-    patients = {"sample": "two patients", "phantom": ""}.get(dataset, f"the scans of {dataset}")
-    made = f"{phantoms} phantoms" if phantoms else ""
-    return " and ".join(text for text in (patients, made) if text) + " for training"
-
-
-def ablation_finding(results: Mapping) -> str:
-    """Return in one or two sentences what an ablation found, for a remark elsewhere."""
-    labels = {
-        name: entry["label"].removesuffix(" (the recipe)")
-        for name, entry in results["variants"].items()
-    }
-    reference = labels.pop(results["reference"])
-    texts: dict[str, list[str]] = {name: [] for name in labels}
-    for row in results["comparisons"]:
-        if row["low"] is None:
-            cases = row["cases"].items()
-            text = ", ".join(f"{number(dice, 3, '+')} on {case_id}" for case_id, dice in cases)
-            texts[row["variant"]].append(text)
-        elif row["fair"]:
-            text = f"{estimate_text(row, 3, '+')} on {row['n']} {row['group']}, {row['reading']}"
-            texts[row["variant"]].insert(0, text)
-    found = "; ".join(f"{labels[name]}: {'; '.join(parts)}" for name, parts in texts.items())
-    return f"Ablation in short runs, difference in Dice to '{reference}': {found}."
 
 
 def remarks() -> dict[str, str]:
     """Return what the kept ablations found, by the setting in the table of deviations."""
     kept = read_json(ABLATIONS)["ablations"].values() if ABLATIONS.is_file() else ()
     page = "The tables: benchmarks/ablations.md."
-    return {results["setting"]: f"{ablation_finding(results)} {page}" for results in kept}
+    return {results["setting"]: f"{results['finding']} {page}" for results in kept}
 
 
 # --- pictures -------------------------------------------------------------------------------------

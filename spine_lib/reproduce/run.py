@@ -81,12 +81,13 @@ def reproduce(
     with file_lock(prepared_root() / "lock"):
         sources = gather(recipe, data_root, say)
     parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
+    settings = (recipe.planes, recipe.spacing_mm)
     if is_first() and public:
         write_split(parts, folder / "split.csv")
-    with provenance.peak_memory() as memory:
+    with provenance.PeakMemory() as memory:
         with timed(folder, "prepare"), file_lock(prepared_root() / "lock"):
             stores = {
-                part: prepare(parts[part], recipe, say, workers, progress=progress)
+                part: prepare(parts[part], *settings, say, workers, "", progress, public)
                 for part in ("train", "validation")
             }
         options = {"at_once": at_once, "processes": processes}
@@ -94,7 +95,7 @@ def reproduce(
         if not is_first():
             return folder
         with timed(folder, "evaluate"):
-            threshold_hu, chosen_on = best_threshold(stores["train"], recipe)
+            threshold_hu, chosen_on = best_threshold(stores["train"], recipe.largest_component)
             keep = folder / "scores" if public else None
             scores = evaluate_all(fitted, parts["test"], device, say, keep, threshold_hu)
     results = collect(recipe, parts, stores, fitted, scores, folder, device)
@@ -187,11 +188,11 @@ def collect(
         "device": provenance.device_name(device),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
-        "data": provenance.describe_data(recipe, parts, stores, scores.tests),
-        "target": provenance.counted_as_spine(recipe),
+        "data": provenance.describe_data(recipe.dataset, parts, stores, scores.tests),
+        "target": provenance.counted_as_spine(recipe.classes),
         "table_note": f"The table shows {shown}"
         + (f" ({', '.join(seeds)})." if len(seeds) > 1 else "."),
-        "test_looks": provenance.test_looks(recipe),
+        "test_looks": provenance.test_looks(recipe.dataset),
         "recipe": recipe.to_dict(),
         "created": time.strftime("%Y-%m-%d"),
         "statistics": run_statistics(models),

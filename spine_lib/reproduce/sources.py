@@ -27,7 +27,6 @@ FIRST_PHANTOM = {"train": 1000, "validation": 2000, "test": 3000}
 
 PHANTOM_GRID = {"shape": (160, 160, 160), "spacing_mm": (2.0, 2.0, 3.0)}
 
-CaseLike = Case
 Say = Callable[[str], object]
 
 
@@ -83,7 +82,6 @@ def gather(recipe: Recipe, root: str | Path | None = None, say: Say = print) -> 
 
 
 def _find_public(name: str, root: str | Path | None, parts: dict, say: Say) -> Sources:
-    """Fill the parts with the cases of a public data set."""
     if root is None:
         raise SpineError(
             f"--dataset {name} needs --root, the folder that it was unpacked into: "
@@ -105,31 +103,29 @@ def _find_public(name: str, root: str | Path | None, parts: dict, say: Say) -> S
 
 def prepare(
     cases: Sequence[Case],
-    recipe: Recipe,
+    planes: Sequence[str],
+    spacing_mm: float,
     say: Say = print,
     workers: int = 1,
     scheduler: str = "",
     progress: bool = True,
+    skip_broken: bool = False,
 ) -> store.SliceStore:
     """Slice cases into a store that all runs with the same cases and pixel size share.
 
     Args:
-        cases: what to slice.
-        recipe: its planes and spacing are used.
+        cases, planes, spacing_mm, workers, scheduler, progress: as for `slices.prepare`.
         say: called with a line where something is to be reported.
-        workers, scheduler, progress: as for `slices.prepare`.
-
-    Returns:
-        The store; scans that cannot be read are in its `left_out`.
+        skip_broken: leave out scans that cannot be read; they are in the store's `left_out`.
 
     Raises:
-        SpineError: if a scan of the built-in sources cannot be read, or as `slices.prepare` does.
+        SpineError: if a scan cannot be read, or as `slices.prepare` does.
     """
-    settings = [recipe.planes, recipe.spacing_mm]
+    settings = [planes, spacing_mm]
     key = json.dumps([[str(case) for case in cases], [__version__, *settings]])
     folder = prepared_root() / hashlib.sha256(key.encode()).hexdigest()[:12]
     prepared = store.prepare(cases, folder, *settings, workers, scheduler, progress, say)
-    if prepared.left_out and recipe.dataset not in PUBLIC_SETS:
+    if prepared.left_out and not skip_broken:
         raise SpineError(prepared.left_out[0].reason)
     return prepared
 

@@ -22,7 +22,6 @@ from spine_lib.reproduce.evaluate import (
     summarise,
 )
 from spine_lib.reproduce.sources import prepare
-from spine_lib.training.recipe import load_recipe
 
 
 def test_the_mean_over_seeds_keeps_the_shape_and_leaves_out_what_is_undefined():
@@ -102,10 +101,9 @@ def test_scores_that_an_older_version_kept_are_made_anew(tmp_path, measured):
 
 def test_the_bone_threshold_is_the_best_one_of_the_training_volumes(tmp_path, monkeypatch):
     monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
-    recipe = load_recipe("tiny").changed(largest_component=False)
     cases = phantom_cases(2, 0, shape=(40, 40, 74), spacing_mm=6.0)
-    store = prepare(cases, recipe, progress=False)
-    threshold_hu, chosen_on = best_threshold(store, recipe)
+    store = prepare(cases, ("axial",), 6.0, progress=False)
+    threshold_hu, chosen_on = best_threshold(store, keep_largest=False)
     assert chosen_on == ["phantom-0000", "phantom-0001"] and threshold_hu in BONE_HU
     dice = []
     for limit in BONE_HU:

@@ -96,8 +96,8 @@ def test_what_counts_as_spine_and_the_annotation_are_told_for_both_targets():
     older = TINY.to_dict()
     del older["target"]
     assert deviations(older) == deviations(TINY.to_dict())
-    assert "name its 4 regions" in counted_as_spine(NAMING)
-    assert "name" not in counted_as_spine(TINY)
+    assert "name its 4 regions" in counted_as_spine(NAMING.classes)
+    assert "name" not in counted_as_spine(TINY.classes)
 
 
 # --- scores that are kept -------------------------------------------------------------------------

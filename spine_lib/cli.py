@@ -73,9 +73,6 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and leave with its exit code.
 
     0 is success, 1 findings of `spine check` or a bug, 2 an error told in one sentence, 130 Ctrl-C.
-
-    Args:
-        argv: arguments without the program's name; those of the process where left out.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -85,14 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
-    """Return the sentence and the exit code for an error.
-
-    Args:
-        error: what a command raised.
-
-    Returns:
-        The sentence ("" for none, None for a bug, which keeps its traceback) and the exit code.
-    """
+    """Return the sentence ("" for none, None for a bug) and the exit code for an error."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C; the same command again goes on where training was stopped.", 130
     if isinstance(error, SpineError):
@@ -110,7 +100,6 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 
 
 def _full_disk(error: BaseException | None) -> str | None:
-    """Return where the disk is full (" at PATH", or "") if that lies behind an error, else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f" at {error.filename}" if error.filename else ""
@@ -121,7 +110,6 @@ def _full_disk(error: BaseException | None) -> str | None:
 
 
 def _plain_warning(message, category, filename, lineno, line=None) -> str:
-    """Show a warning of the library as a sentence, without the line of code that raised it."""
     if Path(filename).is_relative_to(Path(__file__).parent) and category is UserWarning:
         return f"spine: note: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"

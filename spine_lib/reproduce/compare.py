@@ -57,23 +57,18 @@ def estimate_text(row: Mapping | None, digits: int = 3, sign: str = "") -> str:
 
 
 def patient_scores(test: Mapping, cases: Collection[str] | None = None) -> pd.DataFrame:
-    """Return the mean scores of each patient.
+    """Return a row a patient with the mean of each of `METRICS` that was measured, or NaN.
 
     Args:
         test: a model's scores, as `results.json` holds them; where a volume names no patient, its
             case is the patient.
         cases: only these case ids; None for all.
-
-    Returns:
-        A row a patient, a column for each of `METRICS` that was measured; NaN where it is undefined
-        or infinite on all scans of the patient.
     """
     volumes = test.get("volumes") or {}
     rows = {case: row for case, row in volumes.items() if cases is None or case in cases}
     measured = [metric for metric in METRICS if any(metric in row for row in rows.values())]
-    scores = pd.DataFrame.from_dict(
-        {case: {m: row.get(m) for m in measured} for case, row in rows.items()},
-        orient="index",
+    scores = pd.DataFrame(
+        [[row.get(metric) for metric in measured] for row in rows.values()],
         columns=measured,
         dtype=float,
     ).replace([np.inf, -np.inf], np.nan)
@@ -82,12 +77,7 @@ def patient_scores(test: Mapping, cases: Collection[str] | None = None) -> pd.Da
 
 
 def intervals(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean of each column over patients with its bootstrap interval.
-
-    Returns:
-        A row a metric with "estimate", "low", "high", "n" and "reason"; the ends are None, and the
-        reason is a sentence, where there are too few patients.
-    """
+    """Return a row a metric: its mean over patients, bootstrap interval, or "reason" for none."""
     rows = {
         metric: asdict(statistics.bootstrap_interval(scores[metric], CONFIDENCE, RESAMPLES, SEED))
         for metric in scores
@@ -121,12 +111,7 @@ def paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def seed_spread(runs: Sequence[Mapping], metrics: Iterable[str] = tuple(METRICS)) -> pd.DataFrame:
-    """Return how each metric's mean over volumes varies over the seeds.
-
-    Returns:
-        A row a metric with "mean", "sd" (None for one seed), "low", "high" and "n"; a metric that
-        is undefined with every seed is left out.
-    """
+    """Return how each metric's mean over volumes varies over the seeds; "sd" is None for one."""
     means = pd.DataFrame([(run.get("test") or {}).get("per_volume") or {} for run in runs])
     means = means.reindex(columns=list(metrics)).astype(float).replace([np.inf, -np.inf], np.nan)
     rows = {
@@ -139,15 +124,7 @@ def seed_spread(runs: Sequence[Mapping], metrics: Iterable[str] = tuple(METRICS)
 
 
 def run_statistics(models: Mapping[str, Mapping]) -> dict:
-    """Return the statistics of all models of a run, as `results.json` keeps them.
-
-    Args:
-        models: by model id, {"test", "runs"}.
-
-    Returns:
-        "patients"; by model "intervals" and "seeds" (`seed_spread`); "paired": for each two models
-        {"first", "second", "metrics": `paired`}; and how it was computed.
-    """
+    """Return the statistics of all models of a run, by id, as `results.json` keeps them."""
     scores = {model: patient_scores(entry.get("test") or {}) for model, entry in models.items()}
     return {
         "patients": max(map(len, scores.values())),

@@ -74,7 +74,10 @@ def evaluate_all(
     """
     jobs = {(model, seed): run for model, runs in fitted.items() for seed, run in runs.items()}
     scorers = {job: functools.partial(_score_network, run, device) for job, run in jobs.items()}
-    folders = {job: keep and keep / _folder_name(job, run) for job, run in jobs.items()}
+    folders = {
+        job: keep and keep / f"{job[0]}-{job[1]}-{_digest(run.weights)}"
+        for job, run in jobs.items()
+    }
     threshold = ("threshold", threshold_hu)
     keep_largest = next(iter(jobs.values())).recipe.largest_component
     scorers[threshold] = functools.partial(_score_threshold, threshold_hu, keep_largest)
@@ -121,16 +124,11 @@ def evaluate_all(
 
 
 def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
-    """Put together what was measured on each case with one network.
-
-    Args:
-        rows: by case id, what `evaluate_case` returned.
+    """Return the averages of what `evaluate_case` measured, by case id, with one network.
 
     Returns:
-        What `metrics.aggregate` gives, each volume with its "regions" and its calibration error
-        "ece"; and "regions" (`regions.mean_regions`) and "calibration" over all volumes
-        (`calibration.summarise`). Where the network names the regions, each volume has "named"
-        (`regions.score_named`), and all together have it (`regions.mean_named`).
+        What `metrics.aggregate` gives, with each volume's calibration error "ece", and "regions",
+        "calibration" and, where the network names the regions, "named" over all volumes.
     """
     test = aggregate(rows)
     for volume in test["volumes"].values():
@@ -144,16 +142,9 @@ def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
 
 
 class Truth:
-    """The reference of a case for its predictions, made once for all networks.
+    """The reference of a case: boolean `mask` and `ignore`, `regions` by id, [x, y, z].
 
-    Args:
-        data: the case.
-
-    Attributes:
-        mask: boolean [x, y, z], where spine is labelled.
-        ignore: boolean [x, y, z], where nothing is scored.
-        regions: region ids [x, y, z], 0 where ignored.
-        sha256: of CT, labels and ignored voxels as they are scored, whatever file they came in.
+    `sha256` is that of CT, labels and ignored voxels as they are scored.
     """
 
     def __init__(self, data: CaseData) -> None:
@@ -175,18 +166,13 @@ class Truth:
 def evaluate_case(
     probability: np.ndarray, mask: np.ndarray, truth: Truth, named: np.ndarray | None = None
 ) -> dict:
-    """Measure one prediction: overlap, surfaces, regions and calibration.
+    """Measure one prediction: overlap, surfaces, "regions", "calibration", "sha256" of the case.
 
     Args:
         probability: of spine, [x, y, z].
         mask: boolean, what was made of it.
         truth: of the case.
-        named: region ids that the prediction gives to its mask, 0 elsewhere; None if it does not.
-
-    Returns:
-        What `metrics.evaluate_volume` gives, "regions" (`regions.score_regions`),
-        "calibration" (`calibration.reliability`), the "sha256" of what was scored, and "named"
-        (`regions.score_named`) if regions were named.
+        named: region ids of the mask, 0 elsewhere, where the network names them: scored as "named".
     """
     row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
     row["regions"] = score_regions(mask, truth.regions, truth.spacing_mm, truth.ignore)
@@ -198,14 +184,9 @@ def evaluate_case(
 
 
 def mean_over_seeds(tests: Sequence[dict]) -> dict:
-    """Average what `metrics.aggregate` gave for several seeds, number by number.
+    """Average what `summarise` gave for several seeds, on the same cases, number by number.
 
-    Args:
-        tests: one for each seed, all on the same cases.
-
-    Returns:
-        A dictionary of the same shape; a score that is undefined with one seed is averaged over the
-        others, a text is that of the first.
+    A score that is undefined with one seed is averaged over the others, a text is the first.
     """
     if len(tests) == 1:
         return tests[0]
@@ -228,7 +209,6 @@ def mean_over_seeds(tests: Sequence[dict]) -> dict:
 def _score_network(
     run: Fitted, device: str, data: CaseData, truth: Truth
 ) -> tuple[np.ndarray, dict]:
-    """Return a network's mask of a case, and its scores with the seconds that it took."""
     started = time.perf_counter()
     named = None
     if run.recipe.classes == 1:
@@ -282,10 +262,6 @@ def best_threshold(store: SliceStore, keep_largest: bool) -> tuple[int, list[str
 
 
 # --- scores that are kept -------------------------------------------------------------------------
-
-
-def _folder_name(job: tuple[str, int], run: Fitted) -> str:
-    return f"{job[0]}-{job[1]}-{_digest(run.weights)}"
 
 
 @functools.cache
@@ -344,10 +320,6 @@ def _draw_overlays(
             mask = data.ct.with_array(_unpack(masks[case_id], data.ct.shape))
         else:
             mask = to_mask(predict_volume(run.network, data.ct, run.recipe, device), run.recipe)
-        score = dice[case_id, index]
-        overlays.append(
-            draw_overlay(
-                data.ct, data.labels, mask, index, case_id, kind, score, ignore=data.ignore
-            )
-        )
+        where = (index, case_id, kind, dice[case_id, index])
+        overlays.append(draw_overlay(data.ct, data.labels, mask, *where, ignore=data.ignore))
     return overlays

@@ -57,11 +57,7 @@ def curve_plots(curves: Mapping[str, logs.Rows]) -> dict[str, dict]:
 
 
 def patient_plots(tests: Mapping[str, Sequence[Mapping]]) -> dict[str, dict]:
-    """Draw Dice, surface Dice and HD95 of each test patient, as far as they were measured.
-
-    Args:
-        tests: by model name, the test scores of each seed.
-    """
+    """Draw Dice, surface Dice and HD95 of each test patient from each seed's scores by model."""
     plots = {}
     for metric in ("dice", "nsd", "hd95"):
         tables = {
@@ -90,13 +86,7 @@ def patient_plots(tests: Mapping[str, Sequence[Mapping]]) -> dict[str, dict]:
 def ranked_patients(
     scores: Mapping[str, Mapping[str, Sequence[float]]], metric: str, limits: tuple[float, float]
 ) -> Figure:
-    """Plot one score of many patients, side by side in the order of the first model.
-
-    Args:
-        scores: by model name and patient, a value for each seed; their mean is drawn.
-        metric: the name on the axis.
-        limits: of the axis.
-    """
+    """Plot the mean over seeds of many patients, in the order of the first model."""
     means = pd.DataFrame(
         {n: {p: pd.Series(v).mean() for p, v in patients.items()} for n, patients in scores.items()}
     )
@@ -162,16 +152,7 @@ def calibration_plot(tests: Mapping[str, Mapping]) -> dict:
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """A drawn test slice.
-
-    Attributes:
-        image: uint8 RGB [row, column, 3].
-        caption: the case, the slice and its Dice.
-        alt: the same for a reader who does not see it.
-        kind: one of `KINDS`.
-        plane: for orientation marks.
-        pixel_mm: for the scale bar.
-    """
+    """A drawn test slice: uint8 RGB [row, column, 3], and what is told of it."""
 
     image: np.ndarray
     caption: str
@@ -187,14 +168,7 @@ class _Crop(NamedTuple):
 
 
 def pick_slices(dice_by_slice: Mapping[object, float]) -> dict[str, object]:
-    """Return which slices have the best, the median and the worst Dice.
-
-    Args:
-        dice_by_slice: Dice by any key, for instance (case id, index); NaN is left out.
-
-    Returns:
-        Keys by "best", "median" and "worst"; of equals, the first counts. With fewer than three
-        defined slices, "best" and "worst" as far as there are any.
+    """Return the keys of the best, median and worst Dice; of fewer than three, no median.
 
     Example:
         >>> pick_slices({1: 0.9, 2: float("nan"), 3: 0.2, 4: 0.7})
@@ -218,15 +192,7 @@ def draw_overlay(
     plane: str = "axial",
     ignore: Grid | None = None,
 ) -> Overlay:
-    """Draw where a prediction is right and wrong on one slice, close up on the spine.
-
-    Args:
-        ct, mask, prediction, index, plane, ignore: as for
-            :func:`spine_lib.explore.render.render_slice`.
-        case_id: how the caption calls the case.
-        kind: "best", "median" or "worst".
-        dice: of the slice, for the caption.
-    """
+    """Draw where a prediction is right and wrong on one slice, close up on the spine."""
     bounds = _bounds((mask, prediction), ct, index, plane)
     close_ct, close_mask, close_prediction, close_ignore = (
         None if grid is None else _crop(grid, bounds) for grid in (ct, mask, prediction, ignore)

@@ -220,7 +220,7 @@ def timed(folder: Path, stage: str, add: bool = False):
 def _add_stage(folder: Path, stage: str, seconds: float, add: bool, done: bool = True) -> None:
     if not is_first():  # the others take the same time, and it counts once
         return
-    stages, stopped = read_stages(folder), read_stages(folder, "stopped.json")
+    stages, stopped = (read_stages(folder, name) for name in ("stages.json", "stopped.json"))
     if not add:
         seconds += stopped.pop(stage, 0.0)
         if not done:

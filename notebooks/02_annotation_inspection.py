@@ -60,7 +60,7 @@ for label in (5, 10, 20, 25, 27, 32, 44):
 # %%
 import matplotlib.pyplot as plt
 
-from spine_lib.ct import WINDOWS
+from spine_lib.ct import WINDOWS, to_slices
 from spine_lib.explore import figures, render
 
 plt.rcParams["figure.dpi"] = 80
@@ -452,7 +452,7 @@ smooth = ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > 0.5
 
 # %%
 index = int(mask.sum(axis=(0, 1)).argmax())
-rows, columns = np.nonzero(render.planes.cut_slice(dicom.labels, index, "axial"))
+rows, columns = np.nonzero(to_slices(dicom.labels.array, "axial")[index])
 part = np.s_[rows.min() - 12 : rows.max() + 12, columns.min() - 12 : columns.max() + 12]
 pixel_mm = render.pixel_size_mm(dicom.ct, "axial")
 outline = render.Style("outline", "spine", outline_px=1)

@@ -50,6 +50,7 @@ RESULTS = Path(__file__).parent / "results" / "gpu.json"
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FULL = SimpleNamespace(
+    models=MODELS,
     size=256,
     batch=64,
     steps=30,
@@ -59,6 +60,7 @@ FULL = SimpleNamespace(
     true_size=("--scans", "24", "--steps", "150", "--batch", "64", "--workers", "14"),
 )
 MINIATURE = SimpleNamespace(
+    models=MODELS[:1],
     size=64,
     batch=2,
     steps=2,
@@ -112,7 +114,7 @@ def hardware() -> dict:
 def steps(scale: SimpleNamespace) -> dict:
     """Time training steps on one batch in memory, by network and precision."""
     kinds = ["tf32", "bf16"] + (["fp16", "bf16_compiled"] if DEVICE == "cuda" else [])
-    return {model: {kind: step(model, kind, scale) for kind in kinds} for model in MODELS}
+    return {model: {kind: step(model, kind, scale) for kind in kinds} for model in scale.models}
 
 
 def step(model: str, kind: str, scale: SimpleNamespace) -> dict[str, float]:
@@ -164,7 +166,7 @@ def timed(call: Callable[[], object]) -> float:
 def training(scale: SimpleNamespace) -> dict:
     """Time the library's training, the plain loop and the bare step in turns."""
     rows = {}
-    for model in MODELS:
+    for model in scale.models:
         arguments = ["--model", model, "--size", str(scale.size), "--batch", str(scale.batch)]
         arguments += ["--rounds", str(scale.rounds), "--steps", str(scale.steps)]
         options = training_benchmark.parser().parse_args(arguments)
@@ -199,7 +201,7 @@ def prediction(scale: SimpleNamespace) -> dict:
     """Time the prediction of a whole scan; the second of two, the first one starts the device."""
     case = phantom_cases(1, 7, shape=scale.scan, spacing_mm=1.5)[0].load()
     rows: dict = {"scan": list(scale.scan)}
-    for model, precision in itertools.product(MODELS, ("bf16-mixed", "32-true")):
+    for model, precision in itertools.product(scale.models, ("bf16-mixed", "32-true")):
         recipe = load_recipe("paper").changed(precision=precision)
         network = build_model(model).eval()
         predict_volume(network, case.ct, recipe)

@@ -21,7 +21,7 @@
 
 # %%
 from spine_lib.course import check, course_case, hint, progress, solution
-from spine_lib.course.small_networks import crop_slices
+from spine_lib.course.demonstrations import crop_slices
 
 data = course_case("chest")
 chest = crop_slices("chest", data, pixel_mm=2.0, size=64)
@@ -407,8 +407,8 @@ check("4.4", fit_one_batch)
 # %%
 from spine_lib import metrics
 from spine_lib.course import pick
+from spine_lib.course.demonstrations import one_thread
 from spine_lib.course.one_batch import fit_one_batch
-from spine_lib.course.small_networks import one_thread
 
 chosen = np.linspace(0, len(chest) - 1, 8).astype(int)
 batch, known = torch.from_numpy(chest.images[chosen]), chest.labels[chosen] == 1
@@ -493,7 +493,12 @@ check("4.5", boundary_distance_mm)
 # %%
 from scipy import ndimage
 
-from spine_lib.course.demonstrations import mean_distance_mm
+
+def mean_distance_mm(prediction, truth, spacing_mm, ignore=None):
+    """Return the mean distance of two outlines, both ways."""
+    both = metrics.surface_distances(prediction, truth, spacing_mm, ignore)
+    return np.mean([side.mean() for side in both])
+
 
 truth = chest.labels[:, 0] == 1
 crumb = truth.copy()
@@ -528,25 +533,24 @@ trained = {
 print(f"took {time.process_time() - started:.0f} s of one core")
 
 # %%
-from spine_lib.course.demonstrations import score_crops
-
-for arm, network in trained.items():
-    found = score_crops(network, held_out)
-    print(
-        f"{arm:13} {count(network):7,} parameters: Dice {found['dice']:.3f}, "
-        f"outline {found['mean distance mm']:.2f} mm off"
-    )
-
-# %% tags=["picture"]
-from spine_lib.course.demonstrations import predict_crops
 from spine_lib.slices.cut import IGNORE
 
+labels, predicted = held_out.labels[:, 0], {}
+truth, ignore = labels == 1, labels == IGNORE
+for arm, network in trained.items():
+    with torch.no_grad():
+        predicted[arm] = (network(torch.from_numpy(held_out.images)) > 0).numpy()[:, 0]
+    dice = metrics.dice(metrics.confusion(predicted[arm], truth, ignore))
+    distance_mm = mean_distance_mm(predicted[arm], truth, held_out.spacing_mm, ignore)
+    print(f"{arm:13} {count(network):7,} parameters: Dice {dice:.3f}, ", end="")
+    print(f"outline {distance_mm:.2f} mm off")
+
+# %% tags=["picture"]
 figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.8), layout="constrained", dpi=66)
 number = len(held_out) // 2
-labels = held_out.labels[number, 0]
-for one, (arm, network) in zip(axes, trained.items()):
-    predicted = predict_crops(network, held_out)[number] & (labels != IGNORE)
-    show(one, held_out.images[number, 0], labels == 1, predicted, title=arm)
+for one, (arm, mask) in zip(axes, predicted.items()):
+    scored = mask[number] & ~ignore[number]
+    show(one, held_out.images[number, 0], truth[number], scored, title=arm)
 plt.show()
 
 # %% [markdown]

@@ -167,12 +167,15 @@ losses = train(network, "bce", steps=pick(full=60, fast=10))
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 # %%
-from spine_lib.course.demonstrations import score_batch
+from spine_lib import metrics
 
-scores = score_batch(network, held_out)[0.5]
-wrong = 1 - held_out[1].mean()
-print(f"Dice on held-out phantoms: {scores['dice']:.3f}")
-print(f"accuracy of 'background everywhere': {100 * wrong:.1f} %")
+network.eval()
+with torch.inference_mode():
+    prediction = network(held_out[0]) > 0  # a logit above 0: a probability above 0.5
+counts = metrics.confusion(prediction.numpy(), held_out[1].numpy() > 0, held_out[2].numpy() == 0)
+background = 1 - held_out[1].mean()
+print(f"Dice on held-out phantoms: {metrics.dice(counts):.3f}")
+print(f"accuracy of 'background everywhere': {100 * background:.1f} %")
 
 # %% [markdown]
 # The loss has fallen a long way, and the Dice tells how much of the spine that found. A network that

@@ -325,9 +325,9 @@ for path in sorted(mini.rglob("*")):
 # was tested?
 
 # %%
-from spine_lib.course.measurements import built_in_run, seeds_of
+from spine_lib.course import lesson_result
 
-results = built_in_run()
+results = lesson_result("reproduce")
 for part in ("train", "validation", "test"):
     print(f"{part:10} {', '.join(results['data'][part])}")
 print("same data as the paper:", results["data"]["same_as_paper"])
@@ -341,7 +341,8 @@ print("same data as the paper:", results["data"]["same_as_paper"])
 from spine_lib.reproduce import duration, test_looks_sentence
 
 recipe = results["recipe"]
-print(f"seeds {seeds_of(results)}, {recipe['steps']} steps of {recipe['batch']} patches")
+seeds = {run["seed"] for entry in results["models"].values() for run in entry["runs"]}
+print(f"seeds {sorted(seeds)}, {recipe['steps']} steps of {recipe['batch']} patches")
 print(f"{duration(results['wall_seconds'])} on {results['device']}, {results['created']}")
 print(", ".join(f"{name} {version}" for name, version in results["versions"].items()))
 print(len(results["data"]["checksums"]), "checksums of what was trained on")

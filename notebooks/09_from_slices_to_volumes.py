@@ -295,9 +295,21 @@ for scan, found in rows.items():
         )
 
 # %%
-from spine_lib.course.figures import volume_bars
+import pandas as pd
 
-volume_bars(amounts, "Vertebrae of the left-out patients (U-Net)")
+table = pd.DataFrame(
+    [
+        (f"{row.name}\n{scan}", row.truth_ml, row.predicted_ml)
+        for scan, found in amounts.items()
+        for row in found
+        if row.truth_ml
+    ],
+    columns=["vertebra", "truth", "predicted"],
+)
+style = {"color": ["#56B4E9", "#E69F00"], "edgecolor": "black", "figsize": (6, 2.7), "rot": 0}
+axes = table.plot.bar(x="vertebra", xlabel="", ylabel="volume in ml", **style)
+axes.set_title("Vertebrae of the left-out patients (U-Net)")
+plt.show()
 
 # %% [markdown]
 # *Figure: pairs of bars, truth and prediction, for three vertebrae of the crop, which nearly agree, and
@@ -354,7 +366,7 @@ for failure, piece in found:
         )
 
 # %%
-from spine_lib.course.figures import gallery
+from spine_lib.course.failures import gallery
 
 gallery(found, scans, columns=5)
 
@@ -430,15 +442,25 @@ for name in names:
     print(f"{name:22}", ", ".join(f"{m} {np.mean(scores[m][name]):.3f}" for m in scores))
 
 # %%
-from spine_lib.course.figures import dots
-
-ordered = {model: {name: of[name] for name in names} for model, of in scores.items()}
-dots(ordered, "Dice, one mark for each generated patient")
+figure, axes = plt.subplots(figsize=(5.8, 4.6), layout="constrained")
+rows = np.arange(len(names))
+styles = (("U-Net", "o", "#0072B2", -0.2), ("DeepLabv3+", "s", "#D55E00", 0.2))
+for model, marker, colour, shift in styles:
+    values = np.array([scores[model][name] for name in names])
+    lines = axes.plot(values, rows + shift, marker, color=colour, mfc="none")
+    lines[0].set_label(model)
+    axes.plot(values.mean(axis=1), rows + shift, "|", color="black", ms=9)
+axes.set_yticks(rows, names)
+axes.set(xlabel="Dice, one mark for each generated patient", xlim=(0, 1))
+axes.invert_yaxis()
+axes.grid(axis="x", alpha=0.3)
+figure.legend(frameon=False, loc="outside upper center", ncols=2)
+plt.show()
 
 # %% [markdown]
 # *Figure: Dice of both models for thirteen conditions, four patients each. Most lie between 0.8 and
-# 0.95; U-Net falls far below with both kinds of wrong files, DeepLabv3+ with a lost intercept and on one
-# of the necks.*
+# 0.95; the tick is the mean of the four. U-Net falls far below with both kinds of wrong files,
+# DeepLabv3+ with a lost intercept and on one of the necks.*
 #
 # Contrast medium and a crooked spine do nothing here: their like was in the training. What hurts U-Net
 # most is no anatomy at all but a file that is read wrongly (the DeepLabv3+ bears a swap better, and
@@ -511,17 +533,26 @@ print(
 # disagreement of the two models.
 
 # %%
-from spine_lib.course.demonstrations import uncertainty_maps
+from spine_lib.ct import to_slices
+from spine_lib.volumes import uncertainty
 
-other = predicted["crop", "deeplabv3plus_light"].probability.array
-maps = uncertainty_maps(views, other, crop.ct.spacing_mm)
+maps = {
+    "entropy": uncertainty.entropy(plain),
+    "spread over views": views.std(axis=0),
+    "disagreement": abs(plain - predicted["crop", "deeplabv3plus_light"].probability.array),
+}
 wrong = (plain > 0.5) != (crop.labels.array > 0)
 
-from spine_lib.course.figures import sagittal_maps
-
 x = int(np.median(np.nonzero(crop.labels.array)[0]))
-shown = {name: maps[name] for name in ("entropy", "spread over views", "disagreement")}
-sagittal_maps(crop.ct, {**shown, "errors": wrong}, x)
+_, depth_mm, height_mm = np.multiply(crop.ct.shape, crop.ct.spacing_mm)
+figure, row = plt.subplots(1, 4, figsize=(7.2, 2.4), layout="constrained", sharey=True, dpi=66)
+for axes, (name, values) in zip(row, {**maps, "errors": wrong}.items()):
+    picture = to_slices(np.asarray(values, np.float32), "sagittal")[x]
+    axes.imshow(picture, cmap="magma", vmin=0, extent=(0, depth_mm, height_mm, 0))
+    axes.set_title(name, fontsize=9)
+    axes.set_xlabel("A to P, mm")
+row[0].set_ylabel("S to I, mm")
+plt.show()
 
 # %% [markdown]
 # *Figure: a sagittal slice four times: entropy, spread over views, disagreement of the models, and the
@@ -555,13 +586,17 @@ check("9.5", auroc)
 # rival enters: the distance to the outline of the predicted mask, which asks no network anything.
 
 # %%
-from spine_lib.course.demonstrations import judge_uncertainty
+from spine_lib.metrics.calibration import near_spine
 
-truth, ignore = crop.labels.array > 0, crop.ignore.array
-judged = judge_uncertainty(views, other, truth, ignore, crop.ct.spacing_mm)
-for name in maps:
-    row = judged[name]
-    print(f"{name:25} AUROC {row['near']:.3f} near the spine, {row['everywhere']:.3f} everywhere")
+spacing_mm = crop.ct.spacing_mm
+maps["closeness to the outline"] = uncertainty.closeness_to_outline(plain > 0.5, spacing_mm)
+labelled = ~crop.ignore.array
+near = near_spine(plain > 0.5, spacing_mm, crop.ignore.array, reach_mm=10)
+for name, values in maps.items():
+    around, everywhere = (
+        uncertainty.auroc(values[where], wrong[where]) for where in (near, labelled)
+    )
+    print(f"{name:25} AUROC {around:.3f} near the spine, {everywhere:.3f} everywhere")
 
 # %% [markdown]
 # Everywhere, all of them look better than they are: far from any bone everything is right and certain,
@@ -586,7 +621,7 @@ for name in maps:
     )
 
 # %%
-dots({"AUROC": near}, "AUROC near the spine, one mark for each scan", limits=(0.5, 1))
+figures.patient_scores({"U-Net": near}, "AUROC near the spine, one mark for each scan", (0.5, 1))
 
 # %% [markdown]
 # *Figure: AUROC of the three uncertainties and of the distance to the outline, for sixteen scans of four

@@ -11,8 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib.course.demonstrations import LEARNING_RATE, phantom_slices, score_batch
-from spine_lib.course.small_networks import Batch, SmallUNet, train_small
+from spine_lib.course.demonstrations import (
+    LEARNING_RATE,
+    Batch,
+    SmallUNet,
+    one_thread,
+    phantom_slices,
+    train_small,
+)
 
 NAME = "losses"
 SEEDS = (0, 1, 2)
@@ -56,6 +62,27 @@ def train(
         yield step, loss, network
 
 
+def score_batch(network: nn.Module, batch: Batch) -> dict[float, dict[str, float]]:
+    """Return pooled Dice, precision and recall by threshold of the probability."""
+    image, target, weight = batch
+    network.eval()
+    with torch.inference_mode(), one_thread():
+        probability = torch.cat([torch.sigmoid(network(part)) for part in image.split(32)])
+    network.train()
+    truth = target > 0
+    scores = {}
+    for threshold in THRESHOLDS:
+        prediction = (probability > threshold) & (weight > 0)
+        masks = (prediction & truth, prediction, truth)
+        both, positive, spine = (float(mask.sum()) for mask in masks)
+        scores[threshold] = {
+            "dice": 2 * both / max(1.0, positive + spine),
+            "precision": both / max(1.0, positive),
+            "recall": both / max(1.0, spine),
+        }
+    return scores
+
+
 def learn(kind: str, seed: int, steps: int = STEPS, every: int = SCORED_EVERY) -> dict:
     """Train with a loss and score as it goes on.
 
@@ -67,7 +94,7 @@ def learn(kind: str, seed: int, steps: int = STEPS, every: int = SCORED_EVERY) -
     curve = []
     for step, _, network in train(kind, phantom_slices(*TRAINED_ON), seed, steps):
         if step % every == 0 or step == steps:
-            scores = score_batch(network, held_out, THRESHOLDS)
+            scores = score_batch(network, held_out)
             curve.append([step, scores[0.5]["dice"]])
     by_threshold = {str(threshold): values["dice"] for threshold, values in scores.items()}
     return {"curve": curve, "at 0.5": scores[0.5], "thresholds": by_threshold}

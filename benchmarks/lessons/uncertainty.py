@@ -6,12 +6,15 @@ comparison, over the whole scan.
 """
 
 import time
+from typing import Any
 
-from spine_lib.course.demonstrations import judge_uncertainty
+import numpy as np
+
+from spine_lib import metrics
 from spine_lib.course.provocations import provoke
+from spine_lib.metrics.calibration import near_spine
 from spine_lib.training.pretrained import load_pretrained
-from spine_lib.volumes import predict_volume
-from spine_lib.volumes.uncertainty import predict_views
+from spine_lib.volumes import predict_volume, uncertainty
 
 NAME = "uncertainty"
 SEEDS = (0, 1, 2, 3)
@@ -41,10 +44,53 @@ def run(seed: int, fast: bool = False) -> dict:
     scans = {}
     for name in SCANS[: 1 if fast else None]:
         data = provoke(name, FIRST_PATIENT + seed, **(FAST if fast else {}))
-        views = predict_views(network, data.ct, recipe, device="cpu")
+        views = uncertainty.predict_views(network, data.ct, recipe, device="cpu")
         other = predict_volume(second, data.ct, second_recipe, "cpu").array
         masks = (data.labels.array > 0, data.ignore.array)
-        scans[name] = judge_uncertainty(
-            views, other, *masks, data.ct.spacing_mm, REACH_MM, LOOKED_AT
-        )
+        scans[name] = judge_uncertainty(views, other, *masks, data.ct.spacing_mm)
     return {"scans": scans, "seconds": round(time.process_time() - started, 1)}
+
+
+def judge_uncertainty(
+    views: np.ndarray,
+    other: np.ndarray,
+    truth: np.ndarray,
+    ignore: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+) -> dict[str, Any]:
+    """Return how well every map finds the errors of one scan.
+
+    Args:
+        views: what `predict_views` returned; the mean of the first two (as it is and mirrored) is
+            the prediction.
+        other: probabilities of another model [x, y, z].
+        truth, ignore: boolean [x, y, z].
+        spacing_mm: size of a voxel.
+
+    Returns:
+        Dice of the "plain" prediction and of the mean over all "views"; and for each map the AUROC
+        "near" the predicted spine and "everywhere", and the share of the errors "found" in the
+        most uncertain voxels near it.
+    """
+    probability = views[:2].mean(axis=0)
+    plain, mean = probability > 0.5, views.mean(axis=0) > 0.5
+    maps = {
+        "entropy": uncertainty.entropy(probability),
+        "spread over views": views.std(axis=0),
+        "disagreement": np.abs(probability - other),
+        "closeness to the outline": uncertainty.closeness_to_outline(plain, spacing_mm),
+    }
+    near = near_spine(plain, spacing_mm, ignore, REACH_MM)
+    wrong = plain != truth
+    scores: dict[str, Any] = {
+        "plain": metrics.dice(metrics.confusion(plain, truth, ignore)),
+        "views": metrics.dice(metrics.confusion(mean, truth, ignore)),
+    }
+    for name, values in maps.items():
+        errors = uncertainty.errors_found(values[near], wrong[near], (LOOKED_AT,))
+        scores[name] = {
+            "near": uncertainty.auroc(values[near], wrong[near]),
+            "everywhere": uncertainty.auroc(values[~ignore], wrong[~ignore]),
+            "found": errors[LOOKED_AT],
+        }
+    return scores

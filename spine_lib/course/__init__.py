@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checking": ["check", "hint", "progress", "solution"],
         "measurements": ["cohort_rows", "cohort_scores", "lesson_result"],
-        "patients": ["course_case", "held_out_case"],
-        "profile": ["pick"],
+        "patients": ["course_case", "held_out_case", "pick"],
     },
 )

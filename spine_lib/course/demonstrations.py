@@ -1,13 +1,14 @@
-"""Small experiments that lessons run live; `benchmarks/lessons` repeats them at length.
+"""Small experiments that lessons run in seconds; `benchmarks/lessons` repeats them at length.
 
-Lesson 3: what a split by slice leaks. Lesson 4: what skips add. Lesson 6: which loss learns what.
-Lesson 9: how well an uncertainty finds the errors.
+A small network, crops around the spine and the loop that trains on them; what a split by slice
+leaks (lesson 3), what skips add (lesson 4), and the phantoms on which losses differ (lesson 6).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,24 +18,159 @@ from torch import nn
 
 from spine_lib import metrics
 from spine_lib.course.patients import PATIENTS, course_case
-from spine_lib.course.small_networks import (
-    Batch,
-    Crops,
-    SmallUNet,
-    as_batch,
-    crop_slices,
-    draw_batch,
-    one_thread,
-    train_small,
-)
+from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import make_phantom
-from spine_lib.metrics.calibration import near_spine
 from spine_lib.models.unet import UNet
 from spine_lib.slices.augment import network_input
-from spine_lib.slices.cut import IGNORE, cut_slices
-from spine_lib.volumes import uncertainty
+from spine_lib.slices.cut import AIR_HU, IGNORE, cut_slices
+from spine_lib.training.losses import segmentation_loss
 
 LEARNING_RATE = 3e-3
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Images, targets (1 is spine) and weights (0: unlabelled), float32 [slice, 1, row, column]."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A case's axial slices that show spine, each cropped to a square around it.
+
+    Attributes:
+        name: of the case.
+        images: float32 [slice, 1, row, column], scaled as the networks take them.
+        labels: uint8, same shape; 0 background, 1 spine, 255 unlabelled.
+        spacing_mm: between slices, rows and columns.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def crop_slices(name: str, data: CaseData, pixel_mm: float, size: int) -> Crops:
+    """Return the axial slices of a case that show spine, cropped around the middle of the spine.
+
+    Args:
+        name: of the case.
+        data: scan and labels.
+        pixel_mm: size of a pixel.
+        size: rows and columns; outside the scan there is air, which is unlabelled.
+    """
+    stored = cut_slices(data, "axial", pixel_mm)
+    spine = (stored["label"] > 0) & (stored["label"] != IGNORE)
+    stored = stored[spine.any(axis=(1, 2))]
+    image = np.full((len(stored), 1, size, size), AIR_HU, np.float32)
+    labels = np.full(image.shape, IGNORE, np.uint8)
+    source, target = [], []
+    for middle, length in zip(np.median(np.argwhere(spine), axis=0)[1:], stored.shape[1:]):
+        start = int(middle) - size // 2
+        low, high = max(start, 0), min(start + size, length)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    pixels = stored[:, *source]
+    image[:, 0, *target] = pixels["hu"]
+    label = pixels["label"]
+    labels[:, 0, *target] = np.where(label == IGNORE, IGNORE, label > 0)
+    spacing_mm = (float(data.ct.spacing_mm[2]), pixel_mm, pixel_mm)
+    return Crops(name, network_input(image), labels, spacing_mm)
+
+
+def draw_batch(cases: Sequence[Crops], count: int, random: np.random.Generator) -> Batch:
+    """Return slices at random, half of them mirrored; each case is drawn from as often."""
+    images, labels = [], []
+    for _ in range(count):
+        case = cases[random.integers(len(cases))]
+        index = random.integers(len(case))
+        step = -1 if random.random() < 0.5 else 1
+        images.append(case.images[index, :, :, ::step])
+        labels.append(case.labels[index, :, :, ::step])
+    return as_batch(images, labels)
+
+
+def as_batch(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Batch:
+    """Return a batch of images and labels [1, row, column]; 255 is unlabelled."""
+    image, label = np.stack(images), np.stack(labels)
+    target, weight = (label == 1).astype(np.float32), (label != IGNORE).astype(np.float32)
+    return torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(weight)
+
+
+class SmallUNet(nn.Module):
+    """A U-Net of three levels and about 67 000 parameters; lesson 4 explains it."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.first = _block(1, width)
+        self.second = _block(width, 2 * width)
+        self.third = _block(2 * width, 4 * width)
+        self.up_second = _block(6 * width, 2 * width)
+        self.up_first = _block(3 * width, width)
+        self.last = nn.Conv2d(width, 1, 1)
+        self.shrink = nn.MaxPool2d(2)
+        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits for [batch, 1, row, column], of the same shape."""
+        first = self.first(image)
+        second = self.second(self.shrink(first))
+        third = self.third(self.shrink(second))
+        second = self.up_second(torch.cat([second, self.enlarge(third)], dim=1))
+        return self.last(self.up_first(torch.cat([first, self.enlarge(second)], dim=1)))
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    layers = []
+    for channels in (inputs, outputs):
+        layers += [
+            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def train_small(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    steps: int,
+    learning_rate: float,
+    kind: str = "bce_dice",
+) -> Iterator[float]:
+    """Train a network in place, in one thread, with AdamW and a one-cycle schedule.
+
+    Args:
+        network: in training mode.
+        batches: one a step.
+        steps: how many.
+        learning_rate: the highest.
+        kind: of the loss, as `losses.segmentation_loss` takes it.
+
+    Yields:
+        The loss of each step, after it was taken.
+    """
+    optimiser = torch.optim.AdamW(network.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps)
+    for _, (image, target, weight) in zip(range(steps), batches):
+        with one_thread():
+            loss = segmentation_loss(network(image), target, weight, kind)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        yield float(loss.detach())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, which is faster for images this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- lesson 3: leakage ----------------------------------------------------------------------------
@@ -173,43 +309,6 @@ def train_arm(arm: str, crops: Sequence[Crops], steps: int, seed: int, batch: in
     return network.eval()
 
 
-@torch.no_grad()
-def predict_crops(network: nn.Module, crops: Crops) -> np.ndarray:
-    """Return the predicted mask, bool [slice, row, column]."""
-    return (network(torch.from_numpy(crops.images)) > 0).numpy()[:, 0]
-
-
-def mean_distance_mm(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    spacing_mm: tuple[float, ...],
-    ignore: np.ndarray | None = None,
-) -> float:
-    """Return how far two outlines are apart: the mean of the means of both directions, in mm.
-
-    The arguments are those of `metrics.surface_distances`.
-
-    Returns:
-        NaN if neither mask has a surface, infinity if only one has.
-    """
-    sides = metrics.surface_distances(prediction, truth, spacing_mm, ignore)
-    means = [float(side.mean()) for side in sides if side.size]
-    return float(np.mean(means)) if means else math.nan
-
-
-def score_crops(network: nn.Module, crops: Crops, tolerance_mm: float = 2.0) -> dict[str, float]:
-    """Return the overlap of a network's prediction, and how far the outlines are apart in mm."""
-    labels = crops.labels[:, 0]
-    prediction, truth, ignore = predict_crops(network, crops), labels == 1, labels == IGNORE
-    distances = metrics.surface_distances(prediction, truth, crops.spacing_mm, ignore)
-    return {
-        "dice": metrics.dice(metrics.confusion(prediction, truth, ignore)),
-        "mean distance mm": mean_distance_mm(prediction, truth, crops.spacing_mm, ignore),
-        "hd95 mm": metrics.hd95(distances),
-        "nsd": metrics.nsd(distances, tolerance_mm),
-    }
-
-
 # --- lesson 6: losses -----------------------------------------------------------------------------
 
 
@@ -231,88 +330,3 @@ def phantom_slices(first_seed: int, end: int) -> Batch:
         torch.from_numpy(((label > 0) & known).astype(np.float32)),
         torch.from_numpy(known.astype(np.float32)),
     )
-
-
-def score_batch(
-    network: nn.Module, batch: Batch, thresholds: Sequence[float] = (0.5,)
-) -> dict[float, dict[str, float]]:
-    """Return pooled Dice, precision and recall by threshold of the probability."""
-    image, target, weight = batch
-    network.eval()
-    with torch.inference_mode(), one_thread():
-        probability = torch.cat([torch.sigmoid(network(part)) for part in image.split(32)])
-    network.train()
-    truth = target > 0
-    scores = {}
-    for threshold in thresholds:
-        prediction = (probability > threshold) & (weight > 0)
-        masks = (prediction & truth, prediction, truth)
-        both, positive, spine = (float(mask.sum()) for mask in masks)
-        scores[threshold] = {
-            "dice": 2 * both / max(1.0, positive + spine),
-            "precision": both / max(1.0, positive),
-            "recall": both / max(1.0, spine),
-        }
-    return scores
-
-
-# --- lesson 9: uncertainty ------------------------------------------------------------------------
-
-
-def uncertainty_maps(
-    views: np.ndarray, other: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> dict[str, np.ndarray]:
-    """Return three uncertainties of a prediction and the baseline that they should beat.
-
-    Args:
-        views: what `predict_views` returned; the mean of the first two (as it is and mirrored) is
-            the prediction.
-        other: probabilities of another model.
-        spacing_mm: size of a voxel.
-    """
-    probability = views[:2].mean(axis=0)
-    return {
-        "entropy": uncertainty.entropy(probability),
-        "spread over views": views.std(axis=0),
-        "disagreement": np.abs(probability - other),
-        "closeness to the outline": uncertainty.closeness_to_outline(probability > 0.5, spacing_mm),
-    }
-
-
-def judge_uncertainty(
-    views: np.ndarray,
-    other: np.ndarray,
-    truth: np.ndarray,
-    ignore: np.ndarray,
-    spacing_mm: tuple[float, float, float],
-    reach_mm: float = 10.0,
-    share: float = 0.1,
-) -> dict[str, Any]:
-    """Return how well every map finds the errors of one scan.
-
-    Args:
-        views, other, spacing_mm: as for `uncertainty_maps`.
-        truth, ignore: boolean [x, y, z].
-        reach_mm: how far from the predicted spine a voxel counts as near.
-        share: of the voxels near the spine that somebody has time to review.
-
-    Returns:
-        Dice of the "plain" prediction and of the mean over all "views"; and for each map the AUROC
-        "near" the predicted spine and "everywhere", and the share of the errors "found" in the
-        most uncertain voxels near it.
-    """
-    plain, mean = views[:2].mean(axis=0) > 0.5, views.mean(axis=0) > 0.5
-    near = near_spine(plain, spacing_mm, ignore, reach_mm)
-    wrong = plain != truth
-    scores: dict[str, Any] = {
-        "plain": metrics.dice(metrics.confusion(plain, truth, ignore)),
-        "views": metrics.dice(metrics.confusion(mean, truth, ignore)),
-    }
-    for name, values in uncertainty_maps(views, other, spacing_mm).items():
-        errors = uncertainty.errors_found(values[near], wrong[near], (share,))
-        scores[name] = {
-            "near": uncertainty.auroc(values[near], wrong[near]),
-            "everywhere": uncertainty.auroc(values[~ignore], wrong[~ignore]),
-            "found": errors[share],
-        }
-    return scores

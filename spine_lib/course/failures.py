@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import ndimage
-from torch import nn
 
 from spine_lib.course.patients import HELD_OUT, course_case
 from spine_lib.course.provocations import provoke
-from spine_lib.ct.volume import Volume
+from spine_lib.ct import geometry
+from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import TISSUES
+from spine_lib.explore import figures, render
 from spine_lib.training.pretrained import load_pretrained, load_probability
-from spine_lib.training.recipe import Recipe
 from spine_lib.volumes.measure import ErrorPiece, error_pieces
 from spine_lib.volumes.predict import predict_volume
 
 PHANTOM_SEED = 6000
+_load_once = cache(load_pretrained)
 
 
 @dataclass(frozen=True)
@@ -93,27 +96,18 @@ class Segmented:
         return self.probability.with_array(self.probability.array > 0.5)
 
 
-@cache
-def shipped_model(name: str) -> tuple[nn.Module, Recipe]:
-    """Load a shipped model once."""
-    return load_pretrained(name)
-
-
 def segment(scan: str, model: str = "unet_light", seed: int = PHANTOM_SEED) -> Segmented:
     """Return a scan with what a shipped model predicts on it.
 
     The predictions on the two held-out patients are stored; all others are computed.
 
-    Args:
-        scan: "dicom", "crop" or the name of a provocation.
-        model: name of a shipped model.
-        seed: of the phantom.
+    `scan` is "dicom", "crop" or the name of a provocation, `seed` that of the phantom.
     """
     if scan in HELD_OUT:
         data = course_case(scan)
         return Segmented(data, load_probability(model, scan, data.ct))
     data = provoke(scan, seed)
-    network, recipe = shipped_model(model)
+    network, recipe = _load_once(model)
     return Segmented(data, predict_volume(network, data.ct, recipe, "cpu"))
 
 
@@ -146,8 +140,10 @@ def find(failure: Failure, segmented: Segmented) -> ErrorPiece | None:
         segmented.mask, data.labels, data.ignore, thinnest_mm=failure.thinnest_mm, smallest_ml=0.02
     )
     pieces = [piece for piece in pieces if piece.kind == failure.kind]
-    if failure.tissue and getattr(data, "tissues", None) is not None:
-        pieces = [p for p in pieces if tissue_under(p, data.tissues) == failure.tissue]
+    if failure.tissue:
+        tissue = TISSUES[failure.tissue]
+        below = ((piece, data.tissues.array[piece.box][piece.inside]) for piece in pieces)
+        pieces = [piece for piece, numbers in below if np.bincount(numbers).argmax() == tissue]
     if not pieces or failure.near is None:
         return pieces[0] if pieces else None
     voxels = np.array([piece.voxel for piece in pieces])
@@ -155,8 +151,48 @@ def find(failure: Failure, segmented: Segmented) -> ErrorPiece | None:
     return pieces[int(distances_mm.argmin())]
 
 
-def tissue_under(piece: ErrorPiece, tissues: Volume) -> str:
-    """Return what most of a piece lies on, in a phantom."""
-    names = {number: name for name, number in TISSUES.items()}
-    most = int(np.bincount(tissues.array[piece.box][piece.inside]).argmax())
-    return names.get(most, "air")
+def gallery(
+    findings: Sequence[tuple[Failure, ErrorPiece | None]],
+    scans: Mapping[tuple[str, str, int], Segmented],
+    columns: int = 4,
+) -> Figure:
+    """Draw failures side by side, each with its surroundings, marks of orientation and scale.
+
+    Args:
+        findings: failures with what `find` returned; those without a piece are left out.
+        scans: what `segment_all` returned.
+        columns: pictures in a row.
+    """
+    shown = [(failure, piece) for failure, piece in findings if piece is not None]
+    rows = max(1, -(-len(shown) // columns))
+    figure = Figure(figsize=(1.75 * columns, 1.95 * rows + 0.25), layout="constrained", dpi=66)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, (failure, piece) in zip(grid.flat, shown):
+        _draw_failure(axes, failure, scans[failure.key], piece)
+    handles = figures.legend_handles(render.ERROR_SWATCHES[:3])
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _draw_failure(
+    axes: Axes, failure: Failure, segmented: Segmented, piece: ErrorPiece, half_mm: float = 36.0
+) -> None:
+    """Draw the slice through a piece of error, cropped to `half_mm` around it."""
+    data, plane = segmented.data, failure.plane
+    cut, *shown_axes = geometry.plane_axes(plane)
+    pixel_mm = render.pixel_size_mm(data.ct, plane)
+    rgb = render.render_slice(
+        data.ct, piece.voxel[cut], plane, WINDOWS["bone"], data.labels, segmented.mask,
+        render.Style("error", opacity=0.3), data.ignore,
+    )  # fmt: skip
+    crop = []
+    for axis, size in zip(shown_axes, rgb.shape[:2]):
+        count = data.ct.shape[axis]
+        middle = (count - 0.5 - piece.voxel[axis]) / count * size
+        half = min(half_mm / pixel_mm, size / 2)
+        start = int(np.clip(middle - half, 0, size - 2 * half))
+        crop.append(slice(start, start + int(2 * half)))
+    figures.show_slice(axes, rgb[tuple(crop)], plane, pixel_mm)
+    axes.set_title(failure.cause, fontsize=9)

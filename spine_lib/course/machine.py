@@ -22,55 +22,41 @@ def machine_report() -> str:
 
     The four real patients are fetched where they are missing, 82 MB once.
     """
+    fits = PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]
+    unfit = "" if fits else "The library is tested with Python 3.11, 3.12 and 3.13: use one."
+    gpu = torch.cuda.is_available()
+    cpu_text = f"{device_name('cpu')}, no NVIDIA GPU: enough for every lesson"
+    memory = psutil.virtual_memory()
+    total_gb, free_gb = memory.total / 2**30, memory.available / 2**30
+    full = f"Training takes up to {ENOUGH_MEMORY_GB} GB: close other programs before lesson 6."
+    widgets = f"ipywidgets {metadata.version('ipywidgets')}"
+    no_kernel = "No notebook kernel runs here: open this in JupyterLab."
+    if "ipykernel" in sys.modules:
+        widgets, no_kernel = f"{widgets}; whether your browser shows them is tested below", ""
     rows = [
-        _python(),
+        ("Python", platform.python_version(), unfit),
         ("PyTorch", torch.__version__, ""),
-        _device(),
-        _memory(),
-        _widgets(),
-        _data(),
+        ("device", f"GPU: {device_name('cuda')}" if gpu else cpu_text, ""),
+        (
+            "memory",
+            f"{total_gb:.0f} GB, {free_gb:.0f} GB of it free",
+            full if free_gb < ENOUGH_MEMORY_GB else "",
+        ),
+        ("widgets", widgets, no_kernel),
+        ("data", *_data()),
     ]
     lines = []
     for name, finding, advice in rows:
         lines.append(f"{'look' if advice else 'ok':>4}  {name:<8} {finding}")
-        if advice:
-            lines.append(f"{'':>15}{advice}")
+        lines += [f"{'':>15}{advice}"] if advice else []
     problems = sum(bool(advice) for _, _, advice in rows)
-    lines.append(f"{problems} to look at." if problems else "This machine is ready.")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{problems} to look at." if problems else "This machine is ready."])
 
 
-def _python() -> tuple[str, str, str]:
-    fits = PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]
-    advice = "" if fits else "The library is tested with Python 3.11, 3.12 and 3.13: use one."
-    return "Python", platform.python_version(), advice
-
-
-def _device() -> tuple[str, str, str]:
-    if torch.cuda.is_available():
-        return "device", f"GPU: {device_name('cuda')}", ""
-    return "device", f"{device_name('cpu')}, no NVIDIA GPU: enough for every lesson", ""
-
-
-def _memory() -> tuple[str, str, str]:
-    memory = psutil.virtual_memory()
-    free = memory.available / 2**30
-    advice = f"Training takes up to {ENOUGH_MEMORY_GB} GB: close other programs before lesson 6."
-    text = f"{memory.total / 2**30:.0f} GB, {free:.0f} GB of it free"
-    return "memory", text, advice if free < ENOUGH_MEMORY_GB else ""
-
-
-def _widgets() -> tuple[str, str, str]:
-    version = f"ipywidgets {metadata.version('ipywidgets')}"
-    if "ipykernel" not in sys.modules:
-        return "widgets", version, "No notebook kernel runs here: open this in JupyterLab."
-    return "widgets", f"{version}; whether your browser shows them is tested below", ""
-
-
-def _data() -> tuple[str, str, str]:
+def _data() -> tuple[str, str]:
     try:
         root = fetch_sample(progress=lambda line: None)
     except SpineError as error:
-        return "data", "missing", str(error)
+        return "missing", str(error)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    return "data", f"4 real patients, {size / 1e6:.0f} MB", ""
+    return f"4 real patients, {size / 1e6:.0f} MB", ""

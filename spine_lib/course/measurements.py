@@ -25,7 +25,8 @@ def lesson_result(name: str) -> dict[str, Any]:
     """Load a kept measurement.
 
     Args:
-        name: "cohort", "leakage", "losses", "skips", "stress", "twins" or "uncertainty".
+        name: "cohort", "leakage", "losses", "skips", "stress", "twins" or "uncertainty"; or
+            "reproduce" for the `results.json` of a built-in run of `spine reproduce`.
 
     Returns:
         A dict with "settings", "seeds" (a list with one dict for each), "versions", "device",
@@ -41,25 +42,10 @@ def lesson_result(name: str) -> dict[str, Any]:
     return read_json(path)
 
 
-def built_in_run() -> dict[str, Any]:
-    """Load the kept `results.json` of the built-in run (`spine reproduce`)."""
-    return lesson_result("reproduce")
-
-
-def seeds_of(results: dict[str, Any]) -> list[int]:
-    """Return the seeds that were trained, in order."""
-    runs = [run for entry in results["models"].values() for run in entry["runs"]]
-    return sorted({run["seed"] for run in runs})
-
-
 def scores_by_patient(
     results: dict[str, Any], score: str = "dice"
 ) -> dict[str, dict[str, list[float]]]:
-    """Return one score of every training run, by model id and patient id.
-
-    Args:
-        results: what `results.json` holds.
-        score: its name, for example "dice".
+    """Return one score of every training run in a `results.json`, by model id and patient id.
 
     Returns:
         For each patient a value for each run, NaN where it is undefined; the mean where a patient
@@ -77,9 +63,6 @@ def scores_by_patient(
             for patient, value in means.items():
                 rows.setdefault(patient, []).append(float(value))
     return scores_by_model
-
-
-# --- the cohort of held-out phantoms --------------------------------------------------------------
 
 
 def cohort_rows(model: str) -> dict[str, dict]:

@@ -1,8 +1,10 @@
-"""The patients of the lessons, and what the shipped models predict on the two held-out ones."""
+"""What the lessons compute on: their patients, the stored predictions, and how much is computed."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
@@ -12,7 +14,13 @@ from spine_lib.training.pretrained import PRETRAINED, load_probability
 
 PATIENTS = ("chest", "abdomen", "dicom", "crop")
 HELD_OUT = ("dicom", "crop")
+T = TypeVar("T")
 MODEL_NAMES = {"unet_light": "U-Net", "deeplabv3plus_light": "DeepLabv3+"}
+
+
+def pick(full: T, fast: T) -> T:
+    """Return `full`, or `fast` where `SPINE_FAST=1`; for sizes and numbers of steps."""
+    return fast if os.environ.get("SPINE_FAST") == "1" else full
 
 
 def course_case(name: str) -> CaseData:
@@ -29,10 +37,9 @@ def course_case(name: str) -> CaseData:
     try:
         root = fetch_sample()
     except SpineError as error:
-        reason = str(error).rstrip(".")
         raise SpineError(
-            f"The {name} patient is not on this machine and could not be fetched ({reason}): run "
-            "`spine fetch` where there is a network."
+            f"The {name} patient is not on this machine and could not be fetched "
+            f"({str(error).rstrip('.')}): run `spine fetch` where there is a network."
         ) from error
     (case,) = (case for case in sample_cases(root) if case.case_id == name)
     return case.load()

@@ -1,17 +1,13 @@
 """Provoked failures: one thing changes and nothing else; and the gallery finds its places."""
 
-import math
-
 import numpy as np
 import pytest
 
 from spine_lib.course import failures
-from spine_lib.course.demonstrations import judge_uncertainty
-from spine_lib.course.failures import FAILURES, Failure, Segmented, find, tissue_under
-from spine_lib.course.figures import dots, gallery, sagittal_maps, volume_bars
+from spine_lib.course.failures import FAILURES, Failure, Segmented, find, gallery
 from spine_lib.course.provocations import PROVOCATIONS, provoke, streaks_hu
 from spine_lib.datasets.phantom import TISSUES
-from spine_lib.volumes.measure import Amount, error_pieces
+from spine_lib.volumes.measure import error_pieces
 
 SMALL = {"shape": (80, 80, 24)}
 
@@ -88,14 +84,14 @@ def test_a_lost_intercept_adds_1024_hu(plain):
 
 
 def test_the_gallery_names_at_least_eight_causes_on_scans_that_there_are():
-    assert len({one.cause for one in FAILURES}) == len(FAILURES) >= 8
+    assert len({failure.cause for failure in FAILURES}) == len(FAILURES) >= 8
     known = {*failures.HELD_OUT, *PROVOCATIONS}
-    assert {one.scan for one in FAILURES} <= known
-    assert all(one.tissue in ("", *TISSUES) for one in FAILURES)
+    assert {failure.scan for failure in FAILURES} <= known
+    assert all(failure.tissue in ("", *TISSUES) for failure in FAILURES)
 
 
 @pytest.mark.parametrize(
-    "failure", [one for one in FAILURES if one.near], ids=lambda one: one.cause
+    "failure", [failure for failure in FAILURES if failure.near], ids=lambda failure: failure.cause
 )
 def test_a_failure_of_a_real_patient_is_where_it_was_seen(failure, sample_root):
     segmented = failures.segment(failure.scan, failure.model)
@@ -129,8 +125,8 @@ def test_a_piece_is_chosen_by_the_tissue_that_it_lies_on(plain):
     segmented = Segmented(plain, plain.ct.with_array(found.astype(np.float32)))
     largest = find(Failure("x", "well scanned", "false positive"), segmented)
     on_disc = find(Failure("x", "well scanned", "false positive", tissue="disc"), segmented)
-    assert tissue_under(on_disc, plain.tissues) == "disc"
-    assert tissue_under(largest, plain.tissues) != "disc" and largest.ml > on_disc.ml
+    under = plain.tissues.array[on_disc.box][on_disc.inside]
+    assert np.mean(under == TISSUES["disc"]) > 0.5 and largest.ml > on_disc.ml
     assert find(Failure("x", "well scanned", "false negative"), segmented) is None
 
 
@@ -159,60 +155,3 @@ def test_the_gallery_draws_a_panel_for_each_failure(plain):
     assert [axes.get_title() for axes in drawn] == ["a bite"]
     texts = {text.get_text() for text in drawn[0].texts}
     assert {"R", "L", "A", "P"} <= texts and any("mm" in text for text in texts)
-
-
-def test_bars_show_what_was_measured_and_leave_out_what_has_no_truth():
-    rows = [Amount("L3", 60.0, 61.5), Amount("no vertebra", 0.0, 2.0)]
-    axes = volume_bars({"crop": rows, "dicom": rows[:1]}).axes[0]
-    assert [bar.get_height() for bar in axes.patches] == [60.0, 60.0, 61.5, 61.5]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["L3\ncrop", "L3\ndicom"]
-
-
-def test_dots_show_every_value_and_their_mean():
-    axes = dots({"A": {"x": [0.2, 0.4], "y": [0.9]}, "B": {"x": [0.1], "y": [0.7]}}, "Dice").axes[0]
-    marks = [line for line in axes.lines if line.get_marker() in ("o", "s")]
-    assert [list(line.get_xdata()) for line in marks] == [[0.2, 0.4], [0.9], [0.1], [0.7]]
-    ticks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() not in ("o", "s")]
-    assert ticks == pytest.approx([0.3, 0.9, 0.1, 0.7])
-
-
-def test_sagittal_maps_have_the_front_on_the_left_and_the_head_at_the_top(plain):
-    values = np.zeros(plain.ct.shape, np.float32)
-    values[7, -1, -1] = 1  # in front, at the top
-    axes = sagittal_maps(plain.ct, {"one": values}, 7).axes[0]
-    picture = axes.images[0].get_array()
-    assert picture[0, 0] == 1 and picture.sum() == 1
-    assert {"A", "P"} <= {text.get_text() for text in axes.texts}
-
-
-# --- uncertainty ---------------------------------------------------------------------------------
-
-
-def test_an_uncertainty_that_knows_the_errors_is_judged_perfect():
-    rng = np.random.default_rng(0)
-    truth = np.zeros((20, 20, 10), bool)
-    truth[5:15, 5:15, 2:8] = True
-    sure = np.where(truth, 0.99, 0.01).astype(np.float32)
-    unsure = rng.random(truth.shape) < 0.1
-    sure[unsure] = np.where(truth[unsure], 0.45, 0.55)
-    views = np.stack([sure] * 4)
-    judged = judge_uncertainty(views, sure, truth, np.zeros_like(truth), (2.0, 2.0, 3.0))
-    assert judged["entropy"]["near"] == judged["entropy"]["everywhere"] == 1.0
-    assert judged["spread over views"]["near"] == 0.5 == judged["disagreement"]["near"]
-    assert judged["plain"] == judged["views"] < 1
-    assert not math.isnan(judged["closeness to the outline"]["near"])
-
-
-def test_what_is_ignored_is_not_judged():
-    truth = np.zeros((16, 16, 8), bool)
-    truth[4:12, 4:12, 2:6] = True
-    answer = np.where(truth, 0.9, 0.1).astype(np.float32)
-    answer[0, :, :] = 0.8  # wrong, but nobody knows
-    answer[5, 5, 3] = 0.2  # wrong
-    ignore = np.zeros_like(truth)
-    ignore[0] = True
-    views = np.stack([answer, answer])
-    with_it = judge_uncertainty(views, answer, truth, ignore, (1.0, 1.0, 1.0))
-    without = judge_uncertainty(views, answer, truth, ~np.ones_like(truth), (1, 1, 1))
-    assert with_it["plain"] > without["plain"]
-    assert with_it["entropy"]["near"] == pytest.approx(1.0)

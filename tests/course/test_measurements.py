@@ -11,7 +11,7 @@ import pytest
 
 from spine_lib import SpineError, metrics
 from spine_lib.course import cohort_scores, lesson_result, measurements
-from spine_lib.course.measurements import built_in_run, scores_by_patient, seeds_of
+from spine_lib.course.measurements import scores_by_patient
 from spine_lib.reproduce.sources import gather
 from spine_lib.training.losses import LOSSES
 from spine_lib.training.recipe import load_recipe
@@ -129,6 +129,22 @@ def test_uncertainty_is_judged_on_a_scan(scripts):
     assert 0.5 < judged["entropy"]["near"] <= judged["entropy"]["everywhere"] <= 1
 
 
+def test_an_uncertainty_that_knows_the_errors_is_judged_perfect(scripts):
+    rng = np.random.default_rng(0)
+    truth = np.zeros((20, 20, 10), bool)
+    truth[5:15, 5:15, 2:8] = True
+    sure = np.where(truth, 0.99, 0.01).astype(np.float32)
+    unsure = rng.random(truth.shape) < 0.1
+    sure[unsure] = np.where(truth[unsure], 0.45, 0.55)
+    views, nothing = np.stack([sure] * 4), np.zeros_like(truth)
+    judge = scripts["uncertainty"].judge_uncertainty
+    judged = judge(views, sure, truth, nothing, (2.0, 2.0, 3.0))
+    assert judged["entropy"]["near"] == judged["entropy"]["everywhere"] == 1.0
+    assert judged["spread over views"]["near"] == 0.5 == judged["disagreement"]["near"]
+    assert judged["plain"] == judged["views"] < 1
+    assert judge(views, sure, truth, unsure, (2.0, 2.0, 3.0))["plain"] == 1
+
+
 def test_the_cohort_scores_both_models_on_phantoms(scripts):
     result = scripts["cohort"].run(1, fast=True)
     assert list(result["phantoms"]) == ["phantom-4010", "phantom-4011"]
@@ -201,10 +217,11 @@ def test_a_region_that_a_phantom_does_not_show_has_no_score(monkeypatch):
 
 
 def test_the_built_in_run_is_part_of_the_package():
-    results = built_in_run()
+    results = lesson_result("reproduce")
     assert set(results["models"]) == {"unet_resnet34", "deeplabv3plus_resnet34"}
-    for rows in scores_by_patient(results).values():
-        assert all(len(values) == len(seeds_of(results)) for values in rows.values())
+    for model, rows in scores_by_patient(results).items():
+        runs = results["models"][model]["runs"]
+        assert all(len(values) == len(runs) for values in rows.values())
         assert all(0 <= value <= 1 for values in rows.values() for value in values)
 
 
@@ -222,4 +239,3 @@ def test_scores_are_listed_by_patient_a_value_for_each_run():
     scores = scores_by_patient(results)["unet"]
     assert scores["p"] == pytest.approx([0.7, 0.6])
     assert math.isnan(scores["c"][0]) and scores["c"][1] == 0.9
-    assert seeds_of(results) == [0, 1]

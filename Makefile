@@ -33,8 +33,10 @@ handout: $(STAMP)  ## the students' copy, the solutions and an nbgrader course: 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
 	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)
 
-lab: $(STAMP)  ## the notebooks in JupyterLab
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
+lab: $(STAMP)  ## the lessons in JupyterLab, as copies of your own in work/
+	$(BIN)/python -m spine_lib.course.authoring work
+	JUPYTER_CONFIG_PATH=work/.jupyter $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
+	  --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/00_start_here.ipynb $(ARGS) work
 
 site: $(STAMP)  ## the course as web pages that need no Python: lessons, viewers, reference
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html $(ARGS)
@@ -61,7 +63,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "On Debian or Ubuntu, install the package python3-venv."; exit 1; }
 	@if $(BIN)/python -c "import torch" 2>/dev/null; then sed -E '/^torch(vision)?==/d' constraints.txt; \
 	  else cat constraints.txt; fi >$(VENV)/constraints.txt
-	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[test,site,instructor]"
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[lessons,test,site,instructor]"
 	@touch $@
 
 browser: $(STAMP)

@@ -51,11 +51,12 @@ def test_conda_and_pip_install_the_same_packages_in_the_same_ranges():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *packages, pip = environment["dependencies"]
     assert environment["channels"][0] == "conda-forge"
-    assert pip == {"pip": ["--editable ."]}
+    assert pip == {"pip": ["--editable .[lessons]"]}
     conda = ranges(packages)
     assert conda.pop("pip") == ""
     assert conda.pop("python") == ranges([f"python{PROJECT['requires-python']}"])["python"]
-    expected = ranges(PROJECT["dependencies"])
+    expected = ranges(PROJECT["dependencies"], EXTRAS["lessons"])
+    del expected["ipyniivue"]  # pip brings it: conda-forge does not have it
     assert conda == {CONDA_NAMES.get(name, name): bounds for name, bounds in expected.items()}
 
 
@@ -76,7 +77,7 @@ def test_constraints_fit_every_system():
 def test_everything_that_is_imported_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {
-        "spine_lib": ranges(PROJECT["dependencies"], EXTRAS["cluster"], EXTRAS["viz3d"]),
+        "spine_lib": ranges(PROJECT["dependencies"], EXTRAS["cluster"], EXTRAS["lessons"]),
         "tests": ranges(PROJECT["dependencies"], *EXTRAS.values()),
     }
     for folder, names in declared.items():

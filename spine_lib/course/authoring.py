@@ -4,6 +4,7 @@ A lesson is a Python file in jupytext's percent format; its notebook has the sam
 top to bottom:
 
     python -m spine_lib.course.authoring notebooks 03
+    python -m spine_lib.course.authoring work
     python -m spine_lib.course.authoring handout ../autumn-course
 """
 
@@ -14,6 +15,7 @@ import ast
 import hashlib
 import inspect
 import os
+import platform
 import re
 import shutil
 import sys
@@ -31,7 +33,7 @@ from nbformat import NotebookNode
 
 from spine_lib import SpineError
 from spine_lib.course.exercise import Exercise, lesson_exercises, lesson_solutions
-from spine_lib.ct.files import atomic_file
+from spine_lib.ct.files import atomic_file, write_json
 
 LIMIT_KB = 500
 CELL_LIMIT_S = 600
@@ -135,6 +137,41 @@ def write_notebook(notebook: NotebookNode, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as stream:
         stream.write(f"{nbformat.writes(notebook)}\n".encode())
+
+
+# What JupyterLab shows to a student: no question about news, no menus for instructors.
+LAB_CONFIG = {
+    "default_setting_overrides": {
+        "@jupyterlab/apputils-extension:notification": {
+            "fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True,
+        }
+    },
+    "page_config": {"disabledExtensions": {"@jupyter/nbgrader": True, "jupyterlab-jupytext": True}},
+}  # fmt: skip
+
+
+def write_working_copies(project: Path, folder: Path) -> None:
+    """Write a copy without outputs of every lesson into a folder, and settings of JupyterLab.
+
+    A lesson that is there already is a student's work and stays as it is.
+    """
+    for source in lesson_sources(project / "notebooks"):
+        path = folder / f"{source.stem}.ipynb"
+        if not path.exists():
+            notebook = read_source(source)
+            # As the kernel will write it: JupyterLab would show "unsaved" for less.
+            notebook.metadata.language_info |= {
+                "codemirror_mode": {"name": "ipython", "version": 3},
+                "nbconvert_exporter": "python",
+                "pygments_lexer": "ipython3",
+                "version": platform.python_version(),
+            }
+            write_notebook(notebook, path)
+    figures = project / "notebooks" / "figures"
+    if figures.is_dir():
+        shutil.copytree(figures, folder / "figures", dirs_exist_ok=True)
+    for name, settings in LAB_CONFIG.items():
+        write_json(folder / ".jupyter" / "labconfig" / f"{name}.json", settings)
 
 
 STUDENTS_FILES = (
@@ -267,18 +304,21 @@ def _function_in(text: str) -> ast.FunctionDef:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build notebooks or hand-outs; the options are those of `--help`."""
+    """Build notebooks, working copies or hand-outs; the options are those of `--help`."""
     parser = argparse.ArgumentParser(prog="python -m spine_lib.course.authoring")
     jobs = parser.add_subparsers(dest="job", required=True)
     notebooks = jobs.add_parser("notebooks", help="run lessons and write their notebooks")
     notebooks.add_argument("--fast", action="store_true", help="small, to try; writes nothing")
     handout = jobs.add_parser("handout", help="write students' copy, solutions, nbgrader course")
     handout.add_argument("folder", type=Path)
+    jobs.add_parser("work", help="write copies of the lessons to work in, into work/")
     for job in (notebooks, handout):
         job.add_argument("numbers", nargs="*", help="first characters of lessons, such as 03")
     options = parser.parse_args(arguments)
     project = Path(__file__).resolve().parents[2]
     try:
+        if options.job == "work":
+            return write_working_copies(project, project / "work")
         if options.job == "handout":
             return write_handout(project, options.folder, options.numbers)
         for path in lesson_sources(project / "notebooks", options.numbers):

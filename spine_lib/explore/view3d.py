@@ -42,7 +42,7 @@ class SurfaceView(Viewer):
         super().__init__()
         self.scene, self.colouring, self.scene_3d = scene, colouring, scene_3d
         self.pictures = [Picture(272) for _ in VIEWS]
-        note = text_html("To turn the spine by hand, install ipyniivue (the extra viz3d).")
+        note = text_html("To turn the spine by hand, install ipyniivue (the extra lessons).")
         first = widgets.HTML(note) if scene_3d is None else scene_3d
         self._arrange(first, row(*self.pictures), self.legend)
 

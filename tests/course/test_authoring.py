@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,7 +15,13 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.course import authoring, grading
-from spine_lib.course.authoring import build_lesson, lesson_sources, read_source, write_notebook
+from spine_lib.course.authoring import (
+    build_lesson,
+    lesson_sources,
+    read_source,
+    write_notebook,
+    write_working_copies,
+)
 from spine_lib.course.exercise import lesson_exercises, lesson_numbers, lesson_solutions
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +130,20 @@ def test_a_cell_keeps_its_id_when_another_is_put_in_before_it(tiny):
     after = [cell.id for cell in read_source(tiny(text)).cells]
     assert len(set(after)) == len(after) == len(before) + 2
     assert [cell_id for cell_id in after if cell_id in before] == before
+
+
+def test_a_working_copy_has_no_outputs_and_is_never_written_over(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "07_tiny.py").write_text(TINY, encoding="utf-8")
+    work = tmp_path / "work"
+    write_working_copies(tmp_path, work)
+    copy = work / "07_tiny.ipynb"
+    notebook = nbformat.read(copy, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    assert notebook.metadata.language_info.version == platform.python_version()
+    copy.write_text("my own work", encoding="utf-8")
+    write_working_copies(tmp_path, work)
+    assert copy.read_text(encoding="utf-8") == "my own work"
 
 
 def test_lessons_are_chosen_by_number(tmp_path):

@@ -308,7 +308,7 @@ def test_without_the_package_the_still_views_are_shown(small_phantom, monkeypatc
 
 
 def test_the_scene_to_turn_gets_ct_and_mask_on_one_grid(small_phantom):
-    pytest.importorskip("ipyniivue", reason="ipyniivue is not installed (the extra viz3d)")
+    pytest.importorskip("ipyniivue", reason="ipyniivue is not installed (the extra lessons)")
     import nibabel as nib
 
     viewer = view_3d(small_phantom.ct, small_phantom.labels)

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import nbformat
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
 
 from spine_lib import __version__
 from spine_lib.datasets import make_phantom
@@ -25,7 +27,8 @@ suppress_warnings = ["myst.xref_missing"]  # links to files of the repository th
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # by default two scripts from a server
-myst_enable_extensions = ["colon_fence"]  # no "dollarmath", which needs a script from a server
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+html_math_renderer = "mathml"  # browsers draw it without a script, and so without a server
 myst_heading_anchors = 3
 
 default_role = "py:obj"  # `name` in a docstring links to what it names
@@ -46,6 +49,13 @@ html_show_sphinx = False
 html_show_search_summary = False  # it fetches pages, which a browser forbids to a file
 
 
+def write_formula(translator, node):
+    """Write a formula as MathML."""
+    display = "inline" if node.tagname == "math" else "block"
+    translator.body.append(convert(node.astext(), display=display))
+    raise SkipNode
+
+
 def write_lessons(app):
     """Copy the executed lessons; a picture without alt text gets the description below it."""
     for path in sorted((DOCS.parent / "notebooks").glob("[0-9]*.ipynb")):
@@ -61,6 +71,7 @@ def write_lessons(app):
                 elif output.get("data", {}).get("text/plain", "").startswith("VBox("):
                     output.data = {"text/plain": "(A slider: it needs Python. Run `make lab`.)"}
         nbformat.write(notebook, DOCS / "lessons" / path.name)
+    shutil.copytree(DOCS.parent / "notebooks" / "figures", DOCS / "lessons" / "figures")
 
 
 def write_viewers(app):
@@ -73,5 +84,6 @@ def write_viewers(app):
 
 def setup(app):
     """Make what the pages are made from."""
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
     app.connect("builder-inited", write_lessons, priority=100)
     app.connect("builder-inited", write_viewers, priority=100)

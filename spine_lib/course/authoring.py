@@ -35,7 +35,7 @@ from spine_lib import SpineError
 from spine_lib.course.exercise import Exercise, lesson_exercises, lesson_solutions
 from spine_lib.ct.files import atomic_file, write_json
 
-LIMIT_KB = 500
+LIMIT_KB = 900
 CELL_LIMIT_S = 600
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -43,6 +43,7 @@ METADATA = {
 }
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+ALT = re.compile(r"<!--\s*alt:\s*(.+?)\s*-->", re.DOTALL)
 
 
 def lesson_sources(folder: Path, numbers: Sequence[str] = ()) -> list[Path]:
@@ -103,8 +104,9 @@ def build_lesson(path: Path, fast: bool = False) -> NotebookNode:
         client.execute(env=kernel_environment(fast))
     except CellExecutionError as error:
         raise SpineError(f"{path.name}: {COLOURS.sub('', str(error))}") from error
-    for cell in notebook.cells:
+    for cell, after in zip(notebook.cells, [*notebook.cells[1:], None]):
         _clean(cell, path.name)
+        _describe(cell, after)
     size_kb = len(nbformat.writes(notebook)) / 1024
     if size_kb > LIMIT_KB:
         raise SpineError(
@@ -129,6 +131,14 @@ def _clean(cell: NotebookNode, name: str) -> None:
                 holder[key] = ADDRESS.sub("0x...", holder[key])
     if "outputs" in cell:
         cell.outputs = [output for output in cell.outputs if output.get("data", True)]
+
+
+def _describe(cell: NotebookNode, after: NotebookNode | None) -> None:
+    """Give the pictures of a cell the `<!-- alt: ... -->` of the text that follows it."""
+    comment = ALT.search(after.source) if after and after.cell_type == "markdown" else None
+    for output in cell.get("outputs", []) if comment else []:
+        if "image/png" in output.get("data", {}):
+            output.metadata.setdefault("image/png", {})["alt"] = " ".join(comment[1].split())
 
 
 def write_notebook(notebook: NotebookNode, path: Path) -> None:
@@ -221,10 +231,13 @@ def write_handout(project: Path, folder: Path, numbers: Sequence[str] = ()) -> N
     (folder / "solutions" / package).mkdir(parents=True)
     for path in (project / package).glob("*.py"):
         shutil.copy(path, folder / "solutions" / package)
+    figures = project / "notebooks" / "figures"
+    shutil.copytree(figures, folder / "solutions" / "notebooks" / "solved" / "figures")
     for path in sources:
         graded = graded_notebook(path)
         name = f"{path.stem}.ipynb"
         write_notebook(graded, folder / "nbgrader" / "source" / path.stem / name)
+        shutil.copytree(figures, folder / "nbgrader" / "source" / path.stem / "figures")
         solved = read_source(path)
         for cell, answer in zip(solved.cells, graded.cells):
             if answer.metadata.get("nbgrader", {}).get("solution"):

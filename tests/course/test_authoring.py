@@ -171,14 +171,24 @@ def test_a_lesson_runs_in_the_full_profile_without_grading_and_keeps_nothing_vol
         ('import warnings\n\nwarnings.warn("careful")', "writes to stderr: .*careful"),
         (
             "import os\n\nfrom IPython.display import Image\n\n"
-            'Image(b"\\x89PNG\\r\\n\\x1a\\n" + os.urandom(400_000), format="png", width=2)',
-            "takes 5.. KB, 500 are allowed",
+            'Image(b"\\x89PNG\\r\\n\\x1a\\n" + os.urandom(700_000), format="png", width=2)',
+            "takes 9.. KB, 900 are allowed",
         ),
     ],
 )
 def test_a_lesson_that_fails_warns_or_is_too_large_is_not_built(tiny, cell, message):
     with pytest.raises(SpineError, match=f"(?s)07_tiny.py: .*{message}"):
         build_lesson(tiny(f"# %%\n{cell}\n"))
+
+
+def test_a_picture_gets_the_alt_text_of_the_comment_after_it(tiny):
+    image = """Image(b"\\x89PNG\\r\\n\\x1a\\n", format="png")"""
+    path = tiny(
+        f"# %%\nfrom IPython.display import Image\n\n{image}\n\n"
+        "# %% [markdown]\n# *Figure: bones.* <!-- alt: two\n# bones -->\n"
+    )
+    (output,) = build_lesson(path).cells[0].outputs
+    assert output.metadata["image/png"]["alt"] == "two bones"
 
 
 def test_the_fast_profile_is_a_trial_and_a_crash_in_a_cell_has_its_line_there(tiny):
@@ -298,6 +308,12 @@ def test_solved_notebooks_have_the_answers_and_replace_no_file_of_the_students(h
         solved = handout / "solutions" / "notebooks" / "solved" / f"{path.stem}.ipynb"
         text = solved.read_text(encoding="utf-8")
         assert "NotImplementedError" not in text and "SOLUTION" not in text
+
+
+def test_every_copy_of_a_lesson_has_the_figures_that_its_text_shows(handout):
+    for path in handout.rglob("*.ipynb"):
+        for figure in re.findall(r"\]\((figures/[^)]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / figure).is_file(), f"{path}: {figure}"
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.key)

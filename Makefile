@@ -41,7 +41,7 @@ lab: $(STAMP)  ## the lessons in JupyterLab, as copies of your own in work/
 site: $(STAMP)  ## the course as web pages that need no Python: lessons, viewers, reference
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html $(ARGS)
 
-fetch: $(STAMP)  ## fetch the four real patients
+fetch: $(STAMP)  ## fetch the five real patients
 	$(BIN)/spine fetch $(ARGS)
 
 lint: $(STAMP)  ## check the style of the code and the direction of the imports

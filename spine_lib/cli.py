@@ -142,7 +142,7 @@ def _spine(
 def fetch(
     root: Annotated[Path | None, Option(help="folder for them (default: data/sample)")] = None,
 ) -> None:
-    """Fetch the four real patients (once)."""
+    """Fetch the five real patients (once)."""
     from spine_lib.datasets.sample import fetch_sample, sample_cases
 
     root = fetch_sample(root)

@@ -20,7 +20,7 @@ ENOUGH_MEMORY_GB = 6
 def machine_report() -> str:
     """Return lines on Python, PyTorch, device, memory, widgets and data, with advice below each.
 
-    The four real patients are fetched where they are missing, 82 MB once.
+    The real patients are fetched where they are missing, 82 MB once.
     """
     fits = PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]
     unfit = "" if fits else "The library is tested with Python 3.11, 3.12 and 3.13: use one."

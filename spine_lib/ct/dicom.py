@@ -6,135 +6,317 @@ names, instance numbers or SliceThickness (which may be larger than the distance
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.pixels import get_decoder
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from spine_lib import SpineError
-from spine_lib.ct.nifti import Piece
+from spine_lib.ct.files import list_folder
+from spine_lib.ct.nifti import MAX_DEFLATE_RATIO, Piece
 
 GAP_TOLERANCE = 0.1
 """How much a distance between slices may differ from the usual one, as a fraction of it."""
 
 ANGLE_TOLERANCE = 1e-3
-"""How much the direction cosines of two slices may differ."""
+"""How much direction cosines may differ between slices, and from unit vectors at right angles."""
+
+SPACING_LIMITS_MM = (0.01, 100.0)
+"""Distances of pixels that a scanner can have."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's x grows to the Left and y to Posterior; ours grow to Right and Anterior."""
 
+AGAIN = "export the series again."
+
+_DIRECTORY, _DEFLATED = "1.2.840.10008.1.3.10", b"1.2.840.10008.1.2.1.99"
+_CT_CLASSES = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
+_TAGS = """
+    SOPClassUID Modality SeriesInstanceUID SeriesNumber SeriesDescription DirectoryRecordSequence
+    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated
+    ImagePositionPatient ImageOrientationPatient PixelSpacing RescaleSlope RescaleIntercept
+""".split()
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One file of a series: where its pixels lie in the patient (LPS mm), and their scaling to HU.
+
+    Attributes:
+        directions: two unit vectors, along a row and along a column.
+        spacing_mm: distance between rows, and between columns.
+        shape: rows and columns.
+        slope, intercept: one number, or none if the file has none.
+    """
+
+    path: Path
+    position: np.ndarray
+    directions: np.ndarray
+    spacing_mm: np.ndarray
+    shape: tuple[int, int]
+    slope: np.ndarray
+    intercept: np.ndarray
+
+    @property
+    def height_mm(self) -> float:
+        """Position along the normal of the slice."""
+        return float(self.position @ np.cross(*self.directions))
+
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
-    """One series: its headers along the slice normal, its grid [column, row, slice] in RAS+ mm."""
+    """One series: its slices along their normal, its grid [column, row, slice] in RAS+ mm."""
 
     path: Path
-    headers: tuple[pydicom.Dataset, ...]
+    slices: tuple[Slice, ...]
     shape: tuple[int, int, int]
     affine: np.ndarray
     oriented: ClassVar[bool] = True
 
     def pieces(self) -> Iterator[Piece]:
         """Yield one slice at a time, as stored; raise a `SpineError` if it cannot be decoded."""
-        for number, header in enumerate(self.headers):
-            pixels = _pixels(header.filename)
-            slope = float(header.get("RescaleSlope") or 1)
-            intercept = float(header.get("RescaleIntercept") or 0)
+        for number, image in enumerate(self.slices):
+            pixels = _pixels(image)
+            slope, intercept = float([*image.slope, 1][0]), float([*image.intercept, 0][0])
             yield Piece(slice(number, number + 1), pixels.T[:, :, None], slope, intercept)
 
 
-def open_series(folder: Path) -> DicomSeries:
+def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     """Read where the slices of one DICOM CT series lie in the patient; no pixel is read yet.
 
-    Other files in the folder are passed over. Raises a `SpineError` if there is no image, more
-    than one series, a slice missing, or slices that do not form a regular grid.
+    Other files in the folder are passed over.
+
+    Args:
+        folder: has the slices directly in it.
+        series: which of several series: its number, description or UID.
+
+    Raises:
+        SpineError: if there is no image, more than one series and none chosen, a tag of the wrong
+            kind, a slice missing, or slices that do not form a regular grid.
     """
-    headers = [header for path in sorted(folder.iterdir()) if (header := _slice_header(path))]
+    headers = _image_headers(folder)
+    slices = [_slice(header) for header in _choose_series(folder, headers, series)]
+    _check_alike(slices)
+    slices.sort(key=lambda image: image.height_mm)
+    names = [image.path.name for image in slices]
+    _check_gaps(folder, names, np.array([image.height_mm for image in slices]))
+    step = _slice_step(folder, names, np.array([image.position for image in slices]))
+    first = slices[0]
+    (row, column), (row_spacing, column_spacing) = first.directions, first.spacing_mm
+    affine = np.eye(4)
+    # PixelSpacing has the distance between rows first; a row runs along the first direction
+    affine[:3] = np.column_stack([row * column_spacing, column * row_spacing, step, first.position])
+    shape = (first.shape[1], first.shape[0], len(slices))
+    return DicomSeries(folder, tuple(slices), shape, LPS_TO_RAS @ affine)
+
+
+def _image_headers(folder: Path) -> list[pydicom.Dataset]:
+    """Return the headers of the DICOM images in a folder; warn of files that may be lost slices."""
+    headers, others = [], []
+    for path in list_folder(folder):
+        if path.is_file():
+            header = _read_header(path)
+            (others if header is None else headers).append(path if header is None else header)
     if not headers:
         raise SpineError(
             f"{folder} holds no DICOM image: give the folder that has the slices of one CT series "
             "directly in it."
         )
-    _check_one_series(folder, headers)
-    row, column = _directions(headers[0])
-    normal = np.cross(row, column)
-    headers.sort(key=lambda header: np.dot(header.ImagePositionPatient, normal))
-    names = [Path(header.filename).name for header in headers]
-    positions = np.array([header.ImagePositionPatient for header in headers], np.float64)
-    _check_gaps(folder, names, positions @ normal)
-    step = _slice_step(folder, names, positions)
-    # PixelSpacing has the distance between rows first; a row runs along the first direction
-    row_spacing, column_spacing = (float(mm) for mm in headers[0].PixelSpacing)
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([row * column_spacing, column * row_spacing, step, positions[0]])
-    shape = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
-    return DicomSeries(folder, tuple(headers), shape, LPS_TO_RAS @ affine)
-
-
-def _directions(header: pydicom.Dataset) -> np.ndarray:
-    """Return two unit vectors (LPS): along a row, and along a column."""
-    return np.array(header.ImageOrientationPatient, np.float64).reshape(2, 3)
-
-
-def _slice_header(path: Path) -> pydicom.Dataset | None:
-    """Return the header of a file if it is a DICOM image, else None."""
-    if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
-        return None
-    named = path.suffix.lower() in (".dcm", ".ima")  # these must be DICOM, others may be
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=named)
-        is_slice = "Rows" in header
-        # reports and plans have no pixels; a CT without them was cut off
-        damaged = not is_slice and header.get("Modality", "CT") == "CT"
-    except InvalidDicomError:
-        return None
-    except Exception as error:  # pydicom lets many kinds through when bytes are damaged
-        raise SpineError(f"{path} cannot be read ({error}): copy the series again.") from error
-    if damaged:
-        raise SpineError(f"{path} is cut off or no DICOM image: copy the series again.")
-    return header if is_slice else None
-
-
-def _check_one_series(folder: Path, headers: list[pydicom.Dataset]) -> None:
-    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
-    if len(series) > 1:
-        raise SpineError(
-            f"{folder} mixes {len(series)} DICOM series: put the files of each series "
-            "into a folder of its own."
+    suffixes = {Path(header.filename).suffix.lower() for header in headers}
+    alike = [path.name for path in others if path.suffix.lower() in suffixes]
+    if alike:
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        warnings.warn(
+            f"{folder}: {alike[0]}{more} passed over, for it is no DICOM image.", stacklevel=4
         )
-    first = headers[0]
+    return [header for header in headers if "Rows" in header]
+
+
+def _read_header(path: Path) -> pydicom.Dataset | None:
+    """Return the header of a DICOM file, None for other files; raise if an image is cut off."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(1024)
+        # planning systems leave out the preamble: then a group of the header stands first
+        standard, bare = head[128:132] == b"DICM", head[:2] in (b"\x02\0", b"\x08\0")
+        named = path.suffix.lower() in (".dcm", ".ima")  # these must be DICOM, others may be
+        if not (standard or bare or named):
+            return None
+        if _DEFLATED in head and path.stat().st_size > 1 << 20:
+            raise ValueError("deflated data of more than 1 MB are not unpacked")
+        header = _read(path, stop_before_pixels=True, specific_tags=_TAGS)
+    except Exception as error:  # pydicom lets many kinds through when bytes are damaged
+        if not standard and not named:
+            return None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SpineError(f"{path} cannot be read ({reason}): copy the series again.") from error
+    kind = _text(header, "SOPClassUID") or str(header.file_meta.get("MediaStorageSOPClassUID", ""))
+    if kind == _DIRECTORY or "DirectoryRecordSequence" in header or "Rows" in header:
+        return header
+    # reports and plans have no pixels; a CT without them was cut off
+    if kind in _CT_CLASSES and _text(header, "Modality") in ("", "CT"):
+        raise SpineError(f"{path} is cut off or no DICOM image: copy the series again.")
+    return header
+
+
+def _read(path: Path, **options: Any) -> pydicom.Dataset:
+    """Read a DICOM file; where no transfer syntax is stated, take the one that was found."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the product uses of the header, it checks itself
+        dataset = pydicom.dcmread(path, force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def _choose_series(
+    folder: Path, headers: Sequence[pydicom.Dataset], wanted: str | None
+) -> list[pydicom.Dataset]:
+    """Return the headers of the series with this number, description or UID, or of the only one."""
+    series: dict[str, list[pydicom.Dataset]] = {}
     for header in headers:
-        if problem := _unusable(header):
-            raise SpineError(f"{header.filename} {problem}")
-        same_size = (header.Rows, header.Columns) == (first.Rows, first.Columns)
-        same_pixels = np.allclose(header.PixelSpacing, first.PixelSpacing, rtol=1e-3)
-        turned = np.abs(_directions(header) - _directions(first)).max()
-        if not same_size or not same_pixels or turned > ANGLE_TOLERANCE:
+        series.setdefault(_text(header, "SeriesInstanceUID"), []).append(header)
+    names = {
+        uid: [_text(group[0], "SeriesNumber"), _text(group[0], "SeriesDescription"), uid]
+        for uid, group in series.items()
+    }
+    fitting = [uid for uid in series if wanted is None or wanted in names[uid]]
+    if len(fitting) == 1:
+        return series[fitting[0]]
+    numbers = [number for number, *_ in names.values()]
+    listing = [
+        f"{number if numbers.count(number) == 1 and number else uid} "
+        f"({text or 'no description'}, {len(series[uid])} slices)"
+        for uid, (number, text, _) in names.items()
+    ]
+    what = f"mixes {len(series)} DICOM series"
+    if wanted is not None:
+        what = f"has {len(fitting) or 'no'} DICOM series {wanted!r}, of {len(series)} in all"
+    listing = "; ".join(listing[:8]) + (f"; and {len(listing) - 8} more" if listing[8:] else "")
+    raise SpineError(f"{folder} {what}: choose one with --series: {listing}.")
+
+
+def _value(header: pydicom.Dataset, name: str) -> Any:
+    """Return the value of a tag, None where it is missing or empty, its bytes if it is damaged."""
+    try:
+        value = header.get(name)
+    except Exception:  # pydicom converts late, and raises many kinds
+        value = header.get_item(name).value
+    if isinstance(value, bytes):
+        value = value.decode("latin-1").strip("\0 ")
+    return None if value is None or str(value) in ("", "[]") else value
+
+
+def _text(header: pydicom.Dataset, name: str) -> str:
+    """Return the value of a tag in one line of at most 64 characters."""
+    value = _value(header, name)
+    return "" if value is None else " ".join(str(value).split())[:64]
+
+
+def _numbers(header: pydicom.Dataset, name: str, count: int, required: bool = True) -> np.ndarray:
+    """Return the numbers of a tag, [] if there is none; raise unless it has `count` finite ones."""
+    value = _value(header, name)
+    if value is None and not required:
+        return np.array([])
+    parts = value.split("\\") if isinstance(value, str) else np.atleast_1d(value).tolist()
+    try:
+        numbers = np.array([float(part) for part in parts])
+    except (TypeError, ValueError):
+        numbers = np.array([np.nan])
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        what = "no" if value is None else f"{_text(header, name)} as"
+        raise SpineError(f"{header.filename} has {what} {name} ({count} numbers): {AGAIN}")
+    return numbers
+
+
+def _slice(header: pydicom.Dataset) -> Slice:
+    """Return a header as a slice; raise a `SpineError` that names the tag if it cannot be used."""
+    path = Path(header.filename)
+    _check_kind(path, header)
+    rows, columns = (int(_numbers(header, name, 1)[0]) for name in ("Rows", "Columns"))
+    syntax = header.file_meta.TransferSyntaxUID
+    _check_decoder(path, syntax)
+    packed = syntax.is_encapsulated or syntax.is_deflated
+    size = path.stat().st_size
+    needed = rows * columns * _numbers(header, "BitsAllocated", 1)[0] / 8
+    if not 0 < needed <= size * (MAX_DEFLATE_RATIO if packed else 1):
+        raise SpineError(
+            f"{path} is cut off, its {size} bytes cannot hold {rows} x {columns} pixels: "
+            "copy the series again."
+        )
+    spacing_mm = _numbers(header, "PixelSpacing", 2)
+    if not (SPACING_LIMITS_MM[0] <= spacing_mm.min() <= spacing_mm.max() <= SPACING_LIMITS_MM[1]):
+        raise SpineError(f"{path} has the PixelSpacing {spacing_mm.tolist()} mm: {AGAIN}")
+    directions = _numbers(header, "ImageOrientationPatient", 6).reshape(2, 3)
+    if np.abs(directions @ directions.T - np.eye(2)).max() > ANGLE_TOLERANCE:
+        raise SpineError(
+            f"{path} has the ImageOrientationPatient {directions.ravel().tolist()}, which are not "
+            f"two unit vectors at a right angle: {AGAIN}"
+        )
+    scaling = [_numbers(header, f"Rescale{name}", 1, False) for name in ("Slope", "Intercept")]
+    if scaling[0].tolist() == [0]:
+        raise SpineError(f"{path} has the RescaleSlope 0, which makes all pixels equal: {AGAIN}")
+    position = _numbers(header, "ImagePositionPatient", 3)
+    return Slice(path, position, directions, spacing_mm, (rows, columns), *scaling)
+
+
+def _check_kind(path: Path, header: pydicom.Dataset) -> None:
+    """Raise unless a file is a single grey slice of a CT."""
+    modality, colours = _text(header, "Modality"), _text(header, "PhotometricInterpretation")
+    problem = ""
+    if modality not in ("", "CT"):
+        problem = f"has the modality {modality}, not CT: give a CT series."
+    elif _text(header, "NumberOfFrames") not in ("", "0", "1"):
+        problem = "is a multi-frame image: convert it to NIfTI first, for example with dcm2niix."
+    elif _text(header, "SamplesPerPixel") not in ("", "1") or "MONOCHROME" not in colours:
+        problem = f"holds colours ({colours or 'unknown'}), not HU: remove screen shots."
+    if problem:
+        raise SpineError(f"{path} {problem}")
+
+
+def _check_decoder(path: Path, syntax: pydicom.uid.UID) -> None:
+    """Raise if no installed package can decode a transfer syntax, naming one that can."""
+    advice = "export the series uncompressed"
+    try:
+        decoder = get_decoder(syntax)
+        if decoder.is_available:
+            return
+        packages = re.findall(r"pylibjpeg[\w-]*", " ".join(decoder.missing_dependencies))
+        if packages:
+            advice = f"pip install {' '.join(dict.fromkeys(packages))}"
+    except NotImplementedError:
+        pass
+    raise SpineError(
+        f"{path} is compressed as {syntax.name}, which cannot be decoded here: {advice}."
+    )
+
+
+def _check_alike(slices: Sequence[Slice]) -> None:
+    """Raise if slices differ in size, pixel spacing or direction, or some have no scaling to HU."""
+    first = slices[0]
+    for image in slices:
+        same = image.shape == first.shape and np.allclose(image.spacing_mm, first.spacing_mm, 1e-3)
+        if not same or np.abs(image.directions - first.directions).max() > ANGLE_TOLERANCE:
             raise SpineError(
-                f"{header.filename} differs from {Path(first.filename).name} in size, pixel "
-                "spacing or direction: remove scouts and reformatted images from the folder."
+                f"{image.path} differs from {first.path.name} in size, pixel spacing or direction: "
+                "remove scouts and reformatted images from the folder."
             )
-
-
-def _unusable(header: pydicom.Dataset) -> str | None:
-    """Return why a slice cannot be used, or None."""
-    modality = header.get("Modality", "CT")
-    if modality != "CT":
-        return f"has the modality {modality}, not CT: give a CT series."
-    if int(header.get("NumberOfFrames", 1) or 1) > 1:
-        return "is a multi-frame image: convert it to NIfTI first, for example with dcm2niix."
-    if int(header.get("SamplesPerPixel", 1)) != 1:
-        return "holds colours (RGB), not HU: remove screen shots from the folder."
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if not header.get(name):
-            return f"has no {name}: export the series again with its geometry."
-    return None
+    for name in ("slope", "intercept"):
+        lacking = [image.path for image in slices if not getattr(image, name).size]
+        if 0 < len(lacking) < len(slices):
+            raise SpineError(
+                f"{lacking[0]} has no Rescale{name.title()}, though other slices have one: {AGAIN}"
+            )
 
 
 def _check_gaps(folder: Path, names: Sequence[str], heights_mm: np.ndarray) -> None:
@@ -148,7 +330,7 @@ def _check_gaps(folder: Path, names: Sequence[str], heights_mm: np.ndarray) -> N
     usual_mm = np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2]
     for gap_mm, pair in zip(gaps_mm, pairwise(names), strict=True):
         between = " and ".join(pair)
-        if gap_mm < 1e-3:
+        if gap_mm < SPACING_LIMITS_MM[0]:
             raise SpineError(
                 f"{folder} has two slices at one position ({between}): keep one image a position."
             )
@@ -179,18 +361,32 @@ def _slice_step(folder: Path, names: Sequence[str], positions: np.ndarray) -> np
     return step
 
 
-def _pixels(path: str) -> np.ndarray:
+def _pixels(image: Slice) -> np.ndarray:
     """Return the stored pixels [row, column] of one file."""
-    dataset = pydicom.dcmread(path, force=True)
     try:
-        return dataset.pixel_array
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = _read(image.path)
+            pixels = dataset.pixel_array
+        if pixels.shape != image.shape:
+            raise ValueError(f"{pixels.shape} instead of {image.shape} pixels")
+        return _used_bits(image.path, dataset, pixels)
     except Exception as error:  # each of pydicom's decoders fails in its own way
-        syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-        if "missing dependencies" in str(error):
-            raise SpineError(
-                f"{path} is compressed as {syntax.name}, which cannot be decoded here: install "
-                "pylibjpeg, pylibjpeg-libjpeg and pylibjpeg-openjpeg with pip."
-            ) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SpineError(
-            f"{path} has damaged or missing pixel data ({syntax.name}): copy the series again."
+            f"{image.path} has damaged or missing pixel data ({reason}): copy the series again."
         ) from error
+
+
+def _used_bits(path: Path, dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
+    """Return pixels without the bits above HighBit (old files keep overlays there) and below."""
+    if pixels.dtype.kind not in "iu":
+        return pixels
+    allocated, stored, high = 8 * pixels.itemsize, dataset.BitsStored, dataset.HighBit
+    used = (pixels << (allocated - 1 - high)) >> (allocated - stored)
+    if high == stored - 1 and (used != pixels).any():
+        warnings.warn(
+            f"{path} has bits set above the {stored} that it declares; they are left out.",
+            stacklevel=6,
+        )
+    return used

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, lock them, and read JSON with a message that names the file."""
+"""Write files whole or not at all, lock them, list folders, and read text and JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,51 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
     with atomic_file(path) as stream:
         stream.write(text.encode("utf-8"))
+
+
+def read_text(path: Path, most_bytes: int = 4 << 20) -> str:
+    """Return the text of a small UTF-8 file; raise a `SpineError` if it is no such file."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise SpineError(f"{path} is larger than {most_bytes >> 20} MB: is it another file?")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpineError(
+            f"{path} is not UTF-8 (byte {error.start} is {content[error.start]:#04x}): "
+            "save it as UTF-8 text."
+        ) from error
+    except OSError as error:
+        raise SpineError(
+            f"{path} cannot be read ({error.strerror or error}): check the path and your rights."
+        ) from error
+
+
+def natural_order(path: Path) -> list:
+    """Return a key that sorts paths by the numbers in their names: 2.png before 10.png."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (0, part.lower()) for part in parts] + [path]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Return a folder's entries in natural order, without what operating systems leave in it.
+
+    Hidden files (`.DS_Store`, macOS's `._NAME`), `Thumbs.db` and `desktop.ini` are left out. Raises
+    a `SpineError` if the folder cannot be read.
+    """
+    try:
+        names = [path for path in folder.iterdir() if is_content(path)]
+    except OSError as error:
+        raise SpineError(
+            f"{folder} cannot be listed ({error.strerror or error}): check path and your rights."
+        ) from error
+    return sorted(names, key=natural_order)
+
+
+def is_content(path: Path) -> bool:
+    """Return whether a path's name is not one that operating systems leave in folders."""
+    return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
 def read_json(path: Path) -> Any:

@@ -24,6 +24,9 @@ Scheme = Literal["canonical", "verse", "totalsegmentator", "pycad1089"]
 PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
 Dataset = Literal[Literal["sample", "phantom"], PublicSet]
 Device = Literal["auto", "cpu", "cuda", "gpu"]
+SeriesOption = Annotated[
+    str | None, Option(help="number, description or UID of one of a DICOM folder's series")
+]
 
 
 class _SpineGroup(TyperGroup):
@@ -185,13 +188,14 @@ def datasets(
 def info(
     path: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
     scheme: Annotated[Scheme | None, Option(help="read the file as labels of this scheme")] = None,
+    series: SeriesOption = None,
 ) -> None:
     """Show the geometry and the values of a CT, or the labels of a mask."""
     from spine_lib.ct.volume import load_ct, load_mask
 
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        volume = load_mask(path) if scheme else load_ct(path)
+        volume = load_mask(path) if scheme else load_ct(path, series)
     # HU of a body reach far below 0 (air); a file without a negative value is a label map.
     if volume.array.min() >= 0:
         rows = _mask_rows(load_mask(path), scheme)
@@ -257,12 +261,13 @@ def check(
     ct: Path,
     mask: Path,
     scheme: Annotated[Scheme, Option(help="of the mask's ids")] = "canonical",
+    series: SeriesOption = None,
 ) -> None:
     """Look for errors in the annotation of a CT (exit code 1 if there are any)."""
     from spine_lib.annotations.checks import check_annotation
     from spine_lib.ct.volume import load_ct, load_mask
 
-    findings = check_annotation(load_ct(ct), load_mask(mask), scheme)
+    findings = check_annotation(load_ct(ct, series), load_mask(mask), scheme)
     for finding in findings:
         print(f"{finding.severity}: {finding.message} [{finding.code}]")
     severities = [finding.severity for finding in findings]
@@ -386,6 +391,7 @@ def predict(
     checkpoint: Annotated[Path | None, Option(help="weights.safetensors or last.ckpt")] = None,
     pretrained: Annotated[str | None, Option(help="of the library: unet_light, ...")] = None,
     device: DeviceOption = "auto",
+    series: SeriesOption = None,
 ) -> None:
     """Segment a CT and write the mask on its own grid.
 
@@ -397,7 +403,7 @@ def predict(
     from spine_lib.volumes.predict import predict_file
 
     weights = checkpoint or weights_path(pretrained)
-    print(f"The mask is in {predict_file(ct, out, weights, device, print)}")
+    print(f"The mask is in {predict_file(ct, out, weights, device, print, series)}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ _DIRECTORY, _DEFLATED = "1.2.840.10008.1.3.10", b"1.2.840.10008.1.2.1.99"
 _CT_CLASSES = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
 _TAGS = """
     SOPClassUID Modality SeriesInstanceUID SeriesNumber SeriesDescription DirectoryRecordSequence
-    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated
+    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation
+    BitsAllocated BitsStored HighBit
     ImagePositionPatient ImageOrientationPatient PixelSpacing RescaleSlope RescaleIntercept
 """.split()
 
@@ -152,7 +153,9 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
             return None
         if _DEFLATED in head and path.stat().st_size > 1 << 20:
             raise ValueError("deflated data of more than 1 MB are not unpacked")
-        header = _read(path, stop_before_pixels=True, specific_tags=_TAGS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a value that is used is checked
+            header = _read(path, stop_before_pixels=True, specific_tags=_TAGS)
     except Exception as error:  # pydicom lets many kinds through when bytes are damaged
         if not standard and not named:
             return None
@@ -169,9 +172,7 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
 
 def _read(path: Path, **options: Any) -> pydicom.Dataset:
     """Read a DICOM file; where no transfer syntax is stated, take the one that was found."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the product uses of the header, it checks itself
-        dataset = pydicom.dcmread(path, force=True, **options)
+    dataset = pydicom.dcmread(path, force=True, **options)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, _ = dataset.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -208,10 +209,12 @@ def _choose_series(
 
 def _value(header: pydicom.Dataset, name: str) -> Any:
     """Return the value of a tag, None where it is missing or empty, its bytes if it is damaged."""
-    try:
-        value = header.get(name)
-    except Exception:  # pydicom converts late, and raises many kinds
-        value = header.get_item(name).value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a value that is used is checked
+        try:
+            value = header.get(name)
+        except Exception:  # pydicom converts late, and raises many kinds
+            value = header.get_item(name).value
     if isinstance(value, bytes):
         value = value.decode("latin-1").strip("\0 ")
     return None if value is None or str(value) in ("", "[]") else value
@@ -235,7 +238,8 @@ def _numbers(header: pydicom.Dataset, name: str, count: int, required: bool = Tr
         numbers = np.array([np.nan])
     if len(numbers) != count or not np.isfinite(numbers).all():
         what = "no" if value is None else f"{_text(header, name)} as"
-        raise SpineError(f"{header.filename} has {what} {name} ({count} numbers): {AGAIN}")
+        wanted = "one number" if count == 1 else f"{count} numbers"
+        raise SpineError(f"{header.filename} has {what} {name}, which is {wanted}: {AGAIN}")
     return numbers
 
 
@@ -273,13 +277,15 @@ def _slice(header: pydicom.Dataset) -> Slice:
 def _check_kind(path: Path, header: pydicom.Dataset) -> None:
     """Raise unless a file is a single grey slice of a CT."""
     modality, colours = _text(header, "Modality"), _text(header, "PhotometricInterpretation")
-    problem = ""
+    high, problem = _text(header, "HighBit"), ""
     if modality not in ("", "CT"):
         problem = f"has the modality {modality}, not CT: give a CT series."
     elif _text(header, "NumberOfFrames") not in ("", "0", "1"):
         problem = "is a multi-frame image: convert it to NIfTI first, for example with dcm2niix."
-    elif _text(header, "SamplesPerPixel") not in ("", "1") or "MONOCHROME" not in colours:
+    elif _numbers(header, "SamplesPerPixel", 1)[0] != 1 or "MONOCHROME" not in colours:
         problem = f"holds colours ({colours or 'unknown'}), not HU: remove screen shots."
+    elif high not in ("", str(int(_numbers(header, "BitsStored", 1)[0]) - 1)):
+        problem = f"has the HighBit {high}, which BitsStored contradicts: {AGAIN}"
     if problem:
         raise SpineError(f"{path} {problem}")
 
@@ -366,27 +372,12 @@ def _pixels(image: Slice) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = _read(image.path)
-            pixels = dataset.pixel_array
+            pixels = _read(image.path).pixel_array
         if pixels.shape != image.shape:
             raise ValueError(f"{pixels.shape} instead of {image.shape} pixels")
-        return _used_bits(image.path, dataset, pixels)
+        return pixels
     except Exception as error:  # each of pydicom's decoders fails in its own way
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SpineError(
             f"{image.path} has damaged or missing pixel data ({reason}): copy the series again."
         ) from error
-
-
-def _used_bits(path: Path, dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
-    """Return pixels without the bits above HighBit (old files keep overlays there) and below."""
-    if pixels.dtype.kind not in "iu":
-        return pixels
-    allocated, stored, high = 8 * pixels.itemsize, dataset.BitsStored, dataset.HighBit
-    used = (pixels << (allocated - 1 - high)) >> (allocated - stored)
-    if high == stored - 1 and (used != pixels).any():
-        warnings.warn(
-            f"{path} has bits set above the {stored} that it declares; they are left out.",
-            stacklevel=6,
-        )
-    return used

@@ -123,11 +123,12 @@ class Volume:
         return replace(self, array=array)
 
 
-def load_ct(path: str | Path) -> Volume:
+def load_ct(path: str | Path, series: str | None = None) -> Volume:
     """Load a CT scan in HU, in canonical orientation.
 
     Args:
-        path: a `.nii` or `.nii.gz` file, or the folder of one DICOM series.
+        path: a `.nii` or `.nii.gz` file, or the folder of a DICOM series.
+        series: number, description or UID of one DICOM series where a folder has several.
 
     Returns:
         A volume with an int16 array [x, y, z] in HU, rounded; padding outside the field of view
@@ -141,7 +142,7 @@ def load_ct(path: str | Path) -> Volume:
         >>> ct.array[256, 256, 60], ct.spacing_mm  # doctest: +SKIP
     """
     path = Path(path)
-    image = open_series(path) if path.is_dir() else open_nifti(path)
+    image = open_series(path, series) if path.is_dir() else open_nifti(path)
     _warn_about_file(image)
     volume, low, high = _load(image, np.int16, hu_from_stored)
     check_hu(low, high, path)

@@ -83,6 +83,7 @@ def predict_file(
     checkpoint: str | Path,
     device: str = "auto",
     say: Callable[[str], object] = lambda line: None,
+    series: str | None = None,
 ) -> Path:
     """Segment a CT file or DICOM folder and write the mask on its original grid.
 
@@ -92,6 +93,7 @@ def predict_file(
         checkpoint: `weights.safetensors` or `.ckpt`.
         device: "auto", "cpu" or "cuda".
         say: called with a line on what the numbers in the mask mean.
+        series: of a DICOM folder that has several; see `load_ct`.
 
     Returns:
         The path written.
@@ -100,7 +102,7 @@ def predict_file(
         SpineError: if a file is missing, broken or not what it should be.
     """
     network, recipe = load_weights(checkpoint)
-    volume = load_ct(ct)
+    volume = load_ct(ct, series)
     if recipe.classes == 1:
         mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
         say("The mask holds 0 for background and 1 for spine.")

@@ -6,8 +6,9 @@ What a command needs is imported inside it, so that `spine --help` answers at on
 from __future__ import annotations
 
 import errno
+import math
 import os
-import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ Device = Literal["auto", "cpu", "cuda", "gpu"]
 SeriesOption = Annotated[
     str | None, Option(help="number, description or UID of one of a DICOM folder's series")
 ]
+OverwriteOption = Annotated[bool, Option("--overwrite", help="replace a file that exists")]
 
 
 class _SpineGroup(TyperGroup):
@@ -75,19 +77,33 @@ def _command(example: str, cls: type[TyperCommand] = TyperCommand):
 def main(argv: list[str] | None = None) -> None:
     """Run one command and leave with its exit code.
 
-    0 is success, 1 findings of `spine check` or a bug, 2 an error told in one sentence, 130 Ctrl-C.
+    0 is success, 1 findings of `spine check` or a bug, 2 an error told in one sentence, 130 Ctrl-C,
+    143 SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # consoles that cannot show a character (Windows)
     warnings.formatwarning = _plain_warning
+    signal.signal(signal.SIGTERM, _raise_terminated)
     app(args=argv, prog_name="spine")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a command as Ctrl-C does."""
+
+
+def _raise_terminated(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
     """Return the sentence ("" for none, None for a bug) and the exit code for an error."""
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C; the same command again goes on where training was stopped.", 130
+        name, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
+        return (
+            f"stopped by {name}; the same command again goes on where training was stopped.",
+            code,
+        )
     if isinstance(error, SpineError):
         return str(error), 2
     if isinstance(error, BrokenPipeError):
@@ -96,6 +112,10 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return "", 141
     if (where := _full_disk(error)) is not None:
         return f"the disk is full{where}: free some space, then run the same command again.", 2
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the path and your rights.", 2
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy; torch
+        return f"memory ran out ({' '.join(str(error).split())}): close other programs.", 2
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("spine_lib"):
         advice = "run `pip install -e .` in the project's folder"
         return f"the package {error.name} is not installed in {sys.prefix}: {advice}.", 2
@@ -116,14 +136,6 @@ def _plain_warning(message, category, filename, lineno, line=None) -> str:
     if Path(filename).is_relative_to(Path(__file__).parent) and category is UserWarning:
         return f"spine: note: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
-
-
-def _run_name(text: str | None) -> str | None:
-    if text is None or re.fullmatch(r"(?!latest$)[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        return text
-    raise typer.BadParameter(
-        f"'{text}' cannot name a run: use letters, digits, dots, dashes (and not 'latest')"
-    )
 
 
 @app.callback(invoke_without_command=True)
@@ -159,8 +171,10 @@ def datasets(
     name: Annotated[PublicSet | None, Argument()] = None,
     root: Annotated[Path | None, Option(help="folder to look into")] = None,
     split: Annotated[Path | None, Option(help="CSV file to write the split into")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """List the public data sets (size, licence, source, citation), or what lies in a folder."""
+    from spine_lib.ct.files import check_output
     from spine_lib.datasets.case import write_split
     from spine_lib.datasets.public import catalogue_text, find_cases
 
@@ -169,6 +183,8 @@ def datasets(
         return
     if root is None:
         raise SpineError(f"spine datasets {name}: name its folder with --root")
+    if split is not None:
+        check_output(split, [root], overwrite, (".csv",))
     cohort = find_cases(name, root)
     cases_by_part = {part: [] for part in ("train", "validation", "test")}
     for case in cohort.cases:
@@ -180,7 +196,7 @@ def datasets(
         print(f"left out: {item}")
     if name == "totalsegmentator":
         print(f"split of --dataset rebuilt1089: {find_cases('rebuilt1089', root).split_note}")
-    if split:
+    if split is not None:
         print(write_split(cases_by_part, split))
 
 
@@ -265,8 +281,11 @@ def check(
 ) -> None:
     """Look for errors in the annotation of a CT (exit code 1 if there are any)."""
     from spine_lib.annotations.checks import check_annotation
+    from spine_lib.ct.files import same_content
     from spine_lib.ct.volume import load_ct, load_mask
 
+    if same_content(ct, mask):
+        raise SpineError(f"{ct} and {mask} are the same file: name the scan, then its mask.")
     findings = check_annotation(load_ct(ct, series), load_mask(mask), scheme)
     for finding in findings:
         print(f"{finding.severity}: {finding.message} [{finding.code}]")
@@ -282,17 +301,24 @@ def phantom(
     seed: Annotated[int, Option(min=0, help="of the first one")] = 0,
     count: Annotated[int, Option(min=1, help="how many")] = 1,
     shape: Annotated[tuple[int, int, int], Option(min=1, help="voxels")] = (160, 160, 240),
-    spacing: Annotated[float, Option(help="mm")] = 2.0,
+    spacing: Annotated[float, Option(min=0.1, max=100, help="mm")] = 2.0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Write synthetic CTs of the spine with exact labels."""
+    from spine_lib.ct.files import check_output
     from spine_lib.ct.volume import save_nifti
     from spine_lib.datasets.phantom import make_phantom
 
-    out.mkdir(parents=True, exist_ok=True)
-    for number in range(seed, seed + count):
+    files = {
+        number: [out / f"phantom-{number:04d}_{kind}.nii.gz" for kind in ("ct", "labels")]
+        for number in range(seed, seed + count)
+    }
+    for file in (file for pair in files.values() for file in pair):
+        check_output(file, overwrite=overwrite, size=count * math.prod(shape))
+    for number, pair in files.items():
         case = make_phantom(number, shape=shape, spacing_mm=spacing)
-        for kind, volume in (("ct", case.ct), ("labels", case.labels)):
-            print(save_nifti(volume, out / f"phantom-{number:04d}_{kind}.nii.gz"))
+        for file, volume in zip(pair, (case.ct, case.labels)):
+            print(save_nifti(volume, file))
 
 
 # --- training and its results ---------------------------------------------------------------------
@@ -301,10 +327,13 @@ DatasetOption = Annotated[Dataset | None, Option(help="instead of the recipe's")
 RootOption = Annotated[Path | None, Option(help="folder of a public data set, unpacked")]
 WorkersOption = Annotated[int, Option(min=1, help="processes that slice its scans")]
 DeviceOption = Annotated[Device, Option(help="to compute on")]
-NameOption = Annotated[str | None, Option(callback=_run_name, help="of the folder in runs/")]
+NameOption = Annotated[str | None, Option(help="of the folder in runs/")]
 SchedulerOption = Annotated[str, Option(help="address of a Dask cluster, instead of --workers")]
 RecipeOption = Annotated[str, Option(help="a YAML file, or a name of spine_lib/training/recipes")]
-SeedsOption = Annotated[list[int] | None, Option(min=0, metavar="N ...", help="one run each (0)")]
+SeedsOption = Annotated[
+    list[int] | None,
+    Option(min=0, max=2**32 - 1, metavar="N ...", help="one run each (default: the recipe's)"),
+]
 
 
 @_command("spine prepare --dataset pycad1089 --root spine1089 --recipe paper --workers 8")
@@ -356,7 +385,7 @@ def reproduce(
     run(
         recipe,
         name=name,
-        seeds=tuple(seeds or (0,)),
+        seeds=tuple(seeds) if seeds else None,
         dataset=dataset,
         device=device,
         at_once=at_once,
@@ -371,11 +400,16 @@ def compare(
     run: Annotated[str, Argument(help="a folder, or its name in runs/")],
     other: Annotated[str, Argument(help="another one")],
     out: Annotated[Path | None, Option(help=".json or .html file to write as well")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Set two finished runs side by side: recipes, scores, differences by patient."""
+    from spine_lib.ct.files import check_output
     from spine_lib.reproduce import compare as runs
 
-    comparison = runs.compare_runs(runs.load_run(run), runs.load_run(other))
+    files = [runs.run_file(name) for name in (run, other)]
+    if out is not None:
+        check_output(out, [file.parent for file in files], overwrite, (".json", ".html", ".htm"))
+    comparison = runs.compare_runs(*map(runs.load_run, files))
     print(runs.comparison_text(comparison))
     if out is not None:
         print(runs.save_comparison(comparison, out))
@@ -392,6 +426,7 @@ def predict(
     pretrained: Annotated[str | None, Option(help="of the library: unet_light, ...")] = None,
     device: DeviceOption = "auto",
     series: SeriesOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Segment a CT and write the mask on its own grid.
 
@@ -403,7 +438,7 @@ def predict(
     from spine_lib.volumes.predict import predict_file
 
     weights = checkpoint or weights_path(pretrained)
-    print(f"The mask is in {predict_file(ct, out, weights, device, print, series)}")
+    print(f"The mask is in {predict_file(ct, out, weights, device, print, series, overwrite)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,11 +70,8 @@ def test_without_arguments_the_help_is_shown(capsys):
         ["predict", "ct.nii", "--out", "mask.nii"],
         ["predict", "ct.nii", "--out", "mask.nii", "--checkpoint", "a", "--pretrained", "b"],
         ["prepare", "--workers", "0"],
-        *(["reproduce", "--seeds", seed] for seed in ("-1", "1.5", "x")),
-        *(
-            ["reproduce", "--name", name]
-            for name in ("latest", "../x", "a b", "", ".hidden", "C:x")
-        ),
+        *(["reproduce", "--seeds", seed] for seed in ("-1", "1.5", "x", "4294967296")),
+        ["phantom", "--out", "x", "--spacing", "0"],
     ],
 )
 def test_arguments_that_are_not_understood_are_refused(arguments, capsys):
@@ -111,6 +109,14 @@ def test_a_prediction_takes_a_checkpoint_or_a_model_of_the_library(monkeypatch, 
     assert run("predict", "ct.nii", "--pretrained", "unet", *to) == 2
 
 
+def test_without_seeds_the_recipe_names_the_seed(monkeypatch):
+    import spine_lib.reproduce as room
+
+    seen = {}
+    monkeypatch.setattr(room, "reproduce", lambda recipe, **rest: seen.update(rest))
+    assert run("reproduce") == 0 and seen["seeds"] is None
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
@@ -135,7 +141,11 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "runs/a/model.ckpt")
     ("error", "code", "words"),
     [
         (SpineError("ct.nii has 4 axes: give one volume."), 2, "ct.nii has 4 axes"),
-        (KeyboardInterrupt(), 130, "goes on where training was stopped"),
+        (KeyboardInterrupt(), 130, "by Ctrl-C; the same command again goes on where training was"),
+        (cli.Terminated(), 143, "by SIGTERM; the same command again goes on where training was"),
+        (NotADirectoryError(20, "Not a directory", "data"), 2, "data: Not a directory; check the"),
+        (MemoryError("Unable to allocate 2 TiB"), 2, "memory ran out (Unable to allocate 2 TiB)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "memory ran out"),
         (FULL, 2, "the disk is full at runs/a/model.ckpt"),
         (chained(RuntimeError("could not save"), FULL), 2, "the disk is full"),
         (RuntimeError("write failed: No space left on device"), 2, "the disk is full"),
@@ -242,6 +252,38 @@ def test_check_passes_a_right_annotation_and_fails_a_wrong_one(pair, small_phant
     empty = labels.with_array(np.zeros_like(labels.array))
     assert run("check", pair[0], save_nifti(empty, pair[1].with_name("empty.nii.gz"))) == 1
     assert "error: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_mask_is_not_checked_against_itself(pair, tmp_path, capsys, copied):
+    mask = shutil.copy(pair[1], tmp_path / "copy.nii.gz") if copied else pair[1]
+    assert run("check", pair[1], mask) == 2
+    assert "are the same file" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("SPINE_DATA", str(file))
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["phantom", "--out", file],
+        ["fetch", "--root", file],
+        ["fetch"],
+        ["prepare", "--recipe", "tiny"],
+        ["reproduce", "--recipe", "tiny", "--name", "x"],
+    ):
+        assert run(*arguments) == 2, arguments
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1 and str(file) in message, arguments
+
+
+def test_phantoms_that_exist_are_replaced_only_when_asked(tmp_path, capsys):
+    arguments = ["phantom", "--out", tmp_path, "--shape", 40, 40, 50, "--spacing", 6]
+    assert run(*arguments) == 0
+    assert run(*arguments) == 2
+    assert "phantom-0000_ct.nii.gz exists already" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 0
 
 
 def test_phantoms_are_written_as_pairs_that_differ_by_seed(tmp_path):

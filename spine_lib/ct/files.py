@@ -1,19 +1,25 @@
-"""Write files whole or not at all, lock them, list folders, and read text and JSON."""
+"""Write files whole or not at all and onto no input, lock them, list folders, read text."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import filecmp
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock
+import yaml
+from filelock import FileLock, Timeout
 
 from spine_lib import SpineError
 
@@ -38,9 +44,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space or choose another folder" if full else "choose another folder"
         raise SpineError(
-            f"{path} cannot be written ({error.strerror or error}): free some space or choose "
-            "another folder."
+            f"{path} cannot be written ({error.strerror or error}): {advice}."
         ) from error
 
 
@@ -48,6 +55,99 @@ def file_lock(path: Path) -> FileLock:
     """Return a lock on a file for a `with` block that one process at a time enters."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path, seconds: float = 10) -> Iterator[None]:
+    """Hold a folder that one process at a time may write, and remove the drafts of a killed one.
+
+    Raises:
+        SpineError: if another process holds it for longer than these seconds.
+    """
+    lock = file_lock(folder / ".lock")
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout as error:
+        raise SpineError(
+            f"{folder} is in use by another process: wait until that has ended, or choose another "
+            "--name."
+        ) from error
+    try:
+        for draft in folder.glob(".*.part"):
+            draft.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+LONGEST_NAME = 230
+"""Bytes of a file's name that leave `atomic_file` room for its draft's."""
+
+
+def check_output(
+    path: str | Path,
+    inputs: Iterable[str | Path | None] = (),
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    size: int = 0,
+) -> Path:
+    """Raise an error, before anything is computed, where a file cannot or must not be written.
+
+    Args:
+        path: the file to write.
+        inputs: files, and folders with all of their files, that must never be written onto.
+        overwrite: whether a file that exists may be replaced.
+        suffixes: endings, one of which the name must have; empty for any.
+        size: bytes it will need.
+
+    Returns:
+        The path.
+
+    Raises:
+        SpineError: if the name has another ending, the file is an input (by whatever path or link)
+            or exists, its folder cannot be written to, or the disk is too full.
+    """
+    path = Path(path)
+    if suffixes and not path.name.endswith(suffixes):
+        raise SpineError(f"{path} must end in {' or '.join(suffixes)}: choose such a name.")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise SpineError(f"{path} has too long a name: use at most {LONGEST_NAME} bytes.")
+    try:
+        if path.exists() or path.is_symlink():
+            _require_replaceable(path, inputs, overwrite)
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise SpineError(
+            f"{path} cannot be written ({error.strerror or error}): choose another folder."
+        ) from error
+    if size > free:
+        raise SpineError(
+            f"{path} needs {size / 1e6:,.0f} MB and {folder} has {free / 1e6:,.0f} MB free: free "
+            "some space, or choose another folder."
+        )
+    return path
+
+
+def _require_replaceable(path: Path, inputs: Iterable, overwrite: bool) -> None:
+    """Raise an error where a path that exists is an input, no plain file, or not to be replaced."""
+    for item in filter(None, inputs):
+        files = (file for file in Path(item).rglob("*") if file.is_file())
+        for file in files if Path(item).is_dir() else [Path(item)]:
+            if path.exists() and file.exists() and path.samefile(file):
+                raise SpineError(
+                    f"{path} is an input of this command ({file}): choose another output."
+                )
+    if path.exists() and not path.is_file():
+        raise SpineError(f"{path} is no file that can be replaced: choose another output.")
+    if not overwrite:
+        raise SpineError(f"{path} exists already: choose another output, or add --overwrite.")
+
+
+def same_content(first: Path, second: Path) -> bool:
+    """Return whether two paths lead to one file, or to two of the same content."""
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def plain(value: Any) -> Any:
@@ -73,10 +173,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_text(path: Path, most_bytes: int = 4 << 20) -> str:
     """Return the text of a small UTF-8 file; raise a `SpineError` if it is no such file."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no plain file")  # a pipe would never end
         with path.open("rb") as stream:
             content = stream.read(most_bytes + 1)
         if len(content) > most_bytes:
-            raise SpineError(f"{path} is larger than {most_bytes >> 20} MB: is it another file?")
+            raise SpineError(f"{path} is larger than {most_bytes:,} bytes: is it another file?")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpineError(
@@ -118,9 +220,48 @@ def is_content(path: Path) -> bool:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raise a `SpineError` if it cannot be read or is not JSON."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return json.loads(read_text(path, 1 << 30))
+    except (ValueError, RecursionError) as error:
         raise SpineError(f"{path} cannot be read as JSON ({error}): write it anew.") from error
+
+
+LARGEST_YAML = 100_000
+"""Bytes of a file with settings; a larger one holds something else."""
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """YAML without aliases, which can unfold a few lines to gigabytes, and with each key once."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to another part with *")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if keys and max(keys.values()) > 1:
+            raise yaml.YAMLError(f"it sets {keys.most_common(1)[0][0]!r:.60} twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings; an empty one is an empty dictionary.
+
+    Raises:
+        SpineError: if it cannot be read, is too large, is not YAML or not made of settings, or has
+            aliases, or a key twice.
+    """
+    try:
+        values = yaml.load(read_text(path, LARGEST_YAML), _SettingsLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or str(error)
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise SpineError(f"{path} cannot be read as YAML ({reason}{line}): correct it.") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SpineError(f"{path} holds no settings: write lines such as 'steps: 500'.")
+    return values
 
 
 ENDS_BYTES = 65536

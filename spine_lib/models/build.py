@@ -11,6 +11,7 @@ import json
 from importlib import resources
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import nn
 
@@ -38,15 +39,44 @@ def split_name(name: str) -> tuple[str, str]:
     architecture, _, encoder = name.partition("_")
     if architecture not in ARCHITECTURES or not encoder:
         raise SpineError(
-            f"unknown model {name!r}: use one of {', '.join(ARCHITECTURES)} followed by _ and an "
-            "encoder, for example unet_resnet34"
+            f"unknown model {name!r:.60}: use one of {', '.join(ARCHITECTURES)} and _ and an "
+            "and an encoder, for example unet_resnet34"
         )
-    known = smp.encoders.get_encoder_names()
-    if encoder != OWN and encoder not in known and not encoder.startswith("tu-"):
+    # timm itself would ask a model hub for "hf-hub:..." and a disk for "local-dir:..."
+    known = encoder in (OWN, *smp.encoders.get_encoder_names())
+    if not known and not (encoder.startswith("tu-") and timm.is_model(encoder[3:])):
         raise SpineError(
-            f"unknown encoder {encoder!r}: the paper's is resnet34, and own is the lessons' network"
+            f"unknown encoder {encoder!r:.60}: the paper's is resnet34, own is the lessons' network"
         )
     return architecture, encoder
+
+
+def require_weights(name: str, encoder_weights: str | None) -> None:
+    """Raise a `SpineError` where a network has no such weights to start from; see `build_model`."""
+    encoder = split_name(name)[1]
+    if encoder_weights is None:
+        return
+    if encoder == OWN:
+        raise SpineError(
+            f"{name} starts from random weights, and {encoder_weights!r} were asked for: set "
+            "encoder_weights to none"
+        )
+    if encoder_weights == "package":
+        if encoder not in _packages():
+            raise SpineError(
+                f"no package carries weights for {encoder}: use encoder {', '.join(_packages())}"
+            )
+        return
+    known = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings")
+    if known is not None and encoder_weights not in known:
+        raise SpineError(
+            f"there are no weights {encoder_weights!r} for {encoder}: use imagenet, package or none"
+        )
+
+
+def _packages() -> dict[str, dict]:
+    text = resources.files("spine_lib.models").joinpath("encoders.json").read_text("utf-8")
+    return json.loads(text)
 
 
 def build_model(
@@ -77,12 +107,8 @@ def build_model(
         SpineError: if the name is unknown or the weights cannot be had.
     """
     architecture, encoder = split_name(name)
+    require_weights(name, encoder_weights)
     if encoder == OWN:
-        if encoder_weights is not None:
-            raise SpineError(
-                f"{name} starts from random weights, and {encoder_weights!r} were asked for: set "
-                "encoder_weights to none"
-            )
         if architecture == "unet":
             return UNet(in_channels, classes, **OWN_UNET)
         return DeepLabV3Plus(in_channels, classes, tuple(atrous_rates), aspp_dropout)
@@ -96,10 +122,6 @@ def build_model(
         return network
     try:
         return ARCHITECTURES[architecture](encoder, **options)
-    except KeyError as error:
-        raise SpineError(
-            f"there are no weights {encoder_weights!r} for {encoder}: use imagenet, package or none"
-        ) from error
     except Exception as error:  # the hub's client raises many kinds, none of them its own
         raise SpineError(
             f"the weights {encoder_weights!r} of {encoder} cannot be fetched "
@@ -110,12 +132,7 @@ def build_model(
 
 def _load_packaged_weights(encoder: nn.Module, name: str) -> None:
     """Load ImageNet weights into an encoder, in place; they are fetched once, with their hash."""
-    text = resources.files("spine_lib.models").joinpath("encoders.json").read_text("utf-8")
-    packages = json.loads(text)
-    if name not in packages:
-        raise SpineError(
-            f"no package carries weights for {name}: use encoder {', '.join(packages)}"
-        )
+    packages = _packages()
     root = sample_root().parent / "encoders"
     files = tuple(PackagedFile(**file) for file in packages[name]["files"])
     package = Package(**packages[name] | {"files": files})

@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file, read_json, write_json
+from spine_lib.ct.files import atomic_file, read_json, read_text, write_json
 from spine_lib.metrics import statistics
+from spine_lib.training.recipe import run_name
 
 METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "Surface Dice", "hd95": "HD95, mm"}
 AVERAGES = {"pooled": "pooled", "per_volume": "mean over volumes"}
@@ -184,8 +185,8 @@ class Comparison:
     paired: dict[str, pd.DataFrame]
 
 
-def load_run(name: str | Path, root: str | Path = "runs") -> Run:
-    """Load a run by its folder, or by its name in the folder of all runs.
+def run_file(name: str | Path, root: str | Path = "runs") -> Path:
+    """Return the `results.json` of a finished run, by its folder or its name.
 
     Args:
         name: folder, `results.json` itself, or name; "latest" is the run that ended last.
@@ -196,7 +197,7 @@ def load_run(name: str | Path, root: str | Path = "runs") -> Run:
     """
     path, root = Path(name), Path(root)
     if str(name) == "latest" and (root / "latest").is_file():
-        path = root / (root / "latest").read_text(encoding="utf-8").strip()
+        path = root / run_name(read_text(root / "latest").strip())
     elif not path.exists():
         path = root / path
     file = path if path.is_file() else path / "results.json"
@@ -205,6 +206,16 @@ def load_run(name: str | Path, root: str | Path = "runs") -> Run:
             f"{name} is no finished run, for {file} is not there: name a folder that `spine "
             f"reproduce` has finished, or its name in {root}."
         )
+    return file
+
+
+def load_run(name: str | Path, root: str | Path = "runs") -> Run:
+    """Load a run by its folder, or by its name in the folder of all runs; see `run_file`.
+
+    Raises:
+        SpineError: if there is no such run, or its results are damaged.
+    """
+    file = run_file(name, root)
     results = read_json(file)
     if not isinstance(results, dict) or not results.get("models"):
         raise SpineError(f"{file} holds no models: name the folder of a finished run.")

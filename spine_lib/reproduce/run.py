@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from spine_lib.ct.files import atomic_file, file_lock, write_json
+from spine_lib import SpineError
+from spine_lib.ct.files import atomic_file, file_lock, sole_use, write_json
 from spine_lib.datasets.case import Case, write_split
 from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.metrics.paper import PAPER
@@ -24,8 +25,14 @@ from spine_lib.reproduce.evaluate import Evaluation, best_threshold, evaluate_al
 from spine_lib.reproduce.report import results_table, write_report
 from spine_lib.reproduce.sources import gather, prepare, prepared_root
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.devices import ALONE, Processes, choose_device, is_first
-from spine_lib.training.recipe import Recipe, load_recipe
+from spine_lib.training.devices import (
+    ALONE,
+    Processes,
+    choose_device,
+    is_first,
+    require_compiler,
+)
+from spine_lib.training.recipe import Recipe, load_recipe, run_name
 from spine_lib.training.train import Fitted, Job, load_or_train, train_side_by_side
 
 Say = Callable[[str], object]
@@ -34,7 +41,7 @@ Say = Callable[[str], object]
 def reproduce(
     recipe: Recipe | str | Path = "sample",
     name: str | None = None,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     dataset: str | None = None,
     device: str = "auto",
     root: str | Path = "runs",
@@ -50,7 +57,7 @@ def reproduce(
     Args:
         recipe: a recipe, the name of a built-in one, or a YAML file.
         name: of the run's folder in `root`; default the recipe's name.
-        seeds: one training of each model for each.
+        seeds: one training of each model for each; default the recipe's seed.
         dataset: "sample", "phantom" or a public data set, instead of the recipe's.
         device: "auto", "cpu" or "cuda".
         root: folder of all runs.
@@ -68,16 +75,44 @@ def reproduce(
 
     Raises:
         SpineError: if data cannot be fetched, the recipe is not valid, the processes cannot share
-            its batch, or the folder holds a run with another recipe.
+            its batch, the folder is in use or holds a run with another recipe, or of other data.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if dataset:
         recipe = recipe.changed(dataset=dataset)
-    folder = Path(root) / (name or recipe.name)
+    seeds = [recipe.changed(seed=seed).seed for seed in dict.fromkeys(seeds or (recipe.seed,))]
+    folder = Path(root) / run_name(recipe.name if name is None else name)
+    _require_no_data(folder, data_root)
     device = choose_device(device)
     processes.require_fit(recipe.batch, device)
+    if recipe.compile:
+        require_compiler(device)
     if not is_first():
         progress, say = False, lambda line: None
+    with sole_use(folder) if is_first() else nullcontext():
+        return _reproduce(
+            recipe, folder, seeds, device, progress, say, at_once, processes, data_root, workers
+        )
+
+
+def _require_no_data(folder: Path, data_root: str | Path | None) -> None:
+    """Raise an error where a data set lies in the folder that the run would write into."""
+    if data_root is not None and Path(data_root).resolve().is_relative_to(folder.resolve()):
+        raise SpineError(f"{data_root} is data, and the run would write there: name another --name")
+
+
+def _reproduce(
+    recipe: Recipe,
+    folder: Path,
+    seeds: Sequence[int],
+    device: str,
+    progress: bool,
+    say: Say,
+    at_once: int,
+    processes: Processes,
+    data_root: str | Path | None,
+    workers: int,
+) -> Path:
     with file_lock(prepared_root() / "lock"):
         sources = gather(recipe, data_root, say)
     parts, public = sources.parts, recipe.dataset in PUBLIC_SETS

@@ -65,12 +65,9 @@ def gather(recipe: Recipe, root: str | Path | None = None, say: Say = print) -> 
         fetch_sample(progress=say)
         for case in sample_cases():
             parts[case.split].append(case)
-    elif recipe.dataset == "phantom":
+    else:
         parts["test"] += phantom_cases(2, FIRST_PHANTOM["test"], **PHANTOM_GRID)
         sources = Sources(parts, "by seed; each phantom is a patient of its own")
-    else:
-        known = ", ".join(("sample", "phantom", *PUBLIC_SETS))
-        raise SpineError(f"unknown dataset {recipe.dataset!r}: use one of {known}")
     counts = {"train": recipe.phantoms, "validation": recipe.validation_phantoms}
     for part, count in counts.items():
         if count:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from typing import Annotated, Any, Self
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -22,7 +23,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -57,6 +57,9 @@ def network_input(image_hu: np.ndarray) -> np.ndarray:
 Share = Annotated[float, Field(ge=0, le=1)]
 """A probability, or a part of the patches."""
 
+Zoom = Annotated[float, Field(ge=0.1, le=10)]
+"""An enlargement."""
+
 
 class Settings(BaseModel):
     """Settings that are checked when they are made and never changed.
@@ -90,19 +93,19 @@ class Settings(BaseModel):
         fault = error.errors()[0]
         key = fault["loc"][0] if fault["loc"] else "it"
         if fault["type"] == "extra_forbidden":
-            return f"there is no setting {key!r}; there are {', '.join(cls.model_fields)}"
+            return f"there is no setting {key!r:.40}; there are {', '.join(cls.model_fields)}"
         wanted = re.sub(r"^(Value error, |(Input|Tuple|Data) (?=should))", "", fault["msg"])
         wanted = re.sub("^should", "it must", wanted)
-        return f"{key} is {repr(fault['input']):.80}; {wanted}"
+        return f"{key} is {reprlib.repr(fault['input']):.80}; {wanted}"  # repr may be endless
 
 
 class Augmentation(Settings):
     """How a training patch is made; every share is the probability of a step.
 
     Attributes:
-        size: rows and columns of a patch, pixels, a multiple of 32.
+        size: rows and columns of a patch, pixels, a multiple of 32, at most 2048.
         centred: share of patches centred near the spine.
-        zoom: smallest and largest enlargement.
+        zoom: smallest and largest enlargement, from 0.1 to 10.
         rotation_degrees: largest rotation to either side.
         elastic: share that is deformed smoothly.
         redraw: share whose tissues get other HU (where the class of each pixel is known).
@@ -111,9 +114,9 @@ class Augmentation(Settings):
         contrast, sharpness, coarse, noise: shares of the photometric steps.
     """
 
-    size: Annotated[int, Field(gt=0, multiple_of=32)] = 96
+    size: Annotated[int, Field(gt=0, le=2048, multiple_of=32)] = 96
     centred: Share = 0.65
-    zoom: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.35)
+    zoom: tuple[Zoom, Zoom] = (0.7, 1.35)
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 25.0
     elastic: Share = 0.3
     redraw: Share = 0.5
@@ -123,6 +126,13 @@ class Augmentation(Settings):
     sharpness: Share = 0.5
     coarse: Share = 0.15
     noise: Share = 0.6
+
+    @field_validator("zoom")
+    @classmethod
+    def _require_order(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if zoom[0] > zoom[1]:
+            raise ValueError("it must name the smaller enlargement first")
+        return zoom
 
 
 def _geometry(augmentation: Augmentation) -> A.Compose:

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import field_validator as validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from spine_lib import SpineError
+from spine_lib.ct.files import read_yaml
 from spine_lib.ct.geometry import PLANES
-from spine_lib.models.build import split_name
+from spine_lib.datasets.public import PUBLIC_SETS
+from spine_lib.models.build import require_weights
 from spine_lib.slices.augment import Augmentation, Settings, Share
 from spine_lib.slices.patches import TARGETS
 from spine_lib.training.losses import LOSSES
 
-LARGEST_FILE = 100_000
-"""Characters of a recipe; a larger file holds something else."""
+RUN_NAME = r"(?!latest$)[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?<!\.)"
+
+
+def run_name(text: str) -> str:
+    """Return the name of a recipe or a run as it is, if it can name a folder in `runs/`.
+
+    Raises:
+        SpineError: if it cannot; a path could lead elsewhere.
+    """
+    if re.fullmatch(RUN_NAME, text):
+        return text
+    raise SpineError(
+        f"name is {text!r:.80}; a run is named by letters, digits, dots and dashes, at most 99, "
+        "and not 'latest'"
+    )
+
+
+def _different(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("it must name each only once")
+    return values
+
+
+Count = Annotated[int, Field(gt=0, le=10**8)]
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+Planes = Annotated[
+    tuple[Literal[PLANES], ...], Field(min_length=1), AfterValidator(_different)
+]  # fmt: skip
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Phantoms = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Recipe(Settings):
@@ -35,8 +64,8 @@ class Recipe(Settings):
         phantoms: how many phantoms are added to the training patients.
         phantom_share: share of the training patches cut from them.
         validation_phantoms: held-out phantoms that the learning curve is drawn from.
-        planes: of "axial", "coronal" and "sagittal"; one network learns all of them, and a scan's
-            prediction is the mean over them.
+        planes: of "axial", "coronal" and "sagittal", each once; one network learns all of
+            them, and a scan's prediction is the mean over them.
         spacing_mm: size of a pixel of the networks' input.
         neighbour_mm: if above 0, the slices this far before and behind are two more channels.
         foreground_share: share of the patches cut from slices that show spine.
@@ -62,50 +91,46 @@ class Recipe(Settings):
         SpineError: naming the first setting that is unknown or not allowed.
     """
 
-    name: str = "sample"
-    dataset: str = "sample"
+    name: Annotated[str, AfterValidator(run_name)] = "sample"
+    dataset: Literal[("sample", "phantom", *PUBLIC_SETS)] = "sample"
     target: Literal["spine", "regions"] = "spine"
-    models: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "unet_resnet34",
-        "deeplabv3plus_resnet34",
-    )
+    models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")
     encoder_weights: Literal["imagenet", "package"] | None = None
-    atrous_rates: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (12, 24, 36)
+    atrous_rates: Annotated[
+        tuple[Annotated[int, Field(gt=0, le=1000)], ...], Field(min_length=1)
+    ] = (12, 24, 36)
     aspp_dropout: Share = 0.5
-    phantoms: NonNegativeInt = 8
+    phantoms: Phantoms = 8
     phantom_share: Share = 0.3
-    validation_phantoms: NonNegativeInt = 2
-    planes: Annotated[
-        tuple[Literal[PLANES], ...], Field(min_length=1)
-    ] = ("axial",)  # fmt: skip
-    spacing_mm: PositiveFloat = 2.0
-    neighbour_mm: NonNegativeFloat = 0.0
+    validation_phantoms: Phantoms = 2
+    planes: Planes = ("axial",)
+    spacing_mm: Annotated[float, Field(ge=0.1, le=100)] = 2.0
+    neighbour_mm: Annotated[float, Field(ge=0, le=1000)] = 0.0
     foreground_share: Share = 0.85
     loss: Literal[LOSSES] = "bce_dice"
-    steps: PositiveInt = 500
-    steps_per_epoch: PositiveInt = 100
-    batch: Annotated[int, Field(ge=2)] = 16
+    steps: Count = 500
+    steps_per_epoch: Count = 100
+    batch: Annotated[int, Field(ge=2, le=10_000)] = 16
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.02
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    workers: NonNegativeInt = 1
+    workers: Annotated[int, Field(ge=0, le=256)] = 1
     compile: bool = False
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     flip: bool = True
     largest_component: bool = True
     threshold: Share = 0.5
     augmentation: Augmentation = Augmentation()
 
-    @validator("models")
-    @classmethod
-    def _require_known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        for model in models:
+    @model_validator(mode="after")
+    def _require_networks(self) -> Self:
+        for model in self.models:
             try:
-                split_name(model)
+                require_weights(model, self.encoder_weights)
             except SpineError as error:
-                raise ValueError(str(error)) from error
-        return models
+                raise SpineError(f"recipe: models names {model!r:.60}; {error}") from error
+        return self
 
     @property
     def channels(self) -> int:
@@ -156,20 +181,13 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     text = str(name_or_path)
     if text in built_in_recipes():
-        source = resources.files("spine_lib.training") / "recipes" / f"{text}.yaml"
+        path = Path(str(resources.files("spine_lib.training"))) / "recipes" / f"{text}.yaml"
     elif text.endswith((".yaml", ".yml")) and Path(text).is_file():
-        source = Path(text)
+        path = Path(text)
     else:
         raise SpineError(
             f"there is no recipe {text!r}: name a YAML file or one of "
             f"{', '.join(built_in_recipes())}"
         )
-    try:
-        content = source.read_text(encoding="utf-8")
-        values = yaml.safe_load(content) or {} if len(content) <= LARGEST_FILE else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = str(error).splitlines()[0]
-        raise SpineError(f"{text} cannot be read as YAML ({line}): correct it") from error
-    if not isinstance(values, dict):
-        raise SpineError(f"{text} holds no settings: write lines such as 'steps: 500'")
-    return recipe_from_dict({"name": Path(text).stem, **values}, text)
+    stem = re.sub(r"[^A-Za-z0-9-]+", "-", path.stem).strip("-")[:99] or "recipe"
+    return recipe_from_dict({"name": stem} | read_yaml(path), text)

@@ -15,6 +15,7 @@ from torch import nn
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import REGIONS
+from spine_lib.ct.files import check_output
 from spine_lib.ct.geometry import resample_image, resampled_shape, slice_spacing_mm, to_slices
 from spine_lib.ct.volume import Volume, load_ct, save_nifti
 from spine_lib.slices.augment import network_input
@@ -84,6 +85,7 @@ def predict_file(
     device: str = "auto",
     say: Callable[[str], object] = lambda line: None,
     series: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Segment a CT file or DICOM folder and write the mask on its original grid.
 
@@ -94,15 +96,21 @@ def predict_file(
         device: "auto", "cpu" or "cuda".
         say: called with a line on what the numbers in the mask mean.
         series: of a DICOM folder that has several; see `load_ct`.
+        overwrite: replace a file that exists.
 
     Returns:
         The path written.
 
     Raises:
-        SpineError: if a file is missing, broken or not what it should be.
+        SpineError: if a file is missing, broken or not what it should be, or `out` cannot be
+            written, exists, or is an input.
     """
+    options = {"overwrite": overwrite, "suffixes": (".nii", ".nii.gz")}
+    check_output(out, [ct, checkpoint], **options)
     network, recipe = load_weights(checkpoint)
     volume = load_ct(ct, series)
+    size = volume.array.size // (100 if Path(out).suffix == ".gz" else 1)
+    check_output(out, [ct, checkpoint], **options, size=size)
     if recipe.classes == 1:
         mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
         say("The mask holds 0 for background and 1 for spine.")
@@ -110,6 +118,8 @@ def predict_file(
         mask = to_region_mask(*predict_regions(network, volume, recipe, device), recipe)
         ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
         say(f"The mask holds ids of regions: 0 background, {ids}.")
+    if not mask.array.any():
+        say("No spine was found: the mask is empty.")
     return save_nifti(mask, out)
 
 
@@ -168,6 +178,10 @@ def _predict_slices(
         if mirror:
             mirrored = _probabilities(network(image.flip(-1)).float()).flip(-1)
             probability = (probability + mirrored) / 2
+    if not torch.isfinite(probability).all():
+        raise SpineError(
+            "the network predicts NaN, which is no probability: its weights are spoilt, train anew"
+        )
     top, left = before
     return probability[:, :, top : top + rows, left : left + columns].cpu().numpy()
 

@@ -1,11 +1,13 @@
 """Files are written whole or not at all, and recognised when they are replaced."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
 from spine_lib import SpineError
-from spine_lib.ct.files import ENDS_BYTES, atomic_file, file_identity
+from spine_lib.ct.files import ENDS_BYTES, atomic_file, check_output, file_identity, sole_use
 
 
 def test_an_identity_changes_with_size_time_and_content_alone(tmp_path):
@@ -40,4 +42,78 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pytest.raises(SpineError, match="mask.nii.gz cannot be written"),
         atomic_file(tmp_path / "file" / "mask.nii.gz"),
     ):
+        pass
+
+
+# --- what may be written --------------------------------------------------------------------------
+
+
+def spellings(file, folder):
+    """Yield paths that lead to a file in a folder."""
+    yield file
+    yield folder / "." / file.name
+    yield folder / ".." / folder.name / file.name
+    yield Path(os.path.relpath(file))
+    for name, link in (("soft", os.symlink), ("hard", os.link)):
+        with contextlib.suppress(OSError):  # Windows asks for rights
+            link(file, folder / f"{name}.nii.gz")
+            yield folder / f"{name}.nii.gz"
+    other = folder.parent / "other"
+    with contextlib.suppress(OSError):
+        os.symlink(folder, other)
+        yield other / file.name
+    if (folder / file.name.upper()).exists():  # a disk that takes no notice of case
+        yield folder / file.name.upper()
+
+
+@pytest.mark.parametrize("given", ["the file", "its folder"])
+def test_no_spelling_of_an_input_may_be_written(tmp_path, given):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    file = folder / "scan.nii.gz"
+    file.write_bytes(b"scan")
+    for path in spellings(file, folder):
+        inputs = [None, file if given == "the file" else folder]
+        with pytest.raises(SpineError, match="is an input of this command") as caught:
+            check_output(path, inputs, overwrite=True)
+        assert str(path) in str(caught.value)
+
+
+def test_a_file_that_exists_is_replaced_only_when_asked(tmp_path):
+    file = tmp_path / "mask.nii"
+    file.touch()
+    with pytest.raises(SpineError, match="exists already: choose another output, or add --overwr"):
+        check_output(file, [tmp_path / "scan.nii"])
+    assert check_output(file, [tmp_path / "scan.nii"], overwrite=True) == file
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mask", "must end in .nii or .nii.gz"),
+        ("mask.NII.GZ", "must end in .nii or .nii.gz"),
+        (300 * "a" + ".nii", "has too long a name"),
+        ("folder.nii", "is no file that can be replaced"),
+        ("file/mask.nii", "cannot be written .Not a directory.: choose another folder"),
+        ("new.nii", "needs 1,000,000,000,000 MB and"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, name, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.nii").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    size = 10**18 if name == "new.nii" else 0
+    with pytest.raises(SpineError, match=message) as caught:
+        check_output(tmp_path / name, (), True, (".nii", ".nii.gz"), size)
+    assert "\n" not in str(caught.value) and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_in_use_is_refused_and_drafts_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / ".last.ckpt.1a.part").touch()
+    with sole_use(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        with pytest.raises(SpineError, match="is in use by another process"):
+            with sole_use(tmp_path, seconds=0):
+                pass
+    with sole_use(tmp_path, seconds=0):
         pass

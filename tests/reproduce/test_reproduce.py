@@ -6,8 +6,10 @@ import re
 import pytest
 
 from spine_lib import SpineError
+from spine_lib.ct.files import sole_use
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import reproduce
+from spine_lib.reproduce import run as run_module
 from spine_lib.reproduce.sources import PHANTOM_GRID, gather
 from spine_lib.training.recipe import load_recipe
 
@@ -97,9 +99,32 @@ def test_an_empty_case_list_is_refused():
         gather(load_recipe("tiny").changed(phantoms=0))
 
 
-def test_an_unknown_dataset_is_refused():
-    with pytest.raises(SpineError, match="unknown dataset 'kaggle'"):
-        gather(load_recipe("tiny").changed(dataset="kaggle"))
+@pytest.mark.parametrize("name", ["latest", "../x", "a b", "", ".hidden", "C:x"])
+def test_nothing_is_written_outside_the_folder_of_runs(tmp_path, name):
+    with pytest.raises(SpineError, match="^name is "):
+        reproduce("tiny", name, root=tmp_path / "runs")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_not_written_into_the_folder_of_its_data(tmp_path):
+    with pytest.raises(SpineError, match="is data, and the run would write there"):
+        reproduce("paper", "x", root=tmp_path, data_root=tmp_path / "x" / "data")
+
+
+def test_two_commands_do_not_write_into_one_run(tmp_path):
+    with sole_use(tmp_path / "x"), pytest.raises(SpineError, match="x is in use by another proces"):
+        reproduce("tiny", "x", root=tmp_path)
+
+
+def test_the_seed_of_the_recipe_counts(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        run_module, "_reproduce", lambda recipe, folder, seeds, *rest: seen.append(seeds)
+    )
+    recipe = load_recipe("tiny").changed(seed=7)
+    reproduce(recipe, root=tmp_path)
+    reproduce(recipe, root=tmp_path, seeds=(3, 1, 3))
+    assert seen == [[7], [3, 1]]
 
 
 def test_phantoms_show_the_whole_spine():

@@ -1,0 +1,66 @@
+"""Predicting a file: what is checked before, and what an empty or spoilt prediction says."""
+
+import numpy as np
+import pytest
+import torch
+
+from spine_lib import SpineError
+from spine_lib.ct import Volume, load_mask, save_nifti
+from spine_lib.models import build_model
+from spine_lib.training.checkpoints import save_weights
+from spine_lib.training.recipe import Recipe
+from spine_lib.volumes import predict
+from spine_lib.volumes.predict import predict_file, predict_volume
+
+MODEL = "unet_resnet18"
+RECIPE = Recipe(models=(MODEL,), flip=False, precision="32-true", augmentation={"size": 32})
+
+
+@pytest.fixture
+def scan(tmp_path):
+    random = np.random.default_rng(0)
+    hu = random.integers(-1000, 400, (20, 18, 3)).astype(np.int16)
+    return save_nifti(Volume(hu, np.diag([2.0, 2, 3, 1])), tmp_path / "scan.nii.gz")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return save_weights(build_model(MODEL), MODEL, RECIPE, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("out", ["scan.nii.gz", "mask", "mask.NII.GZ", "mask.nrrd", "old.nii.gz"])
+def test_an_output_is_refused_before_anything_is_predicted(
+    scan, weights, tmp_path, monkeypatch, out
+):
+    monkeypatch.setattr(predict, "predict_volume", None)
+    monkeypatch.setattr(predict, "load_ct", None)
+    (tmp_path / "old.nii.gz").touch()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(SpineError, match=out):
+        predict_file(scan, tmp_path / out, weights, "cpu")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_weights_are_not_written_over_either(scan, tmp_path):
+    weights = save_weights(build_model(MODEL), MODEL, RECIPE, tmp_path / "w.nii")
+    with pytest.raises(SpineError, match="is an input of this command"):
+        predict_file(scan, weights, weights, "cpu", overwrite=True)
+
+
+def test_an_empty_prediction_says_that_no_spine_was_found(scan, weights, tmp_path, monkeypatch):
+    empty = lambda network, ct, *rest: ct.with_array(np.zeros(ct.shape, np.float32))  # noqa: E731
+    monkeypatch.setattr(predict, "predict_volume", empty)
+    lines = []
+    out = predict_file(scan, tmp_path / "mask.nii.gz", weights, "cpu", lines.append)
+    assert not load_mask(out).array.any()
+    assert lines[-1] == "No spine was found: the mask is empty."
+
+
+def test_a_network_that_predicts_nan_is_refused(scan):
+    class Broken(torch.nn.Module):
+        def forward(self, image):
+            return image * float("nan")
+
+    ct = Volume(np.zeros((20, 18, 3), np.int16), np.eye(4))
+    with pytest.raises(SpineError, match="predicts NaN"):
+        predict_volume(Broken(), ct, RECIPE, "cpu")

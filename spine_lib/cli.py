@@ -155,11 +155,28 @@ def _spine(
 
 @_command("spine fetch")
 def fetch(
-    root: Annotated[Path | None, Option(help="folder for them (default: data/sample)")] = None,
+    root: Annotated[Path | None, Option(help="folder for it (default: in data/)")] = None,
+    more: Annotated[
+        str | None,
+        Option(
+            help="a public data set: ctspine1k-3, pycad-8, totalsegmentator-small or holdout218"
+        ),
+    ] = None,
+    subjects: Annotated[str, Option(help="only these of its subjects: s0011,s0058")] = "",
+    accept_licence: Annotated[
+        bool, Option("--accept-licence", help="accept a licence that forbids commercial use")
+    ] = False,
 ) -> None:
-    """Fetch the five real patients (once)."""
+    """Fetch the five real patients (once), or more public data by name."""
+    from spine_lib.datasets.more import fetch_more, more_sets
     from spine_lib.datasets.sample import fetch_sample, sample_cases
 
+    if more is not None:
+        folder = fetch_more(more, root, [s for s in subjects.split(",") if s], accept_licence)
+        print(f"{more} is in {folder}")
+        if reader := more_sets()[more].dataset:
+            print(f"Next: spine datasets {reader} --root {folder}")
+        return
     root = fetch_sample(root)
     print(f"The built-in data is in {root}")
     for case in sample_cases(root):

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ignore": ["UnlabelledBoneAtEnds"],
         "phantom": ["make_phantom", "phantom_cases"],
         "public": ["PUBLIC_SETS", "catalogue_text", "find_cases", "split_of"],
+        "more": ["fetch_more", "more_sets"],
         "sample": [
             "abdomen_label_maps",
             "fetch_sample",

@@ -32,7 +32,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from spine_lib import SpineError
-from spine_lib.course.exercise import Exercise, lesson_exercises, lesson_solutions
+from spine_lib.course.exercise import Exercise, lesson_exercises, reference_of
 from spine_lib.ct.files import atomic_file, write_json
 
 LIMIT_KB = 900
@@ -189,7 +189,13 @@ STUDENTS_FILES = (
     "data/README.md data/sample-requirements.txt docs notebooks spine_lib"
 ).split()
 NOT_FOR_STUDENTS = shutil.ignore_patterns(
-    "solutions", "instructors.md", "__pycache__", ".ipynb_checkpoints", "_build", "*.tmp"
+    "hidden.py",
+    "solutions",
+    "instructors.md",
+    "__pycache__",
+    ".ipynb_checkpoints",
+    "_build",
+    "*.tmp",
 )
 CHECK_CELL = """\
 from spine_lib.course import check
@@ -209,7 +215,7 @@ def write_handout(project: Path, folder: Path, numbers: Sequence[str] = ()) -> N
         SpineError: if one of the three exists, or the project holds no solutions.
     """
     sources = lesson_sources(project / "notebooks", numbers)
-    if lesson_solutions("0.1") is None:
+    if reference_of("0.1") is None:
         raise SpineError(
             "This copy of the project was made for students and holds no solutions: make hand-outs "
             "from the whole project."
@@ -227,6 +233,9 @@ def write_handout(project: Path, folder: Path, numbers: Sequence[str] = ()) -> N
     for path in (folder / "students" / "notebooks").glob("*.ipynb"):
         if not path.with_suffix(".py").exists():  # not a lesson
             path.unlink()
+    kept_back = Path("spine_lib", "course", "exercises", "hidden.py")
+    (folder / "solutions" / kept_back).parent.mkdir(parents=True)
+    shutil.copyfile(project / kept_back, folder / "solutions" / kept_back)
     package = Path("spine_lib", "course", "solutions")
     (folder / "solutions" / package).mkdir(parents=True)
     for path in (project / package).glob("*.py"):
@@ -279,8 +288,8 @@ def graded_notebook(path: Path) -> NotebookNode:
 
 def marked_solution(exercise: Exercise) -> str:
     """Return the stub with the reference, and all that it needs, between nbgrader's marks."""
-    module = lesson_solutions(exercise.key)
-    reference = module.REFERENCES[exercise.key]
+    reference = reference_of(exercise.key)
+    module = sys.modules[reference.__module__]
     lines = exercise.stub.strip("\n").splitlines()
     last = _function_in(exercise.stub.strip("\n")).body[-1]
     text = inspect.getsource(reference)

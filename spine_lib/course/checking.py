@@ -27,6 +27,7 @@ from spine_lib import SpineError
 from spine_lib.course.exercise import (
     Exercise,
     NotYet,
+    OldExercise,
     Wrong,
     describe,
     find_exercise,
@@ -34,8 +35,10 @@ from spine_lib.course.exercise import (
     is_same,
     lesson_exercises,
     lesson_numbers,
-    lesson_solutions,
+    parameter_names,
+    reference_of,
 )
+from spine_lib.course.judging import Crashed, judge
 
 TIME_LIMIT_S = 5.0
 """Seconds of processor time that one call may take."""
@@ -106,7 +109,7 @@ def _message(exercise: Exercise, function: Callable, mistake: Wrong, name: str) 
         text += "."
     lines = [f"{name}: not right yet.", text[:1].upper() + text[1:]]
     if mistake.asked:
-        names = _parameter_names(function, len(mistake.asked))
+        names = parameter_names(function, len(mistake.asked))
         values = [f"`{name}` {describe(value)}" for name, value in zip(names, mistake.asked)]
         lines.append(f"This was its input: {', '.join(values)}.")
     record = _RECORDS[exercise.key]
@@ -147,7 +150,7 @@ def solution(key: str) -> None:
         SpineError: if there is no such exercise.
     """
     find_exercise(key)
-    reference = getattr(lesson_solutions(key), "REFERENCES", {}).get(key)
+    reference = reference_of(key)
     if reference is None:
         print(f"The solution of {key} is not part of this copy: ask whoever gave it to you.")
         return
@@ -204,6 +207,9 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
     if is_stub(function, exercise.stub):
         raise NotYet("the function is not filled in")
     guarded = Guarded(function, exercise)
+    if not isinstance(exercise, OldExercise):
+        judge(exercise, guarded, inputs)
+        return guarded
     for arguments in inputs:
         try:
             exercise.judge(guarded, *arguments)
@@ -240,7 +246,7 @@ class Guarded:
                 given, kept = copy.deepcopy(given), given
         with contextlib.redirect_stdout(self.printed), contextlib.redirect_stderr(io.StringIO()):
             self.returned = self._run(*given)
-        if self.returned is None and not self.exercise.may_return_none:
+        if self.returned is None and not getattr(self.exercise, "may_return_none", False):
             raise Wrong("your function returns nothing (None): does it end with `return`?")
         if kept is not None and not is_same(given, kept):
             raise Wrong(self._changed(given, kept))
@@ -260,10 +266,10 @@ class Guarded:
         except Wrong:
             raise
         except (Exception, SystemExit) as error:
-            raise Wrong(_crash(self.function, error)) from error
+            raise Crashed(_crash(self.function, error), type(error)) from error
 
     def _changed(self, given: tuple, kept: tuple) -> str:
-        names = _parameter_names(self.function, len(given[0]))
+        names = parameter_names(self.function, len(given[0]))
         pairs = zip(names, given[0], kept[0])
         changed = [f"`{name}`" for name, new, old in pairs if not is_same(new, old)]
         changed += [f"`{name}`" for name in kept[1] if not is_same(given[1][name], kept[1][name])]
@@ -271,14 +277,6 @@ class Guarded:
             f"your function changes its input {' and '.join(changed)}, which its caller still "
             "needs: work on a copy or make a new array"
         )
-
-
-def _parameter_names(function: Callable, count: int) -> list[str]:
-    try:
-        names = list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        names = []
-    return (names + [f"argument {index + 1}" for index in range(len(names), count)])[:count]
 
 
 # --- the time limit -------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
@@ -35,7 +37,98 @@ class NotYet(Wrong):
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
+class Texts:
+    """What a student reads of an exercise; the lesson's YAML file has it, by key.
+
+    Attributes:
+        title: a few words.
+        stub: source of the cell that the student fills in; its body raises NotImplementedError.
+        hints: a nudge; a clue to shape or unit; a figure to expect.
+    """
+
+    title: str
+    stub: str
+    hints: tuple[str, str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Exercise:
+    """One exercise of a lesson: what is right, what is typically wrong, and inputs to judge on.
+
+    Attributes:
+        key: lesson and number, for example "1.2".
+        reference: a right answer, a function.
+        wrong: typical mistakes: a message in the student's terms, and the function (or functions)
+            that a student who is to read it would write. `{answer}`, `{right}` and the names of the
+            arguments stand for the values at the smallest input where the answer is wrong.
+        inputs: returns argument tuples, drawn from the random generator that it is given. Drawn
+            once in every copy, and again, from a seed that is left out of hand-outs, for grading.
+        observe: called with a function and its arguments in place of the function itself, where
+            behaviour counts and not one value: returns what is compared, for example a dictionary
+            of named findings; may raise `Wrong`.
+        compare: returns what is wrong with an answer, or None, from the answer and the right one;
+            where left out, type, shape, values and dtype count.
+        rtol, atol: tolerances of that comparison.
+        dtype: True where an array must have the reference's very dtype, not only its kind.
+        changes_inputs: True where changing the inputs is the task (a training step). Elsewhere
+            the function gets copies, and a change is named as a mistake.
+    """
+
+    key: str
+    reference: Callable
+    wrong: Mapping[str, Callable | tuple[Callable, ...]]
+    inputs: Callable[[np.random.Generator], list[tuple]]
+    observe: Callable | None = None
+    compare: Callable[[Any, Any], str | None] | None = None
+    rtol: float = 1e-4
+    atol: float = 1e-9
+    dtype: bool = False
+    changes_inputs: bool = False
+
+    def examples(self) -> list[tuple]:
+        """Return the inputs that every copy of the library judges on."""
+        return self._drawn(0)
+
+    def _drawn(self, seed: int) -> list[tuple]:
+        return list(self.inputs(np.random.default_rng([seed, *map(int, self.key.split("."))])))
+
+    @property
+    def title(self) -> str:
+        """The title: a few words."""
+        return self._texts().title
+
+    @property
+    def stub(self) -> str:
+        """Source of the cell that the student fills in."""
+        return self._texts().stub
+
+    @property
+    def hints(self) -> tuple[str, str, str]:
+        """A nudge; a clue to shape or unit; a figure to expect."""
+        return self._texts().hints
+
+    def _texts(self) -> Texts:
+        return lesson_texts(Path(inspect.getfile(self.reference)).with_suffix(".yaml"))[self.key]
+
+
+@functools.cache
+def lesson_texts(path: Path) -> dict[str, Texts]:
+    """Load the texts of a lesson's exercises, by key.
+
+    Raises:
+        SpineError: if a text is missing or of a wrong type; it names the file and the exercise.
+    """
+    texts = {}
+    for key, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        try:
+            texts[key] = Texts(**values)
+        except (TypeError, pydantic.ValidationError) as error:
+            raise SpineError(f"{path}: exercise {key} is not complete: {error}") from error
+    return texts
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
+class OldExercise:
     """One exercise of a lesson; what its student reads is in the lesson's YAML file.
 
     Attributes:
@@ -64,7 +157,7 @@ class Exercise:
 
 def declare(
     module: str, judging: Mapping[str, tuple[Callable[[], list[tuple]], Callable]]
-) -> tuple[Exercise, ...]:
+) -> tuple[OldExercise, ...]:
     """Return a lesson's exercises: the texts of the YAML file beside its module, with their judges.
 
     Args:
@@ -81,7 +174,7 @@ def declare(
     exercises = []
     for key, (examples, judge) in judging.items():
         try:
-            exercises.append(Exercise(key=key, examples=examples, judge=judge, **texts[key]))
+            exercises.append(OldExercise(key=key, examples=examples, judge=judge, **texts[key]))
         except (TypeError, pydantic.ValidationError) as error:
             raise SpineError(f"{path}: exercise {key} is not complete: {error}") from error
     return tuple(exercises)
@@ -106,7 +199,11 @@ def lesson_exercises(lesson: int) -> tuple[Exercise, ...]:
     if lesson not in lesson_numbers():
         known = ", ".join(map(str, lesson_numbers())) or "none so far"
         raise SpineError(f"Lesson {lesson} has no exercises here: lessons that have are {known}.")
-    return importlib.import_module(f"spine_lib.course.exercises.lesson_{lesson:02d}").EXERCISES
+    module = importlib.import_module(f"spine_lib.course.exercises.lesson_{lesson:02d}")
+    if hasattr(module, "EXERCISES"):
+        return module.EXERCISES
+    exercises = [value for value in vars(module).values() if isinstance(value, Exercise)]
+    return tuple(sorted(exercises, key=lambda exercise: exercise.key))
 
 
 def find_exercise(key: str) -> Exercise:
@@ -139,9 +236,28 @@ def lesson_solutions(key: str) -> ModuleType | None:
 
 def hidden_inputs(key: str) -> list[tuple]:
     """Return the inputs that are left out of a hand-out; none where they were."""
-    solutions = lesson_solutions(key)
-    make = getattr(solutions, "HIDDEN", {}).get(key)
-    return list(make()) if make else []
+    exercise = find_exercise(key)
+    if isinstance(exercise, OldExercise):
+        make = getattr(lesson_solutions(key), "HIDDEN", {}).get(key)
+        return list(make()) if make else []
+    seed = hidden_seed()
+    return [] if seed is None else exercise._drawn(seed)
+
+
+def hidden_seed() -> int | None:
+    """Return the seed of the hidden inputs, or None in a copy that was made for students."""
+    try:
+        return importlib.import_module("spine_lib.course.exercises.hidden").SEED
+    except ModuleNotFoundError:
+        return None
+
+
+def reference_of(key: str) -> Callable | None:
+    """Return the reference of an exercise, or None in a copy that was made for students."""
+    exercise = find_exercise(key)
+    if isinstance(exercise, OldExercise):
+        return getattr(lesson_solutions(key), "REFERENCES", {}).get(key)
+    return None if hidden_seed() is None else exercise.reference
 
 
 def is_same(a: Any, b: Any) -> bool:
@@ -154,7 +270,7 @@ def is_same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, np.ndarray):
         return _same_array(a, b)
-    if _is_tensor(a):
+    if is_tensor(a):
         return _same_array(a.detach().cpu().numpy(), b.detach().cpu().numpy())
     if isinstance(a, Mapping):
         return list(a) == list(b) and all(is_same(a[key], b[key]) for key in a)
@@ -174,7 +290,7 @@ def _same_array(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
-def describe(value: Any) -> str:
+def describe(value: Any, digits: int = 5) -> str:
     """Return in a few words what a value is: kind, dtype and shape of an array, a number itself.
 
     Example:
@@ -183,11 +299,12 @@ def describe(value: Any) -> str:
     """
     if isinstance(value, np.ndarray):
         return f"{_article(str(value.dtype))} array of shape {value.shape}"
-    if _is_tensor(value):
+    if is_tensor(value):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{_article(dtype)} tensor of shape {tuple(value.shape)}"
     if value is None or isinstance(value, bool | int | float | complex | np.generic | str):
-        text = repr(value.item() if isinstance(value, np.generic) else value)
+        value = value.item() if isinstance(value, np.generic) else value
+        text = f"{value:.{digits}g}" if isinstance(value, float) else repr(value)
         return text if len(text) <= 60 else f"{text[:57]}..."
     if isinstance(value, list | tuple) and len(value) <= 4:
         inside = ", ".join(map(describe, value))
@@ -197,10 +314,20 @@ def describe(value: Any) -> str:
     return _article(type(value).__name__)
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Return whether a value is a tensor."""
     # Where nobody has imported torch, nothing is a tensor, and importing it takes seconds.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def parameter_names(function: Callable, count: int) -> list[str]:
+    """Return the names of a function's first parameters, "argument 3" where it has none."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    return (names + [f"argument {index + 1}" for index in range(len(names), count)])[:count]
 
 
 def _article(name: str) -> str:

@@ -22,7 +22,8 @@ from spine_lib.course.authoring import (
     write_notebook,
     write_working_copies,
 )
-from spine_lib.course.exercise import lesson_exercises, lesson_numbers, lesson_solutions
+from spine_lib.course.checking import judge_answer
+from spine_lib.course.exercise import lesson_exercises, lesson_numbers, reference_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = lesson_sources(ROOT / "notebooks")
@@ -256,18 +257,19 @@ def test_no_file_for_students_holds_a_solution_or_a_hidden_input(handout):
     texts = {
         path: path.read_text(encoding="utf-8", errors="ignore").replace("\\n", "\n")
         for path in (handout / "students").rglob("*")
-        if path.suffix in (".py", ".ipynb", ".md", ".txt", ".json")
+        if path.parent.name != "exercises"
+        and path.suffix in (".py", ".ipynb", ".md", ".txt", ".json")
     }
     assert len(texts) > 100
     library = "".join(squeezed(text) for path, text in texts.items() if "course" not in path.parts)
     texts = {path: squeezed(text) for path, text in texts.items()}
     for exercise in EXERCISES:
-        reference = lesson_solutions(exercise.key).REFERENCES[exercise.key]
+        reference = reference_of(exercise.key)
         lines = squeezed(inspect.getsource(reference).split('"""')[-1])
         if lines.count("\n") >= 2 and lines not in library:
             holders = [path for path, text in texts.items() if lines in text]
             assert not holders, exercise.key
-    for name in ("course/solutions", "docs/instructors.md", "tests"):
+    for name in ("exercises/hidden.py", "docs/instructors.md", "tests"):
         assert not list((handout / "students").rglob(name))
 
 
@@ -320,8 +322,8 @@ def test_every_copy_of_a_lesson_has_the_figures_that_its_text_shows(handout):
 def test_every_answer_stands_alone_and_is_right(exercise):
     space: dict = {}
     exec(authoring.marked_solution(exercise), space)
-    name = lesson_solutions(exercise.key).REFERENCES[exercise.key].__name__
-    exercise.judge(space[name], *exercise.examples()[0])
+    name = reference_of(exercise.key).__name__
+    judge_answer(exercise, space[name], exercise.examples()[:1])
 
 
 def test_a_lesson_that_lacks_a_stub_is_an_error(tiny):
@@ -342,7 +344,7 @@ def test_an_existing_hand_out_is_not_written_over(tmp_path):
 
 def test_a_grade_is_silent_or_one_sentence_and_leaves_no_trace(monkeypatch, capsys):
     monkeypatch.delenv("SPINE_GRADING", raising=False)
-    reference = lesson_solutions("0.3").REFERENCES["0.3"]
+    reference = reference_of("0.3")
 
     def warning(labels, spacing_mm):
         print("look out", file=sys.stderr)

@@ -24,7 +24,7 @@ from spine_lib.course.authoring import (
     read_source,
     write_handout,
 )
-from spine_lib.course.exercise import find_exercise, lesson_exercises, lesson_solutions
+from spine_lib.course.exercise import find_exercise, lesson_exercises, reference_of
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -98,7 +98,7 @@ def wrong(key: str) -> str:
 
 def sly(key: str) -> str:
     """Return an answer that is right on the inputs that students have, and a check of its own."""
-    name = lesson_solutions(key).REFERENCES[key].__name__
+    name = reference_of(key).__name__
     return (
         f"{marked_solution(find_exercise(key))}\n\n"
         f"asked, honest = [], {name}\n\n\n"

@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 
-from spine_lib.annotations.schemes import CANONICAL, REGIONS, T13, to_regions
-from spine_lib.course.exercise import Wrong, as_number, as_whole, declare, raise_known
+from spine_lib.course.exercise import Exercise
 
 # --- 0.1 ------------------------------------------------------------------------------------------
 
 
-def _judge_region(function: Callable, vertebra) -> None:
-    right = REGIONS[int(to_regions(np.array(vertebra))) - 1]
-    answer = function(vertebra)
-    if answer == right:
-        return
-    if not isinstance(answer, str):
-        raise Wrong(f'a region is a name such as "{right}", and your answer is {answer!r}')
-    if answer.strip().lower() == right:
-        raise Wrong(f'the region is right but spelt {answer!r}: write it as "{right}"')
-    if vertebra == T13:
-        raise Wrong(
-            "id 28 is T13, a thirteenth thoracic vertebra that few people have: its number is the "
-            f"last one, but its place is above L1, so it is thoracic and not {answer}"
-        )
-    raise Wrong(
-        f"id {vertebra} is {CANONICAL[vertebra]}, which is {right}, and your answer is {answer!r}: "
-        "look at where each region starts and ends"
-    )
+def region_of(vertebra):
+    if vertebra == 28:  # T13 has the last number, but it is thoracic
+        return "thoracic"
+    if vertebra <= 7:
+        return "cervical"
+    if vertebra <= 19:
+        return "thoracic"
+    if vertebra <= 25:
+        return "lumbar"
+    return "sacral"
+
+
+def _by_number(*last: int):
+    names = ("cervical", "thoracic", "lumbar", "sacral")
+    return lambda vertebra: names[int(np.searchsorted(last, vertebra))]
+
+
+def _but_t13(function):
+    return lambda vertebra: "thoracic" if vertebra == 28 else function(vertebra)
+
+
+REGION = Exercise(
+    "0.1",
+    reference=region_of,
+    wrong={
+        "id 28 is T13, a thirteenth thoracic vertebra that few people have: its number is the last "
+        "one, but it lies above L1, so it is thoracic": _by_number(7, 19, 25),
+        "one region ends too early: 7 is C7, 19 is T12 and 25 is L6, each the last of its region "
+        "(`<=`, not `<`)": (_by_number(6, 18, 24), _but_t13(_by_number(6, 18, 24))),
+        "25 is L6, a sixth lumbar vertebra, and not the sacrum": (
+            _by_number(7, 19, 24),
+            _but_t13(_by_number(7, 19, 24)),
+        ),
+        "26 is the sacrum, so it is sacral": _but_t13(_by_number(7, 19, 26)),
+        "a region is a name such as {right}: return the word, not a number": (
+            lambda vertebra: 1 + ["cervical", "thoracic", "lumbar"].count(region_of(vertebra)),
+            lambda vertebra: int(np.searchsorted((7, 19, 25), vertebra)),
+            lambda vertebra: int(np.searchsorted((7, 19, 25), vertebra)) + 1,
+        ),
+        "write the region as {right}, in small letters": (
+            lambda vertebra: region_of(vertebra).title(),
+            lambda vertebra: region_of(vertebra).upper(),
+        ),
+    },
+    inputs=lambda rng: [(int(vertebra),) for vertebra in rng.permutation([*range(1, 27), 28])],
+)
 
 
 # --- 0.2 ------------------------------------------------------------------------------------------
 
 
-def a_label_map(seed: int) -> np.ndarray:
+def a_label_map(rng: np.random.Generator) -> np.ndarray:
     """Make a small map [x, y, z]: many small ids low down, few large ids high up, and a gap."""
-    rng = np.random.default_rng([seed, 2])
     shape = tuple(int(n) for n in rng.integers((13, 16, 22), (18, 21, 30)))
     labels = np.zeros(shape, np.uint8)
     areas = rng.permutation(np.arange(20, 20 + shape[2]))
@@ -48,153 +71,242 @@ def a_label_map(seed: int) -> np.ndarray:
     full = int(rng.integers(3, 6))
     spots = rng.permutation(shape[0] * shape[1])[: areas.max() + 9]
     labels[..., full].reshape(-1)[spots] = 1
+    mixed = labels[..., -5]  # few voxels, of many bones
+    mixed[mixed > 0] = np.arange(np.count_nonzero(mixed)) % 12 + 1
     labels[..., shape[2] // 2 : shape[2] // 2 + 2] = 0
     return labels
 
 
-def _judge_fullest(function: Callable, labels) -> None:
-    spine = labels > 0
-    per_slice = spine.sum(axis=(0, 1))
-    right = int(per_slice.argmax())
-    answer = as_whole(function(labels), "an index")
-    if answer == right:
-        return
-    others = {int(spine.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2))}
-    if answer == per_slice.max():
-        raise Wrong(
-            f"{answer} is how many voxels the fullest slice has: return its index (`argmax`)"
-        )
-    if answer == labels.sum(axis=(0, 1), dtype=int).argmax():
-        raise Wrong(
-            "you added up the ids, so a voxel of L5 counts 24 times as much as one of C1: count "
-            "the voxels that are not 0"
-        )
-    if answer == right + 1:
-        raise Wrong("your answer is one too high: indices start at 0")
-    if answer in others:
-        raise Wrong(
-            "you counted along another axis: axial slices lie along the last one, z, so the sum "
-            "runs over x and y"
-        )
-    raise Wrong(
-        f"slice {answer} has {per_slice[answer] if 0 <= answer < per_slice.size else 'no'} voxels "
-        f"of spine, and there is one with {per_slice.max()}"
-    )
+def fullest_slice(labels):
+    per_slice = (labels > 0).sum(axis=(0, 1))
+    return per_slice.argmax()
+
+
+FULLEST = Exercise(
+    "0.2",
+    reference=fullest_slice,
+    wrong={
+        "this is how many voxels the fullest slice has: return its index (`argmax`)": (
+            lambda labels: (labels > 0).sum(axis=(0, 1)).max()
+        ),
+        "you added up the ids, so a voxel of L5 counts 24 times as much as one of C1: count the "
+        "voxels that are not 0": (
+            lambda labels: labels.sum(axis=(0, 1), dtype=int).argmax(),
+            lambda labels: labels.sum(axis=(0, 1), dtype=labels.dtype).argmax(),
+            lambda labels: labels.mean(axis=(0, 1)).argmax(),
+        ),
+        "you counted different bones, and a slice may show much of one bone: count voxels": (
+            lambda labels: int(np.argmax([len(np.unique(plane)) for plane in labels.T])),
+        ),
+        "indices start at 0, so your answer is one too high": (
+            lambda labels: fullest_slice(labels) + 1
+        ),
+        "you counted along x: axial slices lie along the last axis, z, so the sum runs over x and "
+        "y": lambda labels: (labels > 0).sum(axis=(1, 2)).argmax(),
+        "you counted along y: axial slices lie along the last axis, z, so the sum runs over x and "
+        "y": lambda labels: (labels > 0).sum(axis=(0, 2)).argmax(),
+        "this is the slice with the largest id: count voxels": (
+            lambda labels: labels.max(axis=(0, 1)).argmax()
+        ),
+        "this is the slice with the least spine: `argmin` and `argmax` are exchanged": (
+            lambda labels: (labels > 0).sum(axis=(0, 1)).argmin()
+        ),
+        "this is the place in the whole array, which `argmax` counts through: sum over x and y "
+        "first": (lambda labels: labels.argmax(), lambda labels: (labels > 0).argmax()),
+        "this is the first slice that shows spine: find the one with the most voxels": (
+            lambda labels: (labels > 0).any(axis=(0, 1)).argmax()
+        ),
+        "you counted backwards, from the top": (
+            lambda labels: (labels > 0).sum(axis=(0, 1))[::-1].argmax()
+        ),
+    },
+    inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],
+)
 
 
 # --- 0.3 ------------------------------------------------------------------------------------------
 
 
-def _volume_inputs() -> list[tuple]:
-    spacings = ((0.7, 0.7, 2.5), (3.0, 3.0, 3.0), (0.9, 1.1, 2.0))
-    return [(a_label_map(seed + 10), spacing) for seed, spacing in enumerate(spacings)]
+def volume_ml(labels, spacing_mm):
+    x, y, z = spacing_mm
+    voxel_mm3 = x * y * z
+    return np.count_nonzero(labels) * voxel_mm3 / 1000
 
 
-def _judge_volume(function: Callable, labels, spacing_mm) -> None:
-    voxels = np.count_nonzero(labels)
-    voxel_ml = math.prod(spacing_mm) / 1000
-    right = voxels * voxel_ml
-    answer = as_number(function(labels, spacing_mm), "a volume")
-    if math.isclose(answer, right, rel_tol=1e-3):
-        return
-    mistakes = {
-        "this is the number of voxels: multiply it by the volume of one voxel": voxels,
-        "this is in mm³: a millilitre is 1000 mm³": right * 1000,
-        "a millilitre is 1000 mm³, not 10: (10 mm)³": right * 100,
-        "a millilitre is 1000 mm³, not 100: (10 mm)³": right * 10,
+def _map_inputs(rng: np.random.Generator) -> list[tuple]:
+    spacings = ((0.7, 0.8, 2.5), (1.5, 1.2, 3.0), (0.9, 1.1, 2.0))
+    return [
+        (a_label_map(rng), tuple(np.round(np.multiply(spacing, rng.uniform(0.8, 1.2)), 2).tolist()))
+        for spacing in spacings
+    ]
+
+
+VOLUME = Exercise(
+    "0.3",
+    reference=volume_ml,
+    wrong={
+        "this is the number of voxels: multiply it by the volume of one voxel": (
+            lambda labels, spacing: np.count_nonzero(labels)
+        ),
+        "this is in mm³: a millilitre is 1000 mm³": (
+            lambda labels, spacing: volume_ml(labels, spacing) * 1000
+        ),
+        "a millilitre is 1000 mm³, not 10 or 100: it is a cube with sides of 10 mm": (
+            lambda labels, spacing: volume_ml(labels, spacing) * 100,
+            lambda labels, spacing: volume_ml(labels, spacing) * 10,
+        ),
+        "you divided too often: 1000 mm³ are one millilitre": (
+            lambda labels, spacing: volume_ml(labels, spacing) / 1000
+        ),
         "you added up the ids: a voxel counts once, whatever its id, so count those above 0": (
-            labels.sum(dtype=int) * voxel_ml
+            lambda labels, spacing: labels.sum(dtype=int) * np.prod(spacing) / 1000,
+            lambda labels, spacing: labels.sum(dtype=labels.dtype) * np.prod(spacing) / 1000,
+        ),
+        "you counted the labels and not the voxels that they have": (
+            lambda labels, spacing: len(np.unique(labels)) * np.prod(spacing) / 1000,
+            lambda labels, spacing: len(np.unique(labels[labels > 0])) * np.prod(spacing) / 1000,
         ),
         "this is the volume of the whole image: count only the voxels above 0": (
-            labels.size * voxel_ml
+            lambda labels, spacing: labels.size * np.prod(spacing) / 1000
         ),
-        "you took the voxel for a cube: its sides along x, y and z differ": (
-            voxels * spacing_mm[0] ** 3 / 1000
+        "this is the volume of the background: count the voxels above 0": (
+            lambda labels, spacing: (labels == 0).sum() * np.prod(spacing) / 1000
+        ),
+        "you took the voxel for a cube: its sides along x, y and z differ": tuple(
+            lambda labels, spacing, axis=axis: np.count_nonzero(labels) * spacing[axis] ** 3 / 1000
+            for axis in range(3)
+        ),
+        "one side of the voxel is missing: its volume is x · y · z": tuple(
+            lambda labels, spacing, axis=axis: volume_ml(labels, spacing) / spacing[axis]
+            for axis in range(3)
         ),
         "the sides of a voxel are multiplied, not added, to give its volume": (
-            voxels * sum(spacing_mm) / 1000
+            lambda labels, spacing: np.count_nonzero(labels) * sum(spacing) / 1000
         ),
-    }
-    ending = f" (you: {answer:.4g}, right: {right:.4g} ml)"
-    raise_known(answer, mistakes, ending, rtol=1e-3)
-    raise Wrong(f"these {voxels} voxels fill {right:.4g} ml, and your answer is {answer:.4g}")
+        "whole millilitres are too coarse: do not round": (
+            lambda labels, spacing: round(volume_ml(labels, spacing)),
+            lambda labels, spacing: int(volume_ml(labels, spacing)),
+        ),
+    },
+    inputs=_map_inputs,
+)
 
 
 # --- 0.4 ------------------------------------------------------------------------------------------
 
 
-def _side_inputs() -> list[tuple]:
-    # Both halves agree in the first two, so that a mirrored answer is not taken for one along y.
-    return [
-        ((90, 101, 30), (100, 120, 60)),
-        ((200, 100, 4), (512, 512, 20)),
-        ((8, 110, 31), (100, 120, 60)),
-        ((300, 150, 12), (512, 640, 20)),
-    ]
+def side_of(voxel, shape):
+    middle = (shape[0] - 1) / 2
+    return "right" if voxel[0] > middle else "left"
 
 
-def _judge_side(function: Callable, voxel, shape) -> None:
-    right = "right" if voxel[0] > (shape[0] - 1) / 2 else "left"
-    answer = function(voxel, shape)
-    if answer == right:
-        return
-    if not isinstance(answer, str) or answer.strip().lower() not in ("left", "right"):
-        raise Wrong(f'the answer is "left" or "right", and yours is {answer!r}')
-    if answer.strip().lower() == right:
-        raise Wrong(f'the side is right but spelt {answer!r}: write it as "{right}"')
-    front = "right" if voxel[1] > (shape[1] - 1) / 2 else "left"
-    if answer == front:
-        raise Wrong(
-            "the second index, y, runs from the back to the front: left and right are along the "
-            f"first one, x, which is {voxel[0]} of {shape[0]} here"
-        )
-    raise Wrong(
-        f"x = {voxel[0]} of {shape[0]} lies on the patient's {right}: x grows to the Right. It is "
-        "the picture that shows the patient mirrored, with the right side on your left"
-    )
+def _side_inputs(rng: np.random.Generator) -> list[tuple]:
+    """Draw voxels on both sides of every axis' middle, and the two next to that of x."""
+    inputs = []
+    for column, size in ((0, 50), (1, 40), (-1, 20), (2, 300)):
+        for high in (False, True):
+            shape = tuple(int(n) for n in 2 * rng.integers((size, 70, 10), (size + 9, 90, 20)))
+            x = shape[0] // 2 - 1 if column in (0, 1) else int(shape[0] * rng.uniform(0.1, 0.3))
+            x = shape[0] - 1 - x if high else x
+            y, z = (int(n * rng.uniform(0.6, 0.9)) for n in shape[1:])
+            voxel = (x, y if (column + high) % 2 else shape[1] - 1 - y, z if column > 0 else 2)
+            inputs.append((voxel, shape))
+    return inputs
+
+
+def _side(axis: int, over: str = "right", under: str = "left"):
+    return lambda voxel, shape: over if voxel[axis] > (shape[axis] - 1) / 2 else under
+
+
+SIDE = Exercise(
+    "0.4",
+    reference=side_of,
+    wrong={
+        "x = {voxel} of {shape} lies on the patient's {right}: x grows to the Right. It is the "
+        "picture that shows the patient mirrored, with the right side on your left": (
+            _side(0, "left", "right")
+        ),
+        "the second index, y, runs from the back to the front: left and right are along the first "
+        "one, x": (_side(1), _side(1, "left", "right")),
+        "the third index, z, runs from the feet to the head: left and right are along the first "
+        "one, x": (_side(2), _side(2, "left", "right")),
+        'the answer is "left" or "right", in small letters': (
+            _side(0, "R", "L"),
+            _side(0, "L", "R"),
+            _side(0, "Right", "Left"),
+            _side(0, "RIGHT", "LEFT"),
+            _side(0, True, False),
+            _side(0, 1, 0),
+        ),
+        "of 100 voxels, number 50 lies right of the middle: indices run from 0 to 99, and their "
+        "middle is 49.5": (lambda voxel, shape: "right" if voxel[0] > shape[0] // 2 else "left",),
+        "of 100 voxels, number 49 lies left of the middle: indices run from 0 to 99, and their "
+        "middle is 49.5": (
+            lambda voxel, shape: "right" if voxel[0] >= shape[0] // 2 - 1 else "left",
+        ),
+        "a fixed number is not the middle of every image: compare with half of shape[0]": tuple(
+            lambda voxel, shape, middle=middle: "right" if voxel[0] > middle else "left"
+            for middle in (0, 50, 100, 128, 256)
+        ),
+    },
+    inputs=_side_inputs,
+)
 
 
 # --- 0.5 ------------------------------------------------------------------------------------------
 
 
-def _height_inputs() -> list[tuple]:
-    spacings = ((0.7, 0.8, 2.5), (1.5, 1.2, 3.0), (0.9, 1.1, 2.0))
-    return [(a_label_map(seed + 20), spacing) for seed, spacing in enumerate(spacings)]
+def spine_height_mm(labels, spacing_mm):
+    slices = np.flatnonzero((labels > 0).any(axis=(0, 1)))
+    return (slices[-1] - slices[0] + 1) * spacing_mm[2]
 
 
-def _judge_height(function: Callable, labels, spacing_mm) -> None:
-    shown = np.flatnonzero((labels > 0).any(axis=(0, 1)))
-    slices = int(shown[-1] - shown[0] + 1)
-    right = slices * spacing_mm[2]
-    answer = as_number(function(labels, spacing_mm), "a height")
-    if math.isclose(answer, right, rel_tol=1e-3):
-        return
-    mistakes = {
-        "this counts slices: multiply by the distance between them to get mm": slices,
-        "one slice is missing: from slice 10 to slice 11 are two slices, not one": (
-            right - spacing_mm[2]
+def _along(axis: int, spacing_axis: int):
+    def height(labels, spacing_mm):
+        return spine_height_mm(np.moveaxis(labels, axis, 2), [spacing_mm[spacing_axis]] * 3)
+
+    return height
+
+
+HEIGHT = Exercise(
+    "0.5",
+    reference=spine_height_mm,
+    wrong={
+        "this counts slices: multiply by the distance between them to get mm": (
+            lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)),
+            lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)) - 1,
         ),
-        "you counted the slices that show spine, and there is a gap among them: take the "
-        "highest less the lowest": len(shown) * spacing_mm[2],
-        "this is the height of the whole image: only slices with a voxel above 0 "
-        "count": labels.shape[2] * spacing_mm[2],
-        "this is the spacing along x: slices are stacked along z": slices * spacing_mm[0],
-    }
-    ending = f" (you: {answer:.4g}, right: {right:.4g} mm)"
-    raise_known(answer, mistakes, ending, rtol=1e-3)
-    raise Wrong(
-        f"the spine goes from slice {shown[0]} to slice {shown[-1]}, which is {right:.4g} mm high, "
-        f"and your answer is {answer:.4g}"
-    )
-
-
-EXERCISES = declare(
-    __file__,
-    {
-        "0.1": (lambda: [(vertebra,) for vertebra in (3, 7, 8, 19, 20, 24, 26, 28)], _judge_region),
-        "0.2": (lambda: [(a_label_map(seed),) for seed in range(3)], _judge_fullest),
-        "0.3": (_volume_inputs, _judge_volume),
-        "0.4": (_side_inputs, _judge_side),
-        "0.5": (_height_inputs, _judge_height),
+        "one slice is missing: from slice 10 to slice 11 are two slices, not one": (
+            lambda labels, spacing: spine_height_mm(labels, spacing) - spacing[2]
+        ),
+        "you counted the slices that show spine, and there is a gap among them: take the highest "
+        "less the lowest": lambda labels, spacing: (labels > 0).any(axis=(0, 1)).sum() * spacing[2],
+        "this is the height of the whole image: only slices with a voxel above 0 count": (
+            lambda labels, spacing: labels.shape[2] * spacing[2]
+        ),
+        "this is the spacing along x or y: slices are stacked along z": (
+            _along(2, 0),
+            _along(2, 1),
+        ),
+        "this is the extent along x, from left to right: slices are stacked along z": (
+            _along(0, 0),
+            _along(0, 2),
+        ),
+        "this is the extent along y, from back to front: slices are stacked along z": (
+            _along(1, 1),
+            _along(1, 2),
+        ),
+        "this is how far the highest slice lies from the bottom of the image: subtract the lowest "
+        "one": (
+            lambda labels, spacing: np.flatnonzero(labels.any(axis=(0, 1)))[-1] * spacing[2],
+            lambda labels, spacing: (np.flatnonzero(labels.any(axis=(0, 1)))[-1] + 1) * spacing[2],
+        ),
+        "multiply by the distance between slices: you divided by it": (
+            lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)) / spacing[2]
+        ),
+        "heights are in mm here, not in cm": (
+            lambda labels, spacing: spine_height_mm(labels, spacing) / 10
+        ),
     },
+    inputs=_map_inputs,
 )

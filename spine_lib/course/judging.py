@@ -1,0 +1,403 @@
+"""Judge answers: compare them with the reference's, and say what may have gone wrong.
+
+A typical mistake is data: a message and a function that makes the mistake. Where the student's
+function gives the same, the message is the student's. Otherwise the smallest input where the answer
+is wrong is shown, with what all answers have in common: a factor, a turned axis, a shape.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import string
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from spine_lib.course.exercise import Exercise, Wrong, describe, is_tensor, parameter_names
+
+
+class Crashed(Wrong):
+    """A function stopped with an error of this `kind`."""
+
+    def __init__(self, text: str, kind: type) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """What is wrong with one part of an answer: in words, with the values where both are numbers.
+
+    Attributes:
+        text: a sentence.
+        name: of the part, for example 'the value of "iou"'.
+        answer, right: the values; None where types or shapes differ.
+        dtype: True where the values are right and the dtype is not.
+    """
+
+    text: str
+    name: str = "the answer"
+    answer: Any = None
+    right: Any = None
+    dtype: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input with the answer to it, the right one and what is wrong."""
+
+    arguments: tuple
+    asked: tuple
+    answer: Any
+    right: Any
+    mismatch: Mismatch | None
+
+
+def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
+    """Judge a function on all inputs.
+
+    Args:
+        exercise: which one.
+        function: the student's, guarded: `asked` holds the arguments of its last call.
+        inputs: argument tuples.
+
+    Raises:
+        Wrong: what is wrong, in the student's terms; `asked` holds the smallest failing input.
+    """
+    cases = []
+    for arguments in inputs:
+        right = outcome(exercise, exercise.reference, arguments)
+        try:
+            answer = _observed(exercise, function, arguments)
+        except Crashed as error:
+            answer = error
+        asked = getattr(function, "asked", arguments)
+        cases.append(Case(arguments, asked, answer, right, _compared(exercise, answer, right)))
+    failing = [case for case in cases if case.mismatch]
+    if failing:
+        smallest = min(failing, key=lambda case: _size(case.arguments))
+        wrong = Wrong(_explained(exercise, cases, failing, smallest))
+        wrong.asked = smallest.asked
+        raise wrong
+
+
+def outcome(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
+    """Return what a function of the course gives; a `Crashed` where it raises."""
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return _observed(exercise, function, arguments)
+            except Exception as error:
+                return Crashed(str(error), type(error))
+
+
+def _observed(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
+    with contextlib.suppress(Exception):  # an open file, a tensor inside a graph
+        arguments = copy.deepcopy(arguments)
+    if exercise.observe:
+        return exercise.observe(function, *arguments)
+    return function(*arguments)
+
+
+def _compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
+    if isinstance(answer, Crashed) or isinstance(right, Crashed):
+        same = getattr(answer, "kind", None) is getattr(right, "kind", None)
+        return None if same else Mismatch(str(answer))
+    if exercise.compare:
+        text = exercise.compare(answer, right)
+        return Mismatch(text) if text else None
+    return mismatch(answer, right, exercise.rtol, exercise.atol, exercise.dtype)
+
+
+def agrees(exercise: Exercise, answer: Any, other: Any) -> bool:
+    """Return whether two functions gave the same, whatever the dtype."""
+    found = _compared(exercise, answer, other)
+    return found is None or found.dtype
+
+
+# --- why an answer is wrong -----------------------------------------------------------------------
+
+
+def _explained(exercise: Exercise, cases: list[Case], failing: list[Case], smallest: Case) -> str:
+    if all(case.mismatch.dtype for case in failing):
+        return smallest.mismatch.text
+    known = _known_mistake(exercise, cases, failing)
+    if known:
+        message, case = known
+        return _filled(message, exercise, case) + _both_values(message, case)
+    text = smallest.mismatch.text
+    if smallest.mismatch.right is None:  # of a wrong type or shape
+        return text
+    relation = _relation([case.mismatch for case in failing], smallest.mismatch)
+    if not relation and _is_constant(cases):
+        relation = "your answer is the same for every input"
+    return text + (f": {relation}" if relation else "")
+
+
+def _known_mistake(
+    exercise: Exercise, cases: list[Case], failing: list[Case]
+) -> tuple[str, Case] | None:
+    """Return the message whose function agrees best with the answers, and where it does."""
+    best, score = None, (len(failing) / 2 - 0.1, 0)
+    for message, functions in exercise.wrong.items():
+        for function in functions if isinstance(functions, tuple) else (functions,):
+            agreed = [
+                case
+                for case in cases
+                if agrees(exercise, case.answer, outcome(exercise, function, case.arguments))
+            ]
+            wrongly = [case for case in agreed if case.mismatch]
+            if (len(wrongly), len(agreed)) > score:
+                score = (len(wrongly), len(agreed))
+                best = (message, min(wrongly, key=lambda case: _size(case.arguments)))
+    # One of two answers is the same by chance, one of a thousand is not.
+    if score[1] < len(cases) and (_is_constant(cases) or _is_choice(cases)):
+        return None
+    return best
+
+
+def _is_choice(cases: list[Case]) -> bool:
+    return all(isinstance(case.right, bool | np.bool_) for case in cases)
+
+
+def _is_constant(cases: list[Case]) -> bool:
+    """Return whether every answer is the same, and the right ones are not."""
+    first, *others = cases
+    alike = all(mismatch(case.answer, first.answer) is None for case in others)
+    return len(cases) > 2 and alike and any(mismatch(case.right, first.right) for case in others)
+
+
+def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
+    """Return what all failing answers have in common, where they have anything in common."""
+    alike = [one for one in mismatches if one.name == smallest.name and one.right is not None]
+    pairs = [(one.answer, one.right) for one in alike]
+    if all(isinstance(right, str) for _, right in pairs):
+        alike = all(a.strip().lower() == b.strip().lower() for a, b in pairs)
+        return "the word is right, its spelling is not" if alike else None
+    arrays = [(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
+    if any(np.isnan(a).any() and not np.isnan(b).any() for a, b in arrays):
+        return "NaN comes from 0 / 0 or from the mean of nothing"
+    for text, make in _relations(arrays[0]):
+        with np.errstate(all="ignore"):
+            if all(_close(a, make(b)) for a, b in arrays):
+                return text
+    return None
+
+
+def _relations(first: tuple[np.ndarray, np.ndarray]) -> Iterator[tuple[str, Callable]]:
+    """Yield sentences, each with what it makes of the right answer; a factor is the first's."""
+    answer, right = first
+    yield "the sign is turned round", lambda b: -b
+    yield "it is 1 less the right value", lambda b: 1 - b
+    yield "numerator and denominator are swapped", lambda b: 1 / b
+    if right.any():
+        at = np.unravel_index(np.abs(right).argmax(), right.shape)
+        factor, step = float(answer[at] / right[at]), float(answer[at] - right[at])
+        if factor and np.isfinite(factor):
+            times = f"{factor:.4g} times the right one"
+            yield f"every value is {times}: is a factor or a unit wrong?", lambda b: factor * b
+        if step:
+            more = f"{abs(step):.4g} too {'large' if step > 0 else 'small'}"
+            yield f"every value is {more}", lambda b: b + step
+    yield "it is rounded", np.rint
+    yield "it is cut off to whole numbers", np.trunc
+    yield "it is squared", np.square
+    yield "a square root is too many", np.sqrt
+    if answer.ndim:
+        yield "the axes are swapped", lambda b: b.T
+        yield "the order of the first axis is turned round", lambda b: b[::-1]
+        yield "the order of the last axis is turned round", lambda b: b[..., ::-1]
+        yield "it is turned by 180 degrees", lambda b: np.flip(b)
+        rank = np.argsort(np.argsort(answer, axis=None), axis=None).reshape(answer.shape)
+        yield "the values are right, in another order", lambda b: np.sort(b, axis=None)[rank]
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-9, equal_nan=True)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def mismatch(
+    answer: Any,
+    right: Any,
+    rtol: float = 1e-4,
+    atol: float = 1e-9,
+    dtype: bool = False,
+    name: str = "the answer",
+) -> Mismatch | None:
+    """Return what is wrong with an answer, or None.
+
+    Args:
+        answer: the student's.
+        right: the reference's; its type is what the answer's must be. A short row of numbers may
+            be a list, a tuple or an array.
+        rtol, atol: tolerances.
+        dtype: whether the dtype of an array must be the same, not only its kind.
+        name: what is compared, as the subject of a sentence.
+    """
+    if is_tensor(right):
+        if not is_tensor(answer):
+            return Mismatch(f"{name} should be a tensor, and yours is {describe(answer)}", name)
+        answer, right = answer.detach().cpu().numpy(), right.detach().cpu().numpy()
+    if isinstance(right, Mapping):
+        return _mapping_mismatch(answer, right, rtol, atol, dtype)
+    if isinstance(right, tuple | list):
+        return _sequence_mismatch(answer, right, rtol, atol, dtype, name)
+    if isinstance(right, np.ndarray) and right.ndim:
+        return _array_mismatch(answer, right, rtol, atol, dtype, name)
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer.item()
+    if isinstance(right, bool | np.bool_ | str | Real) or right is None:
+        return _scalar_mismatch(answer, right, rtol, atol, name)
+    if type(answer) is type(right) and answer == right:
+        return None
+    return Mismatch(f"{name} should be {describe(right)}, and yours is {describe(answer)}", name)
+
+
+def _scalar_mismatch(answer: Any, right: Any, rtol: float, atol: float, name: str):
+    truth = isinstance(right, bool | np.bool_)
+    if right is None or answer is None:
+        if answer is right:
+            return None
+        return Mismatch(f"{name} should be {describe(right)}, not {describe(answer)}", name)
+    for kinds, is_kind, wanted in (
+        (bool | np.bool_, truth, "True or False"),
+        (str, isinstance(right, str), f"a string such as {right!r}"),
+        (Real, not isinstance(right, str), "one number"),
+    ):
+        if (
+            is_kind
+            and not isinstance(answer, kinds)
+            or (kinds is Real and isinstance(answer, bool | np.bool_) and not truth)
+        ):
+            return Mismatch(f"{name} should be {wanted}, and yours is {describe(answer)}", name)
+        if is_kind:
+            break
+    shown = Mismatch(_two_values(name, answer, right), name, answer, right)
+    if isinstance(right, str) or truth:
+        return None if answer == right else shown
+    if not np.isclose(answer, right, rtol, atol, equal_nan=True):
+        return shown
+    if isinstance(right, Integral) and not isinstance(answer, Integral):
+        text = f"the value is right, but {name} should be a whole number (an int), not a float"
+        return Mismatch(text, name, dtype=True)
+    return None
+
+
+def _two_values(name: str, answer: Any, right: Any) -> str:
+    for digits in range(4, 12):
+        mine, best = describe(answer, digits), describe(right, digits)
+        if mine != best:
+            break
+    return f"{name} should be {best}, and yours is {mine}"
+
+
+def _mapping_mismatch(answer: Any, right: Mapping, *rest: Any) -> Mismatch | None:
+    if not isinstance(answer, Mapping):
+        return Mismatch(f"return a dictionary, not {describe(answer)}")
+    for text, keys in (("lacks", set(right) - set(answer)), ("has", set(answer) - set(right))):
+        if keys:
+            wanted = ", ".join(map(repr, right))
+            key = sorted(map(repr, keys))[0]
+            return Mismatch(f"your dictionary {text} the key {key}: its keys should be {wanted}")
+    found = (mismatch(answer[k], right[k], *rest, _name_of(k)) for k in right)
+    return next((item for item in found if item), None)
+
+
+def _name_of(key: Any) -> str:
+    """Return a key as the subject of a sentence; a phrase with a blank is one already."""
+    return key if isinstance(key, str) and " " in key else f"the value of {key!r}"
+
+
+def _sequence_mismatch(answer: Any, right: tuple | list, *rest: Any) -> Mismatch | None:
+    *rest, name = rest
+    numbers = all(isinstance(item, Real) for item in right)
+    kinds = tuple | list | (np.ndarray if numbers else tuple)
+    if not isinstance(answer, kinds):
+        what = f"{len(right)} values" if len(right) < 7 else f"a {type(right).__name__}"
+        return Mismatch(f"{name} should be {what}, and yours is {describe(answer)}", name)
+    if len(answer) != len(right):
+        text = f"{name} should have {len(right)} values, and yours has {len(answer)}"
+        return Mismatch(text, name)
+    inner = "your {} value" if name == "the answer" else f"the {{}} value of {name}"
+    names = ["first", "second", "third", *(f"{n}th" for n in range(4, len(right) + 1))]
+    found = (
+        mismatch(mine, best, *rest, inner.format(number))
+        for mine, best, number in zip(answer, right, names)
+    )
+    return next((item for item in found if item), None)
+
+
+def _array_mismatch(answer: Any, right: np.ndarray, rtol, atol, dtype, name) -> Mismatch | None:
+    if isinstance(answer, list | tuple) and right.ndim == 1 and right.size < 7:
+        with contextlib.suppress(ValueError, TypeError):
+            answer = np.asarray(answer)
+    if not isinstance(answer, np.ndarray):
+        return Mismatch(f"{name} should be an array, and yours is {describe(answer)}", name)
+    if answer.shape != right.shape:
+        swapped = right.ndim > 1 and answer.shape == right.shape[::-1]
+        more = ": are its axes swapped?" if swapped else ""
+        text = f"{name} should have shape {right.shape}, and yours has {answer.shape}{more}"
+        return Mismatch(text, name)
+    if answer.dtype.kind not in "biuf" or right.dtype.kind not in "biuf":
+        same = answer.dtype.kind == right.dtype.kind and np.array_equal(answer, right)
+        text = f"{name} should be {describe(right)} of other values, and yours is "
+        return None if same else Mismatch(text + describe(answer), name)
+    differs = ~np.isclose(answer.astype(float), right.astype(float), rtol, atol, equal_nan=True)
+    if differs.any():
+        at = tuple(int(n) for n in np.argwhere(differs)[0])
+        where = f" at [{', '.join(map(str, at))}]" if right.size > 1 else ""
+        text = _two_values(f"{name}{where}", answer[at], right[at])
+        if differs.sum() > 1:
+            text += f" ({differs.sum()} of {right.size} values differ)"
+        return Mismatch(text, name, answer, right)
+    wrong_kind = answer.dtype.kind.replace("u", "i") != right.dtype.kind.replace("u", "i")
+    if wrong_kind or dtype and answer.dtype != right.dtype:
+        text = (
+            f"the values are right, but {name} is {describe(answer)}: it should be {right.dtype} "
+            f"(`.astype(...)`)"
+        )
+        return Mismatch(text, name, dtype=True)
+    return None
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+class _Words(string.Formatter):
+    def format_field(self, value: Any, spec: str) -> str:
+        return format(value, spec) if spec else describe(value)
+
+
+def _filled(message: str, exercise: Exercise, case: Case) -> str:
+    names = parameter_names(exercise.reference, len(case.arguments))
+    values = dict(zip(names, case.arguments)) | {"answer": case.answer, "right": case.right}
+    return _Words().vformat(message, (), values)
+
+
+def _both_values(message: str, case: Case) -> str:
+    """Return " (yours: 3, right: 4)" where both are short and the message does not have them."""
+    if "{answer" in message or "{right" in message:
+        return ""
+    if isinstance(case.answer, Crashed):
+        return f" ({case.answer})"
+    if np.ndim(case.right) or isinstance(case.right, Mapping):
+        return ""
+    text = _two_values("", case.answer, case.right).removeprefix(" should be ")
+    right, mine = text.split(", and yours is ")
+    return f" (yours: {mine}, right: {right})" if len(text) < 60 else ""
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, tuple | list):
+        return sum(map(_size, value))
+    return int(np.prod(value.shape)) if hasattr(value, "shape") else 1

@@ -394,7 +394,7 @@ progress()
 # | lesson | you | minutes | of which the machine computes: without a GPU | with one |
 # |---|---|---|---|---|
 # | 00 start here | see, and do the first exercises | 40 | under 1 | the same |
-# | 01 CT loading | know what a scan's numbers and axes mean | 70 | under 1 | the same |
+# | 01 CT loading | know what a scan's numbers and axes mean | 75 | under 1 | the same |
 # | 02 annotation inspection | read label maps and find their errors | 50 | under 1 | the same |
 # | 03 slices and augmentation | cut, split by patient, augment | 60 | under 1 | the same |
 # | 04 U-Net | build it from blocks | 80 | 1 to 2 | less |

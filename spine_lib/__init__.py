@@ -24,5 +24,9 @@ class SpineError(Exception):
     """An error that the user can put right.
 
     The message is one sentence: what was wrong, in which file, with which value, and what to do.
-    The command line prints it without a traceback and leaves with exit code 2.
+    The command line prints it without a traceback and leaves with exit code 2. Line breaks, as in
+    a message of another library, become spaces.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(" ".join(str(message).split("\n")))

@@ -110,10 +110,12 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         # The reader (`head`, say) has enough; Python must not flush into the pipe at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 141
+    if isinstance(error, OSError) and error.filename:
+        from spine_lib.ct.files import os_reason
+
+        return f"{os.fsdecode(error.filename)} cannot be used, {os_reason(error)}", 2
     if (where := _full_disk(error)) is not None:
         return f"the disk is full{where}: free some space, then run the same command again.", 2
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; check the path and your rights.", 2
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy; torch
         return f"memory ran out ({' '.join(str(error).split())}): close other programs.", 2
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("spine_lib"):
@@ -222,21 +224,20 @@ def info(
     path: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
     scheme: Annotated[Scheme | None, Option(help="read the file as labels of this scheme")] = None,
     series: SeriesOption = None,
+    kind: Annotated[Literal["ct", "mask"] | None, Option("--as", help="what the file is")] = None,
 ) -> None:
     """Show the geometry and the values of a CT, or the labels of a mask."""
-    from spine_lib.ct.volume import load_ct, load_mask
+    from spine_lib.ct.volume import load_ct, load_either, load_mask
 
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        volume = load_mask(path) if scheme else load_ct(path, series)
-    # HU of a body reach far below 0 (air); a file without a negative value is a label map.
-    if volume.array.min() >= 0:
-        rows = _mask_rows(load_mask(path), scheme)
+    kind = kind or ("mask" if scheme else None)
+    if kind is None:
+        volume, kind, reason = load_either(path, series)
+        reason += f"; --as {'mask' if kind == 'ct' else 'ct'} if it is one"
     else:
-        rows = _ct_rows(volume)
-        for note in notes:
-            warnings.warn_explicit(note.message, note.category, note.filename, note.lineno)
-    for name, text in rows:
+        reason = "as asked for"
+        volume = load_mask(path) if kind == "mask" else load_ct(path, series)
+    print(f"{'kind':12} {'CT' if kind == 'ct' else 'mask'} ({reason})")
+    for name, text in _ct_rows(volume) if kind == "ct" else _mask_rows(volume, scheme):
         print(f"{name:12} {text}")
 
 
@@ -444,6 +445,7 @@ def predict(
     device: DeviceOption = "auto",
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
+    straight: Annotated[bool, Option("--straight", help="resample a sheared grid for ITK")] = False,
 ) -> None:
     """Segment a CT and write the mask on its own grid.
 
@@ -455,7 +457,8 @@ def predict(
     from spine_lib.volumes.predict import predict_file
 
     weights = checkpoint or weights_path(pretrained)
-    print(f"The mask is in {predict_file(ct, out, weights, device, print, series, overwrite)}")
+    options = {"series": series, "overwrite": overwrite, "straight": straight}
+    print(f"The mask is in {predict_file(ct, out, weights, device, print, **options)}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,9 @@ def test_a_prediction_takes_a_checkpoint_or_a_model_of_the_library(monkeypatch, 
     from spine_lib.volumes import predict
 
     seen = []
-    monkeypatch.setattr(predict, "predict_file", lambda ct, out, *rest: seen.append(rest) or out)
+    monkeypatch.setattr(
+        predict, "predict_file", lambda ct, out, *rest, **_: seen.append(rest) or out
+    )
     to = ["--out", "mask.nii.gz"]
     assert run("predict", "ct.nii", "--pretrained", "unet_light", *to) == 0
     assert run("predict", "ct.nii", "--checkpoint", "a.ckpt", *to) == 0
@@ -143,10 +145,14 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "runs/a/model.ckpt")
         (SpineError("ct.nii has 4 axes: give one volume."), 2, "ct.nii has 4 axes"),
         (KeyboardInterrupt(), 130, "by Ctrl-C; the same command again goes on where training was"),
         (cli.Terminated(), 143, "by SIGTERM; the same command again goes on where training was"),
-        (NotADirectoryError(20, "Not a directory", "data"), 2, "data: Not a directory; check the"),
+        (
+            NotADirectoryError(20, "Not a directory", "data"),
+            2,
+            "data cannot be used, what should be",
+        ),
         (MemoryError("Unable to allocate 2 TiB"), 2, "memory ran out (Unable to allocate 2 TiB)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "memory ran out"),
-        (FULL, 2, "the disk is full at runs/a/model.ckpt"),
+        (FULL, 2, "runs/a/model.ckpt cannot be used, the disk is full: free"),
         (chained(RuntimeError("could not save"), FULL), 2, "the disk is full"),
         (RuntimeError("write failed: No space left on device"), 2, "the disk is full"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 2, "package torch"),

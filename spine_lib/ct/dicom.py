@@ -80,14 +80,16 @@ class DicomSeries:
     slices: tuple[Slice, ...]
     shape: tuple[int, int, int]
     affine: np.ndarray
-    oriented: ClassVar[bool] = True
+    header: ClassVar[None] = None
+    notes: ClassVar[tuple[str, ...]] = ()
 
     def pieces(self) -> Iterator[Piece]:
         """Yield one slice at a time, as stored; raise a `SpineError` if it cannot be decoded."""
         for number, image in enumerate(self.slices):
             pixels = _pixels(image)
             slope, intercept = float([*image.slope, 1][0]), float([*image.intercept, 0][0])
-            yield Piece(slice(number, number + 1), pixels.T[:, :, None], slope, intercept)
+            voxels = slice(number * pixels.size, (number + 1) * pixels.size)
+            yield Piece(voxels, pixels.ravel(), slope, intercept)
 
 
 def open_series(folder: Path, series: str | None = None) -> DicomSeries:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections import Counter
@@ -23,6 +24,44 @@ from filelock import FileLock, Timeout
 
 from spine_lib import SpineError
 
+REASONS = {
+    errno.ENOSPC: "the disk is full: free some space or choose another disk",
+    errno.EDQUOT: "your share of the disk is full: free some space or choose another disk",
+    errno.EACCES: "you have no permission: change the rights of the file or its folder",
+    errno.EPERM: "you have no permission: change the rights of the file or its folder",
+    errno.EROFS: "its disk is read-only: choose another folder",
+    errno.ENOENT: "it does not exist: check the path",
+    errno.ENOTDIR: "what should be its folder is a file: check the path",
+    errno.EEXIST: "what should be its folder is a file: check the path",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.ENAMETOOLONG: "its name is too long: shorten it",
+    errno.ELOOP: "it is a link to itself: name the file that is meant",
+}
+"""What the errors of the system mean for a file, and what to do."""
+
+
+def os_reason(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read or written and what to do, as the end of a sentence."""
+    if isinstance(error, ValueError):  # a null character in it
+        return "no file can have this name: check the path."
+    temporary = Path(tempfile.gettempdir())
+    name = os.fsdecode(error.filename or "")
+    if error.errno == errno.ENOSPC and Path(name).is_relative_to(temporary):
+        return f"the temporary folder {temporary} is full: free some space in it or set TMPDIR."
+    default = f"the system reports {error.strerror or error}: check the disk"
+    return REASONS.get(error.errno, default) + "."
+
+
+def require_file(path: Path) -> None:
+    """Raise a `SpineError` unless a path is a file; a pipe or a device would wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise SpineError(f"{path} is {what}: name a file.")
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -34,7 +73,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         SpineError: if writing fails, for example on a full disk; nothing is left behind.
     """
     # tempfile would make a file that only its owner may read
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    draft = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -44,11 +83,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "free some space or choose another folder" if full else "choose another folder"
-        raise SpineError(
-            f"{path} cannot be written ({error.strerror or error}): {advice}."
-        ) from error
+        raise SpineError(f"{path} cannot be written, {os_reason(error)}") from error
 
 
 def file_lock(path: Path) -> FileLock:
@@ -80,10 +115,6 @@ def sole_use(folder: Path, seconds: float = 10) -> Iterator[None]:
         lock.release()
 
 
-LONGEST_NAME = 230
-"""Bytes of a file's name that leave `atomic_file` room for its draft's."""
-
-
 def check_output(
     path: str | Path,
     inputs: Iterable[str | Path | None] = (),
@@ -110,18 +141,14 @@ def check_output(
     path = Path(path)
     if suffixes and not path.name.endswith(suffixes):
         raise SpineError(f"{path} must end in {' or '.join(suffixes)}: choose such a name.")
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise SpineError(f"{path} has too long a name: use at most {LONGEST_NAME} bytes.")
     try:
         if path.exists() or path.is_symlink():
             _require_replaceable(path, inputs, overwrite)
         folder = next(folder for folder in path.absolute().parents if folder.exists())
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise SpineError(
-            f"{path} cannot be written ({error.strerror or error}): choose another folder."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise SpineError(f"{path} cannot be written, {os_reason(error)}") from error
     if size > free:
         raise SpineError(
             f"{path} needs {size / 1e6:,.0f} MB and {folder} has {free / 1e6:,.0f} MB free: free "
@@ -172,9 +199,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_text(path: Path, most_bytes: int = 4 << 20) -> str:
     """Return the text of a small UTF-8 file; raise a `SpineError` if it is no such file."""
+    require_file(path)
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no plain file")  # a pipe would never end
         with path.open("rb") as stream:
             content = stream.read(most_bytes + 1)
         if len(content) > most_bytes:
@@ -186,9 +212,7 @@ def read_text(path: Path, most_bytes: int = 4 << 20) -> str:
             "save it as UTF-8 text."
         ) from error
     except OSError as error:
-        raise SpineError(
-            f"{path} cannot be read ({error.strerror or error}): check the path and your rights."
-        ) from error
+        raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
 
 
 def natural_order(path: Path) -> list:
@@ -206,9 +230,7 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         names = [path for path in folder.iterdir() if is_content(path)]
     except OSError as error:
-        raise SpineError(
-            f"{folder} cannot be listed ({error.strerror or error}): check path and your rights."
-        ) from error
+        raise SpineError(f"{folder} cannot be read, {os_reason(error)}") from error
     return sorted(names, key=natural_order)
 
 
@@ -282,12 +304,16 @@ def file_identity(path: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in files:
-        if file.is_file():
-            stat = file.stat()
+        if not file.is_file():
+            continue
+        try:
+            entry = file.stat()
             name = file.relative_to(path).as_posix()
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(f"{name} {entry.st_size} {entry.st_mtime_ns}\n".encode())
             with file.open("rb") as stream:
                 digest.update(stream.read(ENDS_BYTES))
-                stream.seek(max(ENDS_BYTES, stat.st_size - ENDS_BYTES))
+                stream.seek(max(ENDS_BYTES, entry.st_size - ENDS_BYTES))
                 digest.update(stream.read(ENDS_BYTES))
+        except OSError as error:
+            raise SpineError(f"{file} cannot be read, {os_reason(error)}") from error
     return digest.hexdigest()[:32]

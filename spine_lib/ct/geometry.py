@@ -7,6 +7,7 @@ anterior (axial) or superior, columns at the patient's right or anterior (sagitt
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,7 +18,10 @@ from spine_lib import SpineError
 PLANES = ("axial", "coronal", "sagittal")
 
 GRID_TOLERANCE_MM = 1e-2
-"""How far two grids may lie apart and still be the same (headers store 32-bit floats)."""
+"""How far two grids may lie apart without a word (headers store 32-bit floats)."""
+
+HARMLESS_VOXELS = 0.1
+"""How far, in the smallest spacing, two grids may lie apart and still be the same."""
 
 # The array axis that a plane cuts, and those that run, backwards, down the rows and columns.
 _AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
@@ -56,7 +60,8 @@ def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
         names: what they are, for the message.
 
     Raises:
-        SpineError: if one has no affine, or their shapes, spacings or positions differ.
+        SpineError: if one has no affine, or their shapes, spacings or positions differ, by more
+            than a tenth of a voxel; less is a warning. Of a file with two positions either counts.
     """
     for volume in (a, b):
         if not (hasattr(volume, "array") and hasattr(volume, "affine")):
@@ -71,13 +76,27 @@ def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
         raise SpineError(
             f"The {names} differ in shape, {a.array.shape} and {b.array.shape}: {advice}"
         )
+    gap_mm = largest_gap_mm(a.array.shape, a.affine, b.affine)
     spacings = [spacing_mm(volume.affine) for volume in (a, b)]
-    if not np.allclose(*spacings, atol=1e-4, rtol=1e-4):
+    limit_mm = HARMLESS_VOXELS * min(map(min, spacings))
+    if gap_mm <= GRID_TOLERANCE_MM:
+        return
+    if gap_mm <= limit_mm:
+        warnings.warn(f"The {names} lie up to {gap_mm:.2g} mm apart: harmless.", stacklevel=2)
+        return
+    others = [getattr(volume, "itk_affine", volume.affine) for volume in (a, b)]
+    pairs = [(a.affine, others[1]), (others[0], b.affine), (others[0], others[1])]
+    if any(largest_gap_mm(a.array.shape, *pair) <= limit_mm for pair in pairs):
+        warnings.warn(
+            f"The {names} lie on the same voxels by the position that ITK programs read, though "
+            f"{gap_mm:.3g} mm apart by nibabel's: check that they belong together.",
+            stacklevel=2,
+        )
+        return
+    if not np.allclose(*spacings, atol=limit_mm, rtol=0):
         first, second = (tuple(round(mm, 4) for mm in spacing) for spacing in spacings)
         raise SpineError(f"The {names} differ in spacing, {first} and {second} mm: {advice}")
-    gap_mm = largest_gap_mm(a.array.shape, a.affine, b.affine)
-    if not gap_mm <= GRID_TOLERANCE_MM:  # so that NaN is an error too
-        raise SpineError(f"The {names} lie up to {gap_mm:.3g} mm apart in the patient: {advice}")
+    raise SpineError(f"The {names} lie up to {gap_mm:.3g} mm apart in the patient: {advice}")
 
 
 def plane_axes(plane: str) -> tuple[int, int, int]:

@@ -7,7 +7,6 @@ and air -1000 HU by definition; a model would accept anything else without compl
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,15 @@ HU_RANGE = (-32768, 30710)
 
 TISSUE_RANGE = (-1100, 3071)
 """Air to dense bone: a scan in HU has at least one voxel in here."""
+
+NORMALISED_RANGE = (-20, 50)
+"""Values that all lie in here are those of a mask or in standard deviations: no fat, no bone."""
+
+PADDING_HU, TISSUE_FROM_HU = -1200, -300
+"""Values up to the first lie outside the field of view; soft tissue lies above the second."""
+
+RARE, SAMPLE = 0.003, 100_000
+"""A share that noise explains, measured on about so many voxels of a scan."""
 
 
 def hu_from_stored(
@@ -86,21 +94,55 @@ def labels_from_stored(
     return low, high
 
 
-def check_hu(low: float, high: float, path: Path) -> None:
-    """Warn if a scan has no value below 0; raise if its values cannot be tissue in HU."""
+def check_hu(array: np.ndarray, low: float, high: float, path: Path) -> list[str]:
+    """Return what is odd about the values of a scan, as sentences.
+
+    Args:
+        array: HU [x, y, z], int16.
+        low, high: its range before rounding.
+        path: the file, for the messages.
+
+    Raises:
+        SpineError: if the values cannot be tissue in HU.
+    """
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(
             f"{path} has values from {low:g} to {high:g} only, in which no tissue can be: "
             "export the CT with its rescale slope and intercept."
         )
-    if 0 < high - low <= 2:
+    if low == high:
+        return [f"{path} holds the value {low:g} in every voxel: it is no scan, or an empty one."]
+    if NORMALISED_RANGE[0] < low and high < NORMALISED_RANGE[1]:
         raise SpineError(
             f"{path} has values from {low:g} to {high:g} only, so it is a mask or a normalised "
             "image: give the CT in HU."
         )
-    if low >= 0:
-        warnings.warn(
-            f"{path} has no value below 0 (from {low:g} to {high:g}): a CT in HU has air and fat "
-            "below 0, so its intercept may be lost.",
-            stacklevel=3,
-        )
+    step = int((array.size / SAMPLE) ** (1 / 3)) | 1
+    inside = array[::step, ::step, ::step]
+    inside = inside[inside > PADDING_HU]
+    advice = "export the CT with its rescale slope and intercept, if this is not meant."
+    if low >= 0 or (inside < 0).mean() < RARE:
+        padding = "" if low >= 0 else f" but padding at {low:g}"
+        return [
+            f"{path} has no value below 0{padding} (from {low:g} to {high:g}): a CT in HU has air "
+            f"and fat there, so its intercept may be lost; {advice}"
+        ]
+    if inside.size > 1000 and (inside > TISSUE_FROM_HU).mean() < RARE:
+        return [
+            f"{path} has hardly a voxel above {TISSUE_FROM_HU} HU (from {low:g} to {high:g}): a CT "
+            f"has its tissue there, so its intercept may be applied twice; {advice}"
+        ]
+    return []
+
+
+def label_likeness(values: np.ndarray) -> float:
+    """Return how much whole numbers look like labels (1) rather than like a scan (0).
+
+    It is the share of neighbours along the first axis, not both 0, that are equal: within a label
+    all are, in a scan noise makes them differ.
+    """
+    first, second = values[:-1], values[1:]
+    counted = np.count_nonzero(first | second)
+    if counted == 0 or values.max() == 1:
+        return 1.0
+    return 1 - float(np.count_nonzero(first != second) / counted)

@@ -20,7 +20,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file
+from spine_lib.ct.files import atomic_file, os_reason, require_file
 
 PIECE_BYTES = 1 << 19
 """How much is decompressed at a time: small enough to stay in the processor's cache."""
@@ -31,10 +31,27 @@ MAX_DEFLATE_RATIO = 1032
 GZIP_MAGIC = b"\x1f\x8b"
 
 
-class Piece(NamedTuple):
-    """Some neighbouring planes of a file, as they are stored."""
+POSITION_FIELDS = (
+    *("xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z"),
+)
+"""What a header states on where its voxels lie, beside the first four numbers of `pixdim`."""
 
-    planes: slice
+UNITS_MM = (1.0, 1000.0, 1.0, 0.001)
+"""Millimetres in a header's unit of length: unknown, metre, millimetre, micrometre."""
+
+SPACING_LIMITS_MM = (0.01, 100.0)
+LARGEST_EXTENT_MM, FARTHEST_MM = 5e3, 1e5
+"""No scan of a patient has other voxels, is longer, or begins farther from the scanner's centre."""
+
+ORTHONORMAL_WITHIN = 1e-4
+"""ITK refuses direction cosines that are farther from orthonormal."""
+
+
+class Piece(NamedTuple):
+    """Some neighbouring voxels of a file, as they are stored: 1-D, the first axis fastest."""
+
+    voxels: slice
     stored: np.ndarray
     slope: float
     intercept: float
@@ -44,40 +61,48 @@ class Piece(NamedTuple):
 class NiftiFile:
     """The header of one NIfTI file: its grid as stored, value = stored * slope + intercept.
 
-    Voxels begin at byte `offset`; `oriented` is False if the header has no orientation.
+    Voxels begin at byte `offset`; `notes` are sentences on what is odd about its position.
     """
 
     path: Path
+    header: nib.Nifti1Header
     shape: tuple[int, int, int]
     affine: np.ndarray
     dtype: np.dtype
     slope: float
     intercept: float
     offset: int
-    oriented: bool
+    notes: tuple[str, ...]
+
+    @property
+    def bytes_needed(self) -> int:
+        """How long the file must be, uncompressed."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield some planes at a time; the next piece overwrites the one before."""
-        width, height, depth = self.shape
-        plane_bytes = width * height * self.dtype.itemsize
-        count = min(depth, max(1, PIECE_BYTES // plane_bytes))
-        buffer = np.empty((width, height, count), self.dtype, order="F")
-        view = memoryview(buffer.reshape(-1, order="F").view(np.uint8))
+        """Yield some voxels at a time; the next piece overwrites the one before."""
+        total, size = math.prod(self.shape), self.dtype.itemsize
+        buffer = np.empty(min(total, PIECE_BYTES // size), self.dtype)
+        view = memoryview(buffer.view(np.uint8))
         with reading(self.path) as stream:
             stream.seek(self.offset)
-            for first in range(0, depth, count):
-                size = min(count, depth - first)
-                fill(stream, view[: size * plane_bytes])
-                planes = slice(first, first + size)
-                yield Piece(planes, buffer[:, :, :size], self.slope, self.intercept)
-            while stream.read(PIECE_BYTES):  # the checksum stands behind the last byte
-                pass
+            for first in range(0, total, len(buffer)):
+                count = min(len(buffer), total - first)
+                fill(stream, view[: count * size])
+                voxels = slice(first, first + count)
+                yield Piece(voxels, buffer[:count], self.slope, self.intercept)
+            surplus = 0  # the checksum stands behind the last byte
+            while block := stream.read(PIECE_BYTES):
+                surplus += len(block)
+                if block.strip(b"\0") or surplus > self.bytes_needed:
+                    raise SpineError(
+                        f"{self.path} holds more voxels than the {'x'.join(map(str, self.shape))} "
+                        "that its header announces: export the file again."
+                    )
 
 
 def open_nifti(path: Path) -> NiftiFile:
     """Read the header of a `.nii` or `.nii.gz` file; its first bytes tell if it is compressed."""
-    if not path.exists():
-        raise SpineError(f"{path} does not exist: check the path.")
     with reading(path) as stream:
         header = _parse_header(path, stream)
     try:
@@ -86,28 +111,44 @@ def open_nifti(path: Path) -> NiftiFile:
         raise SpineError(
             f"{path} has a damaged NIfTI header ({error}): export the file again."
         ) from error
-    needed = image.offset + math.prod(image.shape) * image.dtype.itemsize
     with open(path, "rb") as raw:
         ratio = MAX_DEFLATE_RATIO if raw.read(2) == GZIP_MAGIC else 1
     size = path.stat().st_size
-    if size * ratio < needed:  # noticed before memory is allocated
+    if size * ratio < image.bytes_needed:  # noticed before memory is allocated
         raise SpineError(
-            f"{path} is truncated, it has {size} bytes and its header announces {needed}: "
-            "copy or download it again."
+            f"{path} is truncated, it has {size} bytes and its header announces "
+            f"{image.bytes_needed}: copy or download it again."
         )
     return image
 
 
-def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing."""
+def write_nifti(
+    array: np.ndarray,
+    affine: np.ndarray,
+    path: Path,
+    position: nib.Nifti1Header | None = None,
+) -> nib.Nifti1Header:
+    """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing.
+
+    Returns:
+        The header written. It states its position as the header `position` does, with qform,
+        sform, codes and units, so that every program places both files alike.
+    """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
-    image = nib.Nifti1Image(_storable(array), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    if not np.allclose(image.get_qform(), affine, atol=1e-3):
-        image.set_qform(None, code=0)  # a quaternion cannot hold shears
+    long = max(array.shape) > np.iinfo(np.int16).max
+    image = (nib.Nifti2Image if long else nib.Nifti1Image)(_storable(array), None)
+    header = image.header
+    if position is None:
+        header.set_xyzt_units("mm")
+        header.set_sform(affine, code=1)
+        header.set_qform(affine, code=1)
+        if not np.allclose(header.get_qform(), affine, atol=1e-3):
+            header["qform_code"] = 0  # a quaternion cannot hold shears
+    else:
+        for field in POSITION_FIELDS:
+            header[field] = position[field]
+        header["pixdim"][:4] = position["pixdim"][:4]
     with atomic_file(path) as stream:
         if path.name.endswith(".gz"):
             # no name and no time inside: the same result gives the same bytes
@@ -115,11 +156,39 @@ def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
                 image.to_stream(packed)
         else:
             image.to_stream(stream)
+    return header
+
+
+def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
+    """Return where ITK (3D Slicer, ITK-SNAP) places the voxels, as an affine in RAS+ mm.
+
+    ITK 5.4 takes the sform if it is orthonormal and its code is 1 or the only one; else the qform
+    if its code is set; without a code the spacing alone. The spacing is always `pixdim`'s.
+
+    Returns:
+        4x4 float64, or None where ITK refuses the file, because only a sheared sform is set.
+    """
+    spacing = np.abs(header["pixdim"][1:4].astype(np.float64))
+    spacing[spacing == 0] = 1
+    sform, sform_code, qform_code = header.get_sform(), header["sform_code"], header["qform_code"]
+    with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
+        axes = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
+    straight = np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
+    if sform_code > 0 and straight and (sform_code == 1 or qform_code <= 0):
+        affine = nib.affines.from_matvec(axes * spacing, sform[:3, 3])
+    elif qform_code > 0:
+        affine = _qform(header)
+    elif sform_code > 0:
+        return None
+    else:
+        affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1])
+    return _in_mm(header, affine)
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
     """Open a plain or gzip file for reading; raise every failure as a `SpineError`."""
+    require_file(path)
     try:
         with open(path, "rb") as raw:
             packed = raw.read(2) == GZIP_MAGIC
@@ -137,9 +206,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
             "copy or download it again."
         ) from error
     except OSError as error:
-        raise SpineError(
-            f"{path} cannot be read ({error.strerror or error}): check the path and your rights."
-        ) from error
+        raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
 
 
 def fill(stream: BinaryIO, view: memoryview) -> None:
@@ -165,9 +232,15 @@ def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
             "file, or the folder of a DICOM series."
         )
     header = kind(block[:size], check=False)
-    if header["magic"].item() in (b"ni1", b"ni2"):
+    magic = header["magic"].item()
+    if magic in (b"ni1", b"ni2"):
         raise SpineError(
             f"{path} is the header of a .hdr/.img pair: convert the pair to one .nii.gz file."
+        )
+    if header["sizeof_hdr"] != size or magic not in (b"n+1", b"n+2"):
+        raise SpineError(
+            f"{path} has a damaged NIfTI header (sizeof_hdr {header['sizeof_hdr']}, magic "
+            f"{magic!r}): export the file again."
         )
     return header
 
@@ -186,19 +259,113 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
     if dtype.kind not in "iuf":
         what = "colours (RGB)" if dtype.names or dtype.kind == "V" else f"{dtype} values"
         raise SpineError(f"{path} holds {what}, not one number a voxel: export the grey values.")
-    affine = np.asarray(header.get_best_affine(), np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if header["bitpix"] not in (0, 8 * dtype.itemsize):
+        raise ValueError(f"bitpix {header['bitpix']} contradicts the data type {dtype}")
+    if not np.isfinite(header["pixdim"][1:4]).all():
+        raise ValueError(f"spacing {header['pixdim'][1:4].tolist()}")
+    offset = int(header.get_data_offset())
+    if offset < header.single_vox_offset:
+        raise ValueError(f"voxels start at byte {offset}, inside the header")
+    slope, intercept = header.get_slope_inter()  # None and None: no scaling
+    scaling = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+    affine = _nibabel_affine(header)
+    _require_patient_size(path, shape, affine)
+    notes = tuple(f"{path} {note}" for note in _odd_positions(header, shape, affine))
+    return NiftiFile(path, header, shape, affine, dtype, *scaling, offset, notes)
+
+
+def _coded(header: nib.Nifti1Header, name: str) -> bool:
+    """Return whether a header's "sform" or "qform" has one of the codes that NIfTI defines."""
+    return 0 < header[f"{name}_code"] <= 5
+
+
+def _qform(header: nib.Nifti1Header) -> np.ndarray:
+    """Return the affine of the quaternion; NIfTI has `pixdim[0]` count as 1 unless it is -1."""
+    header = header.copy()
+    header["pixdim"][0] = -1 if header["pixdim"][0] == -1 else 1
+    try:
+        return header.get_qform()
+    except nib.spatialimages.HeaderDataError as error:
+        raise ValueError(str(error)) from error
+
+
+def _in_mm(header: nib.Nifti1Header, affine: np.ndarray) -> np.ndarray:
+    unit = int(header["xyzt_units"]) & 7
+    scale = UNITS_MM[unit] if unit < len(UNITS_MM) else 1.0
+    return np.diag([scale, scale, scale, 1]) @ np.asarray(affine, np.float64)
+
+
+def _nibabel_affine(header: nib.Nifti1Header) -> np.ndarray:
+    """Return the affine in mm: the sform, else the qform, else the spacing about the middle.
+
+    The qform also counts where the sform has a code and no numbers, as some programs write it.
+    """
+    qform_set, sform = _coded(header, "qform"), header.get_sform()
+    if _coded(header, "sform") and (sform[:3].any() or not qform_set):
+        affine = sform
+    else:
+        affine = _qform(header) if qform_set else header.get_base_affine()
+    return _in_mm(header, affine)
+
+
+def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
+    """Raise a `SpineError` if an affine is no grid, or too small or large for a patient."""
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / spacing))
+    if not volume > 1e-3:  # also where it is NaN
         raise SpineError(
             f"{path} has an affine that maps voxels to no volume ({affine[:3].tolist()}): "
             "export the file again with its orientation."
         )
-    offset = int(header.get_data_offset())
-    if offset < header.sizeof_hdr:
-        raise ValueError(f"voxels start at byte {offset}, inside the header")
-    slope, intercept = header.get_slope_inter()  # None and None: no scaling
-    scaling = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
-    oriented = bool(header["sform_code"] or header["qform_code"])
-    return NiftiFile(path, shape, affine, dtype, *scaling, offset, oriented)
+    low, high = SPACING_LIMITS_MM
+    too_long = (spacing * shape).max() > LARGEST_EXTENT_MM
+    if (
+        spacing.min() < low
+        or spacing.max() > high
+        or too_long
+        or (not np.abs(affine[:3, 3]).max() < FARTHEST_MM)
+    ):
+        raise SpineError(
+            f"{path} has {'x'.join(map(str, shape))} voxels of "
+            f"{' x '.join(f'{mm:.3g}' for mm in spacing)} mm with the first at "
+            f"{', '.join(f'{mm:.3g}' for mm in affine[:3, 3])} mm, which is no patient: put the "
+            "spacing and the unit of its header right."
+        )
+
+
+def _odd_positions(
+    header: nib.Nifti1Header, shape: tuple[int, int, int], affine: np.ndarray
+) -> Iterator[str]:
+    """Yield what a user must know about where a file's voxels lie."""
+    codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
+    if int(header["xyzt_units"]) & 7 >= len(UNITS_MM):
+        yield f"has an unknown unit of length (xyzt_units {header['xyzt_units']}): mm are assumed."
+    for name, code in codes.items():
+        if not 0 <= code <= 5:
+            yield f"has the {name}_code {code}, which NIfTI does not define: it counts as 0."
+    if not _coded(header, "sform") and not _coded(header, "qform"):
+        yield (
+            "says nothing about orientation (sform and qform code 0): left and right are a guess, "
+            "so check them against the patient."
+        )
+        return
+    if codes["sform"] and not header.get_sform()[:3].any():
+        yield "has an sform of zeros: its qform is used."
+    try:
+        other = itk_affine(header)
+    except ValueError as error:
+        yield f"has a damaged qform ({error}): programs that read it show the scan elsewhere."
+        return
+    if other is not None:
+        difference = np.abs(affine - other)[:3]
+        gap_mm = np.linalg.norm(difference @ [*(np.array(shape) - 1), 1])
+        if not gap_mm <= np.linalg.norm(affine[:3, :3], axis=0).min() / 10:
+            yield (
+                f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library read "
+                f"the sform (code {codes['sform']}), ITK programs such as 3D Slicer the qform "
+                f"(code {codes['qform']}) and pixdim, and what is written for it keeps both."
+            )
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

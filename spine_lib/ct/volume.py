@@ -8,11 +8,13 @@ position in the patient in mm. Whatever axes a file has, it is loaded in one ori
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -20,8 +22,8 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.ct.dicom import DicomSeries, open_series
 from spine_lib.ct.geometry import GRID_TOLERANCE_MM, largest_gap_mm, spacing_mm
-from spine_lib.ct.hounsfield import check_hu, hu_from_stored, labels_from_stored
-from spine_lib.ct.nifti import NiftiFile, open_nifti, write_nifti
+from spine_lib.ct.hounsfield import check_hu, hu_from_stored, label_likeness, labels_from_stored
+from spine_lib.ct.nifti import NiftiFile, itk_affine, open_nifti, write_nifti
 
 
 class Window(NamedTuple):
@@ -40,6 +42,10 @@ WINDOWS: dict[str, Window] = {
 """The usual windows for reading a CT; "full" spans the 12 bits of a scanner, -1024 to 3071 HU."""
 
 
+SPARE_BYTES = 900_000_000
+"""A loaded file may take this much memory beside twice its own size; a gzip bomb takes more."""
+
+
 @dataclass(frozen=True, eq=False)
 class SourceGrid:
     """The grid of the file that a volume came from.
@@ -47,10 +53,12 @@ class SourceGrid:
     Attributes:
         shape: voxels along the three stored axes.
         affine: 4x4 float64, stored voxel index -> mm in RAS+.
+        header: of a NIfTI file, for what it states on its position.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    header: nib.Nifti1Header | None = None
 
     @property
     def orientation(self) -> str:
@@ -109,6 +117,17 @@ class Volume:
         """Number of voxels along x, y and z."""
         return self.array.shape
 
+    @property
+    def itk_affine(self) -> np.ndarray:
+        """The affine by which ITK programs place the voxels, where the file's header has two."""
+        other = None
+        if self.source is not None and self.source.header is not None:
+            with contextlib.suppress(ValueError):  # a damaged qform
+                other = itk_affine(self.source.header)
+        if other is None:
+            return self.affine
+        return other @ np.linalg.inv(self.source.affine) @ self.affine
+
     def with_array(self, array: np.ndarray) -> Volume:
         """Return a volume with the same geometry and another array of this shape, any dtype.
 
@@ -135,17 +154,17 @@ def load_ct(path: str | Path, series: str | None = None) -> Volume:
         (-2048, for example) is kept.
 
     Raises:
-        SpineError: if the file is missing, damaged, no 3-D scalar image, or not in HU.
+        SpineError: if the file is missing, damaged, no 3-D scalar image, or not in HU. What is
+            odd and harmless is a warning.
 
     Example:
         >>> ct = load_ct("data/sample/chest/ct.nii.gz")  # doctest: +SKIP
         >>> ct.array[256, 256, 60], ct.spacing_mm  # doctest: +SKIP
     """
     path = Path(path)
-    image = open_series(path, series) if path.is_dir() else open_nifti(path)
-    _warn_about_file(image)
+    image = open_series(path, series) if os.path.isdir(path) else open_nifti(path)
     volume, low, high = _load(image, np.int16, hu_from_stored)
-    check_hu(low, high, path)
+    _warn([*_odd_file(image), *check_hu(volume.array, low, high, path)])
     return volume
 
 
@@ -161,24 +180,48 @@ def load_mask(path: str | Path) -> Volume:
     Raises:
         SpineError: if the file is unreadable or a value is no label (fraction, negative, NaN).
     """
-    path = Path(path)
-    if path.is_dir():
-        raise SpineError(f"{path} is a folder: give the mask as one .nii or .nii.gz file.")
-    image = open_nifti(path)
-    _warn_about_file(image)
-    plain = image.dtype == np.uint8 and (image.slope, image.intercept) == (1, 0)
-    volume, _, high = _load(image, np.uint8 if plain else np.uint16, labels_from_stored)
-    if not plain and high < 256:
-        return volume.with_array(volume.array.astype(np.uint8))
+    image = open_nifti(Path(path))
+    volume = _load_labels(image)
+    _warn(_odd_file(image))
     return volume
 
 
-def save_nifti(volume: Volume, path: str | Path) -> Path:
+def load_either(
+    path: str | Path, series: str | None = None
+) -> tuple[Volume, Literal["ct", "mask"], str]:
+    """Load a CT or a label map, whichever a file is by its values; see `load_ct` for `series`.
+
+    Returns:
+        The volume, what it was read as, and the reason, with the doubt that there may be.
+
+    Raises:
+        SpineError: if the file can be read as neither.
+    """
+    reason = "values that are no labels"
+    with contextlib.suppress(SpineError):  # then `load_ct` reports what is wrong, if anything is
+        image = open_nifti(Path(path))
+        labels = _load_labels(image)
+        likeness = label_likeness(labels.array)
+        equal = f"whole numbers, of which {100 * likeness:.0f} % equal their neighbour"
+        doubt = ", so this is in doubt" if 0.2 < likeness < 0.7 or not labels.array.any() else ""
+        reason = equal + doubt
+        if likeness > 0.5:
+            _warn(_odd_file(image))
+            return labels, "mask", reason
+        del labels
+    return load_ct(path, series), "ct", reason
+
+
+def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path:
     """Write a volume on the grid and orientation of the file that it came from.
+
+    The position is written as that file's header states it, so that every program places both
+    alike. ITK programs cannot open a sheared grid, such as that of a tilted gantry.
 
     Args:
         volume: image, label map or probabilities; bool becomes uint8, float becomes float32.
         path: a name ending in `.nii` or `.nii.gz`.
+        straight: True resamples it to a grid that ITK opens, see `straighten`.
 
     Returns:
         The path. Without `volume.source` the file is written as RAS+.
@@ -187,6 +230,8 @@ def save_nifti(volume: Volume, path: str | Path) -> Path:
         SpineError: if the volume no longer lies on its source's grid or writing fails.
     """
     path = Path(path)
+    if straight:
+        volume = straighten(volume)
     stored, affine, source = volume.array, volume.affine, volume.source
     if source is not None:
         ras = nib.orientations.axcodes2ornt("RAS")
@@ -199,8 +244,47 @@ def save_nifti(volume: Volume, path: str | Path) -> Path:
                 f"{volume.shape} and affine changed since loading, so resample it back or drop "
                 "`source`."
             )
-    write_nifti(stored, affine, path)
+    written = write_nifti(stored, affine, path, source and source.header)
+    with contextlib.suppress(ValueError):  # a damaged qform
+        if itk_affine(written) is None:
+            note = (
+                f"{path} lies on a sheared grid (a tilted gantry, for example), which ITK programs "
+                "such as 3D Slicer cannot open: `save_nifti(..., straight=True)` or `spine predict "
+                "--straight` writes it on a straight one."
+            )
+            _warn([note])
     return path
+
+
+def straighten(volume: Volume) -> Volume:
+    """Resample a sheared volume to perpendicular axes that cover it; any other is returned.
+
+    Returns:
+        A volume without `source`. Integers but int16 are labels: they, and bool, take the nearest
+        voxel; HU and probabilities are interpolated. Outside lies the lowest value.
+    """
+    axes, lengths = np.linalg.qr(volume.affine[:3, :3])
+    spacing = np.diag(lengths)  # negative where `qr` turned an axis round
+    if np.allclose(axes * spacing, volume.affine[:3, :3], atol=1e-4 * np.abs(spacing).min()):
+        return volume
+    from scipy import ndimage
+
+    axes, spacing = axes * np.sign(spacing), np.abs(spacing)
+    index = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(volume.shape) - 1)
+    corners = nib.affines.apply_affine(volume.affine, index) @ axes
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    shape = np.ceil((high - low) / spacing - 1e-3).astype(int) + 1
+    affine = nib.affines.from_matvec(axes * spacing, axes @ low)
+    to_index = np.linalg.inv(volume.affine) @ affine
+    array, labels = volume.array, volume.array.dtype.kind in "bu" or volume.array.dtype.itemsize > 2
+    labels = labels and array.dtype.kind != "f"
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    outside, order = array.min(), 0 if labels else 1
+    array = ndimage.affine_transform(
+        array, to_index[:3, :3], to_index[:3, 3], tuple(shape), order=order, cval=outside
+    )
+    return Volume(array, affine, path=volume.path)
 
 
 def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
@@ -232,33 +316,57 @@ def _load(
     image: NiftiFile | DicomSeries, dtype: type, convert: Callable
 ) -> tuple[Volume, float, float]:
     """Read an image piece by piece into one canonical array; return its range too."""
-    source = SourceGrid(image.shape, image.affine)
-    stored = np.empty(image.shape, dtype, order="F")
+    source = SourceGrid(image.shape, image.affine, image.header)
+    size = math.prod(image.shape) * np.dtype(dtype).itemsize
+    files = image.path.iterdir() if os.path.isdir(image.path) else [image.path]
+    on_disk = sum(file.stat().st_size for file in files)
+    refusal = f"{image.path} needs {size / 1e9:.1f} GB of memory"
+    if size > 2 * on_disk + SPARE_BYTES:
+        raise SpineError(
+            f"{refusal} and has {on_disk / 1e9:.3f} GB on disk, which is no scan: check the file."
+        )
     ends = []
-    with contextlib.closing(image.pieces()) as pieces:
-        for piece in pieces:
-            target = stored[:, :, piece.planes]
-            ends.append(convert(piece.stored, piece.slope, piece.intercept, target, image.path))
+    try:
+        stored = np.empty(size // np.dtype(dtype).itemsize, dtype)
+        with contextlib.closing(image.pieces()) as pieces:
+            for piece in pieces:
+                target = stored[piece.voxels]
+                try:
+                    ends.append(
+                        convert(piece.stored, piece.slope, piece.intercept, target, image.path)
+                    )
+                except SpineError:
+                    for _ in pieces:  # if the file is damaged, that is the cause, and is raised
+                        pass
+                    raise
+    except MemoryError as error:
+        raise SpineError(f"{refusal}, which is not there: close other programs.") from error
     lows, highs = zip(*ends, strict=True)
-    array = nib.apply_orientation(stored, source.to_ras)
+    array = nib.apply_orientation(stored.reshape(image.shape, order="F"), source.to_ras)
     volume = Volume(array, source.canonical_affine, source, image.path)
     return volume, min(lows), max(highs)
 
 
-def _warn_about_file(image: NiftiFile | DicomSeries) -> None:
-    """Warn if a file has no orientation or may be confused with its neighbour."""
-    if not image.oriented:
-        warnings.warn(
-            f"{image.path} says nothing about orientation (sform and qform code 0): left and "
-            "right are a guess, so check them against the patient.",
-            stacklevel=3,
-        )
+def _load_labels(image: NiftiFile) -> Volume:
+    volume, _, high = _load(image, np.uint8, labels_from_stored)
+    if high > 255:
+        del volume  # so that only one of the two is in memory
+        volume, _, _ = _load(image, np.uint16, labels_from_stored)
+    return volume
+
+
+def _odd_file(image: NiftiFile | DicomSeries) -> list[str]:
+    """Return what a user must know about a file's position, or its neighbour."""
     # asked for a.nii.gz, SimpleITK opens an a.nii that lies beside it
     path = image.path
     sibling = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
-    if sibling.name.endswith((".nii", ".nii.gz")) and sibling.is_file() and path.is_file():
-        warnings.warn(
-            f"{path} lies beside {sibling.name}: other programs may open that one instead, "
-            "so remove one of them.",
-            stacklevel=3,
-        )
+    if not (sibling.name.endswith((".nii", ".nii.gz")) and sibling.is_file() and path.is_file()):
+        return list(image.notes)
+    twin = f"{path} lies beside {sibling.name}: other programs may open that one instead, so remove"
+    return [*image.notes, f"{twin} one of them."]
+
+
+def _warn(notes: Sequence[str]) -> None:
+    """Warn in the name of the line that called a public function of this module."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import pydantic
 import yaml
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import get_scheme
 from spine_lib.ct.files import read_json
+from spine_lib.ct.nifti import itk_affine
 from spine_lib.datasets import ignore
 from spine_lib.datasets.case import (
     Case,
@@ -38,9 +38,6 @@ SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 SACRUM_BELOW_S1 = 25
 """Id of the sacrum without S1 in TotalSegmentator's label maps."""
-
-ORTHONORMAL_WITHIN = 1e-4
-"""Largest deviation of a rotation times its transpose from the identity that ITK accepts."""
 
 # A file's wildcards with their values: (("subset", "liver"), ("name", "liver_0")).
 Key = tuple[tuple[str, str], ...]
@@ -305,22 +302,12 @@ def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
 
 
 def itk_reads(path: Path) -> bool:
-    """Return whether ITK accepts a NIfTI's affine: its rotation must be orthonormal.
-
-    ITK takes the sform if its code is set and it is orthonormal, else the qform if its code is
-    set; a qform is orthonormal by construction. Where neither code is set, it uses the spacing.
-    Raises a `SpineError` if the header cannot be read.
-    """
+    """Return whether ITK accepts a NIfTI's affine; raise `SpineError` if it has no header."""
     try:
         header = nib.load(path).header
     except Exception as error:  # nibabel raises many kinds for a broken file
         raise SpineError(f"{path} cannot be read ({error}): fetch it again.") from error
-    sform, code = header.get_sform(coded=True)
-    if not code or int(header["qform_code"]) > 0:
-        return True
-    with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
-        rotation = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
-    return np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
+    return itk_affine(header) is not None
 
 
 class Statement(pydantic.BaseModel, extra="forbid", coerce_numbers_to_str=True):

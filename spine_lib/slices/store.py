@@ -24,11 +24,13 @@ from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from tqdm import tqdm
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, write_json
 from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
+from spine_lib.ct.nifti import open_nifti
 from spine_lib.datasets.case import Case, ExcludedScan, case_identity
 from spine_lib.slices.cut import IGNORE, SLICE_DTYPE, cut_slices, with_neighbours
 
@@ -314,12 +316,11 @@ def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: flo
     sizes = []
     for case in cases:
         try:
-            image = nib.load(case.ct_path)
-            order = nib.io_orientation(image.affine)[:, 0].argsort()
-            shape = np.array(image.shape)[order]
-            spacing = nib.affines.voxel_sizes(image.affine)[order]
-        except Exception:  # a broken file is reported when it is cut
+            image = open_nifti(Path(case.ct_path))
+        except (SpineError, TypeError):  # a broken file is reported when it is cut
             continue
+        order = nib.io_orientation(image.affine)[:, 0].argsort()
+        shape, spacing = np.array(image.shape)[order], voxel_sizes(image.affine)[order]
         total = 0
         for plane in planes:
             slices, *shape_hw = slice_spacing_mm(shape, plane)

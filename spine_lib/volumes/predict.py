@@ -86,6 +86,7 @@ def predict_file(
     say: Callable[[str], object] = lambda line: None,
     series: str | None = None,
     overwrite: bool = False,
+    straight: bool = False,
 ) -> Path:
     """Segment a CT file or DICOM folder and write the mask on its original grid.
 
@@ -97,6 +98,7 @@ def predict_file(
         say: called with a line on what the numbers in the mask mean.
         series: of a DICOM folder that has several; see `load_ct`.
         overwrite: replace a file that exists.
+        straight: True writes a sheared grid (a tilted gantry) as a straight one, which ITK opens.
 
     Returns:
         The path written.
@@ -120,7 +122,7 @@ def predict_file(
         say(f"The mask holds ids of regions: 0 background, {ids}.")
     if not mask.array.any():
         say("No spine was found: the mask is empty.")
-    return save_nifti(mask, out)
+    return save_nifti(mask, out, straight)
 
 
 def _predict_spine(

@@ -310,6 +310,7 @@ def test_several_series_are_listed_and_one_is_chosen(tmp_path):
         assert load_ct(tmp_path, series).shape[2] == count
 
 
+@pytest.mark.filterwarnings("ignore:.*in every voxel")
 def test_the_commands_take_the_series(tmp_path, capsys):
     two_series(tmp_path)
     for series, shape in (("Lung", "4 x 3 x 3"), ("2", "4 x 3 x 4")):

@@ -92,9 +92,9 @@ def test_a_file_that_exists_is_replaced_only_when_asked(tmp_path):
     [
         ("mask", "must end in .nii or .nii.gz"),
         ("mask.NII.GZ", "must end in .nii or .nii.gz"),
-        (300 * "a" + ".nii", "has too long a name"),
+        (300 * "a" + ".nii", "its name is too long"),
         ("folder.nii", "is no file that can be replaced"),
-        ("file/mask.nii", "cannot be written .Not a directory.: choose another folder"),
+        ("file/mask.nii", "cannot be written, what should be its folder is a file"),
         ("new.nii", "needs 1,000,000,000,000 MB and"),
     ],
 )

@@ -434,7 +434,7 @@ def test_the_page_replaces_the_old_one_or_leaves_it(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(SpineError, match=r"report\.html cannot be written \(No space left"):
+    with pytest.raises(SpineError, match=r"report\.html cannot be written, the disk is full"):
         write_report(make_results(seeds=(7,)), path)
     assert path.read_bytes() == kept
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]

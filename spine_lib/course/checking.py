@@ -23,6 +23,8 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
+import numpy as np
+
 from spine_lib import SpineError
 from spine_lib.course.exercise import (
     Exercise,
@@ -244,7 +246,11 @@ class Guarded:
             with contextlib.suppress(Exception):  # an open file, a tensor inside a graph
                 # at once: what the inputs share (a model and its optimiser) stays shared
                 given, kept = copy.deepcopy(given), given
-        with contextlib.redirect_stdout(self.printed), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(self.printed),
+            contextlib.redirect_stderr(io.StringIO()),
+            np.errstate(all="ignore"),
+        ):
             self.returned = self._run(*given)
         if self.returned is None and not getattr(self.exercise, "may_return_none", False):
             raise Wrong("your function returns nothing (None): does it end with `return`?")

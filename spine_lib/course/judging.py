@@ -181,6 +181,8 @@ def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     if all(isinstance(right, str) for _, right in pairs):
         alike = all(a.strip().lower() == b.strip().lower() for a, b in pairs)
         return "the word is right, its spelling is not" if alike else None
+    if all(isinstance(right, bool | np.bool_) for _, right in pairs):
+        return None
     arrays = [(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
     if any(np.isnan(a).any() and not np.isnan(b).any() for a, b in arrays):
         return "NaN comes from 0 / 0 or from the mean of nothing"

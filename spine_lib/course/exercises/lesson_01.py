@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 
-from spine_lib.course.exercise import Wrong, as_array, declare, raise_known
-from spine_lib.ct import geometry as planes
-from spine_lib.ct.hounsfield import hu_from_stored
-from spine_lib.ct.volume import SourceGrid, Window
-from spine_lib.ct.volume import apply_window as library_window
-
-OPPOSITE = str.maketrans("RLAPSI", "LRPAIS")
+from spine_lib.course.exercise import Exercise
 
 
-def an_affine(seed: int) -> np.ndarray:
+def an_affine(rng: np.random.Generator, forward: bool = True) -> np.ndarray:
     """Make an affine with turned, flipped and slightly tilted axes of three different spacings."""
-    rng = np.random.default_rng([seed, 1])
     # Axes in a circle (x becomes y, y becomes z) or back: a transposed affine is then another one.
-    turned = np.eye(3)[[1, 2, 0] if seed % 2 else [2, 0, 1]]
+    turned = np.eye(3)[[1, 2, 0] if forward else [2, 0, 1]]
     turned = turned * np.where(rng.permutation(3) > 0, -1, 1)
     tilt = np.radians(rng.uniform(4, 12))
     cosine, sine = np.cos(tilt), np.sin(tilt)
@@ -33,282 +25,342 @@ def an_affine(seed: int) -> np.ndarray:
 # --- 1.1 ------------------------------------------------------------------------------------------
 
 
-def _judge_to_mm(function: Callable, affine, voxel) -> None:
-    right = nib.affines.apply_affine(affine, voxel)
-    answer = _three(function(affine, voxel), "a place in mm")
-    if np.allclose(answer, right, atol=1e-3):
-        return
-    matrix, corner = affine[:3, :3], affine[:3, 3]
-    spacing = nib.affines.voxel_sizes(affine)
-    mistakes = {
-        "the last column of the affine is missing: it says where voxel (0, 0, 0) "
-        "lies, and is added": matrix @ voxel,
+def voxel_to_mm(affine, voxel):
+    matrix, corner_mm = affine[:3, :3], affine[:3, 3]
+    return matrix @ np.array(voxel) + corner_mm
+
+
+TO_MM = Exercise(
+    "1.1",
+    reference=voxel_to_mm,
+    wrong={
+        "the last column of the affine is missing: it says where voxel (0, 0, 0) lies, and is "
+        "added": lambda affine, voxel: affine[:3, :3] @ voxel,
         "rows and columns of the affine are swapped: each row gives one coordinate, so write "
-        "`matrix @ voxel` and not `voxel @ matrix`": matrix.T @ voxel + corner,
-        "spacing alone is not enough: it knows neither which way an "
-        "axis points nor that it may be tilted": spacing * voxel + corner,
-        "you used only the diagonal of the affine: here "
-        "the axes are turned, so the other entries matter": np.diag(affine)[:3] * voxel + corner,
-    }
-    raise_known(answer, mistakes, atol=1e-3)
-    raise Wrong(f"{_mm(right)} mm is the place of this voxel, and your answer is {_mm(answer)}")
+        "`matrix @ voxel` and not `voxel @ matrix`": (
+            lambda affine, voxel: affine[:3, :3].T @ voxel + affine[:3, 3],
+            lambda affine, voxel: (np.array([*voxel, 1]) @ affine)[:3],
+        ),
+        "the spacing alone is not enough: it knows neither which way an axis points nor that it "
+        "may be tilted": (
+            lambda affine, voxel: voxel_sizes(affine) * voxel + affine[:3, 3],
+            lambda affine, voxel: voxel_sizes(affine) * voxel,
+        ),
+        "you used only the diagonal of the affine: here the axes are turned, so the other entries "
+        "matter": (
+            lambda affine, voxel: np.diag(affine)[:3] * voxel + affine[:3, 3],
+            lambda affine, voxel: np.diag(affine)[:3] * voxel,
+        ),
+        "a place in mm is three numbers: leave out the 1 that you put behind the indices": (
+            lambda affine, voxel: affine @ [*voxel, 1]
+        ),
+        "the last column is added, not subtracted": (
+            lambda affine, voxel: affine[:3, :3] @ voxel - affine[:3, 3]
+        ),
+        "this goes from mm to voxels: take the affine itself, not its inverse": (
+            lambda affine, voxel: apply_affine(np.linalg.inv(affine), voxel)
+        ),
+    },
+    inputs=lambda rng: [
+        (an_affine(rng, forward), tuple(rng.integers(1, 120, 3).tolist()))
+        for forward in (True, False, True)
+    ],
+    rtol=1e-5,
+    atol=1e-3,
+)
 
 
 # --- 1.2 ------------------------------------------------------------------------------------------
 
 
-def a_place(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make an affine and a place that is not the centre of a voxel."""
-    rng = np.random.default_rng([seed, 5])
-    affine = an_affine(seed)
-    voxel = rng.integers(20, 90, 3) + rng.choice([-0.35, 0.3], 3)
-    voxel[int(rng.integers(3))] = int(rng.integers(20, 90)) - 0.4  # cut off, it would be one less
-    return affine, np.round(nib.affines.apply_affine(affine, voxel), 2)
-
-
-def _judge_to_voxel(function: Callable, affine, place_mm) -> None:
-    exact = nib.affines.apply_affine(np.linalg.inv(affine), place_mm)
-    right = np.rint(exact).astype(int)
-    answer = _three(function(affine, place_mm), "a voxel")
-    if np.array_equal(answer, right):
-        return
+def mm_to_voxel(affine, place_mm):
     inverse = np.linalg.inv(affine)
-    backwards = np.linalg.inv(affine[:3, :3]) @ place_mm
-    mistakes = (
-        (answer, exact, "these are the exact indices: a voxel has whole numbers, so round them to "
-         "the nearest"),
-        (answer, np.trunc(exact), "you cut the fraction off, which takes 19.9 for voxel 19: round "
-         "with `np.rint`"),
-        (np.rint(answer), np.rint(backwards), "the last column of the affine was not taken away "
-         "first: the first voxel does not lie at 0 mm"),
-        (np.rint(answer), np.rint(inverse[:3, :3].T @ place_mm + inverse[:3, 3]),
-         "rows and columns of the inverse are swapped: write `inverse @ place`"),
-        (np.rint(answer), np.rint(nib.affines.apply_affine(affine, place_mm)),
-         "this goes the same way as before, from voxels to mm: the way back needs the inverse"),
-    )  # fmt: skip
-    for mine, value, message in mistakes:
-        if np.allclose(mine, value, atol=1e-3):
-            raise Wrong(message)
-    raise Wrong(f"the nearest voxel is {tuple(right.tolist())}, and your answer is {_mm(answer)}")
+    exact = inverse[:3, :3] @ np.array(place_mm) + inverse[:3, 3]
+    return np.rint(exact).astype(int)
+
+
+def a_place(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make an affine and a place that is not the centre of a voxel."""
+    affine = an_affine(rng, bool(rng.integers(2)))
+    voxel = rng.integers(20, 90, 3) + rng.permutation([-0.35, 0.3, 0.4])
+    return affine, np.round(apply_affine(affine, voxel), 2)
+
+
+def _rounded(exact):
+    """Return a wrong way to a voxel as students would write it: rounded, cut off and as it is."""
+    return tuple(
+        lambda affine, place_mm, rounded=rounded: rounded(exact(affine, np.array(place_mm)))
+        for rounded in (np.rint, np.floor, lambda values: values, lambda values: values.astype(int))
+    )
+
+
+TO_VOXEL = Exercise(
+    "1.2",
+    reference=mm_to_voxel,
+    wrong={
+        "these are the exact indices: a voxel has whole numbers, so round them to the nearest": (
+            lambda affine, place: apply_affine(np.linalg.inv(affine), place)
+        ),
+        "you cut the fraction off, which takes 19.9 for voxel 19: round with `np.rint`": (
+            lambda affine, place: np.floor(apply_affine(np.linalg.inv(affine), place))
+        ),
+        "the last column of the affine was not taken away first: voxel (0, 0, 0) does not lie at "
+        "0 mm": _rounded(lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place),
+        "dividing by the spacing is not the way back: it knows neither which way an axis points "
+        "nor that it may be tilted, so take the inverse of the affine": (
+            *_rounded(lambda affine, place: (place - affine[:3, 3]) / voxel_sizes(affine)),
+            *_rounded(lambda affine, place: place / voxel_sizes(affine)),
+        ),
+        "you used only the diagonal of the affine: here the axes are turned, so take the inverse "
+        "of the whole": (
+            *_rounded(lambda affine, place: (place - affine[:3, 3]) / np.diag(affine)[:3]),
+            *_rounded(lambda affine, place: place / np.diag(affine)[:3]),
+        ),
+        "rows and columns are swapped: write `inverse @ place`; the transpose is not the inverse": (
+            *_rounded(
+                lambda affine, place: (
+                    np.linalg.inv(affine)[:3, :3].T @ place + np.linalg.inv(affine)[:3, 3]
+                )
+            ),
+            *_rounded(lambda affine, place: affine[:3, :3].T @ (place - affine[:3, 3])),
+        ),
+        "this goes the same way as before, from voxels to mm: the way back needs the inverse": (
+            _rounded(apply_affine)
+        ),
+        "a voxel is three numbers: leave out the 1 that you put behind the place": (
+            _rounded(lambda affine, place: np.linalg.inv(affine) @ [*place, 1])
+        ),
+        "the last column is taken away before the matrix is undone, not after: that is the reverse "
+        "order": _rounded(
+            lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place - affine[:3, 3]
+        ),
+    },
+    inputs=lambda rng: [a_place(rng) for _ in range(4)],
+)
 
 
 # --- 1.3 ------------------------------------------------------------------------------------------
 
 
-def _axes_inputs() -> list[tuple]:
-    flipped = np.diag([-0.7, -0.7, 2.5, 1.0])
-    return [(flipped,), *((an_affine(seed),) for seed in (7, 8, 10))]
+def axis_codes(affine):
+    letters = ""
+    for axis in range(3):
+        column = affine[:3, axis]
+        along = np.abs(column).argmax()
+        positive, negative = ("RL", "AP", "SI")[along]
+        letters += positive if column[along] > 0 else negative
+    return letters
 
 
-def _judge_axes(function: Callable, affine) -> None:
-    right = SourceGrid((8, 8, 8), affine).orientation
-    answer = function(affine)
-    if answer == right:
-        return
-    if isinstance(answer, list | tuple) and "".join(map(str, answer)) == right:
-        raise Wrong('the letters are right: join them to one string with `"".join(letters)`')
-    if not isinstance(answer, str) or len(answer) != 3:
-        raise Wrong(f'the answer is a string of three letters such as "RAS", and yours is {answer}')
-    if answer.upper() == right:
-        raise Wrong(f"the letters are right: write them as capitals, {right}")
-    if answer == right.translate(OPPOSITE):
-        raise Wrong(
-            f"every letter is the opposite of {right}: a letter says where an axis points *to*, so "
-            "a positive number in the first row is R"
-        )
-    if answer == SourceGrid((8, 8, 8), affine.T).orientation:
-        raise Wrong(
-            "you went through the rows: a *column* of the affine is what one step along an array "
-            "axis does, so each column gives a letter"
-        )
-    signs = "".join(
-        pair[int(entry < 0)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
-    )
-    if answer == signs:
-        raise Wrong(
-            "you looked at the diagonal only: here the axes are turned, so find the largest entry "
-            "of each column first (`np.abs(column).argmax()`)"
-        )
-    wrong = next(axis for axis in range(3) if answer[axis] != right[axis])
-    raise Wrong(
-        f"axis {wrong} runs to {right[wrong]} and you say {answer[wrong]}: its column is "
-        f"{np.round(affine[:3, wrong], 2).tolist()}"
-    )
+def _letters(matrix: np.ndarray, along=lambda column: np.abs(column).argmax()) -> str:
+    """Return a letter for each column, after a choice of the entry that counts."""
+    entries = [(int(along(column)), column) for column in matrix[:3, :3].T]
+    return "".join(("RL", "AP", "SI")[row][int(column[row] < 0)] for row, column in entries)
+
+
+AXES = Exercise(
+    "1.3",
+    reference=axis_codes,
+    wrong={
+        'the letters are right: join them to one string with `"".join(letters)`': (
+            nib.aff2axcodes,
+            lambda affine: list(nib.aff2axcodes(affine)),
+        ),
+        "every letter is the opposite of the right one ({right}): a letter says where an axis "
+        "points *to*, so a positive number in the first row is R": (
+            lambda affine: axis_codes(-affine)
+        ),
+        "x grows to the patient's Right and y to the front here: you took the first two the other "
+        "way round, as DICOM does (LPS)": (
+            lambda affine: axis_codes(np.diag([-1, -1, 1, 1]) @ affine)
+        ),
+        "you went through the rows: a *column* of the affine is what one step along an array axis "
+        "does, so each column gives a letter": lambda affine: axis_codes(affine.T),
+        "you looked at the diagonal only: here the axes are turned, so find the largest entry of "
+        "each column first (`np.abs(column).argmax()`)": lambda affine: "".join(
+            pair[int(entry < 0)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
+        ),
+        "a large negative number is a long step too: take `np.abs` of the column before `argmax`": (
+            lambda affine: _letters(affine, np.argmax)
+        ),
+        "the signs are missing: a negative number gives L, P or I": (
+            lambda affine: _letters(np.abs(affine))
+        ),
+    },
+    inputs=lambda rng: [
+        (np.diag([-0.7, -0.7, 2.5, 1.0]),),
+        *((an_affine(rng, forward),) for forward in (True, False, True, False)),
+    ],
+)
 
 
 # --- 1.4 ------------------------------------------------------------------------------------------
 
 
-def stored_pixels(seed: int, dtype: str, slope: float, intercept: float) -> tuple:
-    """Make what a file might store, from air to metal."""
-    rng = np.random.default_rng([seed, 4])
+def to_hu(stored, slope, intercept):
+    exact = stored.astype(np.float64) * slope + intercept
+    return np.rint(exact).astype(np.int16)
+
+
+def stored_pixels(rng, dtype: str, slope: float, intercept: float) -> tuple:
+    """Make what a file might store, from air to metal; no HU is near a half."""
     hu = rng.integers(-1000, 2500, (5, 6))
-    hu[0, 0] = -1000
-    return np.rint((hu - intercept) / slope).astype(dtype), slope, intercept
+    hu[0, :3] = -1000, 2600, -999
+    stored = np.rint((hu - intercept) / slope)
+    exact = stored * slope + intercept
+    stored[np.abs(exact % 1 - 0.5) < 0.04] += 1
+    return stored.astype(dtype), slope, intercept
 
 
-def _judge_hu(function: Callable, stored, slope, intercept) -> None:
-    right = np.empty(stored.shape, np.int16)
-    hu_from_stored(stored, slope, intercept, right, "this input")
-    answer = as_array(function(stored, slope, intercept), stored.shape)
-    if answer.dtype.kind == "u":
-        raise Wrong(
-            f"your HU are {answer.dtype}, which has no negative numbers: air, at -1000 HU, has "
-            f"become {int(answer.max())} at the most; leave the file's type before you add"
-        )
-    values = answer.astype(float)
-    if np.array_equal(values, right):
-        if answer.dtype != np.int16:
-            raise Wrong(
-                f"the numbers are right, but {answer.dtype} takes {answer.itemsize} bytes a "
-                "voxel where int16 takes 2: finish with `.astype(np.int16)`"
-            )
-        return
-    exact = stored * np.float64(slope) + intercept
-    mistakes = {
-        "these still have fractions: round to whole HU with `np.rint`": exact,
-        "`astype` cuts fractions off and does not round: use `np.rint` first": np.trunc(exact),
+HU = Exercise(
+    "1.4",
+    reference=to_hu,
+    wrong={
+        "an unsigned type has no negative numbers, so air at -1000 HU became large and positive: "
+        "leave the file's type before you add": (
+            lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(np.uint16),
+            lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(stored.dtype),
+        ),
+        "int16 ends at 32767, and this file stores more: convert to int16 last, after slope and "
+        "intercept": lambda stored, slope, intercept: to_hu(
+            stored.astype(np.int16), slope, intercept
+        ),
+        "a slope of 0.3 became 0 as a whole number: compute in float, and convert last": (
+            lambda stored, slope, intercept: to_hu(stored, int(slope), intercept)
+        ),
+        "these still have fractions: round to whole HU with `np.rint`": (
+            lambda stored, slope, intercept: stored * np.float64(slope) + intercept
+        ),
+        "`astype` and `//` cut fractions off and do not round: use `np.rint` first": (
+            lambda stored, slope, intercept: np.trunc(stored * np.float64(slope) + intercept),
+            lambda stored, slope, intercept: np.floor(stored * np.float64(slope) + intercept),
+            lambda stored, slope, intercept: np.trunc(stored * np.float64(slope) + intercept + 0.5),
+        ),
         "you added the intercept before multiplying: first the slope, then the intercept": (
-            (stored + np.float64(intercept)) * slope
+            lambda stored, slope, intercept: np.rint((stored + np.float64(intercept)) * slope)
         ),
         "the intercept is added, not taken away: it is negative already": (
-            stored * np.float64(slope) - intercept
+            lambda stored, slope, intercept: to_hu(stored, slope, -intercept)
         ),
-        "the intercept is missing": stored * np.float64(slope),
-        "the slope is missing: it is often 1, but not here": stored + np.float64(intercept),
-    }
-    for message, value in mistakes.items():
-        if np.allclose(values, value, atol=1e-6) or np.allclose(values, np.rint(value), atol=1e-6):
-            raise Wrong(message)
-    position = tuple(np.argwhere(values != right)[0].tolist())
-    raise Wrong(
-        f"a stored {stored[position]} with slope {slope:g} and intercept {intercept:g} is "
-        f"{right[position]} HU, and you have {answer[position]}"
-    )
+        "the slope is missing: it is often 1, but not here": (
+            lambda stored, slope, intercept: to_hu(stored, 1, intercept)
+        ),
+    },
+    inputs=lambda rng: [
+        stored_pixels(rng, "uint16", 1.0, -1024.0),
+        stored_pixels(rng, "uint16", 0.3, -1000.0),
+        stored_pixels(rng, "uint16", 0.1, -1003.0),
+        stored_pixels(rng, "int16", 2.0, -50.0),
+    ],
+    dtype=True,
+)
 
 
 # --- 1.5 ------------------------------------------------------------------------------------------
 
 
-def some_hu(seed: int, center: float, width: float) -> tuple:
-    """Make HU that lie below, inside and above a window, unevenly."""
-    rng = np.random.default_rng([seed, 6])
-    shares = np.concatenate([rng.uniform(-0.9, 1.4, 17), [-0.6, 0.5, 1.7]])
-    return np.rint(center + (shares - 0.5) * width).astype(np.int16).reshape(4, 5), center, width
+def apply_window(hu, center, width):
+    lower_end = center - width / 2
+    return np.clip((hu.astype(np.float32) - lower_end) / width, 0, 1)
 
 
-def _judge_window(function: Callable, hu, center, width) -> None:
-    right = library_window(hu, Window(center, width))
-    answer = as_array(function(hu, center, width), hu.shape)
-    if answer.dtype.kind != "f":
-        raise Wrong(f"grey values between 0 and 1 need a float type, and yours are {answer.dtype}")
-    if np.allclose(answer, right, atol=1e-3):
-        return
-    span = hu.astype(float) - (center - width / 2)
-    mistakes = {
+def some_hu(rng, center: float, width: float, low: float, high: float) -> tuple:
+    """Make uneven HU between two shares of a window, whose ends are 0 and 1."""
+    shares = np.concatenate([rng.uniform(low, high, 17), [low, 0.53, high]])
+    hu = np.rint(center + (shares - 0.5) * width)
+    return hu.astype(np.int16).reshape(4, 5), center, width
+
+
+def _to_unit(values: np.ndarray) -> np.ndarray:
+    return (values - values.min()) / np.ptp(values)
+
+
+WINDOW = Exercise(
+    "1.5",
+    reference=apply_window,
+    wrong={
         "nothing was clipped: what lies outside the window is exactly 0 or 1 (`np.clip`)": (
-            span / width
+            lambda hu, center, width: (hu - (center - width / 2)) / width
         ),
-        "your window is twice as wide: it reaches half the width to each side of its "
-        "centre": np.clip((hu - float(center - width)) / (2 * width), 0, 1),
-        "you spread the image's own range over 0 to 1: the same tissue would change its grey "
-        "from scan to scan, so use the window": (hu - float(hu.min())) / np.ptp(hu.astype(float)),
-        "these go to 255: here white is 1": 255 * right,
-        "you start at the centre: the lower end is half a width below it": np.clip(
-            (hu - float(center)) / width, 0, 1
+        "your window is twice as wide: it reaches half the width to each side of its centre": (
+            lambda hu, center, width: apply_window(hu, center, 2 * width),
+            lambda hu, center, width: np.clip((hu - (center - width)) / width, 0, 1),
         ),
-        "black and white are swapped: more HU is brighter": 1 - right,
-    }
-    raise_known(answer, mistakes, atol=1e-3)
-    position = tuple(np.argwhere(~np.isclose(answer, right, atol=1e-3))[0].tolist())
-    raise Wrong(
-        f"with centre {center:g} and width {width:g}, {hu[position]} HU is "
-        f"{right[position]:.3f}, and you have {answer[position]:.3f}"
-    )
+        "you spread the image's own range over 0 to 1: the same tissue would change its grey from "
+        "scan to scan, so use the window": (
+            lambda hu, center, width: _to_unit(hu.astype(float)),
+            lambda hu, center, width: hu / np.float64(hu.max()),
+        ),
+        "you clipped, and then spread what this image has left over 0 to 1: divide by the width, "
+        "since an image need not reach both ends": (
+            lambda hu, center, width: _to_unit(
+                np.clip(hu.astype(float), center - width / 2, center + width / 2)
+            )
+        ),
+        "these go to 255: here white is 1": (
+            lambda hu, center, width: 255 * apply_window(hu, center, width),
+            lambda hu, center, width: np.trunc(255 * apply_window(hu, center, width)),
+        ),
+        "you start at the centre: the lower end is half a width below it": (
+            lambda hu, center, width: apply_window(hu, center + width / 2, width)
+        ),
+        "divide by the whole width, not by half of it": (
+            lambda hu, center, width: apply_window(hu, center - width / 4, width / 2)
+        ),
+        "this clips, but greys are to run from 0 to 1: take the lower end away and divide by the "
+        "width": lambda hu, center, width: np.clip(hu, center - width / 2, center + width / 2),
+        "take the lower end away before you divide": (
+            lambda hu, center, width: np.clip(
+                np.clip(hu, center - width / 2, center + width / 2) / width, 0, 1
+            ),
+            lambda hu, center, width: np.clip(hu / width, 0, 1),
+        ),
+        "whole numbers hold no greys between 0 and 1, which need a float type": (
+            lambda hu, center, width: np.floor(apply_window(hu, center, width))
+        ),
+    },
+    inputs=lambda rng: [
+        some_hu(rng, 40, 400, -0.6, 1.7),
+        some_hu(rng, -600, 1500, 0.2, 1.4),
+        some_hu(rng, 400, 1800, 0.1, 0.8),
+    ],
+    atol=1e-3,
+)
 
 
 # --- 1.6 ------------------------------------------------------------------------------------------
 
 
-def _judge_aspect(function: Callable, spacing_mm, plane) -> None:
-    _, rows, columns = planes.plane_axes(plane)
-    right = spacing_mm[rows] / spacing_mm[columns]
-    answer = function(spacing_mm, plane)
-    if np.ndim(answer) != 0 or isinstance(answer, str):
-        raise Wrong(f"the answer is one number, and yours is {answer!r}")
-    if np.isclose(answer, right, rtol=1e-4):
-        return
+def pixel_aspect(spacing_mm, plane):
     x, y, z = spacing_mm
-    if np.isclose(answer, 1 / right, rtol=1e-4):
-        raise Wrong(
-            "this is how wide a pixel is for its height: divide the distance between rows by the "
-            "distance between columns"
-        )
-    if plane != "axial" and np.isclose(answer, y / x, rtol=1e-4):
-        raise Wrong(f"this fits the axial plane: the rows of a {plane} slice lie along z")
-    other = z / y if plane == "coronal" else z / x
-    if plane != "axial" and np.isclose(answer, other, rtol=1e-4):
-        raise Wrong(
-            "coronal and sagittal are mixed up: a coronal slice is seen from the front, so its "
-            "columns lie along x; those of a sagittal one lie along y"
-        )
-    names = "xyz"
-    raise Wrong(
-        f"rows of a {plane} slice lie along {names[rows]} ({spacing_mm[rows]} mm) and columns "
-        f"along {names[columns]} ({spacing_mm[columns]} mm), so a pixel is {right:.3f} times as "
-        f"high as wide, and your answer is {float(answer):.3f}"
-    )
+    if plane == "axial":
+        return y / x
+    if plane == "coronal":
+        return z / x
+    return z / y
 
 
-# --- what an answer must be -----------------------------------------------------------------------
+SAGITTAL_FOR_CORONAL = {"axial": "axial", "coronal": "sagittal", "sagittal": "coronal"}
 
-
-def _three(answer: object, what: str) -> np.ndarray:
-    values = np.asarray(answer)
-    if values.dtype.kind not in "iuf":
-        raise Wrong(f"{what} is three numbers, and your answer is a {type(answer).__name__}")
-    if values.shape == (4,):
-        raise Wrong(f"{what} is three numbers: leave out the 1 that you put behind the indices")
-    if values.shape != (3,):
-        raise Wrong(f"{what} is three numbers, and your answer has the shape {values.shape}")
-    return values.astype(float)
-
-
-def _mm(values: np.ndarray) -> str:
-    return "(" + ", ".join(f"{value:.5g}" for value in np.asarray(values, float)) + ")"
-
-
-EXERCISES = declare(
-    __file__,
-    {
-        "1.1": (
-            lambda: [
-                (an_affine(1), (10, 20, 30)),
-                (an_affine(2), (100, 7, 55)),
-                (an_affine(3), (0, 0, 0)),
-            ],
-            _judge_to_mm,
+ASPECT = Exercise(
+    "1.6",
+    reference=pixel_aspect,
+    wrong={
+        "this fits the axial plane: the rows of a {plane} slice lie along z": (
+            lambda spacing_mm, plane: spacing_mm[1] / spacing_mm[0]
         ),
-        "1.2": (lambda: [a_place(seed) for seed in (4, 5, 6)], _judge_to_voxel),
-        "1.3": (_axes_inputs, _judge_axes),
-        "1.4": (
-            lambda: [
-                stored_pixels(1, "uint16", 1.0, -1024.0),
-                stored_pixels(2, "uint16", 0.3, -1000.0),
-                stored_pixels(3, "int16", 2.0, 50.0),
-            ],
-            _judge_hu,
+        "coronal and sagittal are mixed up: a coronal slice is seen from the front, so its columns "
+        "lie along x; those of a sagittal one lie along y": (
+            lambda spacing_mm, plane: pixel_aspect(spacing_mm, SAGITTAL_FOR_CORONAL[plane])
         ),
-        "1.5": (
-            lambda: [some_hu(1, 40, 400), some_hu(2, -600, 1500), some_hu(3, 400, 1800)],
-            _judge_window,
-        ),
-        "1.6": (
-            lambda: (
-                [((0.7, 0.9, 2.5), plane) for plane in planes.PLANES]
-                + [((1.5, 1.2, 0.8), "sagittal")]
-            ),
-            _judge_aspect,
+        "a slice lies across one axis, and that one does not count: of {plane} slices take the "
+        "other two": (
+            lambda spacing_mm, plane: spacing_mm[2] / spacing_mm[0],
+            lambda spacing_mm, plane: spacing_mm[2] / spacing_mm[1],
         ),
     },
+    inputs=lambda rng: [
+        (tuple(np.round(rng.permutation([0.7, 1.1, 2.5]) * rng.uniform(0.8, 1.2), 2)), plane)
+        for plane in ("axial", "coronal", "sagittal", "sagittal", "coronal", "axial")
+    ],
 )

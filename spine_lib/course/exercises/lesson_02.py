@@ -3,226 +3,330 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.annotations.schemes import CANONICAL, SACRUM, SCHEMES, to_canonical
-from spine_lib.course.exercise import (
-    Wrong,
-    as_array,
-    as_number,
-    as_whole,
-    declare,
-    describe,
-    raise_known,
-)
-from spine_lib.metrics import overlap as metrics
+from spine_lib.course.exercise import Exercise
+from spine_lib.metrics import overlap
 
 TOUCHING = np.ones((3, 3, 3), int)
 
 # --- 2.1 ------------------------------------------------------------------------------------------
 
 
-def a_total_map(seed: int) -> np.ndarray:
+def to_verse_ids(labels):
+    verse = np.zeros_like(labels)
+    vertebra = (labels >= 27) & (labels <= 50)
+    verse[vertebra] = 51 - labels[vertebra]
+    verse[(labels == 25) | (labels == 26)] = 26
+    return verse
+
+
+def a_total_map(rng: np.random.Generator) -> np.ndarray:
     """Make a small map [x, y, z] with blocks of vertebrae and of other organs."""
-    rng = np.random.default_rng([2, 1, seed])
     ids = np.concatenate([[0, 25, 26, 27, 50], rng.integers(27, 51, 8), [5, 8, 20, 52, 117]])
     blocks = rng.permutation(np.resize(ids, 3 * 4 * 5)).reshape(3, 4, 5)
     return np.kron(blocks, np.ones((2, 2, 2), int)).astype(np.uint8)
 
 
-def _judge_scheme(function: Callable, labels) -> None:
-    right = to_canonical(labels, "totalsegmentator")
-    answer = as_array(function(labels), labels.shape)
-    if np.array_equal(answer, right):
-        if answer.dtype != np.uint8:
-            raise Wrong(
-                f"the ids are right, but they are {answer.dtype}: ids below 256 are kept as uint8, "
-                "an eighth of the memory (`.astype(np.uint8)`)"
-            )
-        return
-    organs = (right == 0) & (labels > 0)
-    spine = (labels >= 27) & (labels <= 50)
-    if (answer[organs] > 0).any():
-        example = int(labels[organs & (answer > 0)].min())
-        name = SCHEMES["totalsegmentator"].names[example].replace("_", " ")
-        called = int(answer[labels == example][0])
-        raise Wrong(
-            f"id {example} is the {name}, and your map has {called} there, as if it were "
-            f"{CANONICAL.get(called, 'a vertebra')}: everything that is no spine becomes 0"
-        )
-    if (answer[labels == 0] != 0).any():
-        raise Wrong("the background, 0, must stay 0")
-    if not np.array_equal(answer[spine], right[spine]):
-        example = int(labels[spine & (answer != right)][0])
-        raise Wrong(
-            f"id {example} is {CANONICAL[51 - example]}, which is {51 - example} in VerSe's "
-            f"numbering, and your map says {int(answer[labels == example][0])}: one list runs up "
-            "the spine, the other down, so the two ids of a vertebra add up to the same number"
-        )
-    example = 25 if (answer[labels == 25] != SACRUM).any() else 26
-    raise Wrong(
-        f"id {example} belongs to the sacrum, which is {SACRUM} in VerSe's numbering, and your map "
-        f"says {int(answer[labels == example][0])}"
-    )
+def _translated(vertebra=lambda ids: 51 - ids, sacral=((25, 26), (26, 26)), first=27, last=50):
+    """Return a translation of vertebrae and of sacral ids; everything else becomes 0."""
+    table = np.zeros(256, np.uint8)
+    table[first : last + 1] = vertebra(np.arange(first, last + 1))
+    for theirs, ours in sacral:
+        table[theirs] = ours
+    return lambda labels: table[labels]
+
+
+SCHEME = Exercise(
+    "2.1",
+    reference=to_verse_ids,
+    wrong={
+        "organs have kept their ids, and 5 is the liver there and C5 here: everything that is no "
+        "spine becomes 0": lambda labels: (
+            np.where(labels < 25, labels, to_verse_ids(labels))
+            + np.where(labels > 50, labels, 0).astype(np.uint8)
+        ),
+        "what is no spine was counted down too, and ids below 0 wrap round: everything that is no "
+        "spine becomes 0": (
+            lambda labels: 51 - labels,
+            lambda labels: np.where((labels == 25) | (labels == 26), 26, 51 - labels),
+            lambda labels: np.where(labels == 0, 0, 51 - labels),
+            lambda labels: np.where(labels > 26, 51 - labels, to_verse_ids(labels)),
+        ),
+        "your vertebrae are one off: 27 is L5, which is 24 in VerSe's numbering, so the two ids of "
+        "a vertebra add up to 51": (
+            _translated(lambda ids: 50 - ids),
+            _translated(lambda ids: 52 - ids),
+        ),
+        "one list runs up the spine, the other down, so the two ids of a vertebra add up to the "
+        "same number": _translated(lambda ids: ids - 26),
+        "id 26 belongs to the sacrum, it is its first vertebra S1: it is 26 in VerSe's numbering "
+        "too": (
+            _translated(sacral=((25, 26),)),
+            _translated(sacral=((25, 26), (26, 25))),
+        ),
+        "id 25 is the sacrum, which is 26 in VerSe's numbering": (
+            _translated(sacral=((26, 26),)),
+            _translated(sacral=((25, 25), (26, 26))),
+            _translated(sacral=((25, 25), (26, 25))),
+        ),
+        "the sacrum is missing: 25 and 26 both become 26": _translated(sacral=()),
+        "the first or the last vertebra is missing: 27 is L5 and 50 is C1, both count": (
+            _translated(first=28),
+            _translated(last=49),
+            _translated(first=28, last=49),
+        ),
+    },
+    inputs=lambda rng: [
+        (np.arange(118, dtype=np.uint8),),
+        *((a_total_map(rng),) for _ in range(3)),
+    ],
+    dtype=True,
+)
 
 
 # --- 2.2 ------------------------------------------------------------------------------------------
 
 
-def a_blob_map(seed: int, number: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Make a map [x, y, z] of uneven blobs with ids 20, 21, ... and a turned affine."""
-    rng = np.random.default_rng([2, 2, seed])
+def centroid_mm(labels, label, affine):
+    voxel = np.argwhere(labels == label).mean(axis=0)
+    point = affine @ [*voxel, 1]
+    return point[:3]
+
+
+def a_blob_map(rng: np.random.Generator) -> tuple[np.ndarray, int, np.ndarray]:
+    """Make a map [x, y, z] of uneven blobs with ids 20 to 23, one of them, and a turned affine."""
     labels = np.zeros((22, 26, 30), np.uint8)
-    for index in range(number):
+    for index in range(4):
         x, y = rng.integers(1, 10, 2)
         z = 2 + 7 * index
         labels[x : x + rng.integers(4, 12), y : y + 6, z : z + 5] = 20 + index
-        labels[x : x + 3, y + 6 : y + 6 + rng.integers(4, 9), z] = 20 + index
-    turn = rng.uniform(-0.1, 0.1)
+        labels[x : x + 3, y + 6 : y + 6 + rng.integers(6, 9), z : z + 2] = 20 + index
+    turn = rng.uniform(0.05, 0.1)
     affine = np.eye(4)
     affine[:2, :2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
-    affine[:3, :3] *= rng.uniform(0.7, 3.0, 3)
-    affine[:3, 3] = rng.uniform(-300, 300, 3)
-    return labels, affine
+    affine[:3, :3] *= rng.permutation([0.7, 1.6, 3.0])
+    affine[:3, 3] = rng.uniform(100, 300, 3) * rng.choice([-1, 1], 3)
+    return labels, int(rng.integers(20, 24)), affine
 
 
-def _centroid_inputs(seeds: tuple[int, ...] = (0, 1, 2)) -> list[tuple]:
-    inputs = []
-    for seed in seeds:
-        labels, affine = a_blob_map(seed)
-        inputs.append((labels, 20 + seed % 4, affine))
-    return inputs
+def _point(middle):
+    """Return the way to mm from another middle than the centroid's."""
+    return lambda labels, label, affine: (
+        affine @ [*middle(np.argwhere(labels == label).astype(float)), 1]
+    )[:3]
 
 
-def _judge_centroid(function: Callable, labels, label, affine) -> None:
-    places = np.argwhere(labels == label)
-    voxel = places.mean(axis=0)
-    right = affine[:3, :3] @ voxel + affine[:3, 3]
-    answer = _three_numbers(function(labels, label, affine))
-    if np.allclose(answer, right, atol=1e-3):
-        return
-    box = (places.min(axis=0) + places.max(axis=0)) / 2
-    every = np.argwhere(labels > 0).mean(axis=0)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    mistakes = {
-        "this is the centroid as a voxel index: take it through the affine to get mm": voxel,
-        "you multiplied the index by the spacing, which leaves out where the image begins and "
-        "how it is turned: use the whole affine": voxel * spacing,
+def _moved(move):
+    """Return another way to mm from the right centroid."""
+    return lambda labels, label, affine: move(np.argwhere(labels == label).mean(axis=0), affine)
+
+
+CENTROID = Exercise(
+    "2.2",
+    reference=centroid_mm,
+    wrong={
+        "this is the centroid as a voxel index: take it through the affine to get mm": (
+            _moved(lambda voxel, affine: voxel)
+        ),
+        "you multiplied the index by the spacing, which leaves out where the image begins and how "
+        "it is turned: use the whole affine": (
+            _moved(lambda voxel, affine: voxel * np.linalg.norm(affine[:3, :3], axis=0)),
+            _moved(lambda voxel, affine: voxel * np.diag(affine)[:3]),
+            _moved(lambda voxel, affine: voxel * np.diag(affine)[:3] + affine[:3, 3]),
+            _moved(
+                lambda voxel, affine: voxel * np.linalg.norm(affine[:3, :3], axis=0) + affine[:3, 3]
+            ),
+        ),
         "the affine's last column, where voxel (0, 0, 0) lies, is missing: append a 1 to the "
-        "index, or add that column": affine[:3, :3] @ voxel,
-        "the affine is used the wrong way round: it stands before the index, `affine @ "
-        "index`": affine[:3, :3].T @ voxel + affine[:3, 3],
-        "this is the middle of the bounding box; the centroid is the mean over all voxels of "
-        "the label": affine[:3, :3] @ box + affine[:3, 3],
-        f"this is the centroid of all labels together: take the voxels of label {label} "
-        "only": affine[:3, :3] @ every + affine[:3, 3],
-    }
-    raise_known(answer, mistakes, atol=1e-3)
-    away = float(np.linalg.norm(answer - right))
-    raise Wrong(f"your point lies {away:.4g} mm from the centroid of label {label}")
+        "index, or add that column": _moved(lambda voxel, affine: affine[:3, :3] @ voxel),
+        "the affine stands before the index: `affine @ index`": (
+            _moved(lambda voxel, affine: voxel @ affine[:3, :3] + affine[:3, 3]),
+            _moved(lambda voxel, affine: ([*voxel, 1] @ affine)[:3]),
+        ),
+        "your point still has the 1 at its end: return the first three numbers": (
+            _moved(lambda voxel, affine: affine @ [*voxel, 1])
+        ),
+        "this goes from mm to voxels: take the affine itself, not its inverse": (
+            _moved(lambda voxel, affine: (np.linalg.inv(affine) @ [*voxel, 1])[:3])
+        ),
+        "this is the middle of the bounding box; the centroid is the mean over all voxels of the "
+        "label": _point(lambda voxels: (voxels.min(axis=0) + voxels.max(axis=0)) / 2),
+        "a centroid has fractions: do not round the index": (
+            _point(lambda voxels: np.rint(voxels.mean(axis=0))),
+            _point(lambda voxels: np.trunc(voxels.mean(axis=0))),
+        ),
+        "this is the median; the centroid is the mean over all voxels of the label": (
+            _point(lambda voxels: np.median(voxels, axis=0))
+        ),
+        "this is the centroid of all labels together: take the voxels of label {label} only": (
+            lambda labels, label, affine: centroid_mm(labels > 0, 1, affine)
+        ),
+    },
+    inputs=lambda rng: [a_blob_map(rng) for _ in range(3)],
+    atol=1e-3,
+)
 
 
 # --- 2.3 ------------------------------------------------------------------------------------------
 
 
-def a_scan_with_bone(seed: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+def is_mirrored(image_hu, mask):
+    here = image_hu[mask].mean()
+    swapped = image_hu[mask[::-1]].mean()
+    return swapped > here
+
+
+def a_scan_with_bone(rng: np.random.Generator, mirrored: bool, tissue: int, bone: int) -> tuple:
     """Make a scan [x, y, z] with an off-centre bone and its mask, or the mask mirrored."""
-    rng = np.random.default_rng([2, 3, seed])
-    image = rng.normal(40, 15, (30, 24, 12))
-    image[:, :4] = -1000  # air in front of the patient and behind
+    brighter = (2, 0) if tissue > -200 else (-2, 20)  # to front or back, and to the head
+    image = rng.normal(tissue, 15, (30, 24, 12)) + brighter[0] * np.arange(24)[:, None]
+    image += brighter[1] * np.arange(12)
+    if tissue > 0:
+        image[:, :4] = -1000  # air behind the patient
+    else:
+        image[:2] = 3000  # a prosthesis at the side
     mask = np.zeros(image.shape, bool)
-    x, y, z = rng.integers((2, 8, 1), (6, 12, 4))
+    x, y, z = rng.integers((3, 13, 1), (6, 15, 3))
     mask[x : x + 7, y : y + 5, z : z + 7] = True
     mask[x + 2 : x + 5, y + 5 : y + 9, z + 2] = True
-    image[mask] += rng.normal(300, 60, int(mask.sum()))
-    # A bright contrast-filled bowel on the other side, so that the image alone gives no answer.
-    image[-8:-4, 18:22, 2:6] += 500
+    image[mask] += rng.normal(bone, bone / 5, int(mask.sum()))
+    # A bright contrast-filled bowel on the other side, so that the image alone gives no answer;
+    # metal where the bone would be if it were mirrored, or gas in it: nor do maximum and minimum.
+    if tissue > 0:
+        image[-8:-4, 18:22, 2:6] += 300
+        image[29 - x, y, z] = 2500
+    else:
+        image[x, y, z] = -900
     return image.astype(np.int16), mask[::-1].copy() if mirrored else mask
 
 
-def _judge_mirror(function: Callable, image, mask) -> None:
-    on_mask, on_mirrored = float(image[mask].mean()), float(image[mask[::-1]].mean())
-    right = on_mirrored > on_mask
-    answer = function(image, mask)
-    if not isinstance(answer, bool | np.bool_):
-        raise Wrong(
-            f"the answer is True or False, and yours is {describe(answer)}: compare the two means "
-            "with `>`"
-        )
-    if bool(answer) == right:
-        return
-    finding = (
-        f"here the mask lies on {on_mask:.0f} HU and, swapped left to right, on "
-        f"{on_mirrored:.0f} HU, so the answer is {right}"
-    )
-    if right:
-        raise Wrong(
-            f"{finding}: left to right is the first axis, x; flipping another one compares with "
-            "something else, and flipping image and mask together changes nothing"
-        )
-    raise Wrong(
-        f"{finding}: bone is bright, so the mask belongs where the mean HU under it is higher; "
-        "whether the mask looks symmetric says nothing"
-    )
+MIRROR = Exercise(
+    "2.3",
+    reference=is_mirrored,
+    wrong={
+        "left to right is the first axis, x: you flipped another one": (
+            lambda image, mask: image[mask[:, ::-1]].mean() > image[mask].mean(),
+            lambda image, mask: image[mask[..., ::-1]].mean() > image[mask].mean(),
+            lambda image, mask: image[mask[::-1, ::-1]].mean() > image[mask].mean(),
+            lambda image, mask: image[mask[::-1, ::-1, ::-1]].mean() > image[mask].mean(),
+        ),
+        "it is False for every input: flipping image and mask together changes nothing, so flip "
+        "one of them": lambda image, mask: image[::-1][mask[::-1]].mean() > image[mask].mean(),
+        "bone is bright, so the mask belongs where the mean HU under it is higher: your comparison "
+        "is turned round": lambda image, mask: image[mask].mean() > image[mask[::-1]].mean(),
+        "one bright voxel, of metal or contrast medium, decides your answer: compare means, not "
+        "maxima": lambda image, mask: image[mask[::-1]].max() > image[mask].max(),
+        "one dark voxel decides your answer: compare means, not minima": (
+            lambda image, mask: image[mask[::-1]].min() > image[mask].min()
+        ),
+        "a fixed number of HU is no measure, since bone may be thin and soft tissue enhanced: "
+        "compare with the mean under the swapped mask": tuple(
+            lambda image, mask, hu=hu: image[mask].mean() < hu for hu in (50, 100, 150, 200, 300)
+        ),
+        "you compare with the whole image: compare with what lies under the swapped mask": (
+            lambda image, mask: image[mask].mean() < image.mean(),
+            lambda image, mask: image[mask].mean() < image[~mask].mean(),
+        ),
+        "return True or False: compare the two means with `>`": (
+            lambda image, mask: image[mask[::-1]].mean() - image[mask].mean(),
+            lambda image, mask: image[mask].mean() - image[mask[::-1]].mean(),
+        ),
+    },
+    inputs=lambda rng: [
+        a_scan_with_bone(rng, mirrored, tissue, bone)
+        for tissue, bone in ((40, 300), (-160, 120), (230, 300), (20, 110), (-300, 250))
+        for mirrored in (False, True)
+    ],
+)
 
 
 # --- 2.4 ------------------------------------------------------------------------------------------
 
 
-def a_crumbled_mask(seed: int, crumbs: int = 3) -> np.ndarray:
-    """Make a boolean mask: a block, a piece that touches it by a corner, and loose crumbs."""
-    rng = np.random.default_rng([2, 4, seed])
+def stray_voxels(mask):
+    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]  # without the background
+    return sizes.sum() - sizes.max()
+
+
+def a_scattered_mask(rng: np.random.Generator, loose: int = 3) -> np.ndarray:
+    """Make a boolean mask: a block, a piece that touches it by a corner, and loose pieces."""
     mask = np.zeros((24, 24, 24), bool)
-    size = rng.integers(6, 9, 3)
-    mask[2 : 2 + size[0], 2 : 2 + size[1], 2 : 2 + size[2]] = True
-    x, y, z = 2 + size
+    x, y, z = 3 + rng.integers(6, 9, 3)
+    mask[3:x, 3:y, 3:z] = True
     mask[x : x + 3, y : y + 2, z : z + 3] = True  # begins at the corner that is diagonally next
-    for index in range(crumbs):
-        start = rng.integers(0, 3)
-        mask[19:22, 1 + 7 * index : 3 + 7 * index + start, 18 : 19 + rng.integers(1, 4)] = True
+    for index in range(loose):
+        end = rng.integers(3, 6)
+        mask[19:22, 1 + 7 * index : end + 7 * index, 18 : 20 + 2 * index] = True
+    mask[0, :2, :2] = loose > 0  # the first piece of the array, and a small one
     return mask
 
 
-def _judge_stray(function: Callable, mask) -> None:
-    sizes = _piece_sizes(mask, TOUCHING)
-    faces = _piece_sizes(mask, None)
-    voxels = int(mask.sum())
-    right = voxels - sizes.max()
-    answer = as_whole(function(mask), "a number of voxels")
-    if answer == right:
-        return
-    mistakes = {
+def _from_sizes(stray, structure=TOUCHING):
+    """Return an answer from the sizes of the pieces, the background's first."""
+    return lambda mask: stray(np.bincount(ndimage.label(mask, structure)[0].ravel()))
+
+
+STRAY = Exercise(
+    "2.4",
+    reference=stray_voxels,
+    wrong={
         "your pieces fall apart where voxels touch by an edge or a corner only: give "
-        "`ndimage.label` a structure of ones, 3 x 3 x 3": voxels - faces.max(),
-        "this is the size of the largest piece: count what lies outside it": sizes.max(),
-        "this is the number of pieces: count the voxels outside the largest one": len(sizes),
-        "this is how many pieces are loose: count the voxels in them": len(sizes) - 1,
+        "`ndimage.label` a structure of ones, 3 x 3 x 3": tuple(
+            _from_sizes(
+                lambda n: n[1:].sum() - n[1:].max(), ndimage.generate_binary_structure(3, c)
+            )
+            for c in (1, 2)
+        ),
+        "the first piece in the array need not be the largest: compare their sizes": (
+            _from_sizes(lambda n: n[2:].sum())
+        ),
+        "the last piece in the array need not be the largest: compare their sizes": (
+            _from_sizes(lambda n: n[1:-1].sum())
+        ),
+        "this is the size of the largest piece: count what lies outside it": (
+            _from_sizes(lambda n: n[1:].max())
+        ),
+        "this is the number of pieces: count the voxels outside the largest one": (
+            _from_sizes(lambda n: len(n) - 1),
+            _from_sizes(lambda n: len(n)),
+        ),
+        "this is how many pieces are loose: count the voxels in them": (
+            _from_sizes(lambda n: len(n) - 2)
+        ),
         "this is the whole mask: the largest count in `np.bincount` is the background's, whose "
-        "number is 0, so leave that one out": voxels,
-        "the background counts too in this: count voxels of the mask": mask.size - sizes.max(),
-        "this is the smallest piece alone: add up all but the largest": sizes.min(),
-    }
-    raise_known(answer, mistakes, f" (you: {answer}, right: {right})")
-    raise Wrong(
-        f"this mask of {voxels} voxels falls into {len(sizes)} pieces, the largest of "
-        f"{sizes.max()}: {right} voxels lie outside it, and your answer is {answer}"
-    )
-
-
-def _piece_sizes(mask: np.ndarray, structure: np.ndarray | None) -> np.ndarray:
-    pieces, _ = ndimage.label(mask, structure)
-    return np.bincount(pieces.ravel())[1:]
+        "number is 0, so leave that one out": (
+            _from_sizes(lambda n: n[1:].sum()),
+            _from_sizes(lambda n: n.sum() - n.max()),
+        ),
+        "the background counts too in this: count voxels of the mask": (
+            _from_sizes(lambda n: n.sum() - n[1:].max())
+        ),
+        "this is the smallest piece alone: add up all but the largest": (
+            _from_sizes(lambda n: n[1:].min())
+        ),
+        "this is the second largest piece alone: add up all but the largest": (
+            _from_sizes(lambda n: np.sort([0, *n[1:]])[-2])
+        ),
+    },
+    inputs=lambda rng: [(a_scattered_mask(rng, loose),) for loose in (3, 2, 0)],
+)
 
 
 # --- 2.5 ------------------------------------------------------------------------------------------
 
 
-def a_jagged_mask(seed: int) -> np.ndarray:
+def dice_after_smoothing(mask, spacing_mm, sigma_mm):
+    sigma_voxels = [sigma_mm / size for size in spacing_mm]
+    smooth = ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > 0.5
+    return 2 * (mask & smooth).sum() / (mask.sum() + smooth.sum())
+
+
+def a_jagged_mask(rng: np.random.Generator) -> np.ndarray:
     """Make a boolean mask [x, y, z]: a bone with a thin process and a step of noise."""
-    rng = np.random.default_rng([2, 5, seed])
     mask = np.zeros((36, 32, 20), bool)
     mask[8:26, 8:20, 4:15] = True
     mask[15:18, 20:29, 8:10] = True
@@ -232,91 +336,48 @@ def a_jagged_mask(seed: int) -> np.ndarray:
     return mask
 
 
-def smoothed(mask: np.ndarray, sigma_voxels: object, above: float = 0.5) -> np.ndarray:
-    """Return where a Gaussian of a mask exceeds a share; sigma in voxels."""
-    return ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > above
+def _smoothed(sigma=np.divide, score=overlap.dice, above=0.5, dtype=np.float32):
+    """Return a score of a mask with itself after another smoothing."""
+
+    def compute(mask, spacing_mm, sigma_mm):
+        smooth = ndimage.gaussian_filter(mask.astype(dtype), sigma(sigma_mm, spacing_mm)) > above
+        return float(score(overlap.confusion(smooth, mask)))
+
+    return compute
 
 
-def _judge_smooth(function: Callable, mask, spacing_mm, sigma_mm) -> None:
-    sigmas = [sigma_mm / size for size in spacing_mm]
-    right = metrics.confusion(smoothed(mask, sigmas), mask)
-    answer = as_number(function(mask, spacing_mm, sigma_mm), "a Dice")
-    if math.isclose(answer, metrics.dice(right), abs_tol=2e-3):
-        return
-    grown = metrics.confusion(smoothed(mask, sigmas, 0), mask)
-    in_voxels = metrics.confusion(smoothed(mask, sigma_mm), mask)
-    multiplied = metrics.confusion(smoothed(mask, [sigma_mm * s for s in spacing_mm]), mask)
-    mistakes = {
+SMOOTH = Exercise(
+    "2.5",
+    reference=dice_after_smoothing,
+    wrong={
         "you gave the Gaussian its width in mm, and it counts in voxels: divide by the spacing "
-        "along each axis": metrics.dice(in_voxels),
-        "you multiplied by the spacing: millimetres become voxels by dividing": metrics.dice(
-            multiplied
+        "along each axis": _smoothed(lambda sigma, spacing: sigma),
+        "you multiplied by the spacing: millimetres become voxels by dividing": (
+            _smoothed(np.multiply),
+            _smoothed(lambda sigma, spacing: np.divide(spacing, sigma)),
         ),
-        "this is the IoU: for Dice the overlap counts twice": metrics.iou(right),
-        "for Dice the overlap counts twice": metrics.dice(right) / 2,
-        "the smoothed mask is where the Gaussian exceeds one half; yours is wherever it "
-        "exceeds 0, which makes the bone fatter": metrics.dice(grown),
-        "this is the accuracy, in which all the background counts too": metrics.accuracy(right),
-        "your smoothing changes nothing: a Gaussian of a boolean array stays boolean, so turn "
-        "the mask into float first": 1.0,
-        "your smoothed mask is empty: a Gaussian of a boolean array stays boolean, so turn the "
-        "mask into float first": 0.0,
-    }
-    ending = f" (you: {answer:.3f}, right: {metrics.dice(right):.3f})"
-    raise_known(answer, mistakes, ending, rtol=0, atol=1e-4)
-    boolean = metrics.confusion(ndimage.gaussian_filter(mask, sigmas).astype(bool), mask)
-    if math.isclose(answer, metrics.dice(boolean), abs_tol=1e-4):
-        raise Wrong(
-            "a Gaussian of a boolean array stays boolean, which cuts everything below 1 off: turn "
-            "the mask into float first"
-        )
-    raise Wrong(
-        f"after smoothing by {sigma_mm:g} mm this mask has a Dice of {metrics.dice(right):.3f} "
-        f"with itself, and your answer is {answer:.3f}"
-    )
-
-
-# --- what several judges need ---------------------------------------------------------------------
-
-
-def _three_numbers(answer: object) -> np.ndarray:
-    try:
-        numbers = np.asarray(answer, float)
-    except (TypeError, ValueError):
-        raise Wrong(f"return three numbers, not {describe(answer)}") from None
-    if numbers.shape == (4,) and numbers[3] == 1:
-        raise Wrong("your point still has the 1 at its end: return the first three numbers")
-    if numbers.shape != (3,):
-        raise Wrong(f"a point has three numbers (x, y, z), and yours is {describe(answer)}")
-    return numbers
-
-
-EXERCISES = declare(
-    __file__,
-    {
-        "2.1": (lambda: [(a_total_map(seed),) for seed in range(3)], _judge_scheme),
-        "2.2": (_centroid_inputs, _judge_centroid),
-        "2.3": (
-            lambda: [
-                a_scan_with_bone(seed, mirrored) for seed, mirrored in enumerate((False, True) * 2)
-            ],
-            _judge_mirror,
+        "one width does not fit all axes: divide by the spacing along each of the three": (
+            _smoothed(lambda sigma, spacing: sigma / spacing[0]),
+            _smoothed(lambda sigma, spacing: sigma / spacing[2]),
+            _smoothed(lambda sigma, spacing: sigma / np.mean(spacing)),
         ),
-        "2.4": (
-            lambda: [
-                (a_crumbled_mask(0),),
-                (a_crumbled_mask(1, crumbs=1),),
-                (a_crumbled_mask(2, crumbs=0),),
-            ],
-            _judge_stray,
+        "this is the IoU: for Dice the overlap counts twice": _smoothed(score=overlap.iou),
+        "the overlap counts twice in Dice": (
+            lambda *arguments: dice_after_smoothing(*arguments) / 2
         ),
-        "2.5": (
-            lambda: [
-                (a_jagged_mask(0), (0.9, 1.1, 2.0), 2.0),
-                (a_jagged_mask(1), (1.5, 1.2, 2.5), 3.0),
-                (a_jagged_mask(2), (0.7, 0.7, 2.5), 1.0),
-            ],
-            _judge_smooth,
+        "the smoothed mask is where the Gaussian exceeds one half; yours is wherever it exceeds 0, "
+        "which makes the bone fatter": (_smoothed(above=0), _smoothed(above=1e-6)),
+        "this is the accuracy, in which all the background counts too": (
+            _smoothed(score=overlap.accuracy)
         ),
+        "a Gaussian of a boolean array stays boolean, which cuts everything below 1 off: turn the "
+        "mask into float first": (_smoothed(dtype=bool), lambda *arguments: 1.0),
     },
+    inputs=lambda rng: [
+        (a_jagged_mask(rng), (0.9, 1.1, 2.0), 2.0),
+        (a_jagged_mask(rng), (1.5, 1.2, 2.5), 3.0),
+        (a_jagged_mask(rng), (0.7, 0.8, 1.9), 1.4),
+    ],
+    rtol=0,
+    atol=1e-3,
 )

@@ -42,6 +42,17 @@ def lesson_result(name: str) -> dict[str, Any]:
     return read_json(path)
 
 
+def holdout_counts() -> pd.DataFrame:
+    """Load the published voxel counts of 218 held-out scans of the 1089-scan set (nnU-Net, MIT).
+
+    Returns:
+        A row for each "case" and "label" (C1 = 1 ... L5 = 24, S1 = 25) with voxels "tp", "fp" and
+        "fn" and the scan's "voxels". The file's head names the source;
+        `benchmarks/holdout218.py` made it.
+    """
+    return pd.read_csv(RESULTS / "holdout218.csv", comment="#")
+
+
 def scores_by_patient(
     results: dict[str, Any], score: str = "dice"
 ) -> dict[str, dict[str, list[float]]]:

@@ -239,3 +239,19 @@ def test_scores_are_listed_by_patient_a_value_for_each_run():
     scores = scores_by_patient(results)["unet"]
     assert scores["p"] == pytest.approx([0.7, 0.6])
     assert math.isnan(scores["c"][0]) and scores["c"][1] == 0.9
+
+
+def test_one_set_of_predictions_has_seven_dice_a_tenth_apart():
+    table = measurements.holdout_counts()
+
+    def dice(rows):
+        return 2 * rows.tp / (2 * rows.tp + rows.fp + rows.fn)
+
+    assert table.case.nunique() == 211 and table.label.between(1, 25).all()
+    pooled = dice(table[["tp", "fp", "fn"]].sum())
+    by_case = dice(table.groupby("case")[["tp", "fp", "fn"]].sum())
+    by_vertebra = dice(table).groupby(table.case).mean()
+    assert pooled == pytest.approx(0.9256, abs=1e-4)  # as its authors' file has it
+    assert by_case.mean() == pytest.approx(0.909, abs=5e-4)
+    assert by_case.median() == pytest.approx(0.967, abs=5e-4)
+    assert by_vertebra.mean() == pytest.approx(0.863, abs=5e-4)

@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from spine_lib import SpineError, __version__
 
-Scheme = Literal["canonical", "verse", "totalsegmentator", "pycad1089"]
+Scheme = Literal["canonical", "verse", "totalsegmentator", "totalsegmentator_v1", "pycad1089"]
 PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
 Dataset = Literal[Literal["sample", "phantom"], PublicSet]
 Device = Literal["auto", "cpu", "cuda", "gpu"]

@@ -16,9 +16,10 @@ from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.annotations.alignment import find_peak
-from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, SCHEMES, LabelScheme, get_scheme
+from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, LabelScheme, get_scheme
 from spine_lib.annotations.structures import (
     Structure,
+    better_scheme,
     from_head,
     listed,
     measure,
@@ -67,8 +68,8 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
 
     Returns:
         Findings, worst first; an empty list does not mean that the annotation is good. Codes:
-        "geometry", "empty", "unknown-ids", "scheme", "order", "gap", "tiny", "stray", "shifted",
-        "mirrored".
+        "geometry", "empty", "unknown-ids", "scheme", "implausible", "order", "gap", "tiny",
+        "stray", "shifted", "mirrored".
 
     Raises:
         SpineError: if the scheme does not exist or the map does not hold whole numbers.
@@ -95,6 +96,9 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
             message = "The map is empty: every voxel is background."
         findings.append(Finding("empty", "error", message, labels))
     elif not wrong_scheme:  # otherwise all further findings follow from the wrong names
+        if not unknown and (reason := misfit(structures, chosen, plain=True)):
+            message = f"The map cannot be vertebrae: {reason}."
+            findings.append(Finding("implausible", "error", message))
         findings += _check_order(sizeable(spine), chosen)
         missing = missing_between(spine, chosen)
         if missing:
@@ -112,13 +116,10 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
 
 def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
     """Report another scheme when the chosen one does not fit and that one does."""
-    reason = misfit(structures, scheme)
-    others = [other for other in SCHEMES.values() if misfit(structures, other) is None]
-    if reason is None or not others:
+    better = better_scheme(structures, scheme)
+    if better is None:
         return
-    best = max(others, key=lambda s: sum(t.voxels for t in structures if t.label in s.canonical))
-    if best.name == "canonical":
-        best = SCHEMES["verse"]
+    best, reason = better
     vertebrae = {best.canonical.get(s.label) for s in structures}
     names = ", ".join(CANONICAL[i] for i in HEAD_TO_FOOT if i in vertebrae)
     message = (

@@ -92,6 +92,30 @@ def _totalsegmentator_names() -> dict[int, str]:
     return {**dict(enumerate(order, start=1)), 118: "costal_cartilages_118"}
 
 
+def _totalsegmentator_v1_names() -> dict[int, str]:
+    """Return the classes of TotalSegmentator version 1, whose ids mean other structures in 2."""
+    upper = """
+        spleen kidney_right kidney_left gallbladder liver stomach aorta inferior_vena_cava
+        portal_vein_and_splenic_vein pancreas adrenal_gland_right adrenal_gland_left
+        lung_upper_lobe_left lung_lower_lobe_left lung_upper_lobe_right lung_middle_lobe_right
+        lung_lower_lobe_right"""
+    lower = """
+        esophagus trachea heart_myocardium heart_atrium_left heart_ventricle_left
+        heart_atrium_right heart_ventricle_right pulmonary_artery brain iliac_artery_left
+        iliac_artery_right iliac_vena_left iliac_vena_right small_bowel duodenum colon"""
+    order = [
+        *upper.split(),
+        *(CANONICAL[i] for i in range(24, 0, -1)),
+        *lower.split(),
+        *(f"rib_{side}_{i}" for side in ("left", "right") for i in range(1, 13)),
+        *_sided("humerus scapula clavicula femur hip"),
+        *("sacrum", "face"),
+        *_sided("gluteus_maximus gluteus_medius gluteus_minimus autochthon iliopsoas"),
+        "urinary_bladder",
+    ]
+    return dict(enumerate(order, start=1))
+
+
 _VERTEBRAE = {i: i for i in range(1, 25)}
 SCHEMES: dict[str, LabelScheme] = {
     name: LabelScheme(name, MappingProxyType(names), MappingProxyType(canonical))
@@ -102,6 +126,11 @@ SCHEMES: dict[str, LabelScheme] = {
             "totalsegmentator",
             _totalsegmentator_names(),
             {25: SACRUM, 26: SACRUM, **{51 - i: i for i in _VERTEBRAE}},
+        ),
+        (
+            "totalsegmentator_v1",
+            _totalsegmentator_v1_names(),
+            {92: SACRUM, **{42 - i: i for i in _VERTEBRAE}},
         ),
         (
             "pycad1089",

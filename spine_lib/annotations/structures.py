@@ -1,6 +1,7 @@
 """Lesson 2: the size, height and brightness of each id of a label map.
 
-From these measures alone, `misfit` decides whether a map can be meant in a scheme.
+From these measures alone, `misfit` decides whether a map can be meant in a scheme, and
+`better_scheme` which other one it is meant in.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, LabelScheme, require_labels
+from spine_lib.annotations.schemes import (
+    CANONICAL,
+    HEAD_TO_FOOT,
+    SACRUM,
+    SCHEMES,
+    LabelScheme,
+    require_labels,
+)
 from spine_lib.ct.volume import Volume
 
 RARE = ("T13", "L6")
@@ -22,17 +30,28 @@ TINY_FRACTION = 0.05
 BONE_HU = 80.0
 """Whole vertebrae, marrow and shell together, average more than this even in weak bone."""
 
+LUNG_HU = -300.0
+"""Lungs average less; most other structures more."""
+
+SPREAD_MM = 25.0
+"""Standard deviation of height within one vertebra; real ones have at most about 12 mm."""
+
+ENOUGH_ML = 5.0
+"""A mask of less bone than this is not judged by its brightness."""
+
 ORDER_FRACTION = 0.8
 """A scheme fits if at least this part of neighbouring vertebrae lie in the right order."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One id of a label map: its size, height in the body, and mean HU (NaN: no CT)."""
+    """One id of a label map: size, height in the body (mean and deviation), mean HU or NaN."""
 
     label: int
     voxels: int
+    volume_ml: float
     height_mm: float
+    spread_mm: float
     mean_hu: float
 
 
@@ -46,41 +65,82 @@ def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
     array = mask.array
     require_labels(array)
     size = int(array.max()) + 1
-    count, height, hu = np.zeros(size), np.zeros(size), np.zeros(size)
+    count, height, square, hu = np.zeros((4, size))
     for index in range(array.shape[2]):
         marked = array[:, :, index] > 0
         labels = array[:, :, index][marked]
         voxels = np.bincount(labels, minlength=size)
+        z_mm = index * mask.spacing_mm[2]
         count += voxels
-        height += voxels * index * mask.spacing_mm[2]
+        height += voxels * z_mm
+        square += voxels * z_mm**2
         if image is not None:
             brightness = np.clip(image[:, :, index][marked], -1000, 2000)
             hu += np.bincount(labels, weights=brightness, minlength=size)
-    hu = hu if image is not None else np.full(size, np.nan)
-    return [
-        Structure(int(i), int(count[i]), float(height[i] / count[i]), float(hu[i] / count[i]))
-        for i in np.flatnonzero(count)
-    ]
+    labels = np.flatnonzero(count)
+    count, height, square, hu = (row[labels] for row in (count, height, square, hu))
+    hu = hu / count if image is not None else np.full(len(labels), np.nan)
+    height = height / count
+    spread = np.sqrt(np.maximum(square / count - height**2, 0))
+    volume = count * float(np.prod(mask.spacing_mm)) / 1000
+    columns = (labels, count.astype(int), volume, height, spread, hu)
+    return [Structure(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def misfit(structures: Sequence[Structure], scheme: LabelScheme) -> str | None:
-    """Return why a map cannot be meant in a scheme, or None if it can."""
+def misfit(structures: Sequence[Structure], scheme: LabelScheme, plain: bool = False) -> str | None:
+    """Return why a map cannot be meant in a scheme, or None if it can.
+
+    With `plain`, only reasons that no patient and no choice of labels explains count.
+    """
     unknown = [s.label for s in structures if not scheme.knows(s.label)]
     if unknown:
         return f"ids {listed(unknown)} mean nothing"
     spine = [s for s in structures if s.label in scheme.canonical]
     if not spine:
-        return "nothing in it is spine"
+        return None if plain else "nothing in it is spine"
+    total_ml = sum(s.volume_ml for s in spine)
+    long = [s for s in spine if s.spread_mm > SPREAD_MM and scheme.canonical[s.label] != SACRUM]
+    if sum(s.volume_ml for s in long) > total_ml / 2:
+        names = listed(scheme.names[s.label] for s in long)
+        return f"{names} is spread along the body as no vertebra is (a binary mask or regions?)"
     right, pairs = order(sizeable(spine), scheme)
-    if pairs and right / pairs < ORDER_FRACTION:
+    if pairs > plain and right / pairs < (0.5 if plain else ORDER_FRACTION):
         return f"only {right} of {pairs} neighbouring vertebrae lie in the right order"
-    gaps = missing_between(spine, scheme)
-    if len(gaps) > len(spine):
-        return f"{len(gaps)} vertebrae are missing between the {len(spine)} that it has"
-    hu = sum(s.mean_hu * s.voxels for s in spine) / sum(s.voxels for s in spine)
-    if hu < BONE_HU:
+    hu = sum(s.mean_hu * s.volume_ml for s in spine) / total_ml
+    if hu < BONE_HU and total_ml > ENOUGH_ML:
         return f"its vertebrae average {hu:.0f} HU, which is no bone"
+    lungs = [s for s in structures if scheme.names[s.label].startswith("lung_")]
+    hu = sum(s.mean_hu * s.volume_ml for s in lungs) / (sum(s.volume_ml for s in lungs) or 1)
+    if lungs and hu > LUNG_HU and not plain:
+        return f"its lungs average {hu:.0f} HU, which is no air"
+    gaps = missing_between(spine, scheme)
+    if len(gaps) > len(spine) and not plain:
+        return f"{len(gaps)} vertebrae are missing between the {len(spine)} that it has"
     return None
+
+
+def better_scheme(
+    structures: Sequence[Structure], scheme: LabelScheme
+) -> tuple[LabelScheme, str] | None:
+    """Return the scheme in which a map is meant, and why not in the given one; None if it may be.
+
+    Another scheme is better where the given one does not fit, or takes for organs what are bones
+    in a row with its vertebrae.
+    """
+    fitting = [s for s in SCHEMES.values() if misfit(structures, s) is None]
+    if not fitting:
+        return None
+    best = max(fitting, key=lambda s: sum(t.voxels for t in structures if t.label in s.canonical))
+    best = SCHEMES["verse"] if best.name == "canonical" else best
+    reason = misfit(structures, scheme)
+    if reason is None:
+        spine = [s for s in sizeable(structures) if s.label in best.canonical]
+        lost = [s for s in spine if s.label not in scheme.canonical]
+        right, pairs = order(spine, best)
+        if lost and right == pairs and all(s.mean_hu > BONE_HU for s in lost):
+            names = listed(scheme.names[s.label] for s in lost)
+            reason = f"{names} are bones in a row with its vertebrae"
+    return reason and (best, reason)
 
 
 def sizeable(spine: Sequence[Structure]) -> list[Structure]:

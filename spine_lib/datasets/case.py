@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.annotations.schemes import SCHEMES, to_canonical
-from spine_lib.ct.files import atomic_file, file_identity
+from spine_lib.annotations.schemes import SCHEMES, get_scheme, to_canonical
+from spine_lib.annotations.structures import better_scheme, measure, misfit
+from spine_lib.ct.files import atomic_file, file_identity, list_folder
 from spine_lib.ct.geometry import require_same_grid
+from spine_lib.ct.nifti import MAX_DEFLATE_RATIO
 from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.datasets.ignore import IgnoreRule
 
@@ -73,19 +77,33 @@ class Case:
         """Load image and mask and compute the ignore region.
 
         Raises:
-            SpineError: if a file is missing or broken, the two grids differ, or the mask has ids
-                that its scheme does not know.
+            SpineError: if a file is missing, broken or without content, the two grids differ, the
+                mask has ids that its scheme does not know, or it cannot be meant in that scheme.
         """
         ct, structures = self.load_image(), self.load_structures()
         require_same_grid(ct, structures)
+        if (level := ct.array.min()) == ct.array.max():
+            raise SpineError(f"{self.ct_path} is {level} HU everywhere: fetch the scan again.")
         try:
             labels = to_canonical(structures.array, self.scheme)
         except SpineError as error:
             raise SpineError(f"{self.mask_path}: {error}") from error
+        self._require_plausible(ct, structures)
         ignore = np.zeros(labels.shape, dtype=bool)
         for rule in self.ignore_rules:
             ignore |= rule(ct, structures.array, labels)
         return CaseData(ct, structures.with_array(labels), ct.with_array(ignore))
+
+    def _require_plausible(self, ct: Volume, structures: Volume) -> None:
+        """Raise if what the labels do to the anatomy tells that they are meant otherwise."""
+        scheme, measured = get_scheme(self.scheme), measure(structures, ct.array)
+        better = better_scheme(measured, scheme)
+        reason = better[1] if better else misfit(measured, scheme, plain=True)
+        if measured and reason:
+            advice = f"it looks like {better[0].name!r}" if better else "check the annotation"
+            raise SpineError(
+                f"{self.mask_path} does not fit the scheme {self.scheme!r}, {reason}: {advice}."
+            )
 
     def load_image(self) -> Volume:
         """Load the scan: int16 HU [x, y, z] in RAS+."""
@@ -136,7 +154,7 @@ class StructuresCase(Case):
 
 @dataclass(frozen=True)
 class PngCase(Case):
-    """A case whose image and mask are folders of PNG slices, first slice lowest.
+    """A case whose image and mask are folders of PNG slices, the lowest number lowest.
 
     Attributes:
         spacing_mm: distance of columns, rows and slices.
@@ -148,33 +166,87 @@ class PngCase(Case):
 
     def load_image(self) -> Volume:
         """Load the slices, their grey values as HU."""
-        grey = _load_slices(self.ct_path)
+        grey = _load_slices([image for image, _ in self.slices()])
         low, high = self.window_hu
         hu = low + grey.astype(np.float32) * ((high - low) / np.iinfo(grey.dtype).max)
         return Volume(np.rint(hu).astype(np.int16), np.diag([*self.spacing_mm, 1.0]))
 
     def load_structures(self) -> Volume:
         """Load the slices of the mask; grey values are ids."""
-        return Volume(_load_slices(self.mask_path), np.diag([*self.spacing_mm, 1.0]))
+        slices = _load_slices([mask for _, mask in self.slices()])
+        return Volume(slices, np.diag([*self.spacing_mm, 1.0]))
 
+    def slices(self) -> list[tuple[Path, Path]]:
+        """Return the files of image and mask of each slice, paired by name, else by number.
 
-def _load_slices(folder: Path) -> np.ndarray:
-    """Load slices as [x, y, z] in RAS+: columns run from right to left, rows to the back."""
-    import cv2  # only PNG folders need it
-
-    slices = []
-    for path in sorted(folder.glob("*.png")):
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None or pixels.ndim != 2:
-            what = "cannot be read" if pixels is None else f"has {pixels.shape[2]} colours"
-            raise SpineError(f"{path} {what}: a slice is a grey PNG.")
-        if slices and pixels.shape != slices[0].shape:
+        Raises:
+            SpineError: if a slice has no partner, or the numbers skip one.
+        """
+        images, masks = files = [png_files(folder) for folder in (self.ct_path, self.mask_path)]
+        numbers = [slice_numbers(paths) for paths in files]
+        keys = [[path.stem for path in paths] for paths in files]
+        if set(keys[0]) != set(keys[1]) and all(numbers):
+            keys = numbers
+        for own, other, paths, folder in (
+            (*keys, images, self.mask_path), (*keys[::-1], masks, self.ct_path),
+        ):  # fmt: skip
+            if lonely := [path for key, path in zip(own, paths) if key not in other]:
+                raise SpineError(f"{lonely[0]} has no partner in {folder}: add it or remove this.")
+        steps = set(np.diff(sorted(numbers[0])).tolist())
+        if len(steps) > 1:
             raise SpineError(
-                f"{path} has {pixels.shape} pixels, the slice before {slices[0].shape}: all slices "
-                "of a case have one size."
+                f"{self.ct_path} skips slices, its numbers go up by {sorted(steps)[:3]}: add them."
+            )
+        partners = dict(zip(keys[1], masks))
+        order = sorted(range(len(images)), key=(numbers[0] or range(len(images))).__getitem__)
+        return [(images[i], partners[keys[0][i]]) for i in order]
+
+
+def png_files(folder: Path) -> list[Path]:
+    """Return the PNG files of a folder in natural order."""
+    return [path for path in list_folder(folder) if path.suffix.lower() == ".png"]
+
+
+def slice_numbers(paths: Sequence[Path]) -> list[int]:
+    """Return the one number that varies in the names of slices, [] if there is no such number."""
+    rows = [[int(number) for number in re.findall(r"\d+", path.stem)] for path in paths]
+    if len({len(row) for row in rows}) != 1:
+        return []
+    columns = [column for column in zip(*rows) if len(set(column)) > 1]
+    return list(columns[0]) if len(columns) == 1 and len(set(columns[0])) == len(paths) else []
+
+
+def _load_slices(paths: Sequence[Path]) -> np.ndarray:
+    """Load slices as [x, y, z] in RAS+: columns run from right to left, rows to the back."""
+    slices = []
+    for path in paths:
+        pixels = _read_png(path)
+        if slices and (pixels.shape, pixels.dtype) != (slices[0].shape, slices[0].dtype):
+            raise SpineError(
+                f"{path} has {pixels.shape} pixels of {pixels.dtype}, the slice before "
+                f"{slices[0].shape} of {slices[0].dtype}: all slices of a case are alike."
             )
         slices.append(pixels)
     return np.ascontiguousarray(np.stack(slices)[:, ::-1, ::-1].transpose(2, 1, 0))
+
+
+def _read_png(path: Path) -> np.ndarray:
+    """Return the grey values of a PNG, uint8 or uint16 [row, column]."""
+    from PIL import Image  # only PNG folders need it
+
+    try:
+        content = path.read_bytes()
+        width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
+        if bits < 8 or colour:  # Pillow would stretch grey values of fewer bits
+            raise ValueError(f"{bits} bits of colour type {colour}")
+        if width * height > MAX_DEFLATE_RATIO * len(content):
+            raise ValueError(f"{width} x {height} pixels in {len(content)} bytes")
+        return np.asarray(Image.open(io.BytesIO(content), formats=("PNG",)))
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpineError(
+            f"{path} cannot be read as a grey PNG ({reason}): write it anew."
+        ) from error
 
 
 @dataclass(frozen=True)

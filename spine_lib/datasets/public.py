@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import nibabel as nib
 import pydantic
@@ -20,7 +21,8 @@ import yaml
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import get_scheme
-from spine_lib.ct.files import read_json
+from spine_lib.ct.files import is_content, list_folder, read_json, read_text
+from spine_lib.ct.hounsfield import HU_RANGE
 from spine_lib.ct.nifti import itk_affine
 from spine_lib.datasets import ignore
 from spine_lib.datasets.case import (
@@ -29,6 +31,7 @@ from spine_lib.datasets.case import (
     PngCase,
     StructuresCase,
     mask_names,
+    png_files,
     require_cases,
 )
 
@@ -112,7 +115,7 @@ def find_cases(name: str, root: str | Path) -> Cohort:
         what = "a file" if root.is_file() else "not there"
         raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
     if any(next(root.glob(path), None) is None for path in public_set.required):
-        names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
+        names = [path.name + ("/" if path.is_dir() else "") for path in list_folder(root)]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise SpineError(
             f"{root} does not look like {name}: expected {public_set.layout}, found "
@@ -159,19 +162,19 @@ def _pair(
         if name in splits:
             cases.append(public_set.case(key, images[key], masks[key], splits[name]))
         else:
-            excluded.append(ExcludedScan(name, "not in data_split.txt"))
+            excluded.append(ExcludedScan(name, f"not in the split ({public_set.split_note})"))
     return Cohort(cases, excluded, public_set.split_note)
 
 
 def _nifti_files(root: Path, pattern: str) -> dict[Key, Path]:
-    """Return the NIfTI files that fit a pattern; macOS's hidden "._" files do not."""
-    glob = re.sub(r"\{\w+\}", "*", pattern) + ".nii*"
+    """Return the NIfTI files that fit a pattern."""
+    glob = re.sub(r"\{\w+\}", "*", pattern) + ".*"
     regex = re.escape(pattern).replace(r"\*\*/", "(?P<folder>(?:[^/]+/)*)")
-    regex = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/.][^/]*?)", regex) + r"\.nii(?:\.gz)?"
+    regex = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", regex) + r"\.(?i:nii(?:\.gz)?)"
     files: dict[Key, Path] = {}
     for path in sorted(root.glob(glob)):
         match = re.fullmatch(regex, path.relative_to(root).as_posix())
-        if match is None:
+        if match is None or not is_content(path):
             continue
         key = tuple(match.groupdict().items())
         if key in files:
@@ -218,7 +221,7 @@ def _split_by_list(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     path = root / "data_split.txt"
     headings = {"trainset": "train", "test_public": "validation", "test_private": "test"}
     part, splits = "", {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         line = line.strip()
         if line.removesuffix(":") in headings:
             part = headings[line.removesuffix(":")]
@@ -228,8 +231,9 @@ def _split_by_list(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
                 f"{', '.join(headings)}: take the file of the data set's repository."
             )
         elif line:
-            name = Path(line).name.removesuffix(".gz").removesuffix(".nii")
-            splits[name.removesuffix("_seg")] = part
+            name = Path(line).name.removesuffix(".gz").removesuffix(".nii").removesuffix("_seg")
+            if splits.setdefault(name, part) != part:
+                raise SpineError(f"{path}, line {number}: {name} is in two parts: keep one line.")
     return splits
 
 
@@ -237,17 +241,25 @@ def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     """Read the official split of each subject from `meta.csv`."""
     path = root / "meta.csv"
     parts = {"train": "train", "val": "validation", "test": "test"}
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter=";"))
+    rows = list(csv.DictReader(io.StringIO(read_text(path).replace("\0", "")), delimiter=";"))
     if not rows or not {"image_id", "split"} <= set(rows[0]):
         raise SpineError(
             f"{path} has no columns image_id and split, parted by semicolons: this is not the "
             "meta.csv of version 2."
         )
-    unknown = sorted({row["split"] for row in rows} - set(parts))
-    if unknown:
-        raise SpineError(f"{path}: split is {unknown[0]!r}; expected {', '.join(parts)}.")
-    return {row["image_id"]: parts[row["split"]] for row in rows}
+    splits = {}
+    for number, row in enumerate(rows, start=2):
+        name, part = row["image_id"] or "", row["split"]
+        if part not in parts:
+            known = ", ".join(parts)
+            raise SpineError(f"{path}, line {number}: split is {part!r}; expected {known}.")
+        if not re.fullmatch(r"\w[\w.-]*", name):  # a path could lead out of the folder
+            raise SpineError(
+                f"{path}, line {number}: image_id is {name!r}; expected a folder such as s0000."
+            )
+        if splits.setdefault(name, parts[part]) != parts[part]:
+            raise SpineError(f"{path}, line {number}: {name} is in two parts: keep one line.")
+    return splits
 
 
 def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | None = None) -> Cohort:
@@ -262,7 +274,10 @@ def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | Non
         if name not in splits:
             excluded.append(ExcludedScan(name, "not in meta.csv, so it has no place in the split"))
         elif missing:
-            excluded.append(ExcludedScan(name, f"{missing[0]} is missing: half a download?"))
+            why = "half a download?"
+            if [Path(file).name for file in missing] == ["vertebrae_S1.nii.gz"]:
+                why = f"this looks like version 1 of the data: take version 2, {public_set.where}"
+            excluded.append(ExcludedScan(name, f"{missing[0]} is missing: {why}"))
         else:
             masks = root / name / "segmentations"
             case = public_set.case((("name", name),), root / files[0], masks, splits[name])
@@ -310,7 +325,11 @@ def itk_reads(path: Path) -> bool:
     return itk_affine(header) is not None
 
 
-class Statement(pydantic.BaseModel, extra="forbid", coerce_numbers_to_str=True):
+Millimetres = Annotated[float, pydantic.Field(ge=0.01, le=100)]
+Grey = Annotated[float, pydantic.Field(ge=HU_RANGE[0], le=HU_RANGE[1])]
+
+
+class Statement(pydantic.BaseModel, extra="forbid"):
     """What `dataset.yaml` states, because no other file of the folder does.
 
     Attributes:
@@ -322,34 +341,52 @@ class Statement(pydantic.BaseModel, extra="forbid", coerce_numbers_to_str=True):
     scheme: str
     covers: str = "not stated"
     licence: str = "not stated"
-    spacing_mm: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat, pydantic.PositiveFloat] = None
-    window_hu: tuple[float, float] = None
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = None
+    window_hu: tuple[Grey, Grey] = None
     patients: dict[str, str] = {}
-    splits: dict[str, str] = {}
+    splits: dict[str, Literal["train", "validation", "test"]] = {}
+
+    @pydantic.field_validator("window_hu")
+    @classmethod
+    def _rising(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if window[0] >= window[1]:
+            raise ValueError("the first HU must be below the second")
+        return window
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Reads every scalar as text, so that the case 001 stays 001, and knows no aliases."""
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
 
 
 def read_statement(root: Path) -> Statement:
     """Read `dataset.yaml`; raise a `SpineError` if it states something unknown or too little."""
     path = root / "dataset.yaml"
-    try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise SpineError(
             f"{path} is missing: write at least a line 'scheme: verse' (or another scheme)."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpineError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        )
+    text = read_text(path)
+    try:
+        values: Any = yaml.load(text, _TextLoader)  # a safe loader: it makes texts, lists and maps
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SpineError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
     if not isinstance(values, dict) or "scheme" not in values:
         raise SpineError(f"{path} states no scheme: add a line 'scheme: verse' (or another).")
     try:
-        statement = Statement(**{str(n): value for n, value in values.items() if value is not None})
+        statement = Statement(**{n: v for n, v in values.items() if v not in ("", "~", "null")})
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0]
+        value = " ".join(str(values[name]).split())[:100]
         if first["type"] == "extra_forbidden":
             known = ", ".join(Statement.model_fields)
             raise SpineError(f"{path}: {name!r} is unknown; known are {known}.") from error
-        raise SpineError(f"{path}: {name} is {values[name]!r}: {first['msg']}.") from error
+        raise SpineError(f"{path}: {name} is {value}: {first['msg']}.") from error
     get_scheme(statement.scheme)
     return statement
 
@@ -358,7 +395,7 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
     statement = read_statement(root)
     stated = statement.model_dump(include={"scheme", "covers", "licence"})
     if splits := statement.splits:
-        stated["split"] = lambda _, images: {name: splits.get(name, "") for name in images}
+        stated["split"] = lambda _, images: splits
         stated["split_note"] = "as stated in dataset.yaml"
     public_set = dataclasses.replace(public_set, **stated)
     volumes = _read_pairs(public_set, root)
@@ -371,13 +408,20 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
             "for example 'spacing_mm: [0.8, 0.8, 2.0]' or 'window_hu: [-1024, 1024]'."
         )
     cases = volumes.cases + [PngCase(**vars(case), **geometry) for case in slices.cases]
+    excluded = volumes.excluded + slices.excluded
+    names = {scan.case_id for scan in (*cases, *excluded)}
+    if strange := sorted({*splits, *statement.patients} - names):
+        raise SpineError(
+            f"{root / 'dataset.yaml'} names the case {strange[0]!r}, which is not there: "
+            f"{len(names)} are, such as {min(names, default='')!r}."
+        )
     patients = {case.case_id: statement.patients.get(case.case_id, case.case_id) for case in cases}
     cases = [dataclasses.replace(c, patient_id=f"folder-{patients[c.case_id]}") for c in cases]
-    return Cohort(cases, volumes.excluded + slices.excluded, public_set.split_note)
+    return Cohort(cases, excluded, public_set.split_note)
 
 
 def _png_folders(folder: Path) -> dict[Key, Path]:
-    folders = sorted(path for path in folder.iterdir() if any(path.glob("*.png")))
+    folders = [path for path in list_folder(folder) if path.is_dir() and png_files(path)]
     return {(("name", path.name),): path for path in folders}
 
 

@@ -213,6 +213,8 @@ def datasets(
     print(f"split: {cohort.split_note}")
     for item in cohort.excluded:
         print(f"left out: {item}")
+    for fault in cohort.faults:
+        print(f"known fault: {fault}")
     if name == "totalsegmentator":
         print(f"split of --dataset rebuilt1089: {find_cases('rebuilt1089', root).split_note}")
     if split is not None:
@@ -371,7 +373,7 @@ def prepare(
     settings = settings.changed(dataset=dataset or settings.dataset)
     options = {"workers": workers, "scheduler": scheduler}
     options["skip_broken"] = settings.dataset in PUBLIC_SETS
-    parts = sources.gather(settings, root).parts
+    parts = sources.gather(settings, root, needed=("train", "validation")).parts
     for part in ("train", "validation"):
         store = sources.prepare(parts[part], settings.planes, settings.spacing_mm, **options)
         print(f"{part}: {len(store.volumes)} volumes in {store.folder}")

@@ -251,7 +251,7 @@ LARGEST_YAML = 100_000
 """Bytes of a file with settings; a larger one holds something else."""
 
 
-class _SettingsLoader(yaml.SafeLoader):
+class _Strict:
     """YAML without aliases, which can unfold a few lines to gigabytes, and with each key once."""
 
     def compose_node(self, parent, index):
@@ -266,15 +266,29 @@ class _SettingsLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+class _SettingsLoader(_Strict, yaml.SafeLoader):
+    """Reads numbers, dates and booleans as such."""
+
+
+class _TextLoader(_Strict, yaml.BaseLoader):
+    """Reads every value and key as text: 001 stays 001."""
+
+
+def read_yaml(path: Path, text: bool = False, most_bytes: int = LARGEST_YAML) -> dict[str, Any]:
     """Read a YAML file of settings; an empty one is an empty dictionary.
+
+    Args:
+        path: the file.
+        text: leave every value and key the text that it is.
+        most_bytes: a larger file is refused.
 
     Raises:
         SpineError: if it cannot be read, is too large, is not YAML or not made of settings, or has
             aliases, or a key twice.
     """
     try:
-        values = yaml.load(read_text(path, LARGEST_YAML), _SettingsLoader)
+        loader = _TextLoader if text else _SettingsLoader  # both make plain values only
+        values = yaml.load(read_text(path, most_bytes), loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = getattr(error, "problem", None) or str(error)
         mark = getattr(error, "problem_mark", None)

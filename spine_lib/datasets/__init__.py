@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "case": ["Case", "CaseData", "require_cases", "write_split"],
         "ignore": ["UnlabelledBoneAtEnds"],
         "phantom": ["make_phantom", "phantom_cases"],
-        "public": ["PUBLIC_SETS", "catalogue_text", "find_cases", "split_of"],
+        "public": ["PUBLIC_SETS", "catalogue_text", "find_cases", "known_faults", "split_of"],
         "more": ["fetch_more", "more_sets"],
         "sample": [
             "abdomen_label_maps",

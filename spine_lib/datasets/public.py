@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-import io
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import nibabel as nib
 import pydantic
@@ -21,7 +21,7 @@ import yaml
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import get_scheme
-from spine_lib.ct.files import is_content, list_folder, read_json, read_text
+from spine_lib.ct.files import is_content, list_folder, read_json, read_text, read_yaml
 from spine_lib.ct.hounsfield import HU_RANGE
 from spine_lib.ct.nifti import itk_affine
 from spine_lib.datasets import ignore
@@ -48,11 +48,15 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Cohort:
-    """The cases in the folder of a data set, the scans left out, and how the cases were split."""
+    """The cases in the folder of a data set, the scans left out, and how the cases were split.
+
+    Faults are those that others reported of these cases' masks, with where they did.
+    """
 
     cases: list[Case]
     excluded: list[ExcludedScan]
     split_note: str
+    faults: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,15 @@ def find_cases(name: str, root: str | Path) -> Cohort:
         raise SpineError(
             f"The data set {name!r} is not known: use one of {', '.join(PUBLIC_SETS)}."
         )
-    public_set, root = PUBLIC_SETS[name], Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
+    try:
+        return _cohort(PUBLIC_SETS[name], root)
+    except OSError as error:
+        path, reason = error.filename or root, error.strerror or error
+        raise SpineError(f"{path} cannot be read ({reason}): check your rights.") from error
+
+
+def _cohort(public_set: PublicSet, root: Path) -> Cohort:
     if not root.is_dir():
         what = "a file" if root.is_file() else "not there"
         raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
@@ -118,7 +130,7 @@ def find_cases(name: str, root: str | Path) -> Cohort:
         names = [path.name + ("/" if path.is_dir() else "") for path in list_folder(root)]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise SpineError(
-            f"{root} does not look like {name}: expected {public_set.layout}, found "
+            f"{root} does not look like {public_set.name}: expected {public_set.layout}, found "
             f"{', '.join(names[:5]) or 'nothing'}{more}; give another root."
         )
     cohort = public_set.read(public_set, root)
@@ -129,7 +141,25 @@ def find_cases(name: str, root: str | Path) -> Cohort:
             f"{excluded[0]}): is the download whole?"
         )
     require_cases(cohort.cases, str(root))
-    return dataclasses.replace(cohort, excluded=excluded)
+    faults = known_faults(public_set.name, [case.case_id for case in cohort.cases])
+    return dataclasses.replace(cohort, excluded=excluded, faults=faults)
+
+
+def known_faults(name: str, case_ids: Iterable[str] | None = None) -> list[str]:
+    """Return what is publicly known to be wrong with a data set's masks, a sentence for each fault.
+
+    Args:
+        name: key of `PUBLIC_SETS`.
+        case_ids: only faults of these cases, and of the whole set; default all.
+    """
+    with Path(__file__).with_name("known_faults.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if name in row["datasets"].split()]
+    wanted = None if case_ids is None else {"", *case_ids}
+    return [
+        f"{row['subject'] or 'the whole set'}: {row['fault']} ({row['source']})"
+        for row in rows
+        if wanted is None or row["subject"] in wanted
+    ]
 
 
 def catalogue_text() -> str:
@@ -140,6 +170,7 @@ def catalogue_text() -> str:
         f"  get it   {public_set.where}\n"
         f"  cite     {public_set.cite}\n"
         f"  layout   {public_set.layout}"
+        + "".join(f"\n  fault    {fault}" for fault in known_faults(public_set.name))
         for public_set in PUBLIC_SETS.values()
     )
 
@@ -241,7 +272,10 @@ def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     """Read the official split of each subject from `meta.csv`."""
     path = root / "meta.csv"
     parts = {"train": "train", "val": "validation", "test": "test"}
-    rows = list(csv.DictReader(io.StringIO(read_text(path).replace("\0", "")), delimiter=";"))
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines(), delimiter=";"))
+    except csv.Error as error:
+        raise SpineError(f"{path} is not CSV ({error}): fetch it again.") from error
     if not rows or not {"image_id", "split"} <= set(rows[0]):
         raise SpineError(
             f"{path} has no columns image_id and split, parted by semicolons: this is not the "
@@ -354,15 +388,6 @@ class Statement(pydantic.BaseModel, extra="forbid"):
         return window
 
 
-class _TextLoader(yaml.BaseLoader):
-    """Reads every scalar as text, so that the case 001 stays 001, and knows no aliases."""
-
-    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-
 def read_statement(root: Path) -> Statement:
     """Read `dataset.yaml`; raise a `SpineError` if it states something unknown or too little."""
     path = root / "dataset.yaml"
@@ -370,12 +395,8 @@ def read_statement(root: Path) -> Statement:
         raise SpineError(
             f"{path} is missing: write at least a line 'scheme: verse' (or another scheme)."
         )
-    text = read_text(path)
-    try:
-        values: Any = yaml.load(text, _TextLoader)  # a safe loader: it makes texts, lists and maps
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SpineError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}.") from error
-    if not isinstance(values, dict) or "scheme" not in values:
+    values = read_yaml(path, text=True, most_bytes=1 << 21)
+    if "scheme" not in values:
         raise SpineError(f"{path} states no scheme: add a line 'scheme: verse' (or another).")
     try:
         statement = Statement(**{n: v for n, v in values.items() if v not in ("", "~", "null")})

@@ -10,7 +10,7 @@ be absent):
 - "baseline": {"name", "threshold_hu", "test": scores} of a bone threshold.
 - "statistics": of `compare.run_statistics`; computed where it is absent.
 - "data": {"name", "train", "validation", "test" (case ids), "same_as_paper", "split", "left_out",
-  "sources": facts by name, "checksums": SHA-256 by name}.
+  "known_faults", "sources": facts by name, "checksums": SHA-256 by name}.
 - "target", "table_note", "command", "commit", "created", "device": texts; "recipe", "versions":
   by name; "test_looks": a sentence, or {"count", "note"}.
 - "wall_seconds", "peak_memory_mb"; "stages": seconds by stage.
@@ -110,7 +110,7 @@ def write_report(
     facts = {"device": results.get("device") or "not recorded"}
     facts["commit of this library"] = results.get("commit") or "not recorded"
     statistics = results.get("statistics") or run_statistics(models)
-    split = data.get("split", "by patient")
+    split, faults = data.get("split", "by patient"), data.get("known_faults", ())
     volumes = [row for test in tests.values() for row in (test.get("volumes") or {}).values()]
     tolerances, seconds = (
         pd.Series([row[key] for row in volumes if row.get(key)], dtype=float)
@@ -140,7 +140,7 @@ def write_report(
         statistics=statistics,
         minimum_patients=MINIMUM_PATIENTS,
         **_seed_tables(results, statistics, names),
-        deviations=deviations(recipe, split) if "augmentation" in recipe else [],
+        deviations=deviations(recipe, split, faults) if "augmentation" in recipe else [],
         checksums=_key_table("Data", data.get("checksums") or {}),
         environment=_key_table("What", facts | (results.get("versions") or {})),
         settings=_key_table("Setting", recipe),
@@ -416,12 +416,15 @@ def _plain(value: object) -> str:
 # --- deviations from the paper -------------------------------------------------------------------
 
 
-def deviations(recipe: dict, split: str = "by patient") -> list[dict[str, str]]:
+def deviations(
+    recipe: dict, split: str = "by patient", faults: Iterable[str] = ()
+) -> list[dict[str, str]]:
     """Set our settings beside the paper's; what its abstract does not say is unknown.
 
     Args:
         recipe: `Recipe.to_dict()`.
         split: how the cases came to their parts.
+        faults: what is known to be wrong with the masks, of `datasets.known_faults`.
     """
     augmentation, mm = recipe["augmentation"], recipe["neighbour_mm"]
     encoders = {name.partition("_")[0]: name.partition("_")[2] for name in recipe["models"]}
@@ -464,6 +467,7 @@ def deviations(recipe: dict, split: str = "by patient") -> list[dict[str, str]]:
         for name in (*KNOWN_SETTINGS, *UNKNOWN_SETTINGS)
     ]
     more = {"channels of the input": channels, "encoder weights at the start": weights}
+    more |= {"known faults of the masks": "; ".join(faults)} if faults else {}
     rows += [{"setting": name, "paper": "", "ours": text} for name, text in more.items()]
     notes = remarks()
     return [row | {"note": notes.get(row["setting"], "")} for row in rows]

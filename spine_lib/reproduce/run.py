@@ -138,6 +138,7 @@ def _reproduce(
     excluded = [scan for store in stores.values() for scan in store.left_out]
     excluded = [*sources.left_out, *excluded, *scores.excluded]
     results["data"] |= {"left_out": list(map(str, excluded)), "split": sources.split_note}
+    results["data"]["known_faults"] = sources.faults
     results["processes"] = dataclasses.asdict(processes)
     results["peak_memory_mb"] = provenance.remember_peak(folder, memory.megabytes)
     write_json(folder / "results.json", results)

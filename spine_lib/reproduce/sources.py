@@ -38,24 +38,32 @@ class Sources:
         parts: cases for "train", "validation" and "test".
         split_note: how they came to their parts.
         left_out: scans that lack a part, with the reason.
+        faults: what others reported of these cases' masks.
     """
 
     parts: dict[str, list[Case]]
     split_note: str
     left_out: list[ExcludedScan] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
-def gather(recipe: Recipe, root: str | Path | None = None, say: Say = print) -> Sources:
+def gather(
+    recipe: Recipe,
+    root: str | Path | None = None,
+    say: Say = print,
+    needed: Sequence[str] = tuple(FIRST_PHANTOM),
+) -> Sources:
     """Return the cases that a recipe names.
 
     Args:
         recipe: its data set and its numbers of phantoms are used.
         root: folder of a public data set; the built-in sources need none.
         say: called with a line where something is fetched or left out.
+        needed: parts that must not be empty; to prepare, "train" and "validation" suffice.
 
     Raises:
-        SpineError: if the data set is unknown or lies elsewhere, a part is empty, or a patient
-            is in two parts.
+        SpineError: if the data set is unknown or lies elsewhere, a needed part is empty, or a
+            patient is in two parts.
     """
     parts: dict[str, list[Case]] = {part: [] for part in FIRST_PHANTOM}
     sources = Sources(parts, "by patient, fixed before anything was trained")
@@ -72,8 +80,8 @@ def gather(recipe: Recipe, root: str | Path | None = None, say: Say = print) -> 
     for part, count in counts.items():
         if count:
             parts[part] += phantom_cases(count, FIRST_PHANTOM[part], **PHANTOM_GRID)
-    for part, cases in parts.items():
-        require_cases(cases, f"the {part} part of {recipe.dataset}")
+    for part in needed:
+        require_cases(parts[part], f"the {part} part of {recipe.dataset}")
     require_separate(parts)
     return sources
 
@@ -95,7 +103,9 @@ def _find_public(name: str, root: str | Path | None, parts: dict, say: Say) -> S
     say(f"{name}: {len(cohort.cases)} scans ({counts}), split {cohort.split_note}")
     if cohort.excluded:
         say(f"left out {len(cohort.excluded)}, the first {cohort.excluded[0]}")
-    return Sources(parts, cohort.split_note, cohort.excluded)
+    for fault in cohort.faults:
+        say(f"known fault: {fault}")
+    return Sources(parts, cohort.split_note, cohort.excluded, cohort.faults)
 
 
 def prepare(

@@ -191,6 +191,9 @@ def prepare(
         raise SpineError(f"No case can be read; the first: {left_out[cases[0].case_id].reason}")
     readable = [rows[case.case_id] for case in cases if case.case_id not in left_out]
     _write_index(folder, settings, readable, [left_out[case_id] for case_id in sorted(left_out)])
+    listed = {row["file"] for rows_of_case in readable for row in rows_of_case}
+    for stale in {path.name for path in folder.glob("*.npy")} - listed:
+        (folder / stale).unlink(missing_ok=True)
     return SliceStore(folder)
 
 
@@ -283,12 +286,14 @@ def cut_case(
     made_from = case_identity(case)  # before the files are read: they may be replaced meanwhile
     try:
         data, organs = case.load(), case.load_organs()
-    except SpineError as error:
-        return ExcludedScan(case.case_id, str(error))
+        if not data.labels.array.any():
+            raise SpineError(f"{case.mask_path} labels no spine: is it the mask of this scan?")
+    except (SpineError, MemoryError) as error:
+        return ExcludedScan(case.case_id, str(error) or f"{case.ct_path} does not fit into memory")
     rows = []
     for plane in planes:
         slices = cut_slices(data, plane, spacing_mm, organs)
-        name = f"{case.case_id}-{plane}.npy"
+        name = f"{_short_name(case.case_id)}-{plane}.npy"
         with atomic_file(folder / name) as stream:
             np.save(stream, slices, allow_pickle=False)
         spine = [bool(((label > 0) & (label != IGNORE)).any()) for label in slices["label"]]
@@ -306,6 +311,11 @@ def cut_case(
         )
         rows.append(vars(volume))
     return rows
+
+
+def _short_name(case_id: str) -> str:
+    """Return a case's name cut to what any file system takes, unique by a checksum."""
+    return case_id if len(case_id.encode()) < 100 else hashlib.sha256(case_id.encode()).hexdigest()
 
 
 def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: float) -> int:

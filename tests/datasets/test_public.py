@@ -334,7 +334,7 @@ def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
         ("scheme: mine\n", "'mine' is not known"),
         ("scheme: verse\nspacing_mm: 4\n", "spacing_mm is 4"),
         ("scheme: verse\nsize: 4\n", "'size' is unknown"),
-        ("a: [\n", "is not YAML"),
+        ("a: [\n", "cannot be read as YAML"),
     ],
 )
 def test_a_statement_that_says_too_little_is_refused(own, phantom, text, words):

@@ -170,6 +170,8 @@ def _is_choice(cases: list[Case]) -> bool:
 def _is_constant(cases: list[Case]) -> bool:
     """Return whether every answer is the same, and the right ones are not."""
     first, *others = cases
+    if np.ndim(first.answer) or isinstance(first.answer, Mapping):
+        return False
     alike = all(mismatch(case.answer, first.answer) is None for case in others)
     return len(cases) > 2 and alike and any(mismatch(case.right, first.right) for case in others)
 
@@ -306,13 +308,15 @@ def _two_values(name: str, answer: Any, right: Any) -> str:
 def _mapping_mismatch(answer: Any, right: Mapping, *rest: Any) -> Mismatch | None:
     if not isinstance(answer, Mapping):
         return Mismatch(f"return a dictionary, not {describe(answer)}")
-    for text, keys in (("lacks", set(right) - set(answer)), ("has", set(answer) - set(right))):
-        if keys:
-            wanted = ", ".join(map(repr, right))
-            key = sorted(map(repr, keys))[0]
-            return Mismatch(f"your dictionary {text} the key {key}: its keys should be {wanted}")
-    found = (mismatch(answer[k], right[k], *rest, _name_of(k)) for k in right)
-    return next((item for item in found if item), None)
+    shared = [key for key in right if key in answer]
+    found = (mismatch(answer[k], right[k], *rest, _name_of(k)) for k in shared)
+    first = next((item for item in found if item), None)
+    if first or set(right) == set(answer):
+        return first
+    lacking = sorted(map(repr, set(right) - set(answer)))
+    wanted = ", ".join(map(repr, right))
+    text = f"lacks the key {lacking[0]}" if lacking else "has a key too many"
+    return Mismatch(f"your dictionary {text}: its keys should be {wanted}")
 
 
 def _name_of(key: Any) -> str:

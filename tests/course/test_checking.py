@@ -162,7 +162,7 @@ TABLE = np.arange(6.0).reshape(2, 3)
         ((1, 2), (1, 2, 3), "should have 3 values, and yours has 2"),
         ((1, 5), (1, 2), "your second value should be 2, and yours is 5"),
         ({"a": 1}, {"b": 1}, "lacks the key 'b'"),
-        ({"a": 1, "b": 2}, {"b": 2}, "has the key 'a'"),
+        ({"a": 1, "b": 2}, {"b": 2}, "has a key too many"),
         ({"a": 1}, {"a": 2}, "the value of 'a' should be 2, and yours is 1"),
         (1.00001, 1.0002, "should be 1.0002, and yours is 1"),
         (None, 3, "should be 3, not None"),

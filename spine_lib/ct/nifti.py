@@ -168,8 +168,10 @@ def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
     Returns:
         4x4 float64, or None where ITK refuses the file, because only a sheared sform is set.
     """
+    header = header.copy()
     spacing = np.abs(header["pixdim"][1:4].astype(np.float64))
     spacing[spacing == 0] = 1
+    header["pixdim"][1:4] = spacing
     sform, sform_code, qform_code = header.get_sform(), header["sform_code"], header["qform_code"]
     with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
         axes = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
@@ -364,7 +366,7 @@ def _odd_positions(
             yield (
                 f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library read "
                 f"the sform (code {codes['sform']}), ITK programs such as 3D Slicer the qform "
-                f"(code {codes['qform']}) and pixdim, and what is written for it keeps both."
+                f"(code {codes['qform']}) or pixdim, and what is written for it keeps both."
             )
 
 

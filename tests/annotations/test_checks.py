@@ -112,6 +112,21 @@ def test_vertebrae_that_are_soft_tissue_are_not_read_as_such():
     assert "'totalsegmentator'" in one(findings, "scheme").message
 
 
+@pytest.mark.parametrize("hu", [-1000, -90, 40])
+def test_a_mask_over_no_bone_is_found_in_any_scheme(hu):
+    for labels, scheme in (
+        ([20, 21, 22], "verse"),
+        ([29, 28, 27], "totalsegmentator"),
+        ([1], "verse"),
+    ):
+        ct, mask = column(labels)
+        ct.array[mask.array > 0] = hu
+        finding = one(check_annotation(ct, mask, scheme), "implausible")
+        assert (
+            finding.severity == "error" and f"average {hu} HU, which is no bone" in finding.message
+        )
+
+
 def test_without_a_scheme_that_fits_none_is_proposed():
     ct, mask = column([20, 21, 200])
     assert codes(check_annotation(ct, mask)) == {"unknown-ids"}

@@ -1,7 +1,9 @@
 """Files are written whole or not at all, and recognised when they are replaced."""
 
 import contextlib
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,33 @@ def test_an_identity_changes_with_size_time_and_content_alone(tmp_path):
     folder = identity(content, name=tmp_path)
     assert folder == identity(content, name=tmp_path) != identity(content + b"x", name=tmp_path)
     assert file_identity(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "filename", "words"),
+    [
+        (errno.ENOSPC, None, "the disk is full: free some space"),
+        (errno.ENOSPC, "/data/mask.nii", "the disk is full: free some space"),
+        (errno.ENOSPC, f"{tempfile.gettempdir()}/a", "temporary folder .* set TMPDIR"),
+        (errno.EACCES, "/data/mask.nii", "you have no permission: change the rights"),
+        (errno.EROFS, None, "its disk is read-only: choose another folder"),
+        (errno.ENAMETOOLONG, None, "its name is too long: shorten it"),
+        (errno.EIO, None, "the system reports Input/output error: check the disk"),
+    ],
+)
+def test_each_failure_of_the_system_has_its_own_advice(tmp_path, number, filename, words):
+    error = OSError(number, os.strerror(number), filename)
+    with (
+        pytest.raises(SpineError, match=f"a.nii cannot be written, .*{words}.*\\.$"),
+        atomic_file(tmp_path / "a.nii"),
+    ):
+        raise error
+
+
+def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path):
+    with atomic_file(tmp_path / (251 * "a" + ".nii")) as stream:
+        stream.write(b"all")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"all"]
 
 
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path):

@@ -41,6 +41,37 @@ def test_image_and_mask_of_different_geometry_are_refused(shape, affine, reason)
         require_same_grid(a, b)
 
 
+BIG, COARSE = np.diag([-0.703125, -0.703125, 2.5, 1]), np.diag([1.5, 1.5, 1.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("affine", "row", "column", "value"),
+    [
+        (BIG, 2, 2, 2.4999),  # the slice distance in other digits
+        (BIG, 0, 0, -0.7031),
+        (BIG, 0, 1, 1e-4),
+        (COARSE, 1, 2, 3e-4),  # a sheared scan whose masks are straight
+    ],
+)
+def test_headers_that_differ_in_their_last_digits_are_one_grid_with_a_note(
+    affine, row, column, value
+):
+    voxels = np.broadcast_to(np.int16(0), (512, 512, 133))
+    other = affine.copy()
+    other[row, column] = value
+    with pytest.warns(UserWarning, match=r"up to 0\.0\d* mm apart: harmless"):
+        require_same_grid(Volume(voxels, affine), Volume(voxels, other))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, 0.08])
+def test_a_position_off_by_a_tenth_of_a_voxel_or_no_number_is_refused(value):
+    voxels = np.zeros((2, 3, 4))
+    moved = np.diag([0.7, 0.7, 2.5, 1])
+    moved[0, 3] = value
+    with pytest.raises(SpineError, match="apart in the patient"):
+        require_same_grid(Volume(voxels, np.diag([0.7, 0.7, 2.5, 1])), Volume(voxels, moved))
+
+
 def test_an_array_without_an_affine_has_no_grid():
     ct = Volume(np.zeros((2, 3, 4)), np.eye(4))
     with pytest.raises(SpineError, match="a ndarray without an affine has no position"):

@@ -1,3 +1,5 @@
+import warnings
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from spine_lib import SpineError
 from spine_lib.ct import load_ct, load_mask
-from spine_lib.ct.hounsfield import HU_RANGE, hu_from_stored, labels_from_stored
+from spine_lib.ct.hounsfield import HU_RANGE, hu_from_stored, label_likeness, labels_from_stored
 
 
 def saved(path, values, slope=None, intercept=None, dtype=None):
@@ -15,7 +17,8 @@ def saved(path, values, slope=None, intercept=None, dtype=None):
     header = nib.Nifti1Header()
     header.set_data_shape(array.shape)
     header.set_data_dtype(array.dtype)
-    header.set_sform(np.eye(4), 1)
+    header.set_zooms((0.1, 0.1, 0.1))
+    header.set_sform(np.diag([0.1, 0.1, 0.1, 1]), 1)
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
     header["scl_slope"] = np.nan if slope is None else slope
@@ -84,6 +87,8 @@ def test_padding_outside_the_field_of_view_is_kept(tmp_path, padding):
         ([-2048, -2048], "i2", "no tissue can be"),
         ([5000, 9000], "i2", "no tissue can be"),
         ([0, 0.25, 1], "f4", "a mask or a normalised image"),
+        ([-1.7, 0.1, 5.3, 19], "f4", "a mask or a normalised image"),  # standard deviations
+        ([0, 20, 28], "u1", "a mask or a normalised image"),
         ([-1, 0.3, 1], "f8", "a mask or a normalised image"),
     ],
 )
@@ -92,6 +97,44 @@ def test_intensities_that_cannot_be_hu_are_refused(tmp_path, values, dtype, word
     with pytest.raises(SpineError, match=words) as caught:
         load_ct(path)
     assert str(path) in str(caught.value)
+
+
+BODY = np.random.default_rng(0).choice([-1000, -90, 40, 300], 9000) + np.arange(9000) % 31
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (BODY + 1100, r"no value below 0 \(from 100 to 1430\): .*intercept may be lost"),
+        (np.append(BODY + 1024, -2000), "no value below 0 but padding at -2000 .*may be lost"),
+        (np.append(BODY + 1024, [-3024] * 5000), "no value below 0 but padding at -3024"),
+        (np.append(BODY + 1100, -2048), "no value below 0 but padding at -2048"),
+        (BODY - 1000, "hardly a voxel above -300 HU .*intercept may be applied twice"),
+        (0 * BODY, "holds the value 0 in every voxel"),
+        (np.clip((BODY + 1000) // 5, 0, 255), "no value below 0"),
+    ],
+)
+def test_intensities_that_may_not_be_hu_are_reported(tmp_path, values, words):
+    path = saved(tmp_path / "ct.nii", values, dtype=np.int16)
+    with pytest.warns(UserWarning, match=words) as caught:
+        load_ct(path)
+    assert [note.filename for note in caught] == [__file__]
+
+
+@pytest.mark.parametrize("padding", [0, -2000, -2048, -3024])
+def test_a_scan_in_hu_has_no_note(tmp_path, padding):
+    path = saved(tmp_path / "ct.nii", np.append(BODY, [padding] * 4000), dtype=np.int16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_ct(path)
+
+
+def test_labels_are_told_from_grey_values_by_their_neighbours():
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[3:12, 4:9, 2:15], labels[12:18, 4:9, 2:15] = 20, 21
+    noise = np.random.default_rng(0).integers(0, 4096, (20, 20, 20), np.uint16)
+    assert label_likeness(labels) > 0.8 and label_likeness(noise) < 0.01
+    assert label_likeness(0 * labels) == label_likeness((noise > 2000).astype(np.uint8)) == 1
 
 
 def test_a_scan_without_a_value_below_zero_is_reported(tmp_path):

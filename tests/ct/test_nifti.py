@@ -1,14 +1,18 @@
 import errno
 import gzip
 import os
+import socket
 import struct
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from spine_lib import SpineError
-from spine_lib.ct.volume import Volume, load_ct, save_nifti
+from spine_lib.ct import nifti
+from spine_lib.ct.volume import Volume, load_ct, load_mask, save_nifti
 
 
 @pytest.fixture
@@ -37,6 +41,36 @@ def refusal(path) -> str:
     return message
 
 
+ALIGNED = np.array([[0.8, 0, 0, 40], [0, 0.8, 0, -20], [0, 0, 3, 55], [0, 0, 0, 1]])
+SCANNER = np.array([[-0.8, 0, 0, 16], [0, -0.8, 0, 14], [0, 0, 3, -200], [0, 0, 0, 1]])
+VOXELS = np.random.default_rng(0).integers(-1000, 1500, (6, 5, 4), np.int16)
+
+
+def file_with(path, fields, sform=ALIGNED, qform=SCANNER, voxels=VOXELS):
+    """Write a scan whose header has these fields, two positions and both codes 1 otherwise."""
+    header = nib.Nifti1Image(voxels, None).header
+    header.set_sform(sform, 1)
+    header.set_qform(qform, 1)
+    header["vox_offset"] = 352
+    for name, value in fields.items():
+        if name == "pixdim":
+            header[name][: len(value)] = value
+        else:
+            header[name] = value
+    path.write_bytes(header.binaryblock + bytes(4) + voxels.tobytes("F"))
+    return path
+
+
+def itk_sees(path) -> np.ndarray | None:
+    """Return the affine (RAS+) by which SimpleITK places a file's voxels; None: it refuses."""
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError:
+        return None
+    directions = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    return np.diag([-1, -1, 1, 1]) @ nib.affines.from_matvec(directions, image.GetOrigin())
+
+
 def put(path, offset: int, data: bytes) -> None:
     """Overwrite some bytes of a file."""
     content = bytearray(path.read_bytes())
@@ -63,6 +97,55 @@ def test_a_flipped_bit_in_a_gzip_file_is_found(ct_path):
     for place in (len(content) // 2, len(content) - 6):  # the data, the checksum behind them
         ct_path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         assert "damaged" in refusal(ct_path) or "truncated" in refusal(ct_path)
+
+
+@pytest.mark.parametrize("share", np.linspace(0.05, 0.95, 10))
+def test_damage_in_a_gzip_file_is_not_taken_for_odd_intensities(ct_path, share):
+    content = bytearray(ct_path.read_bytes())
+    first = int(share * len(content))
+    content[first : first + 40] = bytes(40)
+    ct_path.write_bytes(content)
+    assert "damaged" in refusal(ct_path) or "truncated" in refusal(ct_path)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_at_once(tmp_path):
+    header = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), np.eye(4)).header
+    header["dim"][1:4], header["vox_offset"] = (1000, 1000, 1200), 352
+    with gzip.open(tmp_path / "ct.nii.gz", "wb", 1) as stream:
+        stream.write(header.binaryblock + bytes(4))
+        for _ in range(12):
+            stream.write(bytes(100_000_000))
+    tracemalloc.start()
+    for load in (load_ct, load_mask):
+        with pytest.raises(SpineError, match=r"ct\.nii\.gz needs [12]\.[24] GB of memory and has"):
+            load(tmp_path / "ct.nii.gz")
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()
+
+
+def test_memory_that_is_not_there_is_one_sentence(ct_path, monkeypatch):
+    def no_memory(shape, *rest, **options):
+        raise MemoryError(f"Unable to allocate {shape}")
+
+    monkeypatch.setattr(np, "empty", no_memory)
+    assert "GB of memory, which is not there" in refusal(ct_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes nor sockets as files")
+def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.nii")
+    (tmp_path / "folder.nii").mkdir()
+    monkeypatch.chdir(tmp_path)  # a socket's whole path must be short
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind("socket.nii")
+        for name in ("pipe.nii", "socket.nii", "/dev/zero"):
+            assert "is a pipe, socket or device" in refusal(tmp_path / name)
+    with pytest.raises(SpineError, match=r"folder\.nii is a folder: name a file"):
+        load_mask(tmp_path / "folder.nii")
+    (tmp_path / "loop.nii").symlink_to("loop.nii")
+    assert "a link to itself" in refusal(tmp_path / "loop.nii")
+    assert "name is too long" in refusal(tmp_path / (300 * "a" + ".nii"))
+    assert "no file can have this name" in refusal(tmp_path / "a\0.nii")
 
 
 @pytest.mark.parametrize("content", [b"", b"no", b"a text about spines" * 99, bytes(400)])
@@ -103,13 +186,107 @@ def test_colours_and_complex_numbers_are_refused(tmp_path):
         (42, struct.pack("<h", 0), "0x30x40"),  # no voxel along x
         (108, struct.pack("<f", 8), "byte 8"),  # voxels inside the header
         (108, struct.pack("<f", np.nan), "damaged NIfTI header"),
-        (280, bytes(48), "maps voxels to no volume"),  # an affine of zeros
+        (108, struct.pack("<f", 350), "byte 350"),
+        (72, struct.pack("<h", 8), "bitpix 8 contradicts the data type int16"),
+        (344, b"n+9", "not a NIfTI file"),
+        (0, struct.pack("<i", 349), "not a NIfTI file"),
+        (42, struct.pack("<h", 10), "more voxels than the 10x30x40"),
+        (42, struct.pack("<h", 21), "truncated"),
+        (80, struct.pack("<f", np.inf), "spacing [inf"),
+        (80, struct.pack("<f", np.nan), "spacing [nan"),
         (280, struct.pack("<f", np.nan), "maps voxels to no volume"),
+        (280, struct.pack("<f", 1e35), "no patient"),  # an srow
+        (292, struct.pack("<f", 1e35), "no patient"),
+        (312, bytes(12), "maps voxels to no volume"),  # all slices at one height
     ],
 )
 def test_a_damaged_header_is_refused(plain_path, offset, data, words):
     put(plain_path, offset, data)
     assert words in refusal(plain_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"qform_code": 0, "srow_x": 0, "srow_y": 0, "srow_z": 0}, "maps voxels to no volume"),
+        ({"sform_code": 0, "quatern_b": 2}, "w2 should be positive"),
+        ({"sform_code": 0, "quatern_b": np.nan}, "maps voxels to no volume"),
+        ({"sform_code": 0, "pixdim": [1, 0, 0.8, 3]}, "maps voxels to no volume"),
+        ({"sform_code": 0, "pixdim": [1, -0.8, 0.8, 3]}, "should be positive"),
+        ({"sform_code": 0, "pixdim": [1, 800, 800, 3000]}, "800 x 800 x 3e"),  # micrometres, unsaid
+        ({"sform_code": 0, "pixdim": [1, 8e-4, 8e-4, 3e-3]}, "0.0008 x 0.0008 x"),  # metres
+        ({"xyzt_units": 1}, "800 x 800 x 3e"),  # millimetres called metres
+    ],
+)
+def test_a_position_that_no_patient_has_is_refused(tmp_path, fields, words):
+    assert words in refusal(file_with(tmp_path / "ct.nii", fields))
+
+
+SHEARED = ALIGNED + np.outer([0, 0.6, 0, 0], [0, 0, 1, 0])
+POSITIONS = [
+    *({"qform_code": q, "sform_code": s} for q in (-1, 0, 1, 2, 5, 7) for s in (-1, 0, 1, 2, 5, 7)),
+    *({"sform_code": 0, "pixdim": [qfac]} for qfac in (0, 5, -1)),
+    *({"pixdim": [1, mm, mm, mm], "qform_code": code} for mm in (0, 1) for code in (0, 1)),
+    {"xyzt_units": 7},
+]
+
+
+@pytest.mark.parametrize("fields", POSITIONS, ids=str)
+@pytest.mark.parametrize("sform", [ALIGNED, SHEARED], ids=["straight", "sheared"])
+@pytest.mark.filterwarnings("ignore")
+def test_every_program_sees_a_mask_on_its_scan(tmp_path, fields, sform):
+    path = file_with(tmp_path / "ct.nii", fields, sform)
+    ct = load_ct(path)
+    mask = save_nifti(ct.with_array((ct.array > 200).astype(np.uint8)), tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(ct.source.affine, nib.load(path).affine, atol=1e-4)
+    np.testing.assert_array_equal(nib.load(mask).affine, nib.load(path).affine)
+    np.testing.assert_array_equal(np.asanyarray(nib.load(mask).dataobj), VOXELS > 200)
+    expected = nifti.itk_affine(ct.source.header)
+    for seen in (itk_sees(path), itk_sees(mask)):
+        assert (seen is None) == (expected is None)
+        assert seen is None or np.allclose(seen, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("micron", 1000), ("meter", 0.001), ("mm", 1), ("unknown", 1)]
+)
+def test_lengths_are_read_in_the_unit_of_the_header(tmp_path, unit, factor):
+    scale = np.diag([factor, factor, factor, 1])
+    image = nib.Nifti1Image(VOXELS, scale @ ALIGNED)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "ct.nii")
+    ct = load_ct(tmp_path / "ct.nii")
+    np.testing.assert_allclose(ct.affine, ALIGNED, rtol=1e-5)
+    mask = save_nifti(ct, tmp_path / "mask.nii")
+    assert nib.load(mask).header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(itk_sees(mask), ALIGNED, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(nib.load(mask).affine, image.affine, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sform_code": 2}, "holds two positions up to 2[0-9]* mm apart"),
+        ({"qform_code": 0, "pixdim": [1, 1, 1, 1]}, "holds two positions up to 6"),
+        ({"qform_code": 0, "sform_code": 0}, "says nothing about orientation"),
+        ({"sform_code": 7}, "sform_code 7, which NIfTI does not define"),
+        ({"qform_code": -3}, "qform_code -3, which NIfTI does not define"),
+        ({"srow_x": 0, "srow_y": 0, "srow_z": 0}, "sform of zeros: its qform is used"),
+        ({"sform_code": 2, "quatern_b": 2}, "damaged qform"),
+        ({"xyzt_units": 5}, "unknown unit of length"),
+    ],
+)
+def test_an_odd_position_is_reported(tmp_path, fields, words):
+    path = file_with(tmp_path / "ct.nii", fields)
+    with pytest.warns(UserWarning, match=f"ct.nii .*{words}") as caught:
+        load_ct(path)
+    assert all(note.filename == __file__ and "\n" not in str(note.message) for note in caught)
+
+
+def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path):
+    path = file_with(tmp_path / "ct.nii", {"srow_x": 0, "srow_y": 0, "srow_z": 0})
+    with pytest.warns(UserWarning, match="sform of zeros"):
+        np.testing.assert_allclose(load_ct(path).source.affine, SCANNER, atol=1e-5)
 
 
 def test_plain_compressed_and_misnamed_files_hold_the_same_scan(ct_path, plain_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -20,8 +21,10 @@ from spine_lib.ct.volume import (
     Window,
     apply_window,
     load_ct,
+    load_either,
     load_mask,
     save_nifti,
+    straighten,
 )
 
 ORIENTATIONS = [
@@ -105,6 +108,88 @@ def test_a_sheared_grid_is_kept(tmp_path):
     with pytest.warns(UserWarning, match="sheared grid .* ITK .* cannot open: .*straight=True"):
         saved = nib.load(save_nifti(ct, tmp_path / "again.nii"))
     np.testing.assert_allclose(saved.affine, affine, atol=1e-6)
+
+
+TILTED = np.diag([-0.8, 0.8, 3, 1]) + np.outer([0, 0.9, 0, 0], [0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("orientation", [None, "PIR"])
+def test_a_sheared_grid_can_be_written_straight_for_itk(tmp_path, orientation):
+    blob = np.zeros((24, 26, 20), np.float32)
+    blob[8:14, 9:18, 5:13] = 1
+    image = nib.Nifti1Image(np.where(blob > 0, 400, -90).astype(np.int16), TILTED)
+    if orientation:
+        order = nib.orientations.axcodes2ornt(orientation)
+        transform = nib.orientations.ornt_transform(nib.io_orientation(TILTED), order)
+        image = image.as_reoriented(transform)
+    nib.save(image, tmp_path / "ct.nii")
+    ct = load_ct(tmp_path / "ct.nii")
+    assert straighten(ct).array.dtype == np.int16 and straighten(straighten(ct)).source is None
+    mask = save_nifti(ct.with_array(ct.array > 0), tmp_path / "mask.nii.gz", straight=True)
+    opened = sitk.ReadImage(str(mask))  # refused without `straight`
+    assert np.allclose(sorted(opened.GetSpacing()), [0.8, 0.8, 3], atol=1e-3)
+    labels = load_mask(mask)
+    position_mm = nib.affines.apply_affine(labels.affine, np.argwhere(labels.array))
+    voxels = np.rint(nib.affines.apply_affine(np.linalg.inv(ct.affine), position_mm)).astype(int)
+    assert (ct.array[tuple(voxels.T)] > 0).all()
+    bone_ml = np.count_nonzero(ct.array > 0) * abs(np.linalg.det(ct.affine))
+    assert labels.array.sum() * np.prod(labels.spacing_mm) == pytest.approx(bone_ml, rel=0.05)
+
+
+def test_labels_stay_labels_when_a_grid_is_straightened():
+    labels = np.random.default_rng(0).choice([0, 5, 20], (9, 9, 9))
+    for dtype in (np.uint8, np.uint16, np.int32, np.int64):
+        straight = straighten(Volume(labels.astype(dtype), TILTED)).array
+        assert straight.dtype == dtype and set(np.unique(straight)) == {0, 5, 20}
+    share = straighten(Volume(labels / 20, TILTED)).array
+    assert share.dtype == np.float64 and len(np.unique(share)) > 3
+    same = Volume(labels, np.diag([1.0, 2, 3, 1]))
+    assert straighten(same) is same
+
+
+def test_a_mask_that_itk_made_of_a_scan_with_two_positions_is_on_its_scan(tmp_path):
+    image = nib.Nifti1Image(np.full((6, 5, 4), -50, np.int16), np.diag([0.8, 0.8, 3, 1]))
+    image.header.set_qform(np.diag([0.8, 0.8, 3, 1]) + 30 * np.eye(4, k=3), 1)
+    image.header.set_sform(image.affine, 2)
+    path = tmp_path / "ct.nii"
+    nib.save(image, path)
+    scan = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.Cast(scan < 0, sitk.sitkUInt8), str(tmp_path / "mask.nii.gz"))
+    with pytest.warns(UserWarning, match="in every voxel|two positions"):
+        ct = load_ct(path)
+    mask = load_mask(tmp_path / "mask.nii.gz")
+    with pytest.warns(UserWarning, match="same voxels by the position that ITK programs read"):
+        require_same_grid(ct, mask)
+    moved = Volume(mask.array, mask.affine + np.eye(4, k=3))
+    with pytest.raises(SpineError, match="apart"):
+        require_same_grid(ct, moved)
+
+
+RAW = np.random.default_rng(0).integers(0, 4096, (20, 18, 6))
+BLOCK = np.zeros((20, 18, 6), np.int16)
+BLOCK[5:15, 4:12, 1:4] = 1
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words", "note"),
+    [
+        (BLOCK.astype(np.uint8), "mask", "% equal", None),
+        (BLOCK.astype(np.float32), "mask", "% equal", None),
+        (255 * BLOCK, "mask", "% equal", None),
+        (0 * BLOCK, "mask", "in doubt", None),
+        (RAW[:10].repeat(2, axis=0).astype(np.uint16), "mask", "in doubt", None),
+        (RAW.astype(np.uint16), "ct", "0 % equal", "intercept may be lost"),
+        ((RAW + 0.5).astype(np.float32), "ct", "no labels", "intercept may be lost"),
+        (RAW.astype(np.int16) - 1024, "ct", "no labels", None),
+    ],
+)
+def test_a_file_is_read_as_what_it_is_with_its_doubt(tmp_path, values, kind, words, note):
+    nib.save(nib.Nifti1Image(values, np.diag([-0.8, -0.8, 3, 1])), tmp_path / "a.nii.gz")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        volume, seen, reason = load_either(tmp_path / "a.nii.gz")
+    assert seen == kind and words in reason and volume.shape == values.shape
+    assert [note in str(warning.message) for warning in caught] == [True] * (note is not None)
 
 
 def test_a_volume_without_source_is_written_as_ras(tmp_path):

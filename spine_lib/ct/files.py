@@ -311,10 +311,15 @@ def file_identity(path: Path) -> str:
     the checksum of a gzip file. Of a folder, such as a DICOM series, every file counts.
 
     Returns:
-        Hexadecimal digits, or an empty text where nothing exists.
+        Hexadecimal digits, or an empty text where nothing exists or can be read.
     """
-    if not path.exists():
+    try:
+        return _identity(path) if path.exists() else ""
+    except OSError:
         return ""
+
+
+def _identity(path: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in files:

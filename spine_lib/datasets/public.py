@@ -181,38 +181,37 @@ def _read_pairs(public_set: PublicSet, root: Path) -> Cohort:
 
 
 def _pair(
-    public_set: PublicSet, root: Path, images: dict[Key, Path], masks: dict[Key, Path]
+    public_set: PublicSet, root: Path, images: dict[Key, list[Path]], masks: dict[Key, list[Path]]
 ) -> Cohort:
-    alone = [(key, "a scan without a mask") for key in images.keys() - masks.keys()]
-    alone += [(key, "a mask without a scan") for key in masks.keys() - images.keys()]
-    excluded = [ExcludedScan(dict(key)["name"], reason) for key, reason in alone]
-    splits = public_set.split(root, {dict(key)["name"]: path for key, path in images.items()})
-    cases = []
-    for key in sorted(images.keys() & masks.keys()):
-        name = dict(key)["name"]
-        if name in splits:
-            cases.append(public_set.case(key, images[key], masks[key], splits[name]))
+    splits = public_set.split(root, {dict(key)["name"]: paths[0] for key, paths in images.items()})
+    cases, excluded = [], []
+    for key in sorted(images.keys() | masks.keys()):
+        name, files = dict(key)["name"], [images.get(key, []), masks.get(key, [])]
+        doubled = next((paths for paths in files if len(paths) > 1), None)
+        if doubled:
+            reason = f"it has {doubled[0]} and {doubled[1].name}: remove one of the two"
+        elif not all(files):
+            reason = "a scan without a mask" if files[0] else "a mask without a scan"
+        elif name not in splits:
+            reason = f"not in the split ({public_set.split_note})"
         else:
-            excluded.append(ExcludedScan(name, f"not in the split ({public_set.split_note})"))
+            cases.append(public_set.case(key, files[0][0], files[1][0], splits[name]))
+            continue
+        excluded.append(ExcludedScan(name, reason))
     return Cohort(cases, excluded, public_set.split_note)
 
 
-def _nifti_files(root: Path, pattern: str) -> dict[Key, Path]:
-    """Return the NIfTI files that fit a pattern."""
+def _nifti_files(root: Path, pattern: str) -> dict[Key, list[Path]]:
+    """Return the NIfTI files that fit a pattern: one for each key, unless some are doubled."""
     glob = re.sub(r"\{\w+\}", "*", pattern) + ".*"
     regex = re.escape(pattern).replace(r"\*\*/", "(?P<folder>(?:[^/]+/)*)")
     regex = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", regex) + r"\.(?i:nii(?:\.gz)?)"
-    files: dict[Key, Path] = {}
+    files: dict[Key, list[Path]] = {}
     for path in sorted(root.glob(glob)):
         match = re.fullmatch(regex, path.relative_to(root).as_posix())
         if match is None or not is_content(path):
             continue
-        key = tuple(match.groupdict().items())
-        if key in files:
-            raise SpineError(
-                f"{path.parent} has {files[key].name} and {path.name}: remove one of the two."
-            )
-        files[key] = path
+        files.setdefault(tuple(match.groupdict().items()), []).append(path)
     return files
 
 
@@ -237,13 +236,8 @@ def _split_by_folder(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     for name, path in images.items():
         folders = path.parents[2:]
         searched = (re.search("train|validation|test", folder.name) for folder in folders)
-        parts = [match[0] for match in searched if match]
-        if not parts:
-            raise SpineError(
-                f"{folders[0]}: no folder above names its part: expected dataset-01training, "
-                "dataset-02validation or dataset-03test."
-            )
-        splits[name] = parts[0]
+        if parts := [match[0] for match in searched if match]:
+            splits[name] = parts[0]
     return splits
 
 
@@ -441,9 +435,9 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
     return Cohort(cases, excluded, public_set.split_note)
 
 
-def _png_folders(folder: Path) -> dict[Key, Path]:
+def _png_folders(folder: Path) -> dict[Key, list[Path]]:
     folders = [path for path in list_folder(folder) if path.is_dir() and png_files(path)]
-    return {(("name", path.name),): path for path in folders}
+    return {(("name", path.name),): [path] for path in folders}
 
 
 _RULES = {

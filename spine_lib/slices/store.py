@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -176,7 +177,9 @@ def prepare(
     written = time.monotonic()
     try:
         with tqdm(total=len(missing), unit="scan", desc="slicing", disable=not progress) as bar:
-            for case, result in _results(job, missing, workers, scheduler, report):
+            for case, (result, notes) in _results(job, missing, workers, scheduler, report):
+                for note in notes:
+                    report(f"note: {note}")
                 if isinstance(result, ExcludedScan):
                     left_out[case.case_id] = result
                 else:
@@ -231,7 +234,7 @@ def _write_index(folder: Path, settings: dict, rows, left_out: Sequence[Excluded
 
 def _results(
     job: Callable, cases: list[Case], workers: int, scheduler: str, report: Callable
-) -> Iterator[tuple[Case, list[dict] | ExcludedScan]]:
+) -> Iterator[tuple[Case, tuple[list[dict] | ExcludedScan, list[str]]]]:
     """Yield each case with what the job returns for it, in this process or by workers."""
     if not scheduler and workers <= 1:
         for case in cases:
@@ -277,19 +280,22 @@ def _executor(workers: int, scheduler: str) -> Iterator[Executor]:
 
 def cut_case(
     case: Case, folder: Path, planes: Sequence[str], spacing_mm: float
-) -> list[dict] | ExcludedScan:
-    """Write the slices of one case; return its rows of the index, or why it cannot be read.
+) -> tuple[list[dict] | ExcludedScan, list[str]]:
+    """Write the slices of one case; return its rows of the index, or why it cannot be read; notes.
 
     Raises:
         SpineError: if the slices cannot be written: that concerns every case.
     """
     made_from = case_identity(case)  # before the files are read: they may be replaced meanwhile
     try:
-        data, organs = case.load(), case.load_organs()
+        with warnings.catch_warnings(record=True) as noted:  # a worker's would show its code
+            warnings.simplefilter("always")
+            data, organs = case.load(), case.load_organs()
         if not data.labels.array.any():
             raise SpineError(f"{case.mask_path} labels no spine: is it the mask of this scan?")
     except (SpineError, MemoryError) as error:
-        return ExcludedScan(case.case_id, str(error) or f"{case.ct_path} does not fit into memory")
+        reason = str(error) or f"{case.ct_path} does not fit into memory"
+        return ExcludedScan(case.case_id, reason), []
     rows = []
     for plane in planes:
         slices = cut_slices(data, plane, spacing_mm, organs)
@@ -310,7 +316,7 @@ def cut_case(
             made_from=made_from,
         )
         rows.append(vars(volume))
-    return rows
+    return rows, list(dict.fromkeys(str(note.message) for note in noted))
 
 
 def _short_name(case_id: str) -> str:

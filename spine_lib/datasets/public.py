@@ -425,11 +425,10 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
     cases = volumes.cases + [PngCase(**vars(case), **geometry) for case in slices.cases]
     excluded = volumes.excluded + slices.excluded
     names = {scan.case_id for scan in (*cases, *excluded)}
-    if strange := sorted({*splits, *statement.patients} - names):
-        raise SpineError(
-            f"{root / 'dataset.yaml'} names the case {strange[0]!r}, which is not there: "
-            f"{len(names)} are, such as {min(names, default='')!r}."
-        )
+    missing = {*splits, *statement.patients} - names
+    excluded += [
+        ExcludedScan(name, "dataset.yaml names it, but it is not there") for name in missing
+    ]
     patients = {case.case_id: statement.patients.get(case.case_id, case.case_id) for case in cases}
     cases = [dataclasses.replace(c, patient_id=f"folder-{patients[c.case_id]}") for c in cases]
     return Cohort(cases, excluded, public_set.split_note)

@@ -1,17 +1,27 @@
 """Readers of the public data sets, on trees of phantoms with each set's layout and quirks."""
 
+import re
 import shutil
 
 import cv2
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import SACRUM
-from spine_lib.datasets import PUBLIC_SETS, catalogue_text, find_cases, make_phantom, split_of
+from spine_lib.datasets import (
+    PUBLIC_SETS,
+    catalogue_text,
+    find_cases,
+    known_faults,
+    make_phantom,
+    split_of,
+)
 from spine_lib.datasets.case import mask_names
 from spine_lib.datasets.public import itk_reads
+from spine_lib.slices import prepare
 
 
 def write(array, affine, path, codes="RAS"):
@@ -189,16 +199,44 @@ def test_itk_takes_a_set_qform_for_a_skewed_sform_and_the_spacing_where_none_is_
             "image_id,split\na,train\n",
             "no columns image_id and split",
         ),
-        ("totalsegmentator", "meta.csv", "image_id;split\na;left\n", "split is 'left'"),
+        ("totalsegmentator", "meta.csv", "image_id;split\na;left\n", "line 2: split is 'left'"),
+        ("totalsegmentator", "meta.csv", "image_id;split\na\n", "line 2: split is None"),
+        ("totalsegmentator", "meta.csv", "image_id;split\n../a;train\n", "image_id is '../a'"),
+        ("totalsegmentator", "meta.csv", "image_id;split\n/etc;test\n", "image_id is '/etc'"),
+        ("totalsegmentator", "meta.csv", "image_id;split\na;test\na;train\n", "in two parts"),
+        ("totalsegmentator", "meta.csv", "image_id;split\n\xe9;test\n", "is not UTF-8"),
         ("ctspine1k", "data_split.txt", "a.nii.gz\n", "line 1: 'a.nii.gz' stands before"),
+        ("ctspine1k", "data_split.txt", "trainset:\na\ntest_public:\na\n", "a is in two parts"),
+        ("ctspine1k", "data_split.txt", "trainset:\n\xe9\n", "is not UTF-8"),
     ],
 )
 def test_another_split_file_is_refused(tmp_path, name, file, text, words):
     for folder in ("volumes", "labels"):
         (tmp_path / folder).mkdir()
-    (tmp_path / file).write_text(text, encoding="utf-8")
-    with pytest.raises(SpineError, match=words):
+    (tmp_path / file).write_text(text, encoding="latin-1")
+    with pytest.raises(SpineError, match=words) as caught:
         find_cases(name, tmp_path)
+    assert file in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_tree_of_version_1_is_named(total, tmp_path):
+    shutil.copytree(total, tmp_path / "v1")
+    for path in (tmp_path / "v1").rglob("vertebrae_S1.nii.gz"):
+        path.unlink()
+    with pytest.raises(SpineError, match="version 1 of the data: take version 2, doi"):
+        find_cases("totalsegmentator", tmp_path / "v1")
+
+
+def test_known_faults_are_named_with_their_source(total):
+    for name in ("totalsegmentator", "rebuilt1089"):
+        (whole_set,) = find_cases(name, total).faults
+        assert "sacrum" in whole_set and "issues/249" in whole_set
+        faults = known_faults(name)
+        assert sum("issues/394" in fault for fault in faults) == 7 and len(faults) == 12
+        assert known_faults(name, ["s0941"])[0].startswith("s0941: neighbouring vertebrae")
+    assert "presumably" in known_faults("pycad1089")[0]
+    assert len(known_faults("ctspine1k")) == 5 and not known_faults("verse")
+    assert "s0941: neighbouring vertebrae are mixed" in catalogue_text()
 
 
 @pytest.fixture(scope="module")
@@ -303,14 +341,16 @@ def own(phantom, tmp_path):
     return tmp_path
 
 
-def add_png_case(root, phantom):
+def add_png_case(root, phantom, name="{:03d}.png", mask_name=None):
     """Add case "b" as PNG slices: axial, first slice lowest, rows from front to back."""
     grey = np.clip((phantom.ct.array + 1024.0) * 255 / 2050, 0, 255).round().astype(np.uint8)
     for kind, array in (("images", grey), ("masks", phantom.labels.array)):
         folder = root / kind / "b"
         folder.mkdir(parents=True)
         for index in range(array.shape[2]):
-            cv2.imwrite(str(folder / f"{index:03d}.png"), array[::-1, ::-1, index].T)
+            pixels = cv2.imencode(".png", array[::-1, ::-1, index].T)[1].tobytes()
+            pattern = name if kind == "images" else mask_name or name
+            (folder / pattern.format(index)).write_bytes(pixels)
 
 
 def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
@@ -327,6 +367,109 @@ def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
 
 
 @pytest.mark.parametrize(
+    ("name", "mask_name"),
+    [
+        ("{}.png", None),
+        ("slice_{}.PNG", "{:04d}_mask.png"),
+        ("ct1_{:03d}.png", "seg2-{}-v3.Png"),
+    ],
+)
+def test_png_slices_are_ordered_by_number_and_paired_by_name_or_number(
+    own, phantom, name, mask_name
+):
+    add_png_case(own, phantom, name, mask_name)
+    for kind in ("images", "masks"):
+        for clutter in ("._1.png", ".DS_Store", "Thumbs.db"):
+            (own / kind / "b" / clutter).write_bytes(b"\0")
+    assert np.array_equal(
+        find_cases("folder", own).cases[1].load().labels.array, phantom.labels.array
+    )
+
+
+def remove(*names):
+    return lambda root: [(root / name).unlink() for name in names]
+
+
+def replace(name, content=b""):
+    return lambda root: (root / name).write_bytes(content)
+
+
+def of_mode(name, mode):
+    return lambda root: Image.new(mode, (56, 56)).save(root / name)
+
+
+def a_folder(root):
+    (root / "images/b/005.png").unlink()
+    (root / "images/b/005.png").mkdir()
+
+
+def a_promise(root):
+    path = root / "images/b/005.png"
+    content = path.read_bytes()
+    path.write_bytes(content[:16] + b"\0\0\xff\xff" * 2 + content[24:])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (remove("images/b/004.png", "masks/b/005.png"), "005.png has no partner in .*masks"),
+        (remove("masks/b/109.png"), "images/b/109.png has no partner"),
+        (remove("images/b/004.png"), "masks/b/004.png has no partner"),
+        (remove("images/b/004.png", "masks/b/004.png"), r"skips slices, .* go up by \[1, 2\]"),
+        (replace("images/b/005.png"), "005.png cannot be read as a grey PNG"),
+        (replace("images/b/005.png", b"\x89PNG\r\n\x1a\n"), "005.png cannot be read"),
+        (of_mode("images/b/005.png", "P"), "005.png cannot be read .*bits of colour type 3"),
+        (of_mode("masks/b/005.png", "1"), "005.png cannot be read .*1 bits of colour"),
+        (of_mode("images/b/005.png", "I;16"), "005.png has .* of uint16, the slice before"),
+        (a_folder, "005.png cannot be read as a grey PNG .Is a directory"),
+        (a_promise, "65535 x 65535 pixels in"),
+    ],
+)
+def test_a_png_slice_that_is_odd_is_named_and_the_others_are_prepared(
+    own, phantom, tmp_path_factory, damage, words
+):
+    add_png_case(own, phantom)
+    damage(own)
+    store = prepare(
+        find_cases("folder", own).cases, tmp_path_factory.mktemp("store"), ("axial",), 4
+    )
+    assert [volume.case_id for volume in store.volumes] == ["a"]
+    (left_out,) = store.left_out
+    assert re.search(words, left_out.reason) and "\n" not in left_out.reason
+
+
+def test_png_slices_of_16_bits_span_the_whole_window(own, phantom):
+    add_png_case(own, phantom)
+    grey = np.clip((phantom.ct.array + 1024.0) * 65535 / 2050, 0, 65535).round().astype(np.uint16)
+    for index in range(grey.shape[2]):
+        cv2.imwrite(str(own / "images" / "b" / f"{index:03d}.png"), grey[::-1, ::-1, index].T)
+    hu = find_cases("folder", own).cases[1].load().ct.array
+    inside = np.abs(phantom.ct.array) < 1000
+    assert np.abs(hu[inside].astype(int) - phantom.ct.array[inside]).max() <= 1
+
+
+def test_suffixes_count_in_any_case_and_clutter_is_no_case(own):
+    for kind in ("images", "masks"):
+        (own / kind / "a.nii.gz").rename(own / kind / "a.Nii.GZ")
+        (own / kind / "._a.nii.gz").write_bytes(b"\0\5\26\7")
+    cohort = find_cases("folder", own)
+    assert [case.case_id for case in cohort.cases] == ["a"]
+    assert list(map(str, cohort.excluded)) == ["b: dataset.yaml names it, but it is not there"]
+
+
+def test_case_names_that_yaml_takes_for_numbers_stay_names(own):
+    for kind in ("images", "masks"):
+        for name in ("001", "1e3", "no"):
+            shutil.copy(own / kind / "a.nii.gz", own / kind / f"{name}.nii.gz")
+    text = "scheme: canonical\nsplits: {a: train, 001: train, 1e3: validation, no: test}\n"
+    (own / "dataset.yaml").write_text(text + "patients: {001: 7}\n", encoding="utf-8")
+    cases = {case.case_id: case for case in find_cases("folder", own).cases}
+    parts = {name: case.split for name, case in cases.items()}
+    assert parts == {"001": "train", "1e3": "validation", "a": "train", "no": "test"}
+    assert cases["001"].patient_id == "folder-7"
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("scheme: canonical\n", "states no spacing_mm"),
@@ -334,13 +477,32 @@ def test_a_folder_of_own_pairs_and_png_slices(own, phantom):
         ("scheme: mine\n", "'mine' is not known"),
         ("scheme: verse\nspacing_mm: 4\n", "spacing_mm is 4"),
         ("scheme: verse\nsize: 4\n", "'size' is unknown"),
+        ("scheme: verse\nsplits: [a, b]\n", "splits is .*'a', 'b'"),
+        ("scheme: verse\nsplits: {a: left}\n", "splits is .*left"),
+        ("scheme: verse\nspacing_mm: [1, 1, .inf]\n", "spacing_mm is .*inf"),
+        ("scheme: verse\nspacing_mm: [1, 1, 0]\n", "spacing_mm is"),
+        ("scheme: verse\nwindow_hu: [5, 5]\n", "window_hu is .*below the second"),
+        ("scheme: verse\nwindow_hu: [0, 1e9]\n", "window_hu is"),
+        ("scheme: &a verse\ncovers: *a\n", "refers to another part"),
+        ("scheme: " + "[" * 5000 + "]" * 5000, "cannot be read as YAML"),
+        ("scheme: verse\ncovers: \xe9\n", "is not UTF-8"),
         ("a: [\n", "cannot be read as YAML"),
     ],
 )
 def test_a_statement_that_says_too_little_is_refused(own, phantom, text, words):
     add_png_case(own, phantom)
-    (own / "dataset.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(SpineError, match=words):
+    (own / "dataset.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(SpineError, match=words) as caught:
+        find_cases("folder", own)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_rights_is_one_sentence(own, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(SpineError, match="images cannot be read, you have no permission"):
         find_cases("folder", own)
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.annotations.alignment import find_peak
-from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, LabelScheme, get_scheme
+from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, SCHEMES, LabelScheme, get_scheme
 from spine_lib.annotations.structures import (
     Structure,
     better_scheme,
@@ -26,6 +26,7 @@ from spine_lib.annotations.structures import (
     misfit,
     missing_between,
     order,
+    relative_size,
     sizeable,
 )
 from spine_lib.ct.geometry import require_same_grid
@@ -99,6 +100,7 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
         if not unknown and (reason := misfit(structures, chosen, plain=True)):
             message = f"The map cannot be vertebrae: {reason}."
             findings.append(Finding("implausible", "error", message))
+        findings += _check_distances(structures, chosen)
         findings += _check_order(sizeable(spine), chosen)
         missing = missing_between(spine, chosen)
         if missing:
@@ -127,6 +129,20 @@ def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Itera
         f"read as {best.name!r} it is {names}."
     )
     yield Finding("scheme", "error", message, tuple(s.label for s in structures))
+
+
+def _check_distances(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
+    """Report a scheme that fits too, and makes the body an adult's instead of a small one's."""
+    own = relative_size(structures, scheme)
+    for other in SCHEMES.values():
+        size = relative_size(structures, other)
+        adult = not 0.75 < own < 1.35 and 0.85 < size < 1.2
+        if adult and other.name != "canonical" and misfit(structures, other) is None:
+            message = (
+                f"The scheme may be wrong: read as {scheme.name!r}, its vertebrae lie {own:.2g} "
+                f"times as far apart as an adult's, read as {other.name!r} {size:.2g} times."
+            )
+            yield Finding("scheme", "warning", message)
 
 
 def _check_order(spine: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:

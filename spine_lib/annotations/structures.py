@@ -6,8 +6,10 @@ From these measures alone, `misfit` decides whether a map can be meant in a sche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,6 +40,10 @@ SPREAD_MM = 25.0
 
 ENOUGH_ML = 5.0
 """A mask of less bone than this is not judged by its brightness."""
+
+ADULT_MM = {**dict.fromkeys(range(1, 8), 15), **{i: i + 8 for i in range(8, 20)}}
+ADULT_MM |= dict.fromkeys(range(20, 26), 32)
+"""Distance of the middles of a vertebra and the one below, by canonical id, to a few mm."""
 
 ORDER_FRACTION = 0.8
 """A scheme fits if at least this part of neighbouring vertebrae lie in the right order."""
@@ -98,21 +104,24 @@ def misfit(structures: Sequence[Structure], scheme: LabelScheme, plain: bool = F
     spine = [s for s in structures if s.label in scheme.canonical]
     if not spine:
         return None if plain else "nothing in it is spine"
-    total_ml = sum(s.volume_ml for s in spine)
-    long = [s for s in spine if s.spread_mm > SPREAD_MM and scheme.canonical[s.label] != SACRUM]
-    if sum(s.volume_ml for s in long) > total_ml / 2:
+    vertebrae = [s for s in spine if scheme.canonical[s.label] != SACRUM]
+    long = [s for s in vertebrae if s.spread_mm > SPREAD_MM]
+    if sum(s.volume_ml for s in long) > sum(s.volume_ml for s in spine) / 2:
         names = listed(scheme.names[s.label] for s in long)
         return f"{names} is spread along the body as no vertebra is (a binary mask or regions?)"
     right, pairs = order(sizeable(spine), scheme)
     if pairs > plain and right / pairs < (0.5 if plain else ORDER_FRACTION):
         return f"only {right} of {pairs} neighbouring vertebrae lie in the right order"
-    hu = sum(s.mean_hu * s.volume_ml for s in spine) / total_ml
-    if hu < BONE_HU and total_ml > ENOUGH_ML:
+    bones = vertebrae if plain else spine  # an old sacrum is mostly fat
+    volume_ml = sum(s.volume_ml for s in bones)
+    hu = sum(s.mean_hu * s.volume_ml for s in bones) / (volume_ml or 1)
+    if volume_ml > ENOUGH_ML and hu < BONE_HU:
         return f"its vertebrae average {hu:.0f} HU, which is no bone"
-    lungs = [s for s in structures if scheme.names[s.label].startswith("lung_")]
-    hu = sum(s.mean_hu * s.volume_ml for s in lungs) / (sum(s.volume_ml for s in lungs) or 1)
-    if lungs and hu > LUNG_HU and not plain:
-        return f"its lungs average {hu:.0f} HU, which is no air"
+    lobes = [s for s in structures if scheme.names[s.label].startswith("lung_")]
+    dense = [s for s in lobes if s.volume_ml > ENOUGH_ML and s.mean_hu > LUNG_HU]
+    if dense and not plain:
+        name, hu = scheme.names[dense[0].label], dense[0].mean_hu
+        return f"its {name} averages {hu:.0f} HU, which is no air"
     gaps = missing_between(spine, scheme)
     if len(gaps) > len(spine) and not plain:
         return f"{len(gaps)} vertebrae are missing between the {len(spine)} that it has"
@@ -124,8 +133,8 @@ def better_scheme(
 ) -> tuple[LabelScheme, str] | None:
     """Return the scheme in which a map is meant, and why not in the given one; None if it may be.
 
-    Another scheme is better where the given one does not fit, or takes for organs what are bones
-    in a row with its vertebrae.
+    Another scheme is better where the given one does not fit, takes for organs what are bones in a
+    row with its vertebrae, or makes a giant of a human.
     """
     fitting = [s for s in SCHEMES.values() if misfit(structures, s) is None]
     if not fitting:
@@ -140,6 +149,10 @@ def better_scheme(
         if lost and right == pairs and all(s.mean_hu > BONE_HU for s in lost):
             names = listed(scheme.names[s.label] for s in lost)
             reason = f"{names} are bones in a row with its vertebrae"
+    size = relative_size(structures, scheme)
+    human = [s for s in fitting if 0.5 < relative_size(structures, s) < 1.25]
+    if reason is None and size > 1.4 and human:
+        best, reason = human[0], f"its vertebrae lie {size:.1f} times as far apart as an adult's"
     return reason and (best, reason)
 
 
@@ -169,6 +182,18 @@ def missing_between(spine: Sequence[Structure], scheme: LabelScheme) -> list[int
     ranks = [i for i, vertebra in enumerate(HEAD_TO_FOOT) if vertebra in present]
     between = HEAD_TO_FOOT[ranks[0] : ranks[-1]]
     return [v for v in between if v not in present and CANONICAL[v] not in RARE]
+
+
+def relative_size(structures: Sequence[Structure], scheme: LabelScheme) -> float:
+    """Return how far apart neighbouring vertebrae lie, over an adult's; NaN of fewer than three."""
+    spine = [s for s in structures if s.label in scheme.canonical]
+    ordered = from_head(sizeable(spine), scheme) if spine else []
+    ratios = []
+    for upper, lower in pairwise(ordered):
+        above, below = (scheme.canonical[s.label] for s in (upper, lower))
+        if below == above + 1 and below < SACRUM:
+            ratios.append((upper.height_mm - lower.height_mm) / ADULT_MM[above])
+    return float(np.median(ratios)) if len(ratios) > 2 else math.nan
 
 
 def listed(items: Iterable[object], most: int = 8) -> str:

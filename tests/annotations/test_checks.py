@@ -96,12 +96,58 @@ def test_a_sliver_of_a_vertebra_is_noted_and_does_not_upset_the_order():
         # L4, L5, S1; in VerSe T13, coccyx, sacrum
         ([28, 27, 26], "verse", None, "'totalsegmentator'"),
         ([19, 20, 21], "totalsegmentator", {"scheme", "empty"}, "'verse'"),
+        # TotalSegmentator's version 1: T11 to L5 with the sacrum, T12 to L3, T9 to T12
+        ([24, 23, 22, 21, 20, 19, 18, 92], "totalsegmentator", None, "_v1' it is T11, T12"),
+        ([23, 22, 21, 20], "verse", {"scheme"}, "'totalsegmentator_v1' it is T12, L1, L2, L3"),
+        ([26, 25, 24, 23], "totalsegmentator", {"scheme"}, "'totalsegmentator_v1' it is T9, T10"),
+        # T12 to L4 of version 2, T2 to T7 in version 1
+        ([32, 31, 30, 29, 28], "totalsegmentator_v1", {"scheme"}, "an adult's; read as 'total"),
+        # T12, L1, L2 and the sacrum of VerSe, of which version 2 would keep S1
+        ([19, 20, 21, 26], "totalsegmentator", {"scheme"}, "'verse' it is T12, L1, L2, sacrum"),
     ],
 )
 def test_a_map_read_under_the_wrong_scheme_is_recognised(labels, read_as, all_codes, words):
-    findings = check_annotation(*column(labels), read_as)
+    findings = check_annotation(*column(labels, spacing_mm=2.5), read_as)
     assert words in one(findings, "scheme").message
     assert all_codes is None or codes(findings) == all_codes
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "read_as", "words"),
+    [(2.0, "totalsegmentator", None), (1.7, "totalsegmentator", "'totalsegmentator_v1' 1.1")],
+)
+def test_a_small_body_that_another_scheme_makes_an_adult_is_a_warning(spacing_mm, read_as, words):
+    """T11 to L3 of version 2 are T2 to T6 in version 1."""
+    findings = check_annotation(*column([33, 32, 31, 30, 29, 28], spacing_mm), read_as)
+    assert codes(findings) == ({"scheme"} if words else set())
+    if words:
+        assert words in findings[0].message and findings[0].severity == "warning"
+
+
+def test_lungs_that_are_no_air_tell_the_version_of_a_map():
+    """T8 to T5 of version 1 with its lungs; version 2 has other lobes at two of their numbers."""
+    ct, mask = column([30, 29, 28, 27])
+    for label, y, hu in ((15, 30, -850), (13, 24, -850), (12, 18, 30)):  # two lobes and a gland
+        mask.array[30:38, y : y + 5] = label
+        ct.array[mask.array == label] = hu
+    message = one(check_annotation(ct, mask, "totalsegmentator"), "scheme").message
+    assert "read as 'totalsegmentator_v1' it is T5, T6, T7, T8" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda ct, mask: np.copyto(mask.array, mask.array > 0), "C1 is spread"),
+        (lambda ct, mask: ct.array.fill(0), "average 0 HU, which is no bone"),
+    ],
+    ids=["binary", "no bone"],
+)
+def test_what_cannot_be_vertebrae_is_an_error_whatever_the_scheme(change, words):
+    for labels in ([18, 19, 20, 21, 22, 23, 24], [20, 21, 22, 23, 24, 25, 26]):
+        ct, mask = column(labels)
+        change(ct, mask)
+        finding = one(check_annotation(ct, mask), "implausible")
+        assert finding.severity == "error" and words in finding.message
 
 
 def test_vertebrae_that_are_soft_tissue_are_not_read_as_such():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -132,6 +133,26 @@ def test_the_command_prepares_what_the_run_then_finds(tree, tmp_path, monkeypatc
     assert "train: 2 volumes" in first and "validation: 1 volumes" in first
     assert main(command) == 0
     assert "scans to slice" not in capsys.readouterr().out
+
+
+def test_preparing_needs_no_test_part(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
+    recipe = RECIPE.changed(spacing_mm=6.0)
+    for name in [*numbers_of("train", 2), *numbers_of("validation", 1)]:
+        for kind in ("volumes", "segmentations"):
+            (tmp_path / "half" / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(tree / kind / f"{name}.nii", tmp_path / "half" / kind)
+    parts = gather(recipe, tmp_path / "half", needed=("train", "validation")).parts
+    assert [len(parts[part]) for part in ("train", "validation", "test")] == [2, 1, 0]
+    with pytest.raises(SpineError, match="no case in the test part of pycad1089"):
+        gather(recipe, tmp_path / "half")
+    assert "known fault: the whole set: presumably" in capsys.readouterr().out
+
+
+def test_known_faults_are_a_deviation_in_the_report(run):
+    page = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "known faults of the masks" in page and "TotalSegmentator/issues/394" in page
+    assert any(line.startswith("known fault: ") for line in run[1])
 
 
 def test_the_command_lists_sets_and_writes_the_split(tree, tmp_path, capsys):

@@ -99,6 +99,55 @@ def test_a_replaced_scan_or_mask_is_cut_anew(tmp_path, kind, keeps_time):
     assert checksums(after) == checksums(prepare(cases, tmp_path / "anew", **SETTINGS))
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "words"),
+    [
+        ("segmentations", lambda mask: mask * 0, "case_0001.nii labels no spine"),
+        ("segmentations", lambda mask: mask * 0 + (mask > 0), "C1 is spread along the body"),
+        ("segmentations", lambda mask: np.where(mask > 0, 26 - mask, 0), "in the right order"),
+        ("volumes", lambda hu: hu * 0 - 900, "case_0001.nii is -900 HU everywhere"),
+        ("volumes", lambda hu: np.roll(hu, 20, axis=0), "HU, which is no bone"),
+    ],
+    ids=["no label", "binary", "upside down", "constant", "another scan"],
+)
+def test_a_case_that_was_emptied_or_broken_keeps_no_old_slices(tmp_path, kind, content, words):
+    root = tmp_path / "tree"
+    write_scans(root, numbers=(0, 1))
+    cases = find_cases("pycad1089", root).cases
+    before = prepare(cases, tmp_path / "store", **SETTINGS)
+    path = root / kind / "case_0001.nii"
+    image = nib.load(path)
+    array = content(np.asanyarray(image.dataobj)).astype(image.get_data_dtype())
+    nib.save(nib.Nifti1Image(array, image.affine), path)
+    after = prepare(cases, tmp_path / "store", **SETTINGS)
+    assert checksums(after) == checksums(before)[:2]
+    (left_out,) = after.left_out
+    assert left_out.case_id == "case_0001" and words in left_out.reason
+    assert sorted(path.name for path in (tmp_path / "store").glob("*.npy")) == [
+        "case_0000-axial.npy",
+        "case_0000-sagittal.npy",
+    ]
+
+
+def test_what_is_odd_about_a_scan_is_reported_while_it_is_cut(tmp_path):
+    write_scans(tmp_path / "tree", numbers=(0,))
+    path = tmp_path / "tree" / "volumes" / "case_0000.nii"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj) + 1024, image.affine), path)
+    lines = []
+    cases = find_cases("pycad1089", tmp_path / "tree").cases
+    prepare(cases, tmp_path / "store", **SETTINGS, report=lines.append)
+    assert any(line.startswith("note: ") and "no value below 0" in line for line in lines)
+
+
+def test_a_long_name_does_not_stop_a_preparation(tmp_path):
+    write_scans(tmp_path, numbers=(0,))
+    for path in list(tmp_path.rglob("case_0000.nii")):
+        path.rename(path.with_name("n" * 240 + ".nii"))
+    store = prepare(find_cases("pycad1089", tmp_path).cases, tmp_path / "store", **SETTINGS)
+    assert store.volumes[0].case_id == "n" * 240 and store.read(0).size
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """Five scans in the layout of pycad1089, one of them cut short."""

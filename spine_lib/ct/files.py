@@ -72,6 +72,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         SpineError: if writing fails, for example on a full disk; nothing is left behind.
     """
+    if "\0" in str(path):
+        raise SpineError(f"{path} cannot be written, {os_reason(ValueError())}")
     # tempfile would make a file that only its owner may read
     draft = path.with_name(f".{uuid.uuid4().hex}.part")
     try:

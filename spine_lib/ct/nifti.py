@@ -136,8 +136,8 @@ def write_nifti(
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
-    long = max(array.shape) > np.iinfo(np.int16).max
-    image = (nib.Nifti2Image if long else nib.Nifti1Image)(_storable(array), None)
+    second = isinstance(position, nib.Nifti2Header) or max(array.shape) > np.iinfo(np.int16).max
+    image = (nib.Nifti2Image if second else nib.Nifti1Image)(_storable(array), None)
     header = image.header
     if position is None:
         header.set_xyzt_units("mm")

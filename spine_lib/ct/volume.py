@@ -360,7 +360,7 @@ def _odd_file(image: NiftiFile | DicomSeries) -> list[str]:
     # asked for a.nii.gz, SimpleITK opens an a.nii that lies beside it
     path = image.path
     sibling = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
-    if not (sibling.name.endswith((".nii", ".nii.gz")) and sibling.is_file() and path.is_file()):
+    if not sibling.name.endswith((".nii", ".nii.gz")) or not os.path.isfile(sibling):
         return list(image.notes)
     twin = f"{path} lies beside {sibling.name}: other programs may open that one instead, so remove"
     return [*image.notes, f"{twin} one of them."]

@@ -1,70 +1,66 @@
 # %% [markdown]
-# # DeepLabv3+: kernels with holes
+# # DeepLabv3+: atrous convolution, ASPP and a decoder
 #
-# U-Net sees far because it halves its maps five times, and then needs skips to find the outlines
-# again. DeepLabv3+, the paper's other network, goes another way: it puts holes into its kernels. In
-# this notebook you will
+# A U-Net halves its maps to see far, and needs skips to find the outlines again. DeepLabv3+
+# ([Chen et al. 2018](https://doi.org/10.1007/978-3-030-01234-2_49)), the paper's other network, spreads
+# the weights of its kernels instead. In this notebook you will
 #
-# - **compute** an atrous convolution by hand, and find that it is PyTorch's,
-# - **measure** what one pixel sees, by formula and by gradient,
-# - **trade** stride for dilation, and see the grid that careless rates leave,
-# - **choose** rates that reach something on your own patch size,
-# - **compare** the paper's two networks: parameters, multiply-adds, memory and time.
+# - **compute** an atrous convolution, its span and the size of its output,
+# - **measure** receptive fields, by formula and by gradient,
+# - **trade** stride for dilation, and see the grid that equal rates leave,
+# - **build** ASPP and the decoder, assemble DeepLabv3+, and match it with `smp.DeepLabV3Plus`,
+# - **choose** atrous rates for a patch size, and say what image pooling does on a whole slice.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in one or two.
+# It takes about 75 minutes, six exercises included; the cells alone run in one.
 
 # %% [markdown]
-# ## 1. A kernel with holes
+# ## 1. Atrous convolution (16 min)
 #
-# A network decides on a pixel by what lies around it. Whether a bright spot is a vertebra or a rib
-# shows in the centimetres around it, not in its nearest neighbours. Ordinary kernels of 3 x 3 widen
-# the view by one pixel a layer. Try how far you get: five layers, then other kernels, then dilation.
-
-# %%
-from spine_lib.explore import ReceptiveFieldExplorer
-
-ReceptiveFieldExplorer()
-
-# %% [markdown]
-# *Figure: the explorer, here as a still: a square of seven by seven pixels around the output pixel,
-# which is what three ordinary layers see.*
-#
-# Five layers of 3 x 3 see 11 pixels; at 1.5 mm that is not even a vertebra. Dilation 2 nearly doubles
-# it, with not one weight more, but look at the picture: holes. We come back to them in step 3. First,
-# what is a dilated kernel? We pass a single bright pixel through one, at three rates.
+# Try with the sliders how far five layers of 3 x 3 see, then other kernels, then dilation.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+from torch.nn import functional
 
-from spine_lib.models import atrous_convolution
+from spine_lib.course import check, course_case, hint, progress, solution
+from spine_lib.explore import ReceptiveFieldExplorer
 
-plt.rcParams["figure.dpi"] = 80
-spot = np.zeros((9, 9))
-spot[4, 4] = 1
-kernel = np.arange(1.0, 10).reshape(3, 3)
-
-# %%
-figure, axes = plt.subplots(1, 3, figsize=(7, 2.6), layout="constrained", dpi=66)
-for one, rate in zip(axes, (1, 2, 4)):
-    response = atrous_convolution(spot, kernel, rate)
-    one.imshow(response, cmap="cividis")
-    for row, column in np.argwhere(response):
-        number = f"{response[row, column]:.0f}"
-        ink = "black" if response[row, column] > 5 else "white"
-        one.text(column, row, number, ha="center", va="center", color=ink)
-    one.set(title=f"rate {rate}", xlabel="column", ylabel="row")
-plt.show()
+torch.set_num_threads(1)
+plt.style.use("spine_lib.course.lesson")
+ReceptiveFieldExplorer()
 
 # %% [markdown]
-# *Figure: what a kernel with the weights 1 to 9 makes of one bright pixel, at rates 1, 2 and 4: nine
-# numbers, 9 at the top left and 1 at the bottom right, further and further apart.*
+# *Figure: the pixels that one output pixel sees through a stack of layers.*
+# <!-- alt: the explorer, here as a still: a square of seven by seven pixels around the output pixel, which
+# is what three ordinary layers see. -->
 #
-# Nine weights each time, `rate` pixels apart. (They come out turned round: 9 weighs what lies below
-# and to the right, so the pixel above and to the left of the spot gets it.) French *à trous*, "with
-# holes", gave the operation its name. Beyond the edge of the image there are zeros.
+# Five layers see 11 pixels; at 1.5 mm that is less than a vertebra. Dilation widens the view without one
+# more weight, and leaves holes (French *à trous*, "with holes"). At rate $r$ the weights lie $r$ pixels
+# apart:
 #
-# ### Exercise 5.1: a kernel with holes
+# $$y[i, j] = \sum_{u=-1}^{1} \sum_{v=-1}^{1} w[u, v] \, x[i + r u, j + r v]$$
+#
+# ![One kernel of 3 x 3 at three rates on a pixel grid: at rate 1 its nine weights fill a square of 3 x 3,
+# at rate 2 they are spread over 5 x 5 and at rate 4 over 9 x 9.](figures/atrous_convolution.svg)
+#
+# *The same nine weights at three rates.*
+#
+# **Predict** where the numbers 1 to 9 of a kernel end up when it passes over one bright pixel, at rate 2.
+
+# %% tags=["nbval-check-output"]
+spot, kernel = torch.zeros(1, 1, 7, 7), torch.arange(1.0, 10).reshape(1, 1, 3, 3)
+spot[..., 3, 3] = 1
+print(functional.conv2d(spot, kernel, padding=2, dilation=2)[0, 0].int().numpy())
+
+# %% [markdown]
+# They come out turned round: weight 9 lies below and to the right, so it meets the spot from the pixel above
+# and to the left.
+#
+# ### Exercise 5.1 ★★☆: a kernel with holes
 
 
 # %% tags=["exercise"]
@@ -81,58 +77,33 @@ def atrous_conv(image, kernel, rate):
 
 
 # %%
-from spine_lib.course import check, hint, progress, solution
-
 check("5.1", atrous_conv)
 
 # %% [markdown]
-# The library's version is `atrous_convolution` in `spine_lib/models/atrous.py`. Now on a real image: a
-# part of an axial slice of the chest patient, on pixels of 1.5 mm, once by hand and once by PyTorch.
-
-# %%
-from spine_lib.course import course_case
-from spine_lib.slices import cut_slices
-
-chest = course_case("chest")
-slices = cut_slices(chest, "axial", spacing_mm=1.5)
-number = int(np.median(np.nonzero(chest.labels.array)[2]))
-row, column = (int(np.median(where)) for where in np.nonzero(slices[number]["label"]))
-patch = slices[number][row - 48 : row + 48, column - 48 : column + 48]
-image = patch["hu"].astype(np.float64)
-print("a patch of", image.shape, "pixels")
+# A kernel of $k$ weights at rate $r$ spans $r (k - 1) + 1$ pixels, its *effective kernel*. With padding $p$
+# and stride $s$ a map of $n$ pixels becomes one of
+#
+# $$n_\mathrm{out} = \left\lfloor \frac{n + 2p - r (k - 1) - 1}{s} \right\rfloor + 1$$
+#
+# Which padding keeps 64 pixels at rate 12?
 
 # %% tags=["nbval-check-output"]
-import torch
-from torch.nn import functional
-
-image_bchw = torch.from_numpy(image)[None, None]
-weight = torch.from_numpy(kernel)[None, None]
-for rate in (1, 3, 12):
-    theirs = functional.conv2d(image_bchw, weight, padding=rate, dilation=rate)[0, 0].numpy()
-    ours = atrous_convolution(image, kernel, rate)
-    print(f"rate {rate:2}: the same as conv2d: {np.allclose(ours, theirs)}")
+image = torch.zeros(1, 1, 64, 64)
+for rate, padding, stride in ((1, 1, 1), (12, 1, 1), (12, 12, 1), (12, 12, 2)):
+    layer = nn.Conv2d(1, 1, 3, stride, padding, dilation=rate)  # the weights do not matter
+    formula = (64 + 2 * padding - 2 * rate - 1) // stride + 1
+    print(f"{rate=:2} {padding=:2} {stride=}: {layer(image).shape[-1]}, by formula {formula}")
 
 # %% [markdown]
-# So there is no magic in `dilation=`. Note the padding: for a result of the same size it must grow with
-# the rate. That is the first thing that breaks when somebody changes rates by hand.
+# To keep the size, padding must equal the rate: the first thing that breaks when rates are changed by hand.
 
 # %% [markdown]
-# ## 2. How far does a network see?
+# ## 2. The receptive field, by formula and by gradient (16 min)
 #
-# A kernel of k taps at rate r spans r (k - 1) + 1 pixels: its *effective kernel*. **Predict** it for 3
-# taps at rates of 1, 2, 3, 12, 24 and 36. The last three are the ones the library chooses.
-
-# %% tags=["nbval-check-output"]
-from spine_lib.models.atrous import effective_kernel
-
-print({rate: effective_kernel(3, rate) for rate in (1, 2, 3, 12, 24, 36)})
-
-# %% [markdown]
-# Nine weights that span 73 x 73. Layers add up: each adds what its kernel reaches beyond its own
-# pixel. After a stride of 2, though, one step on the map is two pixels of the image, after two
-# strides four. So whatever comes *after* a stride counts twice.
+# Each layer $l$ adds what its effective kernel reaches beyond its own pixel, times the product of all
+# earlier strides: $r = 1 + \sum_l r_l (k_l - 1) \prod_{m < l} s_m$.
 #
-# ### Exercise 5.2: receptive field by formula
+# ### Exercise 5.2 ★☆☆: receptive field by formula
 
 
 # %% tags=["exercise"]
@@ -150,24 +121,22 @@ def receptive_field(layers):
 check("5.2", receptive_field)
 
 # %% [markdown]
-# Now the encoder of both of the paper's networks, ResNet-34. It is written out in
-# `spine_lib/models/resnet.py`; read it, it is a short one. **Predict** what a pixel of its last map
-# sees: a vertebra, the width of a body, or more?
+# Now a ResNet34, from lesson 4. (The paper's abstract names it as the encoder of its U-Net only; what its
+# DeepLabv3+ had we do not know, and assume the same.) What does a pixel of its last map see: a vertebra, the
+# width of a body, or more?
 
 # %% tags=["nbval-check-output"]
 from spine_lib.models.atrous import encoder_layers, receptive_field
 
 for stages in range(5):
     side = receptive_field(encoder_layers(stages=stages))
-    name = f"stage {stages}" if stages else "first layers"
-    print(f"{name:12} {side:4} pixels, {1.5 * side:5.0f} mm at 1.5 mm a pixel")
+    print(f"after {stages} stages: {side:4} pixels, {1.5 * side:5.0f} mm at 1.5 mm a pixel")
 
 # %% [markdown]
-# After the last stage 899 pixels: wider than any slice is. A formula is easily wrong, so we measure.
-# If an output pixel depends on an input pixel, then moving the input moves the output: there is a
-# *gradient*. PyTorch computes it for all input pixels at once.
+# More than any slice has. A formula is easily wrong, so we measure: where an output pixel depends on an input
+# pixel, its *gradient* by that pixel is not zero. PyTorch computes it for all input pixels at once.
 #
-# ### Exercise 5.3: receptive field by gradient
+# ### Exercise 5.3 ★★☆: receptive field by gradient
 
 
 # %% tags=["exercise"]
@@ -186,100 +155,49 @@ def field_by_gradient(network, size):
 check("5.3", field_by_gradient)
 
 # %% [markdown]
-# The library has it in two parts, `pixel_gradient` and `side_seen`. We look at the encoder up to stage
-# 2. A ReLU that is shut lets no gradient through, so we also try a copy in which every path is open.
-
-# %%
-from spine_lib.models import ResNet34
-from spine_lib.models.atrous import open_all_paths, pixel_gradient, side_seen
-
-encoder = ResNet34().eval()
-encoder.stages = encoder.stages[:2]
-sights = {
-    "random weights": pixel_gradient(encoder, 224),
-    "all paths open": pixel_gradient(open_all_paths(encoder), 224),
-}
-for name, sight in sights.items():
-    print(f"{name}: {side_seen(sight)} pixels")
-
-# %% [markdown]
-# With all paths open it is the formula's number to the pixel. With random weights it can be a little
-# less, where the outermost paths are shut. But *how much* does each pixel count? We draw both, summed
-# over the rows.
-
-# %%
-figure, axes = plt.subplots(figsize=(5.6, 2.6), layout="constrained")
-looks = {"random weights": ("#0072B2", "-"), "all paths open": ("#D55E00", "--")}
-for name, sight in sights.items():
-    profile = sight.sum(axis=0) / sight.sum()
-    colour, dash = looks[name]
-    axes.plot(np.arange(224) - 112, profile, dash, color=colour, label=name)
-axes.set(xlabel="pixels from the middle", ylabel="share of the gradient")
-axes.legend(frameon=False)
-plt.show()
-
-# %% [markdown]
-# *Figure: the share of the gradient over the distance from the middle, a bell in both cases. Nearly
-# all of it lies within some 60 pixels; the receptive field reaches to 90 on either side.*
-#
-# A bell: to the middle lead many paths, to the rim a single one. So a receptive field of 899 pixels is
-# an upper bound, of which a fraction counts (Luo et al. 2016 call it the effective receptive field).
-# What do *trained* networks use? Two come with the library: a small U-Net and a small DeepLabv3+.
+# The size says where the gradient is not zero, not how large it is. How is it distributed in *trained*
+# networks? The library ships two, small ones.
 
 # %%
 from spine_lib.training import load_pretrained
 
-distance = np.abs(np.indices((256, 256)) - 128).max(axis=0)
-trained = {}
-for name, key in (("U-Net", "unet_light"), ("DeepLabv3+", "deeplabv3plus_light")):
-    sight = pixel_gradient(load_pretrained(key)[0], size=256)
-    trained[name] = sight / sight.sum()
-    within = [trained[name][distance <= far].sum() for far in (8, 32, 64, 128)]
-    print(f"{name:10} " + ", ".join(f"{share:4.0%}" for share in within))
+trained = {"U-Net": "unet_light", "DeepLabv3+": "deeplabv3plus_light"}
+trained = {name: load_pretrained(key)[0] for name, key in trained.items()}
+noise = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0)).requires_grad_()
+distance, influence = np.abs(np.indices((256, 256)) - 128).max(axis=0), {}
+for name, network in trained.items():
+    (gradient,) = torch.autograd.grad(network(noise)[0, 0, 128, 128], noise)
+    influence[name] = (gradient.abs() / gradient.abs().sum())[0, 0].numpy()
+    shares = [influence[name][distance <= pixels].sum() for pixels in (8, 32, 64, 128)]
+    print(f"{name:10} within 12, 48, 96, 192 mm:", *(f"{share:4.0%}" for share in shares))
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(6.6, 3), layout="constrained", dpi=66)
-for one, (name, sight) in zip(axes, trained.items()):
-    coarse = sight.reshape(64, 4, 64, 4).sum(axis=(1, 3))
-    picture = one.imshow(
-        np.log10(coarse), cmap="cividis", vmin=-6, vmax=-2, extent=(-192, 192, 192, -192)
-    )
-    one.set(title=name, xlabel="mm from the pixel", ylabel="mm")
-figure.colorbar(picture, ax=axes, label="log10 of the share of the gradient")
+figure, axes = plt.subplots(1, 2, figsize=(5.2, 2.4))
+for panel, (name, share) in zip(axes, influence.items()):
+    coarse = np.log10(share.reshape(64, 4, 64, 4).sum(axis=(1, 3)))
+    drawn = panel.imshow(coarse, cmap="cividis", vmin=-6, vmax=-2, extent=(-192, 192, 192, -192))
+    panel.set(title=name, xlabel="mm from the pixel", ylabel="mm")
+figure.colorbar(drawn, ax=axes, label="log10 of the share")
 plt.show()
 
 # %% [markdown]
-# *Figure: how much each place of the image moves the pixel in the middle. In U-Net it fades evenly
-# with distance; in DeepLabv3+ there is a sharp bright middle and beyond it a wide plain that hardly
-# fades.*
+# *Figure: the share of each part of the image in the gradient of the middle pixel.*
+# <!-- alt: two maps of 384 mm to a side. In U-Net the share fades evenly with distance; in DeepLabv3+ there
+# is a sharp bright middle, and beyond it a wide plain that hardly fades. -->
 #
-# The printed shares lie within 8, 32, 64 and 128 pixels (12, 48, 96 and 192 mm; the last is the whole
-# input, so it must be 100 %). U-Net looks mostly at its surroundings. DeepLabv3+ has two views: a near
-# one, which step 5 explains, and a far one over the whole slice, which step 4 does. (One input of noise,
-# one pixel; other inputs differ in detail.)
+# The receptive field is an upper bound, of which a part counts, the *effective* receptive field
+# ([Luo et al. 2016](https://doi.org/10.48550/arXiv.1701.04128)). U-Net uses mostly the surroundings.
+# DeepLabv3+ has a near view, which section 5 explains, and a far one over the whole image, which
+# section 4 does. (One input of noise, one pixel.)
 
 # %% [markdown]
-# ## 3. Dilation instead of stride
+# ## 3. Dilation instead of stride (13 min)
 #
-# The encoder's last map is 32 times smaller than the image, too coarse for outlines. Leaving out its
-# last stride keeps the map twice as large; but then each later kernel spans half as much of the image.
-# Unless it gets holes. The *output stride* says how many pixels of the image one of the last map stands
-# for.
-
-# %% tags=["nbval-check-output"]
-slice_bchw = torch.zeros(1, 1, 256, 256)
-for output_stride in (32, 16, 8):
-    with torch.inference_mode():
-        maps = ResNet34(output_stride=output_stride).eval()(slice_bchw)
-    sides = [one.shape[-1] for one in maps]
-    print(f"output stride {output_stride:2}: maps of {sides}")
-
-# %% [markdown]
-# No weight is added or lost: only `stride`, `dilation` and `padding` change, so weights that were
-# trained for photographs at an output stride of 32 still fit. This is how the library makes any encoder
-# a DeepLab encoder. Now you.
+# The encoder's last map is 32 times smaller than the image, too coarse for outlines. Without its last
+# stride the map is twice as large, but each later kernel spans half as much of the image, unless it is
+# dilated. The *output stride* is the number of image pixels for one pixel of the last map.
 #
-# ### Exercise 5.4: dilation instead of stride
+# ### Exercise 5.4 ★★☆: dilation instead of stride
 
 
 # %% tags=["exercise"]
@@ -299,130 +217,130 @@ def dilate_stage(stage, rate):
 check("5.4", dilate_stage)
 
 # %% [markdown]
-# What does it cost? Every place of a map is one more place at which all kernels are computed. **Predict**
-# for the encoder: how many times the multiplications at output stride 16, and at 8?
+# No weight is added or lost, so pretrained weights still fit. `smp` does the same with `output_stride`
+# ([documentation](https://smp.readthedocs.io/en/latest/encoders.html)). What does it cost? PyTorch's
+# `FlopCounterMode` counts. **Predict**: how many times the multiply-adds at output stride 16, and at 8?
 
 # %% tags=["nbval-check-output"]
-from spine_lib.models import cost
+from torch.utils.flop_counter import FlopCounterMode
 
-for output_stride in (32, 16, 8):
-    encoder = ResNet34(output_stride=output_stride)
-    billions = cost.count_multiply_adds(encoder, 256, 256) / 1e9
-    side = receptive_field(encoder_layers(output_stride))
-    print(f"output stride {output_stride:2}: {billions:5.1f} billion, sees {side} pixels")
+image = torch.zeros(1, 1, 256, 256)
+for stride in (32, 16, 8):
+    encoder = smp.encoders.get_encoder("resnet34", 1, weights=None, output_stride=stride).eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        sides = [maps.shape[-1] for maps in encoder(image)]
+    billions = counter.get_total_flops() / 2e9
+    print(f"output stride {stride:2}: maps of {sides}, {billions:4.1f} billion multiply-adds")
 
 # %% [markdown]
-# Stage 4 has most of the weights, stage 3 most of the layers. So 16 costs half as much again, 8 nearly
-# five times as much, and what is seen stays nearly the same. The paper by Chen et al. trains at 16;
-# so does the library, and so do we.
+# Half as much again at 16, nearly five times as much at 8. Chen et al. train at 16; so does the library,
+# and so do we.
 #
 # ### The grid
 #
-# Now the holes. Three kernels of rate 4 in a row reach 12 pixels to each side; so do rates of 1, 3
-# and 8. As kernels we take means, so that nothing but the holes makes a difference.
+# Now the holes. Three kernels of rate 4 in a row reach 12 pixels to each side; so do rates of 1, 3 and 8.
+# We take means as kernels, so that nothing but the holes makes a difference.
 
 
 # %%
-def mean_of_means(image, rates):
+def mean_of_means(maps, rates):
     for rate in rates:
-        image = atrous_convolution(image, np.full((3, 3), 1 / 9), rate)
-    return image
+        mean = torch.full((1, 1, 3, 3), 1 / 9)
+        maps = functional.conv2d(maps, mean, padding=rate, dilation=rate)
+    return maps
 
 
-results = {"the slice": image, "rates 4, 4, 4": None, "rates 1, 3, 8": None}
-for rates in ((4, 4, 4), (1, 3, 8)):
-    results[f"rates {', '.join(map(str, rates))}"] = mean_of_means(image, rates)
+spot = torch.zeros(1, 1, 65, 65)
+spot[..., 32, 32] = 1
+for rates in ((4, 4, 4), (1, 3, 8), (2, 2, 2, 2, 2, 2)):
+    reached = (mean_of_means(spot, rates) > 0).sum()
+    print(f"rates {rates}: {reached:3} of {(1 + 2 * sum(rates)) ** 2} pixels")
 
 # %% tags=["picture"]
-from spine_lib.ct import Window, apply_window
-from spine_lib.explore import figures
+from spine_lib.course.demonstrations import crop_slices
 
-figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), layout="constrained")
-for one, (title, values) in zip(axes, results.items()):
-    window = "bone" if values is image else Window(75, 750)
-    grey = (255 * apply_window(values, window)).astype(np.uint8)
-    figures.show_slice(one, np.repeat(grey[..., None], 3, axis=2), "axial", 1.5)
-    one.set_title(title)
+chest = crop_slices("chest", course_case("chest"), pixel_mm=1.5, size=96)
+number = (chest.labels == 1).sum(axis=(1, 2, 3)).argmax()  # the slice with the most spine
+image = torch.from_numpy(chest.images[number][None])
+figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.5), sharey=True)
+axes[0].imshow(image[0, 0], vmin=-1.5, vmax=2.5, extent=(0, 144, 144, 0))
+for panel, rates in zip(axes[1:], ((4, 4, 4), (1, 3, 8))):
+    panel.imshow(mean_of_means(image, rates)[0, 0], vmin=-1, vmax=1, extent=(0, 144, 144, 0))
+    panel.set_title(f"mean at rates {rates}")
+axes[0].set(title="the slice", ylabel="A to P, mm")
+for panel in axes:
+    panel.set_xlabel("R to L, mm")
 plt.show()
 
 # %% [markdown]
-# *Figure: an axial slice around a vertebra, and its means over 25 x 25 pixels. At rates 4, 4, 4 the
-# mean is covered by a grid of ghosts, four pixels apart; at rates 1, 3, 8 it is smooth.*
+# *Figure: a slice, and its mean over squares of 25 x 25 pixels by two stacks of kernels.*
+# <!-- alt: an axial slice around a vertebra, and its means over 25 x 25 pixels. At rates 4, 4, 4 the mean is
+# covered by a grid of ghosts, four pixels apart; at rates 1, 3, 8 it is smooth. -->
 #
-# Both see the same square. But with equal rates a pixel sees only every fourth pixel of it, and its
-# neighbour sees *others*: sixteen pictures that know nothing of each other are woven into one. This is
-# called **gridding**. How much of the square is really seen?
-
-# %% tags=["nbval-check-output"]
-from spine_lib.explore import count_paths
-
-for rates in ((4, 4, 4), (2, 2, 2), (1, 3, 8), (1, 2, 3)):
-    paths = count_paths(3, rates)
-    print(f"rates {rates}: {np.count_nonzero(paths):3} of {paths.size} pixels")
+# With equal rates a pixel uses only every fourth pixel of the square, and its neighbour uses *others*:
+# **gridding**. Rates with a common divisor above 1 always leave holes. The last line is the encoder's stage 4
+# at output stride 16, six layers of rate 2: the grid is built in. It does less harm there, since each pixel of
+# stage 3 already sees hundreds of pixels of the image.
 
 # %% [markdown]
-# Rates with a common divisor above 1 leave holes, always. If the first is 1 and no later rate is larger
-# than the side of the square filled before it, none are left: 3, then 9, then 25. And our encoder? At
-# output stride 16 its stage 4 is six layers of rate 2 in a row. **Predict** what a pixel of its last map
-# sees of stage 3's.
+# ## 4. ASPP: several rates side by side (16 min)
+#
+# *Atrous spatial pyramid pooling* applies several rates beside each other: a 1 x 1 convolution, three 3 x 3
+# ones, and the mean of the whole map (*image pooling*). A 1 x 1 projection mixes the five.
+#
+# ![ASPP: the deep map of 512 channels goes through five branches in parallel, a 1 x 1 convolution, three
+# 3 x 3 convolutions of rates 1, 2 and 3, and image pooling, each to 256 channels; they are concatenated to
+# 1280 channels and projected to 256.](figures/aspp.svg)
+#
+# *ASPP with the rates of our recipe for small patches.*
+#
+# Its 3 x 3 kernels are *separable*: each channel by itself, then a mixture of channels, which takes
+# $9 a + a b$ weights instead of $9 a b$.
+
 
 # %%
-stage_4 = open_all_paths(ResNet34(output_stride=16).stages[3])
-sight = pixel_gradient(stage_4, 32, in_channels=256)
-print(f"{np.count_nonzero(sight)} pixels in a square of {side_seen(sight)} x {side_seen(sight)}")
+class Pointwise(nn.Sequential):
+    def __init__(self, inputs, outputs):
+        convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
-# %%
-figure, axes = plt.subplots(figsize=(2.6, 2.6), layout="constrained", dpi=66)
-axes.imshow(sight > 0, cmap="gray", extent=(-16, 16, 16, -16))
-axes.set(xlabel="pixels of stage 3's map", ylabel="pixels", title="what one pixel sees")
-plt.show()
 
-# %% [markdown]
-# *Figure: a grid of single white pixels on black, every second in each direction.*
-#
-# A quarter of the square: the grid is built in, in the library's network too. It does less harm here than
-# in the picture above, since a pixel of stage 3 already sees hundreds of pixels of the image. At output
-# stride 8, with rates of 2 and then 4, it is worse. Look for it when a prediction shows a fine pattern.
+class Separable(nn.Sequential):
+    def __init__(self, inputs, outputs, rate=1):
+        settings = {"padding": rate, "dilation": rate, "groups": inputs, "bias": False}
+        super().__init__(nn.Conv2d(inputs, inputs, 3, **settings), *Pointwise(inputs, outputs))
 
-# %% [markdown]
-# ## 4. ASPP: several rates side by side
-#
-# Rather than one rate after another, DeepLabv3+ takes several *beside* each other: atrous spatial
-# pyramid pooling. A 1 x 1 kernel, three kernels of three rates, and the mean of the whole map look at
-# the last map; their five answers are put in one pile and mixed.
+
+class ImagePooling(Pointwise):
+    def forward(self, x):
+        mean = super().forward(x.mean(dim=(2, 3), keepdim=True))
+        return mean.expand(-1, -1, *x.shape[2:])  # the same at every pixel
+
 
 # %% tags=["nbval-check-output"]
-from spine_lib.models import ASPP
+class ASPP(nn.Module):
+    def __init__(self, inputs, outputs, rates, dropout=0.5):
+        super().__init__()
+        atrous = (Separable(inputs, outputs, rate) for rate in rates)
+        branches = (Pointwise(inputs, outputs), *atrous, ImagePooling(inputs, outputs))
+        self.branches = nn.ModuleList(branches)
+        self.project = Pointwise(5 * outputs, outputs)
+        self.dropout = nn.Dropout(dropout)
 
-aspp = ASPP(in_channels=512, out_channels=256, rates=(1, 2, 3), dropout=0.1).eval()
-deep = torch.randn(1, 512, 16, 16)
-with torch.inference_mode():
-    for branch in aspp.branches:
-        print(f"{type(branch).__name__:12} {tuple(branch(deep).shape)}")
-    print(f"{'mixed':12} {tuple(aspp(deep).shape)}")
+    def forward(self, x):
+        joined = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return self.dropout(self.project(joined))
 
-# %% [markdown]
-# The last branch, the mean, is why a pixel of DeepLabv3+ sees the whole image, at any distance. The
-# kernels are *separable*: first each channel by itself, then a mixture of channels. **Predict** how
-# many weights that saves for 512 channels to 256.
 
-# %% tags=["nbval-check-output"]
-from torch import nn
-
-from spine_lib.models.deeplab import SeparableConv
-
-ordinary = nn.Conv2d(512, 256, 3, bias=False)
-separable = SeparableConv(512, 256)
-print(f"ordinary:  9 * 512 * 256 = {cost.count_parameters(ordinary):9,}")
-print(f"separable: 9 * 512 + 512 * 256 = {cost.count_parameters(separable):,}")
+aspp = ASPP(512, 256, rates=(1, 2, 3))
+print(tuple(aspp(torch.rand(2, 512, 16, 16)).shape))
 
 # %% [markdown]
-# Nearly nine times fewer. The library's rates are 12, 24 and 36 (Chen et al. take 6, 12 and 18 at this
-# output stride), for photographs of about 512 pixels, whose map is 32 x 32. The recipe `sample` of this
-# project has patches of 64 pixels: maps of 4 x 4. **Predict** where on such a map a tap lies that is 12
-# to the side.
+# smp's default rates are 12, 24 and 36 (Chen et al. take 6, 12 and 18 at this output stride), for photographs
+# of about 512 pixels, whose map is 32 x 32. The recipe `sample` of this project has patches of 64 pixels:
+# maps of 4 x 4. **Predict**: which weights of a kernel of rate 12 ever meet such a map?
 #
-# ### Exercise 5.5: what a rate reaches
+# ### Exercise 5.5 ★★☆: what a rate reaches
 
 
 # %% tags=["exercise"]
@@ -441,88 +359,110 @@ def tap_share(size, rate):
 check("5.5", tap_share)
 
 # %%
-from spine_lib.models.atrous import tap_share
-
-rates = (1, 2, 3, 6, 12, 24, 36)
-sides = (4, 8, 16, 32)
-shares = np.array([[9 * tap_share(side, rate) for rate in rates] for side in sides])
-figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained", dpi=72)
-axes.imshow(shares, cmap="cividis", vmin=1, vmax=9)
-for (row, column), taps in np.ndenumerate(shares):
-    ink = "black" if taps > 5 else "white"
-    axes.text(column, row, f"{taps:.1f}", ha="center", va="center", color=ink)
-axes.set_xticks(range(len(rates)), rates)
-axes.set_yticks(range(len(sides)), [f"{16 * side} px: {side}x{side}" for side in sides])
-axes.set(xlabel="rate", ylabel="patch and its map")
-plt.show()
+taps = torch.ones(1, 1, 3, 3)
+print("mean number of nine weights on the map; rates", *(f"{rate:4}" for rate in (1, 2, 3, 6, 12)))
+for side in (4, 8, 16, 32):
+    ones = torch.ones(1, 1, side, side)
+    counts = [functional.conv2d(ones, taps, padding=r, dilation=r).mean() for r in (1, 2, 3, 6, 12)]
+    print(
+        f"patch of {16 * side:3}, map of {side:2} x {side:2}".ljust(45),
+        *(f"{c:4.1f}" for c in counts),
+    )
 
 # %% [markdown]
-# *Figure: how many of nine taps lie on the map, for four sizes of patch and seven rates. On a map of
-# 4 x 4 it is about six at rate 1 and exactly one from rate 6 on; on 32 x 32 it is about five at rate
-# 12 and one at rate 36.*
-#
-# At 1.0 a kernel of 3 x 3 has become one of 1 x 1: its eight outer taps multiply zeros, always. They
-# are in the file, they count as parameters, and they never learn. Is that so? We ask for their gradients.
+# At 1.0 a 3 x 3 kernel has become one of 1 x 1: its eight outer weights multiply zeros, always. Do they ever
+# learn?
 
-# %%
-from spine_lib.models import DeepLabV3Plus
-
+# %% tags=["nbval-check-output"]
 torch.manual_seed(0)
 for rates in ((12, 24, 36), (1, 2, 3)):
-    network = DeepLabV3Plus(atrous_rates=rates)
-    network(torch.rand(4, 1, 64, 64)).square().mean().backward()
-    first_steps = [branch[0][0].weight.grad for branch in network.aspp.branches[1:4]]
-    alive = [int((grad.abs().sum(dim=(0, 1)) > 0).sum()) for grad in first_steps]
-    print(f"rates {rates}: taps that learn in each branch: {alive} of 9")
+    aspp = ASPP(512, 256, rates)
+    aspp(torch.rand(4, 512, 4, 4)).square().mean().backward()
+    gradients = [branch[0].weight.grad.abs().sum(dim=(0, 1)) for branch in aspp.branches[1:4]]
+    print(f"rates {rates}: weights with a gradient: {[int((g > 0).sum()) for g in gradients]} of 9")
 
 # %% [markdown]
-# On patches of 64 pixels, 24 of the 27 taps learn nothing at the library's rates; at 1, 2 and 3 all do,
-# and so that recipe has these. Rates are no constants of an architecture but a
-# choice for a map. (`benchmarks/tuning.md` tells what other rates were tried, and with what else.)
-
-# %% [markdown]
-# ## 5. The decoder: one early map
+# On patches of 64 pixels 24 of 27 weights learn nothing at the default rates. Rates are no constants of an
+# architecture but a choice for a map.
 #
-# ASPP answers on a map 16 times smaller than the image. How well can so coarse a map hold an outline?
-# As a thought experiment, we bring the true mask of our slice to maps of a 4th, an 8th and a 16th and
-# enlarge them again.
+# ### Image pooling: a patch is not a slice
+#
+# The network is trained on patches around the spine and predicts whole slices. The 3 x 3 branches do the
+# same on both. Image pooling does not: the mean of a slice contains lungs, arms and air. **Predict**: does it
+# matter? We predict a whole slice of the DICOM patient twice, the second time with the mean of one patch of
+# 144 mm around the spine.
 
 # %%
-from spine_lib import metrics
-from spine_lib.models.deeplab import enlarge
+from spine_lib.slices import cut_slices, network_input
 
-mask = np.isin(patch["label"], (0, 255), invert=True)
-mask_bchw = torch.from_numpy(mask.astype(np.float32))[None, None]
-returned = {}
-for stride in (4, 8, 16):
-    coarse = functional.avg_pool2d(mask_bchw, stride)
-    returned[stride] = enlarge(coarse, mask.shape)[0, 0].numpy() > 0.5
-    dice = metrics.dice(metrics.confusion(returned[stride], mask))
-    print(f"by way of a map of 1/{stride}: Dice {dice:.2f} with itself")
+stored = cut_slices(course_case("dicom"), "axial", 1.5)
+stored = stored[(stored["label"] > 0).sum(axis=(1, 2)).argmax()]
+known = torch.from_numpy((stored["label"] > 0) & (stored["label"] != 255))
+row, column = (int(where.median()) // 16 for where in torch.nonzero(known, as_tuple=True))
+image, (rows, columns) = torch.from_numpy(network_input(stored["hu"]))[None, None], known.shape
+padded = functional.pad(image, (0, -columns % 16, 0, -rows % 16), value=-1.5)
+
+
+class PatchMean(nn.Module):
+    def forward(self, x):
+        return x[..., row - 3 : row + 3, column - 3 : column + 3].mean(dim=(2, 3), keepdim=True)
+
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), layout="constrained", dpi=66)
-grey = (255 * apply_window(image, "bone")).astype(np.uint8)
-for one, (stride, outline) in zip(axes, returned.items()):
-    figures.show_slice(one, np.repeat(grey[..., None], 3, axis=2), "axial", 1.5)
-    one.contour(mask, [0.5], colors="#56B4E9", linewidths=1)
-    one.contour(outline, [0.5], colors="#E69F00", linewidths=1.4, linestyles="--")
-    one.set_title(f"by way of 1/{stride}")
+network = trained["DeepLabv3+"]
+pooling = network.decoder.aspp[0].convs[4]  # in smp: mean, 1 x 1 convolution, batch norm, ReLU
+with torch.inference_mode():
+    deep = network.encoder(padded)[-1]
+    means = [mean(deep).flatten() for mean in (nn.AdaptiveAvgPool2d(1), PatchMean())]
+    print(f"correlation of the two means: {torch.corrcoef(torch.stack(means))[0, 1]:.2f}")
+    for name, pooling[0] in (("patch", PatchMean()), ("whole slice", nn.AdaptiveAvgPool2d(1))):
+        found = network(padded)[0, 0, :rows, :columns] > 0
+        dice = 2 * (found & known).sum() / (found.sum() + known.sum())
+        print(f"mean of the {name:11}: {found.sum()} pixels found, Dice {dice:.3f}")
+
+# %% [markdown]
+# The two means differ much, and with the mean of the whole slice, which is what prediction uses, Dice is lower.
+# Training on larger patches, or predicting in windows of the training size, makes the two alike. (One slice of
+# one patient: elsewhere it may matter less.)
+
+# %% [markdown]
+# ## 5. The decoder, and the whole network (9 min)
+#
+# ASPP's map is 16 times smaller than the image. How well can so coarse a map hold an outline? As a thought
+# experiment, we bring a true mask to maps of 1/4, 1/8 and 1/16 and enlarge it again.
+
+# %%
+mask = torch.from_numpy((chest.labels[number] == 1)[None].astype(np.float32))
+figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.5), sharey=True)
+for panel, stride in zip(axes, (4, 8, 16)):
+    coarse = functional.avg_pool2d(mask, stride)
+    again = functional.interpolate(coarse, (96, 96), mode="bilinear", align_corners=True) > 0.5
+    dice = 2 * (again * mask).sum() / (again.sum() + mask.sum())
+    panel.imshow(chest.images[number, 0], vmin=-1.5, vmax=2.5, extent=(0, 144, 144, 0))
+    for outline, colour, dash in ((mask, "#56B4E9", "solid"), (again, "#E69F00", "dashed")):
+        extent = (0, 144, 0, 144)
+        panel.contour(outline[0, 0], [0.5], colors=colour, linestyles=dash, extent=extent)
+    panel.set(title=f"via 1/{stride}: Dice {dice:.2f}", xlabel="R to L, mm")
+axes[0].set_ylabel("A to P, mm")
 plt.show()
 
 # %% [markdown]
-# *Figure: an axial slice with the true outline of the vertebra (solid blue) and what remains of it
-# (dashed orange) on maps of a 4th, an 8th and a 16th: almost all of it; the body and a part of the
-# arch; a cornered piece of the body.*
+# *Figure: the outline of a mask (solid), and after maps of 1/4, 1/8 and 1/16 (dashed).*
+# <!-- alt: an axial slice with the true outline of the vertebra (solid blue) and what remains of it (dashed
+# orange) on maps of 1/4, 1/8 and 1/16: almost all of it; the body and a part of the arch; a coarse piece of
+# the body. -->
 #
-# A network's maps have 256 channels and could say more than a mask does, so this is no bound. But it
-# shows what the decoder is for: it enlarges ASPP's answer four-fold and joins the map of **stage 1**,
-# where a pixel is 4 x 4 of the image. That is the near view of step 2.
+# A map of 256 channels could hold more than a mask does, so this is no bound. But it shows what the decoder
+# is for: it enlarges ASPP's map four-fold and joins the map of **stage 1**, reduced to 48 channels, lest it
+# outweigh the 256 deep ones. That is the near view of section 2.
 #
-# Stage 1 has little to say, 64 channels of edges; they are reduced to 48, lest they drown the 256 deep
-# ones. Then a 3 x 3 kernel mixes both.
+# ![DeepLabv3+: image, encoder, ASPP, a 3 x 3 convolution and enlargement by 4 lead to a join; the map of
+# stage 1 comes on a dashed way through a 1 x 1 convolution to 48 channels; after the join a 3 x 3 and a
+# 1 x 1 convolution and another enlargement by 4 give the logits.](figures/deeplabv3plus.svg)
 #
-# ### Exercise 5.6: the decoder's step
+# *DeepLabv3+. The dashed way is the decoder's one skip.*
+#
+# ### Exercise 5.6 ★☆☆: the decoder's step
 
 
 # %% tags=["exercise"]
@@ -541,181 +481,115 @@ def decode(deep, low, fuse):
 check("5.6", decode)
 
 # %% [markdown]
-# That is all there is. The whole network is one page, `spine_lib/models/deeplab.py`; its `forward` has
-# five lines. We follow an image through its parts.
+# Now the whole network. The encoder is smp's ResNet34 (lesson 4 wrote it out) at output stride 16; it gives
+# the image itself and five maps.
 
-# %% tags=["nbval-check-output"]
-network = DeepLabV3Plus(atrous_rates=(1, 2, 3)).eval()
-with torch.inference_mode():
-    maps = network.encoder(slice_bchw)
-    context = network.after_aspp(network.aspp(maps[-1]))
-    low = network.reduce_low(maps[1])
-    joined = torch.cat([enlarge(context, low.shape[-2:]), low], dim=1)
-    logits = network(slice_bchw)
-steps = {"last map": maps[-1], "ASPP": context, "low": low, "joined": joined, "logits": logits}
-for name, tensor in steps.items():
-    print(f"{name:9} {tuple(tensor.shape)}")
-
-# %% [markdown]
-# From 16 x 16 to 64 x 64 with one early map, then to 256 x 256 with none. U-Net joins an early map at
-# *each* size. **Predict** which of the two draws finer outlines; the last step lets you look.
-
-# %% [markdown]
-# ## 6. The library's network is this one
-#
-# Results come from segmentation_models_pytorch's network, which many people have tested. Is ours the
-# same? If so, its weights must fit, layer by layer, and then the logits must agree.
-
-# %% tags=["nbval-check-output"]
-from spine_lib.models import build_model
-from spine_lib.models.deeplab import copy_from_library, paired_layers
-
-library = build_model("deeplabv3plus_resnet34", atrous_rates=(1, 2, 3)).eval()
-pairs = paired_layers(network, library)
-for own_name, library_name in [pairs[n] for n in (0, 2, 40, 72, 74, 83, 87, 90, 95)]:
-    print(f"{own_name:28} {library_name}")
-print(len(pairs), "layers with weights")
 
 # %%
-part = (image_bchw[..., :96, :96].float() - 375) / 312  # the recipe's range, about -2 to 2
+class DeepLabV3Plus(nn.Module):
+    def __init__(self, rates=(12, 24, 36)):
+        super().__init__()
+        self.encoder = smp.encoders.get_encoder("resnet34", 1, weights=None, output_stride=16)
+        self.context = nn.Sequential(ASPP(512, 256, rates), Separable(256, 256))
+        self.reduce = Pointwise(64, 48)
+        self.fuse = Separable(256 + 48, 256)
+        self.head = nn.Conv2d(256, 1, 1)
+        self.enlarge = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=True)
+
+    def forward(self, image):
+        maps = self.encoder(image)
+        low, deep = maps[2], maps[-1]
+        context = self.enlarge(self.context(deep))
+        joined = torch.cat([context, self.reduce(low)], dim=1)
+        return self.enlarge(self.head(self.fuse(joined)))
+
+
+# %% [markdown]
+# Is it the network that everybody uses? In
+# [segmentation_models_pytorch](https://smp.readthedocs.io/en/latest/models.html) it is one line. We copy
+# its weights, in their order, and compare the logits.
+
+# %%
+settings = {"encoder_weights": None, "in_channels": 1, "classes": 1}
+library = smp.DeepLabV3Plus("resnet34", decoder_atrous_rates=(1, 2, 3), **settings).eval()
+ours = DeepLabV3Plus(rates=(1, 2, 3)).eval()
 with torch.inference_mode():
-    before = (network(part) - library(part)).abs().max()
-    copy_from_library(network, library)
-    after = (network(part) - library(part)).abs().max()
+    before = (ours(image := torch.from_numpy(chest.images[:2])) - library(image)).abs().max()
+    ours.load_state_dict(dict(zip(ours.state_dict(), library.state_dict().values(), strict=True)))
+    after = (ours(image) - library(image)).abs().max()
 print(f"largest difference of two logits: {before:.2f} before, {after:.0e} after")
+assert after < 1e-5
 
 # %% [markdown]
-# Every layer has its partner, and with the same weights the logits differ by no more than float32
-# rounds. From here on it makes no difference which of the two you read, train or change. And from random
-# weights of their own? Lesson 4's experiment trained these two as well, on phantoms, with three seeds.
-
-# %%
-from spine_lib import SpineError
-from spine_lib.course import lesson_result
-
-try:
-    rows = lesson_result("twins")["seeds"]
-    for name in ("deeplabv3plus_own", "deeplabv3plus_resnet34"):
-        values = [row["networks"][name]["dice"] for row in rows]
-        print(f"{name:22} Dice {np.mean(values):.3f}, by seed {np.round(values, 3)}")
-except SpineError:
-    print("The twins have not been measured here yet.")
+# The same network, within the rounding of float32. The library's tested version, with messages for wrong
+# sizes, is `spine_lib/models/deeplab.py`.
 
 # %% [markdown]
-# Dice on held-out phantoms. The two draw other first weights, so the scores cannot be equal; the course
-# claims that their means lie within 0.03 of each other, and its test suite holds it to that.
-
-# %% [markdown]
-# ## 7. What the two networks cost
+# ## 6. What the two networks cost (2 min)
 #
-# Which of the paper's networks is the more expensive one? Four things can be asked, and they need not
-# agree. First, what follows from the architecture alone: parameters, and the multiply-adds for one
-# slice of 256 x 256. PyTorch's `FlopCounterMode` follows the shapes through the network. **Predict**.
+# Which of the paper's networks is the more expensive one, with the same encoder? **Predict** parameters and
+# multiply-adds for a slice of 256 x 256.
 
 # %% tags=["nbval-check-output"]
 networks = {
-    "U-Net": build_model("unet_resnet34"),
-    "DeepLabv3+": build_model("deeplabv3plus_resnet34"),
-    "DeepLabv3+ at 8": DeepLabV3Plus(output_stride=8),
+    "U-Net": smp.Unet("resnet34", **settings),
+    "DeepLabv3+": smp.DeepLabV3Plus("resnet34", **settings),
+    "DeepLabv3+ at 8": smp.DeepLabV3Plus("resnet34", encoder_output_stride=8, **settings),
 }
 for name, network in networks.items():
-    millions = cost.count_parameters(network) / 1e6
-    billions = cost.count_multiply_adds(network, 256, 256) / 1e9
-    print(f"{name:16} {millions:5.1f} million parameters, {billions:5.1f} billion multiply-adds")
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 1, 256, 256))
+    millions = sum(weight.numel() for weight in network.parameters()) / 1e6
+    billions = counter.get_total_flops() / 2e9
+    print(f"{name:16} {millions:4.1f} million parameters, {billions:4.1f} billion multiply-adds")
 
 # %% [markdown]
-# The paper's two are all but equal: most of both is the same encoder. An output stride of 8 triples the
-# multiply-adds without a single new parameter, so parameters say nothing about time. Now time, on this
-# machine: one slice predicted, and one training step on a batch of patches.
-
-# %%
-from spine_lib.course import pick
-
-batch, side = pick(full=(8, 128), fast=(2, 64))
-patches = torch.rand(batch, 1, side, side)
-seconds = {}
-for name, network in networks.items():
-    predict = cost.forward_seconds(network, slice_bchw, at_least_s=pick(full=1.0, fast=0.1))
-    step = cost.step_seconds(network, patches, at_least_s=pick(full=1.0, fast=0.1))
-    seconds[name] = (predict, step)
-    print(f"{name:16} predict {1000 * predict:5.0f} ms, training step {1000 * step:5.0f} ms")
+# All but equal: most of both is the encoder. An output stride of 8 triples the multiply-adds without one more
+# parameter. So cost does not decide between the two. The paper gives U-Net 0.951 and DeepLabv3+ 0.920 in Dice;
+# lesson 8 asks what we find.
 
 # %% [markdown]
-# Memory can be asked in two ways. What training must *keep*, from the forward to the backward pass,
-# PyTorch tells exactly, through a hook on every saved map. What a program *needs in all* is the peak of
-# its memory; we start each network in a fresh process, so that nothing else is counted.
-
-# %%
-kept = {name: cost.kept_for_backward_mb(one.train(), patches) for name, one in networks.items()}
-paper_names = {"unet_resnet34": "U-Net", "deeplabv3plus_resnet34": "DeepLabv3+"}
-peaks = cost.peak_memory_mb(paper_names, batch, side)
-peak = {paper_names[name]: found for name, found in peaks.items()}
-
-# %%
-rows = {
-    "parameters, million": {n: cost.count_parameters(networks[n]) / 1e6 for n in peak},
-    "multiply-adds, 256 x 256, billion": {
-        n: cost.count_multiply_adds(networks[n], 256, 256) / 1e9 for n in peak
-    },
-    "predict 256 x 256, ms": {n: 1000 * seconds[n][0] for n in peak},
-    "training step, ms": {n: 1000 * seconds[n][1] for n in peak},
-    "kept for backward, MB": kept,
-    "peak, predicting a batch, MB": {n: peak[n]["predict"] for n in peak},
-    "peak, training, MB": {n: peak[n]["train"] for n in peak},
-}
-
-# %%
-import platform
-
-print(f"{platform.machine()}, threads: {torch.get_num_threads()}; batch {batch} of {side} x {side}")
-print(f"{'':34}" + "".join(f"{name:>12}" for name in peak))
-for title, values in rows.items():
-    print(f"{title:34}" + "".join(f"{values[name]:12.1f}" for name in peak))
-
-# %% [markdown]
-# "Peak" is the most that the process held, less what it held before the network was made: weights,
-# their gradients and the optimiser's two averages (about 4 x 98 and 4 x 90 MB), and maps. U-Net keeps
-# more maps, because its decoder works at full size; DeepLabv3+ leaves the last four-fold enlargement to
-# interpolation. Times depend on the machine and on what else it does.
+# ## 7. Without the library (2 min)
 #
-# So cost does not decide between the two. The paper gives U-Net 0.951 and DeepLabv3+ 0.920 in Dice (the
-# paper's figures); lesson 8 asks what we find.
-
-# %% [markdown]
-# ## 8. Look
-#
-# Last, the question of step 5. Both of the library's small networks, on a patient that neither has
-# seen. Go through the slices and watch the outlines of the processes, and where the two disagree.
+# Last, the shipped DeepLabv3+ on the crop patient, which it has never seen, with nibabel, torch, smp and
+# safetensors alone: the middle axial slice, from -250..1000 HU to -1.5..2.5, padded with air.
 
 # %%
-from spine_lib.explore import compare_shipped
+from spine_lib.datasets import sample_root
+from spine_lib.training.pretrained import weights_path
 
-compare_shipped("crop", size_px=300)
-
-# %% [markdown]
-# *Figure: the viewer, here as a still: a slice of the lumbar spine with its mask, and with the errors of
-# U-Net and of DeepLabv3+ beside it: blue was found, orange is too much, yellow was missed.*
-#
-# Both know where the vertebrae are; most of what differs lies along their outlines. In numbers, on the whole
-# scan: *precision* is the share of what was found that is spine, *recall* the share of the spine that
-# was found.
+folder, weights = sample_root() / "crop", weights_path("deeplabv3plus_light")
 
 # %%
-from spine_lib.training import load_probability
+import nibabel as nib
+from safetensors.torch import load_file
 
-crop = course_case("crop")
-known = ~crop.ignore.array
-shipped = {"U-Net": "unet_light", "DeepLabv3+": "deeplabv3plus_light"}
-for name, key in shipped.items():
-    found = load_probability(key, "crop", crop.ct).array > 0.5
-    counts = metrics.confusion(found[known], crop.labels.array[known] > 0)
-    precision, recall = metrics.precision(counts), metrics.recall(counts)
-    print(f"{name:10} precision {precision:.2f}, recall {recall:.2f}")
+rates = {"decoder_atrous_rates": (2, 4, 6)}
+network = smp.DeepLabV3Plus("timm-tf_efficientnet_lite0", **settings, **rates)
+network.load_state_dict(load_file(weights))
+scans = (nib.load(folder / name) for name in ("ct.nii.gz", "mask.nii.gz"))
+ct, mask = (nib.as_closest_canonical(scan).get_fdata(dtype=np.float32) for scan in scans)
+middle = ct.shape[2] // 2
+hu, known = (array[::-1, ::-1, middle].T for array in (ct, mask))  # rows A to P, columns R to L
+image = torch.from_numpy((hu.clip(-250, 1000) + 250) / 1250 * 4 - 1.5)[None, None]
+rows, columns = hu.shape
+padded = functional.pad(image, (0, -columns % 16, 0, -rows % 16), value=-1.5)
+with torch.inference_mode():
+    logits = network.eval()(padded)[0, 0, :rows, :columns]
+found, known = (logits > 0).numpy(), known > 0
+print(f"Dice of the slice: {2 * (found & known).sum() / (found.sum() + known.sum()):.2f}")
 
 # %% [markdown]
-# DeepLabv3+ finds as much of the spine and paints more beyond it: a rim around the bone, about what a
-# map of a 4th would make you expect. But this is one patient, two small networks and one training of
-# each: an illustration and no ranking.
+# The same with the library's functions:
+
+# %%
+from spine_lib.ct import to_slices
+
+image_hw = network_input(to_slices(course_case("crop").ct.array, "axial")[middle])
+image = torch.from_numpy(image_hw)[None, None]
+padded = functional.pad(image, (0, -columns % 16, 0, -rows % 16), value=-1.5)
+with torch.inference_mode():
+    assert torch.allclose(trained["DeepLabv3+"](padded)[0, 0, :rows, :columns], logits, atol=1e-4)
 
 # %%
 progress()
@@ -723,11 +597,12 @@ progress()
 # %% [markdown]
 # ## What you can do now
 #
-# - **Compute** an atrous convolution by hand: nine moved copies of the image, `rate` pixels apart.
+# - **Compute** an atrous convolution: nine weights, $r$ pixels apart, and padding that grows with the rate.
 # - **Measure** what a pixel sees: by formula an upper bound, by gradient what counts.
-# - **Trade** stride for dilation, which costs multiplications and no weights, and avoid the grid that
-#   equal rates leave.
-# - **Choose** rates for the map that you have; beyond its size a kernel of 3 x 3 is one of 1 x 1.
-# - **Compare** networks by parameters, multiply-adds, memory and time, which are four questions.
+# - **Trade** stride for dilation, which costs multiplications and no weights, and avoid the grid that equal
+#   rates leave.
+# - **Build** ASPP, the decoder and DeepLabv3+, and prove with equal logits that it is smp's.
+# - **Choose** rates for the map that you have, and remember that image pooling sees a slice otherwise than a
+#   patch.
 #
 # Next: lesson 6 trains both.

@@ -51,7 +51,7 @@ class Texts:
     hints: tuple[str, str, str]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Exercise:
     """One exercise of a lesson: what is right, what is typically wrong, and inputs to judge on.
 
@@ -87,9 +87,11 @@ class Exercise:
 
     def examples(self) -> list[tuple]:
         """Return the inputs that every copy of the library judges on."""
-        return self._drawn(0)
+        return self.drawn(0)
 
-    def _drawn(self, seed: int) -> list[tuple]:
+    @functools.cache  # noqa: B019, as exercises live as long as their module
+    def drawn(self, seed: int) -> list[tuple]:
+        """Return the inputs of a seed, the same objects at each call."""
         return list(self.inputs(np.random.default_rng([seed, *map(int, self.key.split("."))])))
 
     @property
@@ -241,7 +243,7 @@ def hidden_inputs(key: str) -> list[tuple]:
         make = getattr(lesson_solutions(key), "HIDDEN", {}).get(key)
         return list(make()) if make else []
     seed = hidden_seed()
-    return [] if seed is None else exercise._drawn(seed)
+    return [] if seed is None else exercise.drawn(seed)
 
 
 def hidden_seed() -> int | None:
@@ -331,7 +333,8 @@ def parameter_names(function: Callable, count: int) -> list[str]:
 
 
 def _article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' and name[:4] != 'uint' else 'a'} {name}"
+    vowel = name[:1].lower() in "aeiou" and name[:4].lower() not in ("uint", "unet", "unif")
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 # --- what an answer must be -----------------------------------------------------------------------

@@ -77,6 +77,15 @@ def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
             answer = _observed(exercise, function, arguments)
         except Crashed as error:
             answer = error
+        except Wrong:
+            raise
+        except Exception as error:  # what the function returned cannot be observed
+            returned = describe(getattr(function, "returned", None))
+            answer = Crashed(
+                f"your function returned {returned}, with which nothing can be done "
+                f"({type(error).__name__}: {error}): see its docstring",
+                type(error),
+            )
         asked = getattr(function, "asked", arguments)
         cases.append(Case(arguments, asked, answer, right, _compared(exercise, answer, right)))
     failing = [case for case in cases if case.mismatch]
@@ -88,7 +97,18 @@ def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
 
 
 def outcome(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
-    """Return what a function of the course gives; a `Crashed` where it raises."""
+    """Return what a function of the course gives, computed once; a `Crashed` where it raises."""
+    key = (function, id(arguments))
+    if key not in _OUTCOMES:
+        _OUTCOMES[key] = (arguments, _computed(exercise, function, arguments))
+    return _OUTCOMES[key][1]
+
+
+# With the arguments, since the id of a tuple that is gone may come again.
+_OUTCOMES: dict[tuple[Callable, int], tuple[tuple, Any]] = {}
+
+
+def _computed(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,14 +177,19 @@ def _known_mistake(
             if (len(wrongly), len(agreed)) > score:
                 score = (len(wrongly), len(agreed))
                 best = (message, min(wrongly, key=lambda case: _size(case.arguments)))
-    # One of two answers is the same by chance, one of a thousand is not.
-    if score[1] < len(cases) and (_is_constant(cases) or _is_choice(cases)):
+    # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
+    by_chance = _is_constant(cases) or _is_choice(cases) or _is_crash(failing)
+    if score[1] < len(cases) and by_chance or _is_crash(cases):
         return None
     return best
 
 
 def _is_choice(cases: list[Case]) -> bool:
     return all(isinstance(case.right, bool | np.bool_) for case in cases)
+
+
+def _is_crash(cases: list[Case]) -> bool:
+    return all(isinstance(case.answer, Crashed) for case in cases)
 
 
 def _is_constant(cases: list[Case]) -> bool:
@@ -309,7 +334,7 @@ def _mapping_mismatch(answer: Any, right: Mapping, *rest: Any) -> Mismatch | Non
     if not isinstance(answer, Mapping):
         return Mismatch(f"return a dictionary, not {describe(answer)}")
     shared = [key for key in right if key in answer]
-    found = (mismatch(answer[k], right[k], *rest, _name_of(k)) for k in shared)
+    found = (_part(key, answer[key], right[key], *rest) for key in shared)
     first = next((item for item in found if item), None)
     if first or set(right) == set(answer):
         return first
@@ -319,9 +344,12 @@ def _mapping_mismatch(answer: Any, right: Mapping, *rest: Any) -> Mismatch | Non
     return Mismatch(f"your dictionary {text}: its keys should be {wanted}")
 
 
-def _name_of(key: Any) -> str:
-    """Return a key as the subject of a sentence; a phrase with a blank is one already."""
-    return key if isinstance(key, str) and " " in key else f"the value of {key!r}"
+def _part(key: Any, answer: Any, right: Any, *rest: Any) -> Mismatch | None:
+    """Compare one value of a mapping; a key that is a phrase is the subject of the sentence."""
+    if not (isinstance(key, str) and " " in key):
+        return mismatch(answer, right, *rest, f"the value of {key!r}")
+    found = mismatch(answer, right, *rest, key)
+    return found and Mismatch(found.text, key, dtype=found.dtype)  # a fact has no factor
 
 
 def _sequence_mismatch(answer: Any, right: tuple | list, *rest: Any) -> Mismatch | None:

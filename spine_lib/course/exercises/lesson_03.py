@@ -310,7 +310,7 @@ SPLIT = Exercise(
             _split(finish=lambda p, n, test: (np.flatnonzero(test), np.flatnonzero(~test))),
             _split(count=lambda share, n: n - round(share * n)),
         ),
-        "a patient was drawn twice, so fewer are tested: shuffle all, or choose with replace=False": (
+        "a patient was drawn twice, so fewer are tested: choose with replace=False": (
             _split(draw=lambda p, seed: np.random.default_rng(seed).choice(p, len(p)))
         ),
         "`int` and `//` cut off: 0.25 of 11 patients are 2.75, and rounded these are 3": (

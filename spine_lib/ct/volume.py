@@ -42,6 +42,9 @@ WINDOWS: dict[str, Window] = {
 """The usual windows for reading a CT; "full" spans the 12 bits of a scanner, -1024 to 3071 HU."""
 
 
+MOST_IDS = 130
+"""No scheme has more ids (TotalSegmentator has 117), so a map of more may be a scan."""
+
 SPARE_BYTES = 900_000_000
 """A loaded file may take this much memory beside twice its own size; a gzip bomb takes more."""
 
@@ -182,7 +185,10 @@ def load_mask(path: str | Path) -> Volume:
     """
     image = open_nifti(Path(path))
     volume = _load_labels(image)
-    _warn(_odd_file(image))
+    notes = _odd_file(image)
+    if volume.array.max() > MOST_IDS and label_likeness(volume.array) < 0.2:
+        notes.append(f"{path} has neighbours that differ as in a scan: give the mask, not the CT.")
+    _warn(notes)
     return volume
 
 
@@ -276,8 +282,7 @@ def straighten(volume: Volume) -> Volume:
     shape = np.ceil((high - low) / spacing - 1e-3).astype(int) + 1
     affine = nib.affines.from_matvec(axes * spacing, axes @ low)
     to_index = np.linalg.inv(volume.affine) @ affine
-    array, labels = volume.array, volume.array.dtype.kind in "bu" or volume.array.dtype.itemsize > 2
-    labels = labels and array.dtype.kind != "f"
+    array, labels = volume.array, volume.array.dtype.kind != "f" and volume.array.dtype != np.int16
     if array.dtype == bool:
         array = array.astype(np.uint8)
     outside, order = array.min(), 0 if labels else 1

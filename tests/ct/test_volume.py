@@ -192,6 +192,12 @@ def test_a_file_is_read_as_what_it_is_with_its_doubt(tmp_path, values, kind, wor
     assert [note in str(warning.message) for warning in caught] == [True] * (note is not None)
 
 
+def test_a_scan_given_as_a_label_map_is_reported(tmp_path):
+    nib.save(nib.Nifti1Image(RAW.astype(np.int16), np.eye(4)), tmp_path / "mask.nii")
+    with pytest.warns(UserWarning, match="mask.nii has neighbours that differ as in a scan"):
+        load_mask(tmp_path / "mask.nii")
+
+
 def test_a_volume_without_source_is_written_as_ras(tmp_path):
     volume = Volume(np.random.default_rng(0).random((3, 4, 5)), np.diag([1.0, 2, 3, 1]))
     path = save_nifti(volume, str(tmp_path / "new folder" / "p.nii.gz"))

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
@@ -300,6 +301,17 @@ def read_yaml(path: Path, text: bool = False, most_bytes: int = LARGEST_YAML) ->
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SpineError(f"{path} holds no settings: write lines such as 'steps: 500'.")
     return values
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """Return the SHA-256 of a volume's values, by kind, shape and order [x, y, z] alone.
+
+    It is the same for a copy of a scan under another name, or with another orientation in its file.
+    """
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    for plane in range(array.shape[-1]):  # one at a time: a turned view would be copied whole
+        digest.update(np.ascontiguousarray(array[..., plane]))
+    return digest.hexdigest()
 
 
 ENDS_BYTES = 65536

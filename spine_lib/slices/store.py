@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import multiprocessing
 import shutil
 import time
@@ -21,21 +20,22 @@ from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
+from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file, write_json
+from spine_lib.ct.files import array_sha256, atomic_file, read_json, write_json
 from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
 from spine_lib.ct.nifti import open_nifti
 from spine_lib.datasets.case import Case, ExcludedScan, case_identity
 from spine_lib.slices.cut import IGNORE, SLICE_DTYPE, cut_slices, with_neighbours
 
-STORE_VERSION = 4
+STORE_VERSION = 5
 
 WRITE_EVERY_S = 5.0
 """The index is written at most this often; what was finished since is cut again after a kill."""
@@ -57,7 +57,18 @@ class StoredVolume:
     distance_mm: float
     foreground: tuple[int, ...]
     sha256: str
+    image_sha256: str
     made_from: str
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What `index.json` holds."""
+
+    version: Literal[STORE_VERSION]
+    settings: dict[str, Any]
+    left_out: list[ExcludedScan]
+    volumes: list[StoredVolume]
 
 
 class Draw(NamedTuple):
@@ -85,12 +96,9 @@ class SliceStore:
         index = _read_index(self.folder)
         if index is None:
             raise SpineError(f"{self.folder} holds no slices: prepare it first")
-        self.settings: dict[str, Any] = index["settings"]
-        self.left_out = [ExcludedScan(**row) for row in index["left_out"]]
-        self.volumes = [
-            StoredVolume(**{**v, "shape": tuple(v["shape"]), "foreground": tuple(v["foreground"])})
-            for v in index["volumes"]
-        ]
+        self.settings: dict[str, Any] = index.settings
+        self.left_out = index.left_out
+        self.volumes = index.volumes
         self._maps: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict:
@@ -104,8 +112,11 @@ class SliceStore:
                 self._maps.pop(next(iter(self._maps)))
             path = self.folder / self.volumes[number].file
             try:
-                self._maps[number] = np.load(path, mmap_mode="r")
-            except (OSError, ValueError) as error:
+                pixels = np.load(path, mmap_mode="r")
+                if (pixels.dtype, pixels.shape) != (SLICE_DTYPE, self.volumes[number].shape):
+                    raise ValueError(f"it holds {pixels.dtype} of shape {pixels.shape}")
+                self._maps[number] = pixels
+            except (OSError, ValueError, EOFError) as error:
                 raise SpineError(
                     f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
                 ) from error
@@ -121,13 +132,12 @@ class SliceStore:
         return stacked.view(SLICE_DTYPE)
 
 
-def _read_index(folder: Path) -> dict | None:
-    """Return a store's index, or None where there is none of this version."""
+def _read_index(folder: Path) -> _Index | None:
+    """Return a store's index, or None where there is none of this version, or a damaged one."""
     try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return TypeAdapter(_Index).validate_python(read_json(folder / "index.json"))
+    except (SpineError, ValidationError):
         return None
-    return index if index.get("version") == STORE_VERSION else None
 
 
 def prepare(
@@ -202,20 +212,20 @@ def prepare(
 
 def _finished_rows(
     cases: list[Case], folder: Path, settings: dict, report: Callable
-) -> dict[str, list[dict]]:
+) -> dict[str, list[StoredVolume]]:
     """Return the rows of a store's index by case, of the cases that are stored as they are now."""
     index = _read_index(folder)
-    rows: dict[str, list[dict]] = {}
-    if index and index["settings"] != settings:
-        report(f"{folder} was made with {index['settings']}: making it anew with {settings}")
+    rows: dict[str, list[StoredVolume]] = {}
+    if index and index.settings != settings:
+        report(f"{folder} was made with {index.settings}: making it anew with {settings}")
     elif index is None and (folder / "index.json").is_file():
-        report(f"{folder} was made by another version of the library: making it anew")
+        report(f"{folder} is of another version of the library, or damaged: making it anew")
     elif index:
-        for row in index["volumes"]:
-            rows.setdefault(row["case_id"], []).append(row)
+        for row in index.volumes:
+            rows.setdefault(row.case_id, []).append(row)
     for case in cases:
         if not all(
-            (folder / row["file"]).is_file() and row["made_from"] == case_identity(case)
+            (folder / row.file).is_file() and row.made_from == case_identity(case)
             for row in rows.get(case.case_id, [])
         ):
             del rows[case.case_id]
@@ -227,14 +237,14 @@ def _write_index(folder: Path, settings: dict, rows, left_out: Sequence[Excluded
         "version": STORE_VERSION,
         "settings": settings,
         "left_out": [vars(case) for case in left_out],
-        "volumes": [row for rows_of_case in rows for row in rows_of_case],
+        "volumes": [vars(row) for rows_of_case in rows for row in rows_of_case],
     }
     write_json(folder / "index.json", index)
 
 
 def _results(
     job: Callable, cases: list[Case], workers: int, scheduler: str, report: Callable
-) -> Iterator[tuple[Case, tuple[list[dict] | ExcludedScan, list[str]]]]:
+) -> Iterator[tuple[Case, tuple[list[StoredVolume] | ExcludedScan, list[str]]]]:
     """Yield each case with what the job returns for it, in this process or by workers."""
     if not scheduler and workers <= 1:
         for case in cases:
@@ -280,7 +290,7 @@ def _executor(workers: int, scheduler: str) -> Iterator[Executor]:
 
 def cut_case(
     case: Case, folder: Path, planes: Sequence[str], spacing_mm: float
-) -> tuple[list[dict] | ExcludedScan, list[str]]:
+) -> tuple[list[StoredVolume] | ExcludedScan, list[str]]:
     """Write the slices of one case; return its rows of the index, or why it cannot be read; notes.
 
     Raises:
@@ -296,7 +306,7 @@ def cut_case(
     except (SpineError, MemoryError) as error:
         reason = str(error) or f"{case.ct_path} does not fit into memory"
         return ExcludedScan(case.case_id, reason), []
-    rows = []
+    rows, image_sha256 = [], array_sha256(data.ct.array)
     for plane in planes:
         slices = cut_slices(data, plane, spacing_mm, organs)
         name = f"{_short_name(case.case_id)}-{plane}.npy"
@@ -313,9 +323,10 @@ def cut_case(
             distance_mm=slice_spacing_mm(data.ct.spacing_mm, plane)[0],
             foreground=np.flatnonzero(spine).tolist(),
             sha256=hashlib.sha256(slices.view(np.uint8)).hexdigest(),
+            image_sha256=image_sha256,
             made_from=made_from,
         )
-        rows.append(vars(volume))
+        rows.append(volume)
     return rows, list(dict.fromkeys(str(note.message) for note in noted))
 
 

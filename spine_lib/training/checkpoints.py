@@ -1,23 +1,119 @@
 """Save and load trained networks without ever running pickled code.
 
 Training resumes from Lightning's `.ckpt`; what is kept and passed on is a safetensors file whose
-metadata name the network and its recipe.
+metadata name the network, its recipe and the data that it saw.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from pydantic import TypeAdapter
 from torch import nn
 
 from spine_lib import SpineError, __version__
 from spine_lib.ct.files import atomic_file
 from spine_lib.models.build import build_model
 from spine_lib.training.recipe import Recipe, recipe_from_dict
+
+Row = tuple[str, str, str, tuple[int, int, int], float, str]
+"""A volume that was trained on: case id, plane, source, shape, slice distance in mm, SHA-256."""
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What identifies the data of a training.
+
+    Attributes:
+        training, validation: a row for each volume, in their order; `sha256` is of its slices.
+        images: SHA-256 of each case's scan as it was loaded, by case id; empty in older files.
+    """
+
+    training: list[Row]
+    validation: list[Row]
+    images: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def case_ids(self, part: str) -> list[str]:
+        """Return the ids of the cases of "training" or "validation"."""
+        return list(dict.fromkeys(row[0] for row in getattr(self, part)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as built-in types, as JSON and checkpoints keep it."""
+        return TypeAdapter(DataRecord).dump_python(self, mode="json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of trained weights holds.
+
+    Attributes:
+        state: weights of the network by name.
+        model: its name, as in `build_model`.
+        recipe: it was trained with.
+        data: it was trained on; None where an older version stored nothing.
+        encoder_sha256: of the weights that its encoder started from; "" for random ones.
+        step: optimiser steps that a stopped training has done; 0 in finished weights.
+    """
+
+    state: dict[str, torch.Tensor]
+    model: str
+    recipe: Recipe
+    data: DataRecord | None
+    encoder_sha256: str
+    step: int
+
+    def build(self, path: Path) -> nn.Module:
+        """Return the network in evaluation mode on the CPU.
+
+        Raises:
+            SpineError: if the weights in the file `path` do not fit it, or are not finite.
+        """
+        network = build_model(
+            self.model, self.recipe.channels, self.recipe.classes, **self.recipe.decoder()
+        )
+        try:
+            network.load_state_dict(self.state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            line = str(error).splitlines()[0]
+            raise SpineError(
+                f"{path} does not fit a {self.model} ({line}): name another file"
+            ) from error
+        for name, value in network.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise SpineError(f"{path} holds NaN or infinite weights in {name}: train anew")
+        return network.eval()
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoint files, each staged beside the one before, which stays until then.
+
+    Lightning itself stages them in the system's temporary folder; from another file system, the
+    last step is a copy over the good file.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options=None) -> None:
+        """Write a checkpoint whole or not at all."""
+        with atomic_file(Path(path)) as stream:
+            torch.save(checkpoint, stream)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def save_weights(
@@ -26,7 +122,8 @@ def save_weights(
     recipe: Recipe,
     path: str | Path,
     half: bool = False,
-    data: dict[str, list] | None = None,
+    data: DataRecord | None = None,
+    encoder_sha256: str = "",
 ) -> Path:
     """Write a network's weights with all that is needed to build it again.
 
@@ -34,19 +131,31 @@ def save_weights(
         network: as `build_model` made it.
         model: its name.
         recipe: it was trained with.
-        path: safetensors file to write.
+        path: safetensors file to write; equal networks make equal files.
         half: store weights in half precision, at half the size.
-        data: what identifies the volumes that it was trained on, as `data_identity` returns it.
+        data: it was trained on.
+        encoder_sha256: of the weights that its encoder started from.
     """
     state = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
     notes = {"model": model, "recipe": json.dumps(recipe.to_dict()), "spine_lib": __version__}
-    notes |= {} if data is None else {"training_data": json.dumps(data)}
+    notes["training_data"] = json.dumps(data and data.to_dict())
+    notes["encoder_sha256"] = encoder_sha256
+    packed = safetensors.torch.save(state, notes)
     with atomic_file(Path(path)) as stream:
-        stream.write(safetensors.torch.save(state, metadata=notes))
+        _write_sorted(packed, stream)
     return Path(path)
+
+
+def _write_sorted(packed: bytes, stream: BinaryIO) -> None:
+    """Write a safetensors file with its header in order, which safetensors shuffles."""
+    end = 8 + int.from_bytes(packed[:8], "little")
+    header = json.dumps(json.loads(packed[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    stream.write(len(header).to_bytes(8, "little") + header)
+    stream.write(memoryview(packed)[end:])
 
 
 def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module, Recipe]:
@@ -62,49 +171,26 @@ def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module,
     Raises:
         SpineError: if the file is missing, broken, of another network, or not made here.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SpineError(f"{path} does not exist: train first, or name another checkpoint")
-    state, notes = read_checkpoint(path)
-    name = notes["model"]
-    if model is not None and name != model:
-        raise SpineError(f"{path} holds a {name}, not a {model}: name the other checkpoint")
-    recipe = recipe_from_dict(notes["recipe"], str(path))
-    network = build_model(name, recipe.channels, recipe.classes, **recipe.decoder())
-    try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
-        line = str(error).splitlines()[0]
-        raise SpineError(f"{path} does not fit a {name} ({line}): name another file") from error
-    return network.eval(), recipe
+    checkpoint = read_checkpoint(Path(path), model)
+    return checkpoint.build(Path(path)), checkpoint.recipe
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Load the weights of a network, and a dictionary of what is stored beside them.
-
-    Returns:
-        The weights, and "model", "recipe" and "training_data"; the last is None where an older
-        version stored none.
+def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
+    """Load the weights of a network, and what is stored beside them.
 
     Raises:
-        SpineError: if the file is broken or was not made by this library.
+        SpineError: if the file is missing, broken, of another network than `model`, or was not made
+            by this library.
     """
+    if not path.is_file():
+        raise SpineError(f"{path} does not exist: train first, or name another checkpoint")
     try:
-        if path.suffix == ".safetensors":
-            with safetensors.safe_open(path, framework="pt") as file:
-                notes = {"training_data": "null", **file.metadata()}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            recipe, data = (json.loads(notes[key]) for key in ("recipe", "training_data"))
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            notes, data = content["hyper_parameters"], content.get("training_data")
-            recipe = dict(notes["recipe"])
-            state = {
-                key.removeprefix("network."): value
-                for key, value in content["state_dict"].items()
-                if key.startswith("network.")
-            }
-        model = notes["model"]
+        read = _read_safetensors if path.suffix == ".safetensors" else _read_lightning
+        state, notes = read(path)
+        recipe = dict(notes["recipe"])
+        data = TypeAdapter(DataRecord | None).validate_python(notes["training_data"])
+        name, encoder_sha256 = str(notes["model"]), str(notes["encoder_sha256"])
+        step = TypeAdapter(int).validate_python(notes["step"])
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
         raise SpineError(
             f"{path} cannot be read as a checkpoint of this library ({type(error).__name__}): "
@@ -113,4 +199,29 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         ) from error
     if recipe.get("augment_on") == "worker":  # a setting of older versions; today's only way
         del recipe["augment_on"]
-    return state, {"model": model, "recipe": recipe, "training_data": data}
+    if model is not None and name != model:
+        raise SpineError(f"{path} holds a {name:.60}, not a {model}: name the other checkpoint")
+    return Checkpoint(state, name, recipe_from_dict(recipe, str(path)), data, encoder_sha256, step)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        notes = {"training_data": "null", "encoder_sha256": "", **file.metadata()}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    notes |= {key: json.loads(notes[key]) for key in ("recipe", "training_data")}
+    return state, notes | {"step": 0}
+
+
+def _read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    with zipfile.ZipFile(path) as archive:  # torch stores its records, uncompressed
+        if sum(record.file_size for record in archive.infolist()) > os.path.getsize(path):
+            raise ValueError("it unpacks to more than its size")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = {
+        key.removeprefix("network."): value
+        for key, value in content["state_dict"].items()
+        if key.startswith("network.")
+    }
+    notes = {"training_data": content.get("training_data")}
+    notes["encoder_sha256"] = content.get("encoder_sha256", "")
+    return state, notes | content["hyper_parameters"] | {"step": content["global_step"]}

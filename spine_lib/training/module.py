@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from spine_lib import SpineError
 from spine_lib.models import build_model
 from spine_lib.slices.patches import class_map
+from spine_lib.training.checkpoints import DataRecord, weights_sha256
 from spine_lib.training.losses import segmentation_loss, sum_over_processes
 from spine_lib.training.recipe import recipe_from_dict
 
@@ -21,10 +22,10 @@ class Segmenter(L.LightningModule):
     Args:
         model: name as in `build_model`.
         recipe: `Recipe.to_dict()`; built-in types, so that checkpoints load without pickle.
-        data: what identifies the training's volumes; every checkpoint stores it.
+        data: identifies the training's volumes; every checkpoint stores it.
     """
 
-    def __init__(self, model: str, recipe: dict, data: dict | None = None) -> None:
+    def __init__(self, model: str, recipe: dict, data: DataRecord | None = None) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="data")
         self.data = data
@@ -36,10 +37,13 @@ class Segmenter(L.LightningModule):
             encoder_weights=self.recipe.encoder_weights,
             **self.recipe.decoder(),
         )
+        pretrained = self.recipe.encoder_weights is not None
+        self.encoder_sha256 = weights_sha256(self.network.encoder) if pretrained else ""
         self.network.to(memory_format=torch.channels_last)
         self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
         self._unchecked: tuple[torch.Tensor, int, int] | None = None
         self._compiled = None
+        self.began = False
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map [batch, channel, row, column] to logits [batch, class, row, column]."""
@@ -89,10 +93,14 @@ class Segmenter(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Check the last loss, so that no weights are kept that it has spoilt; store the data."""
         self._check_loss()
-        checkpoint["training_data"] = self.data
+        checkpoint["training_data"] = self.data and self.data.to_dict()
+        checkpoint["encoder_sha256"] = self.encoder_sha256
+        for log in self.trainer.loggers:  # after a stop, rows up to this step are there
+            log.save()
 
     def on_train_start(self) -> None:
         """Compile if asked for, and seed dropout differently in each process but the first."""
+        self.began = True
         self.compile_if_asked()
         if self.global_rank:
             torch.manual_seed(self.recipe.seed + 1000 * self.global_rank + self.global_step)

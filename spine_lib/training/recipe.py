@@ -162,7 +162,7 @@ def recipe_from_dict(values: dict[str, Any], where: str = "recipe") -> Recipe:
         SpineError: naming the first setting that is unknown or not allowed.
     """
     try:
-        return Recipe(**values)
+        return Recipe(**{str(key): value for key, value in values.items()})
     except SpineError as error:
         raise SpineError(f"{where}: {str(error).removeprefix('recipe: ')}") from error
 

@@ -18,14 +18,16 @@ from a second thread, so that two trainings with half of the cores each take lit
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,21 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.ct.files import read_json, write_json
+from spine_lib.ct.files import read_json, sole_use, write_json
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.checkpoints import load_weights, read_checkpoint, save_weights
+from spine_lib.training.checkpoints import (
+    AtomicCheckpoints,
+    Checkpoint,
+    DataRecord,
+    read_checkpoint,
+    save_weights,
+)
 from spine_lib.training.devices import (
     ALONE,
     Processes,
@@ -52,9 +60,9 @@ from spine_lib.training.devices import (
     require_compiler,
 )
 from spine_lib.training.loading import training_loader, validation_loader
-from spine_lib.training.logs import read_log
+from spine_lib.training.logs import MetricsLog, read_log
 from spine_lib.training.module import MovingAverage, Segmenter
-from spine_lib.training.recipe import Recipe, recipe_from_dict
+from spine_lib.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Fitted:
         seconds: of training; 0.0 if it was only loaded.
         trained_seconds: of training, over all calls.
         curve: rows of the log, each with "step" and what was measured there.
+        data: it was trained on; None where an older version stored nothing.
+        encoder_sha256: of the weights that its encoder started from; "" for random ones.
     """
 
     network: nn.Module
@@ -76,6 +86,8 @@ class Fitted:
     seconds: float
     trained_seconds: float
     curve: list[dict[str, float]]
+    data: DataRecord | None = None
+    encoder_sha256: str = ""
 
 
 def load_or_train(
@@ -108,11 +120,12 @@ def load_or_train(
     """
     folder = Path(folder)
     weights = folder / "weights.safetensors"
-    before = read_json(folder / "seconds.json") if (folder / "seconds.json").is_file() else 0.0
+    before = _read_seconds(folder / "seconds.json")
     if weights.is_file():
-        network, stored = load_weights(weights, model)
-        _require_same_run(weights, recipe, data_identity(training, validation))
-        return Fitted(network, stored, weights, 0.0, before, read_log(folder / "metrics.csv"))
+        found = read_checkpoint(weights, model)
+        _require_same_run(weights, found, recipe, data_identity(training, validation))
+        facts = (found.recipe, weights, 0.0, before, read_log(folder / "metrics.csv"))
+        return Fitted(found.build(weights), *facts, found.data, found.encoder_sha256)
     started = time.perf_counter()
     try:
         module = fit(model, recipe, training, validation, folder, device, progress, **options)
@@ -121,11 +134,18 @@ def load_or_train(
         if folder.is_dir() and is_first():
             write_json(folder / "seconds.json", before + seconds)
     network = module.network.cpu().eval()
-    curve = []
+    curve, record = [], (module.data, module.encoder_sha256)
     if is_first():
-        save_weights(network, model, recipe, weights, data=module.data)
+        save_weights(network, model, recipe, weights, False, *record)
         curve = read_log(folder / "metrics.csv")
-    return Fitted(network, recipe, weights, seconds, before + seconds, curve)
+    return Fitted(network, recipe, weights, seconds, before + seconds, curve, *record)
+
+
+def _read_seconds(path: Path) -> float:
+    seconds = read_json(path) if path.is_file() else 0.0
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise SpineError(f"{path} holds {seconds!r:.80}, which is no time in seconds: delete it")
+    return seconds
 
 
 def fit(
@@ -154,33 +174,71 @@ def fit(
     kind = choose_device(device)
     processes.require_fit(recipe.batch, kind)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
-    folder.mkdir(parents=True, exist_ok=True)
+    with sole_use(folder) if is_first() else nullcontext():
+        return _fit(
+            model, recipe, training, validation, folder, kind, progress, callbacks, bar, processes
+        )
+
+
+def _fit(
+    model: str,
+    recipe: Recipe,
+    training: SliceStore,
+    validation: SliceStore,
+    folder: Path,
+    kind: str,
+    progress: bool,
+    callbacks: tuple[L.Callback, ...],
+    bar: int,
+    processes: Processes,
+) -> Segmenter:
     last, data = folder / "last.ckpt", data_identity(training, validation)
+    steps = 0
     if last.is_file():
-        _require_same_run(last, recipe, data)
+        stopped = read_checkpoint(last, model)
+        _require_same_run(last, stopped, recipe, data)
+        steps = stopped.step
+        del stopped  # Lightning loads it once more
     prepare_device(kind, recipe.precision)
     if recipe.compile:
         require_compiler(kind)
     module = Segmenter(model, recipe.to_dict(), data)
     with _quiet():
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
-        trainer = _trainer(recipe, folder, kind, (*bars, *callbacks), processes)
+        trainer = _trainer(recipe, folder, kind, (*bars, *callbacks), processes, steps)
         share = (trainer.global_rank, trainer.world_size)
-        try:
-            trainer.fit(
-                module,
-                training_loader(training, recipe, *share),
-                validation_loader(validation, recipe, *share),
-                ckpt_path=str(last) if last.is_file() else None,
-                weights_only=True,
-            )
-        except SystemExit as leaving:  # so Lightning ends after Ctrl-C
-            if isinstance(leaving.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from leaving
-            raise
+        loaders = (
+            training_loader(training, recipe, *share),
+            validation_loader(validation, recipe, *share),
+        )
+        with _explained_stop(last, module):
+            trainer.fit(module, *loaders, ckpt_path=last if steps else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     return module
+
+
+@contextmanager
+def _explained_stop(last: Path, module: Segmenter):
+    """Turn what a trainer raises into what has happened: Ctrl-C, SIGTERM, a damaged checkpoint."""
+    try:
+        yield
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):  # so Lightning ends after Ctrl-C
+            raise leaving.__context__ from leaving
+        if isinstance(leaving, SIGTERMException):  # its code would be 0
+            leaving.code = 128 + signal.SIGTERM
+        raise
+    except SpineError:
+        raise
+    except Exception as error:
+        if module.began or not last.is_file():
+            raise
+        line = " ".join(str(error).split())
+        raise SpineError(
+            f"{last} cannot be resumed from ({type(error).__name__}: {line:.100}): delete it to "
+            "train anew"
+        ) from error
 
 
 def _trainer(
@@ -189,6 +247,7 @@ def _trainer(
     kind: str,
     callbacks: tuple[L.Callback, ...],
     processes: Processes,
+    steps: int,
 ) -> L.Trainer:
     # not save_last: it would save the last one only where it is also the best
     checkpoints = [
@@ -214,7 +273,11 @@ def _trainer(
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
             callbacks=[*checkpoints, *average, *callbacks],
-            logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, "", "")],
+            logger=[
+                MetricsLog(folder / "metrics.csv", steps),
+                TensorBoardLogger(folder, "", "", purge_step=steps or None),
+            ],
+            plugins=[AtomicCheckpoints()],
             log_every_n_steps=10,
             num_sanity_val_steps=0,
             enable_model_summary=False,
@@ -246,36 +309,29 @@ def _quiet():
             logging.getLogger(name).setLevel(level)
 
 
-def data_identity(training: SliceStore, validation: SliceStore) -> dict[str, list]:
-    """Return what identifies the data of a training: the volumes of both stores, in their order.
-
-    Returns:
-        For "training" and "validation" a row of built-in types for each volume: case id, plane,
-        source, shape, distance of its slices in mm, SHA-256 of its slices.
-    """
-    return {
-        part: [
-            [v.case_id, v.plane, v.source, list(v.shape), v.distance_mm, v.sha256]
-            for v in store.volumes
-        ]
-        for part, store in (("training", training), ("validation", validation))
-    }
+def data_identity(training: SliceStore, validation: SliceStore) -> DataRecord:
+    """Return what identifies the data of a training: the volumes of both stores, in their order."""
+    rows = [
+        [(v.case_id, v.plane, v.source, v.shape, v.distance_mm, v.sha256) for v in store.volumes]
+        for store in (training, validation)
+    ]
+    volumes = (*training.volumes, *validation.volumes)
+    return DataRecord(*rows, {volume.case_id: volume.image_sha256 for volume in volumes})
 
 
-def _require_same_run(path: Path, recipe: Recipe, data: dict[str, list]) -> None:
+def _require_same_run(path: Path, stored: Checkpoint, recipe: Recipe, data: DataRecord) -> None:
     """Raise an error where stored weights are of another recipe or saw other data."""
     folder = path.parent
-    _, notes = read_checkpoint(path)
     # workers and names do not change the numbers
     free = {"workers", "name", "models"}
-    a, b = recipe_from_dict(notes["recipe"], str(path)).to_dict(), recipe.to_dict()
+    a, b = stored.recipe.to_dict(), recipe.to_dict()
     different = [key for key in a if key not in free and a[key] != b[key]]
     if different:
         pairs = ", ".join(f"{key} {a[key]} there, {b[key]} asked for" for key in different)
         raise SpineError(
             f"{folder} holds a run with another recipe ({pairs}): choose another --name"
         )
-    if notes["training_data"] is None:
+    if stored.data is None:
         text = (
             f"{folder} holds a run of an older version, and which cases it was trained on is "
             "unknown: choose another --name to train anew"
@@ -284,18 +340,18 @@ def _require_same_run(path: Path, recipe: Recipe, data: dict[str, list]) -> None
             raise SpineError(text)
         if is_first():
             warnings.warn(text, stacklevel=3)
-    elif notes["training_data"] != data:
+    elif stored.data != data:
         raise SpineError(
             f"{folder} holds a run that was trained on other data than are given now "
-            f"({_data_changes(notes['training_data'], data)}): choose another --name"
+            f"({_data_changes(stored.data, data)}): choose another --name"
         )
 
 
-def _data_changes(stored: dict[str, list], given: dict[str, list]) -> str:
+def _data_changes(stored: DataRecord, given: DataRecord) -> str:
     """Return which cases of each part were added, removed or changed since."""
     texts = []
-    for part in given:
-        before, now = (_rows_by_case(rows[part]) for rows in (stored, given))
+    for part in ("training", "validation"):
+        before, now = (_rows_by_case(getattr(data, part)) for data in (stored, given))
         changes = {
             "added": [case for case in now if case not in before],
             "removed": [case for case in before if case not in now],
@@ -308,12 +364,12 @@ def _data_changes(stored: dict[str, list], given: dict[str, list]) -> str:
         ]
         if listed:
             texts.append(f"{part} cases: {', '.join(listed)}")
-        elif stored[part] != given[part]:
+        elif getattr(stored, part) != getattr(given, part):
             texts.append(f"{part} cases: in another order")
     return "; ".join(texts)
 
 
-def _rows_by_case(rows: list[list]) -> dict[str, list[list]]:
+def _rows_by_case(rows: list[tuple]) -> dict[str, list[list]]:
     cases: dict[str, list[list]] = {}
     for case_id, *row in rows:
         cases.setdefault(case_id, []).append(row)
@@ -364,13 +420,13 @@ def train_side_by_side(
     for job in jobs:
         if job.is_finished():
             data = data_identity(job.training, job.validation)
-            _require_same_run(job.weights, job.recipe, data)
+            _require_same_run(job.weights, read_checkpoint(job.weights), job.recipe, data)
     waiting = [job for job in jobs if not job.is_finished()]
     at_once = min(at_once, len(jobs), _cores())
     if not waiting or at_once < 2:
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-    threads = _cores() // at_once
+    threads, others = _cores() // at_once, set(multiprocessing.active_children())
     with ProcessPoolExecutor(at_once, spawn, _start_worker, (threads,)) as pool:
         running = [
             pool.submit(_train, job, progress, number % at_once)
@@ -379,6 +435,10 @@ def train_side_by_side(
         try:
             for future in as_completed(running):
                 future.result()
+        except (KeyboardInterrupt, SystemExit):  # SIGTERM comes to this process alone
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
+            raise
         finally:
             for future in running:
                 future.cancel()

@@ -17,7 +17,7 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
 from spine_lib.datasets import sample_cases
-from spine_lib.training.checkpoints import load_weights, save_weights
+from spine_lib.training.checkpoints import read_checkpoint, save_weights
 from spine_lib.training.pretrained import FOLDER, PRETRAINED, load_pretrained
 from spine_lib.training.recipe import load_recipe
 from spine_lib.volumes import predict_volume
@@ -37,10 +37,13 @@ def ship(run: Path, folder: Path = FOLDER, device: str = "auto") -> None:
     wanted = load_recipe("light")
     cases = [case for case in sample_cases() if case.split == "test"]
     for name, model in PRETRAINED.items():
-        network, recipe = load_weights(run / model / "seed-0" / "weights.safetensors", model)
+        weights = run / model / "seed-0" / "weights.safetensors"
+        stored = read_checkpoint(weights, model)
+        network, recipe = stored.build(weights), stored.recipe
         if recipe.changed(workers=wanted.workers) != wanted:
             raise SpineError(f"{run} was not made with the recipe light: train it anew")
-        save_weights(network, model, recipe, folder / f"{name}.safetensors", half=True)
+        record = (stored.data, stored.encoder_sha256)
+        save_weights(network, model, recipe, folder / f"{name}.safetensors", True, *record)
         network, recipe = load_pretrained(name)
         for case in cases:
             ct = case.load().ct

@@ -12,12 +12,15 @@ from __future__ import annotations
 import html
 import itertools
 import math
+import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, read_json, read_text, write_json
@@ -147,6 +150,47 @@ def run_statistics(models: Mapping[str, Mapping]) -> dict:
 # --- two runs -------------------------------------------------------------------------------------
 
 
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Scores(_Checked):
+    dice: float | None = None
+    iou: float | None = None
+    nsd: float | None = None
+    hd95: float | None = None
+    patient_id: str = ""
+    sha256: str | None = None
+
+
+class _Test(_Checked):
+    volumes: dict[str, _Scores] = {}
+    pooled: _Scores = _Scores()
+    per_volume: _Scores = _Scores()
+
+
+class _SeedRun(_Checked):
+    seed: int
+    test: _Test
+
+
+class _Model(_Checked):
+    test: _Test
+    runs: list[_SeedRun] = []
+
+
+class _Data(_Checked):
+    train: list[str] = []
+
+
+class _Results(_Checked):
+    """What a comparison reads of `results.json`, and the types that it must have there."""
+
+    models: Annotated[dict[str, _Model], Field(min_length=1)]
+    recipe: dict[str, Any] = {}
+    data: _Data = _Data()
+
+
 @dataclass(frozen=True)
 class Run:
     """The results of a finished run and its name."""
@@ -217,9 +261,17 @@ def load_run(name: str | Path, root: str | Path = "runs") -> Run:
     """
     file = run_file(name, root)
     results = read_json(file)
-    if not isinstance(results, dict) or not results.get("models"):
-        raise SpineError(f"{file} holds no models: name the folder of a finished run.")
-    return Run(file.parent.name, results)
+    try:
+        _Results.model_validate(results)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"])) or "it"
+        missing = fault["type"] == "missing"
+        what = "missing" if missing else f"{reprlib.repr(fault['input']):.80} ({fault['msg']})"
+        raise SpineError(
+            f"{file} holds no results, {key:.200} is {what}: name the folder of a finished run."
+        ) from error
+    return Run(file.resolve().parent.name, results)
 
 
 def compare_runs(first: Run, second: Run) -> Comparison:
@@ -242,6 +294,13 @@ def compare_runs(first: Run, second: Run) -> Comparison:
             f"{first.name} and {second.name} have no test case in common, so that nothing can be "
             "compared: choose runs on the same data set."
         )
+    for run in runs:
+        seen = set((run.results.get("data") or {}).get("train", ())) & set(cases)
+        if seen:
+            raise SpineError(
+                f"{run.name} was trained on {', '.join(sorted(seen)[:5])} and tested on the same: "
+                "its scores say nothing about other patients, train it anew."
+            )
     rows = [row for model in models for row in _score_rows(runs, model, cases)]
     return Comparison(
         (first.name, second.name),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import to_regions
-from spine_lib.ct.files import atomic_file
+from spine_lib.ct.files import array_sha256, atomic_file, read_json
 from spine_lib.datasets.case import Case, CaseData, ExcludedScan, case_identity
 from spine_lib.metrics import calibration
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
@@ -70,7 +70,8 @@ def evaluate_all(
         threshold_hu: of the baseline (`best_threshold`).
 
     Raises:
-        SpineError: if no case can be read.
+        SpineError: if no case can be read, or a network was trained or validated on one, by its id
+            or by its scan under another name.
     """
     jobs = {(model, seed): run for model, runs in fitted.items() for seed, run in runs.items()}
     scorers = {job: functools.partial(_score_network, run, device) for job, run in jobs.items()}
@@ -86,6 +87,7 @@ def evaluate_all(
     masks: dict[tuple, dict[str, bytes]] = {job: {} for job in scorers}
     read, excluded = {}, []
     for case in cases:
+        require_unseen(jobs.values(), case.case_id)
         kept = {job: _read_scores(folder, case) for job, folder in folders.items()}
         if None in kept.values():
             try:
@@ -95,6 +97,7 @@ def evaluate_all(
                 say(f"left out {excluded[-1]}")
                 continue
             truth = Truth(data)
+            require_unseen(jobs.values(), case.case_id, truth.image_sha256)
         for job, row in kept.items():
             if row is None:
                 if job in jobs:
@@ -123,6 +126,22 @@ def evaluate_all(
     return Evaluation(tests, baseline, overlays, excluded)
 
 
+def require_unseen(runs: Iterable[Fitted], case_id: str, image_sha256: str = "") -> None:
+    """Raise an error if a network was trained or validated on a case, or on a copy of its scan."""
+    for run in runs:
+        if run.data is None:
+            continue
+        for part in ("training", "validation"):
+            seen = run.data.case_ids(part)
+            copies = [case for case in seen if run.data.images.get(case) == image_sha256]
+            if case_id in seen or (image_sha256 and copies):
+                name = case_id if case_id in seen else f"{copies[0]}, the same scan"
+                raise SpineError(
+                    f"{case_id} cannot test {run.weights}, which has seen it in {part} ({name}): "
+                    "test on other patients"
+                )
+
+
 def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
     """Return the averages of what `evaluate_case` measured, by case id, with one network.
 
@@ -144,7 +163,7 @@ def summarise(rows: Mapping[str, dict]) -> dict[str, dict]:
 class Truth:
     """The reference of a case: boolean `mask` and `ignore`, `regions` by id, [x, y, z].
 
-    `sha256` is that of CT, labels and ignored voxels as they are scored.
+    `sha256` is that of CT, labels and ignored voxels as they are scored, `image_sha256` of the CT.
     """
 
     def __init__(self, data: CaseData) -> None:
@@ -155,7 +174,7 @@ class Truth:
         for volume in (data.ct, data.labels, data.ignore):
             digest.update(f"{volume.array.dtype.str}{volume.shape}".encode())
             digest.update(np.ascontiguousarray(volume.array))
-        self.sha256 = digest.hexdigest()
+        self.sha256, self.image_sha256 = digest.hexdigest(), array_sha256(data.ct.array)
 
     @functools.cached_property
     def near(self) -> np.ndarray:
@@ -177,7 +196,7 @@ def evaluate_case(
     row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
     row["regions"] = score_regions(mask, truth.regions, truth.spacing_mm, truth.ignore)
     row["calibration"] = calibration.reliability(probability, truth.mask, truth.near)
-    row["sha256"] = truth.sha256
+    row |= {"sha256": truth.sha256, "image_sha256": truth.image_sha256}
     if named is not None:
         row["named"] = score_named(named, truth.regions, truth.ignore)
     return row
@@ -228,7 +247,7 @@ def _score_threshold(
 ) -> tuple[np.ndarray, dict]:
     mask = bone_mask(data.ct.array, threshold_hu, keep_largest)
     row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
-    return mask, row | {"sha256": truth.sha256}
+    return mask, row | {"sha256": truth.sha256, "image_sha256": truth.image_sha256}
 
 
 def bone_mask(hu: np.ndarray, threshold_hu: float, keep_largest: bool) -> np.ndarray:
@@ -275,11 +294,12 @@ def _digest(weights: Path) -> str:
 def _read_scores(folder: Path | None, case: Case) -> dict | None:
     """Return scores that were kept, unless the files of the case have changed."""
     try:
-        row = json.loads((folder / f"{case.case_id}.json").read_bytes()) if folder else {}
-    except (OSError, ValueError):
+        row = read_json(folder / f"{case.case_id}.json") if folder else {}
+        # what an older version kept was not compared with what the network has seen
+        kept = "image_sha256" in row and row["files"] == case_identity(case)
+    except (SpineError, TypeError, KeyError):
         return None
-    # what an older version kept has no checksum
-    return row if "sha256" in row and row.get("files") == case_identity(case) else None
+    return row if kept else None
 
 
 def _write_scores(folder: Path | None, case: Case, row: dict) -> None:

@@ -99,18 +99,32 @@ def remember_peak(folder: Path, megabytes: float) -> float:
     return megabytes
 
 
-def describe_data(name: str, parts: dict[str, list], stores: dict, tests: dict) -> dict:
-    """Return the case ids of each part and the checksums of what was trained on and scored."""
-    checksums = {
-        f"{part}/{volume.file.removesuffix('.npy')}": volume.sha256
-        for part, store in stores.items()
-        for volume in store.volumes
-    }
+def describe_data(name: str, parts: dict[str, list], fitted: dict, tests: dict) -> dict:
+    """Return case ids by part and checksums of what was trained on, as the weights record it.
+
+    Args:
+        name: of the data set.
+        parts: cases by part; the test part is what was scored, the others only describe sources.
+        fitted: trained networks by model and seed.
+        tests: by model and seed what `evaluate.summarise` returns.
+    """
+    runs = {model: next(iter(runs.values())) for model, runs in fitted.items()}
+    record = next(iter(runs.values())).data  # the same in all: other data are refused
     scored = next(iter(next(iter(tests.values())).values()))["volumes"]
+    ids = {"train": [], "validation": [], "test": list(scored)}
+    checksums = {}
+    for part, stored in (("train", "training"), ("validation", "validation")) if record else ():
+        ids[part] = record.case_ids(stored)
+        for case_id, plane, *_, sha256 in getattr(record, stored):
+            checksums[f"{part}/{case_id}-{plane}"] = sha256
     checksums |= {f"test/{case}": volume["sha256"] for case, volume in scored.items()}
-    ids = {part: [case.case_id for case in cases] for part, cases in parts.items()}
+    checksums |= {
+        f"encoder at the start/{model}": run.encoder_sha256
+        for model, run in runs.items()
+        if run.encoder_sha256
+    }
     facts = {"sources": data_sources(parts), "checksums": checksums, "same_as_paper": False}
-    return {"name": name} | ids | facts
+    return {"name": name, **ids, "images": record.images if record else {}} | facts
 
 
 def data_sources(parts: dict[str, list]) -> list[dict[str, str]]:

@@ -7,7 +7,6 @@ was stopped, and a finished run is evaluated and reported anew within a minute.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file, file_lock, sole_use, write_json
+from spine_lib.ct.files import atomic_file, file_lock, read_json, sole_use, write_json
 from spine_lib.datasets.case import Case, write_split
 from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.metrics.paper import PAPER
@@ -133,7 +132,7 @@ def _reproduce(
             threshold_hu, chosen_on = best_threshold(stores["train"], recipe.largest_component)
             keep = folder / "scores" if public else None
             scores = evaluate_all(fitted, parts["test"], device, say, keep, threshold_hu)
-    results = collect(recipe, parts, stores, fitted, scores, folder, device)
+    results = collect(recipe, parts, fitted, scores, folder, device)
     results["baseline"]["chosen_on"] = chosen_on
     excluded = [scan for store in stores.values() for scan in store.left_out]
     excluded = [*sources.left_out, *excluded, *scores.excluded]
@@ -188,7 +187,6 @@ def train_all(
 def collect(
     recipe: Recipe,
     parts: dict[str, list[Case]],
-    stores: dict[str, SliceStore],
     fitted: dict[str, dict[int, Fitted]],
     scores: Evaluation,
     folder: Path,
@@ -224,7 +222,7 @@ def collect(
         "device": provenance.device_name(device),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
-        "data": provenance.describe_data(recipe.dataset, parts, stores, scores.tests),
+        "data": provenance.describe_data(recipe.dataset, parts, fitted, scores.tests),
         "target": provenance.counted_as_spine(recipe.classes),
         "table_note": f"The table shows {shown}"
         + (f" ({', '.join(seeds)})." if len(seeds) > 1 else "."),
@@ -271,7 +269,10 @@ def _add_stage(folder: Path, stage: str, seconds: float, add: bool, done: bool =
 
 def read_stages(folder: Path, name: str = "stages.json") -> dict[str, float]:
     """Return the seconds of each stage so far."""
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    path = folder / name
+    stages = read_json(path) if path.is_file() else {}
+    if not isinstance(stages, dict) or not all(
+        isinstance(seconds, int | float) for seconds in stages.values()
+    ):
+        raise SpineError(f"{path} holds no seconds by stage: delete it")
+    return stages

@@ -15,12 +15,12 @@ from torch import nn
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import REGIONS
-from spine_lib.ct.files import check_output
+from spine_lib.ct.files import array_sha256, check_output
 from spine_lib.ct.geometry import resample_image, resampled_shape, slice_spacing_mm, to_slices
 from spine_lib.ct.volume import Volume, load_ct, save_nifti
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import AIR_HU, with_neighbours
-from spine_lib.training.checkpoints import load_weights
+from spine_lib.training.checkpoints import read_checkpoint
 from spine_lib.training.devices import choose_device, choose_precision
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes.masks import to_mask, to_region_mask
@@ -109,10 +109,13 @@ def predict_file(
     """
     options = {"overwrite": overwrite, "suffixes": (".nii", ".nii.gz")}
     check_output(out, [ct, checkpoint], **options)
-    network, recipe = load_weights(checkpoint)
+    stored = read_checkpoint(Path(checkpoint))
+    network, recipe = stored.build(Path(checkpoint)), stored.recipe
     volume = load_ct(ct, series)
     size = volume.array.size // (100 if Path(out).suffix == ".gz" else 1)
     check_output(out, [ct, checkpoint], **options, size=size)
+    if stored.data and array_sha256(volume.array) in stored.data.images.values():
+        say("This network was trained on this scan: the mask tells nothing about other scans.")
     if recipe.classes == 1:
         mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
         say("The mask holds 0 for background and 1 for spine.")

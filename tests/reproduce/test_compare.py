@@ -249,11 +249,68 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, capsys, mo
     (tmp_path / "empty").mkdir()
     assert main(["compare", "old", "empty"]) == 2
     assert "empty is no finished run" in capsys.readouterr().err
-    broken = tmp_path / "empty" / "results.json"
-    for content, words in (("{", "cannot be read"), ("{}", "holds no models")):
-        broken.write_text(content, encoding="utf-8")
-        with pytest.raises(SpineError, match=words):
-            load_run("empty")
+
+
+DAMAGED = {
+    "models": [({}, "models is {}"), (5, "models is 5"), ({MODEL: 5}, f"models.{MODEL} is 5")],
+    "recipe": [([1], r"recipe is \[1\]")],
+    "data": [({"train": 5}, "data.train is 5")],
+    f"models.{MODEL}.runs": [(5, "runs is 5"), ([{"seed": "x", "test": {}}], "runs.0.seed is 'x'")],
+    f"models.{MODEL}.test": [({"volumes": {"a": 5}}, "test.volumes.a is 5")],
+    f"models.{MODEL}.test.volumes.c0.dice": [("0.9", "c0.dice is '0.9'")],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"), [(key, *row) for key, rows in DAMAGED.items() for row in rows]
+)
+def test_edited_results_are_one_sentence_that_names_file_and_key(tmp_path, key, value, words):
+    write_run(tmp_path, make_run())
+    file = tmp_path / "old" / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8"))
+    *parents, last = key.split(".")
+    entry = results
+    for name in parents:
+        entry = entry[name]
+    entry[last] = value
+    file.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SpineError, match=words) as caught:
+        load_run("old", tmp_path)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "cannot be read as JSON"), ("[]", "it is"), ("{}", "models is missing")]
+    + [(50_000 * "[", "cannot be read as JSON"), ("\xff", "is not UTF-8")],
+)
+def test_a_file_that_is_no_result_is_one_sentence(tmp_path, content, words):
+    file = tmp_path / "results.json"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(SpineError, match=words) as caught:
+        load_run(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_run_that_was_trained_on_its_test_cases_is_refused():
+    cheat = make_run()
+    cheat.results["data"] = {"train": ["c1"]}
+    with pytest.raises(SpineError, match="old was trained on c1 and tested on the same"):
+        compare_runs(cheat, make_run("new"))
+
+
+def test_a_comparison_is_written_over_no_file_of_its_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("old", "new"):
+        write_run(tmp_path / "runs", make_run(name))
+    results = tmp_path / "runs" / "new" / "results.json"
+    before = results.read_bytes()
+    for out in (results, "runs/new/../new/results.json", "c.txt"):
+        assert main(["compare", "old", "new", "--out", str(out), "--overwrite"]) == 2
+    assert results.read_bytes() == before
+    assert main(["compare", "old", "new", "--out", "c.json"]) == 0
+    assert main(["compare", "old", "new", "--out", "c.json"]) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_the_command_prints_and_saves_only_if_asked(tmp_path, capsys, monkeypatch):

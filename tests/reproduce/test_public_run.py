@@ -12,6 +12,7 @@ from spine_lib import SpineError, cli
 from spine_lib.datasets import split_of
 from spine_lib.reproduce import deviations, reproduce
 from spine_lib.reproduce.sources import gather
+from spine_lib.training.checkpoints import read_checkpoint
 from spine_lib.training.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
@@ -102,6 +103,68 @@ def test_a_mask_that_was_fetched_again_is_scored_again(run, tree):
     os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
     tested = [line for line in later if "testing" in line]
     assert len(tested) == 2 and all(name in line for line in tested)
+
+
+def _exchange(first, second):
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def _move(root, move):
+    """Change the tree after a run: what it was trained on, or tests on, is no longer there."""
+    trained, tested = numbers_of("train", 3), numbers_of("test", 4)
+    for kind in ("volumes", "segmentations"):
+        first, new = (root / kind / f"{name}.nii" for name in (trained[0], trained[2]))
+        if move == "a training case added":
+            shutil.copy(root / kind / f"{tested[0]}.nii", new)
+        elif move == "training and test exchanged":
+            _exchange(first, root / kind / f"{tested[0]}.nii")
+        elif move == "a training scan tested under another name":
+            shutil.copy(first, root / kind / f"{tested[3]}.nii")
+        elif move == "a mask emptied" and kind == "segmentations":
+            image = nib.load(first)
+            nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), first)
+        elif move == "an image broken" and kind == "volumes":
+            first.write_bytes(first.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize(
+    ("move", "words"),
+    [
+        ("a training case added", "training cases: {0[2]} added"),
+        ("training and test exchanged", "training cases: {0[0]} changed"),
+        ("a mask emptied", "training cases: {0[0]} (changed|removed)"),
+        ("an image broken", "training cases: {0[0]} removed"),
+        ("another recipe", "another recipe .steps 4 there, 6 asked for"),
+        (
+            "a training scan tested under another name",
+            "cannot test .* in training .{0[0]}, the",
+        ),
+    ],
+)
+def test_a_finished_run_does_not_pass_for_one_on_other_data(run, tree, tmp_path, move, words):
+    path, root = run[0], shutil.copytree(tree, tmp_path / "tree")
+    _move(root, move)
+    recipe = RECIPE.changed(steps=6) if move == "another recipe" else RECIPE
+    before = (path / "results.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_DATA", str(tmp_path / "data"))
+        options = {"root": path.parent, "data_root": root, "progress": False, "device": "cpu"}
+        with pytest.raises(SpineError, match=words.format(numbers_of("train", 3))):
+            reproduce(recipe, "small", say=len, **options)
+    assert (path / "results.json").read_bytes() == before
+
+
+def test_the_results_list_what_was_trained(run):
+    data = json.loads((run[0] / "results.json").read_text(encoding="utf-8"))["data"]
+    network = next(run[0].glob("*/seed-0/weights.safetensors"))
+    record = read_checkpoint(network).data
+    assert data["train"] == record.case_ids("training") == numbers_of("train", 2)
+    assert data["validation"] == record.case_ids("validation")
+    assert data["test"] == numbers_of("test", 2) and data["images"] == record.images
+    sums = {f"train/{row[0]}-{row[1]}": row[-1] for row in record.training}
+    assert sums.items() <= data["checksums"].items()
 
 
 def test_the_report_says_how_a_public_set_was_split_and_what_was_augmented(run):

@@ -76,6 +76,34 @@ def test_a_damaged_store_is_one_sentence(tmp_path, store):
         SliceStore(tmp_path).read(0)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda index: [index],
+        lambda index: {**index, "version": 4},
+        lambda index: {"version": index["version"]},
+        lambda index: {**index, "volumes": [{}]},
+        lambda index: {**index, "volumes": [{**index["volumes"][0], "shape": "large"}]},
+        lambda index: {**index, "left_out": 5},
+    ],
+)
+def test_an_edited_index_is_made_anew(tmp_path, edit):
+    cases = phantom_cases(1, **SMALL)
+    whole = prepare(cases, tmp_path, spacing_mm=6.0)
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(edit(json.loads(path.read_text("utf-8")))), encoding="utf-8")
+    with pytest.raises(SpineError, match="holds no slices: prepare it first"):
+        SliceStore(tmp_path)
+    assert prepare(cases, tmp_path, spacing_mm=6.0).volumes == whole.volumes
+
+
+def test_slices_of_another_shape_are_one_sentence(tmp_path):
+    store = prepare(phantom_cases(1, **SMALL), tmp_path, spacing_mm=6.0)
+    np.save(tmp_path / "phantom-0000-axial.npy", np.zeros((2, 3)))
+    with pytest.raises(SpineError, match="cannot be read .it holds float64 of shape"):
+        store.read(0)
+
+
 @pytest.mark.parametrize("keeps_time", [False, True])
 @pytest.mark.parametrize("kind", ["volumes", "segmentations"])
 def test_a_replaced_scan_or_mask_is_cut_anew(tmp_path, kind, keeps_time):

@@ -1,28 +1,50 @@
 """Training: resumed to the same numbers, loaded instead of repeated, refused when it cannot be."""
 
+import functools
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import lightning as L
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import spine_lib
 from spine_lib import SpineError
+from spine_lib.cli import Terminated
+from spine_lib.ct.files import sole_use
 from spine_lib.datasets import phantom_cases
-from spine_lib.models import build_model
+from spine_lib.models import build, build_model
+from spine_lib.reproduce import reproduce
 from spine_lib.slices import TrainingSlices, prepare
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training import devices, loading
 from spine_lib.training import train as training
-from spine_lib.training.checkpoints import load_weights, save_weights
+from spine_lib.training.checkpoints import (
+    AtomicCheckpoints,
+    load_weights,
+    read_checkpoint,
+    save_weights,
+    weights_sha256,
+)
 from spine_lib.training.loading import PatchSampler
+from spine_lib.training.logs import read_log
 from spine_lib.training.losses import LOSSES, segmentation_loss
 from spine_lib.training.module import Segmenter
 from spine_lib.training.recipe import Recipe
-from spine_lib.training.train import fit, load_or_train
+from spine_lib.training.train import Job, data_identity, fit, load_or_train, train_side_by_side
 
 MODEL = "unet_resnet18"
 RECIPE = Recipe(
@@ -77,6 +99,7 @@ def test_a_resumed_run_ends_with_the_same_numbers(stores, unbroken, tmp_path, st
     resumed = fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
     for name, value in unbroken.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [row["step"] for row in read_log(tmp_path / "metrics.csv")] == [3, 7]
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +271,119 @@ def test_half_precision_weights_are_half_as_large(tmp_path):
     load_weights(half, MODEL)
 
 
+def test_equal_networks_make_equal_files(tmp_path):
+    network = build_model(MODEL)
+    paths = [save_weights(network, MODEL, RECIPE, tmp_path / f"{n}.safetensors") for n in range(4)]
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert read_checkpoint(paths[0]).recipe == RECIPE
+
+
+def test_a_checkpoint_is_staged_beside_the_old_one_which_stays_until_it_is_complete(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpoints().save_checkpoint({"step": 1}, path)
+    with pytest.raises(AttributeError, match="local"):
+        AtomicCheckpoints().save_checkpoint({"big": torch.ones(10**6), "bad": lambda: 0}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def _change(stopped, folder, change):
+    """Copy a stopped run's checkpoint, changed, into a folder."""
+    path = folder / "last.ckpt"
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+    elif isinstance(change, int):
+        path.write_bytes((stopped / "last.ckpt").read_bytes()[:change])
+    else:
+        content = torch.load(stopped / "last.ckpt", weights_only=True)
+        change(content)
+        torch.save(content, path)
+
+
+def _with_nan(content):
+    next(iter(content["state_dict"].values())).fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (b"", "cannot be read as a checkpoint"),
+        (b"junk", "cannot be read as a checkpoint"),
+        (1_000_000, "cannot be read as a checkpoint"),
+        (-10, "cannot be read as a checkpoint"),
+        (lambda content: content.clear(), "cannot be read as a checkpoint"),
+        (lambda content: content.pop("global_step"), "cannot be read as a checkpoint"),
+        (lambda content: content.update(training_data=5), "cannot be read as a checkpoint"),
+        (lambda content: content.update(training_data={"training": [[1]]}), "cannot be read as a"),
+        (lambda content: content["hyper_parameters"].update(recipe=5), "cannot be read as a check"),
+        (lambda content: content["hyper_parameters"].update(recipe={1: 2}), "no setting '1'"),
+        (lambda content: content["hyper_parameters"].update(model="unet_own"), "holds a unet_own"),
+        (lambda content: content.pop("optimizer_states"), "cannot be resumed from .*KeyError"),
+        (lambda content: content["state_dict"].popitem(), "cannot be resumed from"),
+        (lambda content: content["state_dict"].update(x=torch.ones(1)), "cannot be resumed from"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_sentence(stores, stopped, tmp_path, change, message):
+    _change(stopped, tmp_path, change)
+    with pytest.raises(SpineError, match=message) as caught:
+        load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    assert "\n" not in str(caught.value) and str(tmp_path / "last.ckpt") in str(caught.value)
+
+
+def test_weights_that_are_nan_are_refused(stopped, tmp_path):
+    _change(stopped, tmp_path, _with_nan)
+    with pytest.raises(SpineError, match="holds NaN or infinite weights in encoder"):
+        load_weights(tmp_path / "last.ckpt")
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(10**7))
+    with pytest.raises(SpineError, match="cannot be read as a checkpoint .* .ValueError"):
+        load_weights(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("model", ["unet_tu-hf-hub:someone/x", "unet_tu-local-dir:/x", "x", ""])
+def test_a_checkpoint_cannot_name_a_network_of_a_model_hub(tmp_path, monkeypatch, model):
+    monkeypatch.setattr(socket, "getaddrinfo", None)  # nothing is asked
+    path = save_weights(build_model(MODEL), model, RECIPE, tmp_path / "x.safetensors")
+    with pytest.raises(SpineError, match="unknown (model|encoder)"):
+        load_weights(path)
+
+
+def test_the_checksum_of_the_weights_that_an_encoder_starts_from_is_kept(tmp_path, monkeypatch):
+    def load(encoder, name):
+        torch.nn.init.ones_(next(encoder.parameters()))
+
+    monkeypatch.setattr(build, "_load_packaged_weights", load)
+    model = "unet_timm-tf_efficientnet_lite0"
+    recipe = RECIPE.changed(models=(model,), encoder_weights="package")
+    module = Segmenter(model, recipe.to_dict())
+    assert module.encoder_sha256 == weights_sha256(module.network.encoder) != ""
+    facts = (model, recipe, tmp_path / "x.safetensors", False, None, module.encoder_sha256)
+    assert read_checkpoint(save_weights(module.network, *facts)).encoder_sha256 == facts[-1]
+    assert Segmenter(MODEL, RECIPE.to_dict()).encoder_sha256 == ""
+
+
+def test_two_trainings_do_not_write_into_one_folder(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "sole_use", functools.partial(sole_use, seconds=0.1))
+    with sole_use(tmp_path), pytest.raises(SpineError, match="is in use by another process"):
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("'long'", "cannot be read"), ('"long"', "holds 'long'"), ("-1", "holds -1")],
+)
+def test_edited_seconds_are_one_sentence(stores, tmp_path, content, words):
+    (tmp_path / "seconds.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SpineError, match=words):
+        load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+
+
 def _of_another_model(path):
     save_weights(build_model("unet_mobilenet_v2"), "unet_mobilenet_v2", RECIPE, path)
 
@@ -358,6 +494,25 @@ def test_ctrl_c_during_training_is_told_as_such(stores, tmp_path):
         fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Interrupt(),))
 
 
+def test_sigterm_during_training_ends_with_its_code(stores, tmp_path):
+    class Terminate(L.Callback):
+        def on_train_batch_end(self, *_):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as leaving:
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Terminate(),))
+    assert leaving.value.code == 143
+
+
+def test_what_a_handler_of_sigterm_raises_reaches_the_caller(stores, tmp_path):
+    class Terminate(L.Callback):
+        def on_train_batch_end(self, *_):
+            raise Terminated
+
+    with pytest.raises(Terminated):
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Terminate(),))
+
+
 @pytest.mark.parametrize(("limit", "able"), [("AVX2", False), ("AVX512_CORE", False)])
 def test_bf16_is_left_alone_where_onednn_may_not_use_it(monkeypatch, limit, able):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
@@ -463,3 +618,118 @@ def test_a_checkpoint_from_before_a_setting_existed_is_read_with_the_old_behavio
     torch.save(state, tmp_path / "last.ckpt")
     _, recipe = load_weights(tmp_path / "last.ckpt")
     assert recipe == RECIPE and not recipe.compile
+
+
+# --- several networks at a time -------------------------------------------------------------------
+
+PAIR = (MODEL, WITH_DROPOUT)
+SHORT = DROPOUT_RECIPE.changed(models=PAIR, steps=4, steps_per_epoch=2, atrous_rates=(1, 2, 3))
+SHORT = SHORT.changed(dataset="phantom", phantoms=1, validation_phantoms=1, spacing_mm=6.0)
+
+
+def slow_pair(test):
+    """Mark a slow test that needs two cores."""
+    return pytest.mark.slow(pytest.mark.usefixtures("two_cores")(test))
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr("spine_lib.training.train._cores", lambda: 2)
+
+
+def jobs_in(folder, stores, recipe=SHORT):
+    return [Job(model, recipe, *stores, folder / model) for model in PAIR]
+
+
+@slow_pair
+def test_two_at_once_train_what_one_after_the_other_trains(stores, tmp_path):
+    jobs = jobs_in(tmp_path / "pair", stores)
+    train_side_by_side(jobs, 2, progress=False)
+    assert all(job.is_finished() for job in jobs)
+    alone = load_or_train(PAIR[1], SHORT, *stores, tmp_path / "alone", "cpu", False)
+    network, recipe = load_weights(jobs[1].folder / "weights.safetensors", PAIR[1])
+    assert recipe.changed(workers=SHORT.workers) == SHORT
+    for name, value in alone.network.state_dict().items():
+        assert torch.allclose(value, network.state_dict()[name], atol=1e-3), name
+
+
+@slow_pair
+def test_a_training_that_fails_leaves_the_other_finished_and_says_why(stores, tmp_path):
+    good, bad = jobs_in(tmp_path, stores)
+    load_or_train(bad.model, SHORT.changed(seed=9, steps=2), *stores, bad.folder, "cpu", False)
+    (bad.folder / "weights.safetensors").unlink()
+    with pytest.raises(SpineError, match="another recipe .*seed 9 there, 0 asked for"):
+        train_side_by_side([good, bad], 2, progress=False)
+    assert good.is_finished() and not bad.is_finished()
+
+
+@slow_pair
+def test_what_is_finished_or_alone_starts_no_process(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr("spine_lib.training.train.ProcessPoolExecutor", None)
+    jobs = jobs_in(tmp_path, stores)
+    train_side_by_side(jobs[:1], 2, progress=False)
+    train_side_by_side(jobs, 1, progress=False)
+    for job in jobs:
+        data = data_identity(job.training, job.validation)
+        save_weights(build_model(job.model), job.model, job.recipe, job.weights, data=data)
+    train_side_by_side(jobs, 2, progress=False)
+
+
+@slow_pair
+def test_what_is_finished_with_other_data_is_refused_before_anything_is_trained(
+    stores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("spine_lib.training.train.ProcessPoolExecutor", None)
+    new, finished = jobs_in(tmp_path, stores)
+    data = data_identity(*stores[::-1])
+    save_weights(build_model(finished.model), finished.model, SHORT, finished.weights, data=data)
+    with pytest.raises(SpineError, match="trained on other data than are given now"):
+        train_side_by_side([new, finished], 2, progress=False)
+    assert not new.folder.exists()
+
+
+@slow_pair
+def test_killing_the_program_stops_its_trainings(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from spine_lib.reproduce import reproduce\n"
+        "from spine_lib.training.recipe import load_recipe\n"
+        "if __name__ == '__main__':\n"
+        "    long = load_recipe('tiny').changed(steps=4000, steps_per_epoch=2000)\n"
+        f"    long = long.changed(models={PAIR!r})\n"
+        f"    reproduce(long, 'long', root={str(tmp_path / 'runs')!r}, device='cpu', at_once=2)\n",
+        encoding="utf-8",
+    )
+    project = str(Path(spine_lib.__file__).parents[1])
+    environment = {**os.environ, "SPINE_DATA": str(tmp_path / "data"), "PYTHONPATH": project}
+    program = subprocess.Popen([sys.executable, str(script)], env=environment)
+    try:
+        logs = [tmp_path / "runs" / "long" / m / "seed-0" / "hparams.yaml" for m in PAIR]
+        wait_until(lambda: all(log.is_file() for log in logs), 90)
+        workers = psutil.Process(program.pid).children(recursive=True)
+        assert len(workers) >= 2
+    finally:
+        program.kill()
+        program.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+
+
+def wait_until(done, seconds):
+    """Wait for something to come true."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)
+
+
+@slow_pair
+def test_the_time_of_both_is_counted_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
+    folder = reproduce(
+        SHORT, "pair", root=tmp_path, progress=False, device="cpu", at_once=2, say=lambda line: 0
+    )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    each = [run["train_seconds"] for m in results["models"].values() for run in m["runs"]]
+    assert len(each) == 2 and results["stages"]["train"] >= max(each)
+    assert results["wall_seconds"] == pytest.approx(sum(results["stages"].values()), abs=0.2)

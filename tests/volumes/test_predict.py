@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from spine_lib import SpineError
-from spine_lib.ct import Volume, load_mask, save_nifti
+from spine_lib.ct import Volume, load_ct, load_mask, save_nifti
+from spine_lib.ct.files import array_sha256
 from spine_lib.models import build_model
-from spine_lib.training.checkpoints import save_weights
+from spine_lib.training.checkpoints import DataRecord, save_weights
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes import predict
 from spine_lib.volumes.predict import predict_file, predict_volume
@@ -64,3 +65,14 @@ def test_a_network_that_predicts_nan_is_refused(scan):
     ct = Volume(np.zeros((20, 18, 3), np.int16), np.eye(4))
     with pytest.raises(SpineError, match="predicts NaN"):
         predict_volume(Broken(), ct, RECIPE, "cpu")
+
+
+def test_a_scan_that_the_network_was_trained_on_is_said_to_be_one(scan, tmp_path):
+    data = DataRecord([], [], {"patient": array_sha256(load_ct(scan).array)})
+    network = build_model(MODEL)
+    for record, said in ((data, True), (None, False)):
+        weights = save_weights(network, MODEL, RECIPE, tmp_path / "w.safetensors", data=record)
+        lines = []
+        out = tmp_path / "copied" / "under another name.nii.gz"
+        predict_file(scan, out, weights, "cpu", lines.append, overwrite=True)
+        assert ("was trained on this scan" in lines[0]) is said

@@ -204,7 +204,7 @@ def prepare(
         raise SpineError(f"No case can be read; the first: {left_out[cases[0].case_id].reason}")
     readable = [rows[case.case_id] for case in cases if case.case_id not in left_out]
     _write_index(folder, settings, readable, [left_out[case_id] for case_id in sorted(left_out)])
-    listed = {row["file"] for rows_of_case in readable for row in rows_of_case}
+    listed = {row.file for rows_of_case in readable for row in rows_of_case}
     for stale in {path.name for path in folder.glob("*.npy")} - listed:
         (folder / stale).unlink(missing_ok=True)
     return SliceStore(folder)

@@ -113,6 +113,11 @@ class Exercise:
         return lesson_texts(Path(inspect.getfile(self.reference)).with_suffix(".yaml"))[self.key]
 
 
+def variants(function: Callable) -> Callable:
+    """Return a maker of a function's variants: called with keywords, it returns one with these."""
+    return functools.partial(functools.partial, function)
+
+
 @functools.cache
 def lesson_texts(path: Path) -> dict[str, Texts]:
     """Load the texts of a lesson's exercises, by key.

@@ -12,7 +12,7 @@
 # - **write** residual blocks and ResNet34, and match them with `smp.Unet` to the last bit,
 # - **transfer** pretrained weights, and measure what they save.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in one or two.
+# It takes about 75 minutes, six exercises included; the cells alone run in two to three.
 
 # %% [markdown]
 # ## 1. Convolution and receptive field (6 min)
@@ -66,7 +66,7 @@ plt.show()
 # <!-- alt: three squares of an axial slice around the same pixel, marked by a cross: 6 mm of grey, 18 mm
 # with a bright corner, and 90 mm that show the arch of a vertebra with its spinous process. -->
 #
-# Six millimetres of grey could be anything; 90 mm show the vertebra. A network needs the same. The part
+# Six millimetres of grey could be anything; 90 mm show the vertebra. The part
 # of the image on which one output pixel depends is its *receptive field*. A 3 x 3 convolution reaches
 # one pixel to each side. It has nine weights $w$ for each pair of an input channel $c$ and an output
 # channel $o$, the same at every pixel:
@@ -106,8 +106,8 @@ print(f"10 layers with four halvings: {receptive_field(halving)} pixels")
 #
 # After each convolution comes *batch normalisation*
 # ([Ioffe and Szegedy 2015](https://doi.org/10.48550/arXiv.1502.03167)). It brings every channel $c$ to
-# mean 0 and standard deviation 1 over the batch, and applies a learnt scale $\gamma_c$ and shift
-# $\beta_c$:
+# mean 0 and standard deviation 1 and applies a learnt scale $\gamma_c$ and shift $\beta_c$. Mean
+# $\mu_c$ and variance $\sigma_c^2$ are those of all pixels of all images of the batch:
 #
 # $$y_c = \gamma_c \, \frac{x_c - \mu_c}{\sqrt{\sigma_c^2 + \varepsilon}} + \beta_c$$
 
@@ -561,7 +561,7 @@ class ResNet34(nn.Module):
 print([tuple(x.shape[1:]) for x in ResNet34()(slices)])
 
 # %% [markdown]
-# [segmentation_models_pytorch](https://smp.readthedocs.io) (`smp`) puts a U-Net's way up behind any of
+# [segmentation_models_pytorch](https://smp.readthedocs.io/en/latest/models.html) (`smp`) puts a U-Net's way up behind any of
 # hundreds of encoders. This is the paper's U-Net in one line:
 
 # %% tags=["nbval-check-output"]
@@ -618,7 +618,7 @@ with torch.inference_mode():
 # %% [markdown]
 # ## 7. Transfer learning (6 min)
 #
-# Why a classifier of photographs? Because of its weights. *ImageNet* has 1.28 million photographs of 1000
+# A classifier of photographs serves as the encoder because of its weights. *ImageNet* has 1.28 million photographs of 1000
 # kinds of things ([Russakovsky et al. 2015](https://doi.org/10.1007/s11263-015-0816-y)); filters learnt
 # on them, for edges and textures, can be a better start than random numbers, even for CT.
 # `encoder_weights="imagenet"` downloads them once (some 80 MB), the decoder stays random:

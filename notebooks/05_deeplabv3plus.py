@@ -295,7 +295,7 @@ plt.show()
 # *ASPP with the rates of our recipe for small patches.*
 #
 # Its 3 x 3 kernels are *separable*: each channel by itself, then a mixture of channels, which takes
-# $9 a + a b$ weights instead of $9 a b$.
+# $9 a + a b$ weights instead of $9 a b$ from $a$ channels to $b$.
 
 
 # %%
@@ -383,14 +383,14 @@ for rates in ((12, 24, 36), (1, 2, 3)):
 
 # %% [markdown]
 # On patches of 64 pixels 24 of 27 weights learn nothing at the default rates. Rates are no constants of an
-# architecture but a choice for a map.
+# architecture but a choice for a map size.
 #
 # ### Image pooling: a patch is not a slice
 #
 # The network is trained on patches around the spine and predicts whole slices. The 3 x 3 branches do the
 # same on both. Image pooling does not: the mean of a slice contains lungs, arms and air. **Predict**: does it
-# matter? We predict a whole slice of the DICOM patient twice, the second time with the mean of one patch of
-# 144 mm around the spine.
+# matter? We predict a whole slice of the DICOM patient twice: with the mean of one patch of 144 mm around the
+# spine, as in training, and with its own mean.
 
 # %%
 from spine_lib.slices import cut_slices, network_input
@@ -602,7 +602,7 @@ progress()
 # - **Trade** stride for dilation, which costs multiplications and no weights, and avoid the grid that equal
 #   rates leave.
 # - **Build** ASPP, the decoder and DeepLabv3+, and prove with equal logits that it is smp's.
-# - **Choose** rates for the map that you have, and remember that image pooling sees a slice otherwise than a
-#   patch.
+# - **Choose** rates for the map that you have, and remember that image pooling takes another mean on a slice
+#   than on a patch.
 #
 # Next: lesson 6 trains both.

@@ -110,10 +110,11 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         # The reader (`head`, say) has enough; Python must not flush into the pipe at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 141
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and (error.filename or "temporary" in str(error)):
         from spine_lib.ct.files import os_reason
 
-        return f"{os.fsdecode(error.filename)} cannot be used, {os_reason(error)}", 2
+        file = os.fsdecode(error.filename or "what the command needs")
+        return f"{file} cannot be used, {os_reason(error)}", 2
     if (where := _full_disk(error)) is not None:
         return f"the disk is full{where}: free some space, then run the same command again.", 2
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy; torch

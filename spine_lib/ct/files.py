@@ -45,9 +45,10 @@ def os_reason(error: OSError | ValueError) -> str:
     """Return why a file cannot be read or written and what to do, as the end of a sentence."""
     if isinstance(error, ValueError):  # a null character in it
         return "no file can have this name: check the path."
-    temporary = Path(tempfile.gettempdir())
-    name = os.fsdecode(error.filename or "")
-    if error.errno == errno.ENOSPC and Path(name).is_relative_to(temporary):
+    # not `gettempdir`, which writes into it and fails where it is full
+    temporary = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
+    inside = Path(os.fsdecode(error.filename or "")).is_relative_to(temporary)
+    if (error.errno == errno.ENOSPC and inside) or "usable temporary directory" in str(error):
         return f"the temporary folder {temporary} is full: free some space in it or set TMPDIR."
     default = f"the system reports {error.strerror or error}: check the disk"
     return REASONS.get(error.errno, default) + "."

@@ -321,13 +321,9 @@ def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.nd
             "export the file again with its orientation."
         )
     low, high = SPACING_LIMITS_MM
-    too_long = (spacing * shape).max() > LARGEST_EXTENT_MM
-    if (
-        spacing.min() < low
-        or spacing.max() > high
-        or too_long
-        or (not np.abs(affine[:3, 3]).max() < FARTHEST_MM)
-    ):
+    plausible = low <= spacing.min() and spacing.max() <= high
+    far_mm = np.abs(affine[:3, 3]).max()
+    if not plausible or (spacing * shape).max() > LARGEST_EXTENT_MM or not far_mm < FARTHEST_MM:
         raise SpineError(
             f"{path} has {'x'.join(map(str, shape))} voxels of "
             f"{' x '.join(f'{mm:.3g}' for mm in spacing)} mm with the first at "
@@ -363,10 +359,11 @@ def _odd_positions(
         difference = np.abs(affine - other)[:3]
         gap_mm = np.linalg.norm(difference @ [*(np.array(shape) - 1), 1])
         if not gap_mm <= np.linalg.norm(affine[:3, :3], axis=0).min() / 10:
+            used = "qform" if np.allclose(affine, _in_mm(header, _qform(header))) else "sform"
             yield (
-                f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library read "
-                f"the sform (code {codes['sform']}), ITK programs such as 3D Slicer the qform "
-                f"(code {codes['qform']}) or pixdim, and what is written for it keeps both."
+                f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library go by "
+                f"the {used} (codes: sform {codes['sform']}, qform {codes['qform']}), ITK programs "
+                "such as 3D Slicer by the other or by pixdim; what is written for it keeps both."
             )
 
 

@@ -324,7 +324,7 @@ def _load(
     source = SourceGrid(image.shape, image.affine, image.header)
     size = math.prod(image.shape) * np.dtype(dtype).itemsize
     files = image.path.iterdir() if os.path.isdir(image.path) else [image.path]
-    on_disk = sum(file.stat().st_size for file in files)
+    on_disk = sum(file.stat().st_size for file in files if file.is_file())
     refusal = f"{image.path} needs {size / 1e9:.1f} GB of memory"
     if size > 2 * on_disk + SPARE_BYTES:
         raise SpineError(

@@ -112,3 +112,11 @@ def test_every_data_file_of_the_package_is_shipped():
 def test_every_folder_of_code_is_a_package():
     for path in (ROOT / "spine_lib").rglob("*.py"):
         assert (path.parent / "__init__.py").is_file(), f"{path.parent} lacks __init__.py"
+
+
+def test_each_row_of_the_data_formats_names_a_test_that_exists():
+    text = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"def (test_\w+)", code))
+    named = set(re.findall(r"`(?:[\w./]*::)?(test_\w+)`", text))
+    assert named and named <= defined

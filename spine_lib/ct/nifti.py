@@ -239,7 +239,8 @@ def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
         raise SpineError(
             f"{path} is the header of a .hdr/.img pair: convert the pair to one .nii.gz file."
         )
-    if header["sizeof_hdr"] != size or magic not in (b"n+1", b"n+2"):
+    torn = size == 540 and header["eol_check"].tolist() not in ([13, 10, 26, 10], [0, 0, 0, 0])
+    if torn or header["sizeof_hdr"] != size or magic not in (b"n+1", b"n+2"):
         raise SpineError(
             f"{path} has a damaged NIfTI header (sizeof_hdr {header['sizeof_hdr']}, magic "
             f"{magic!r}): export the file again."

@@ -347,10 +347,9 @@ def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
 def itk_reads(path: Path) -> bool:
     """Return whether ITK accepts a NIfTI's affine; raise `SpineError` if it has no header."""
     try:
-        header = nib.load(path).header
+        return itk_affine(nib.load(path).header) is not None
     except Exception as error:  # nibabel raises many kinds for a broken file
         raise SpineError(f"{path} cannot be read ({error}): fetch it again.") from error
-    return itk_affine(header) is not None
 
 
 Millimetres = Annotated[float, pydantic.Field(ge=0.01, le=100)]

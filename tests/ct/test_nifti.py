@@ -283,6 +283,14 @@ def test_an_odd_position_is_reported(tmp_path, fields, words):
     assert all(note.filename == __file__ and "\n" not in str(note.message) for note in caught)
 
 
+@pytest.mark.parametrize(("offset", "data"), [(4, b"n+3"), (8, b"\0"), (10, b"\n")])
+def test_the_magic_of_nifti_2_is_checked_to_its_line_ends(tmp_path, offset, data):
+    nib.save(nib.Nifti2Image(VOXELS, ALIGNED), tmp_path / "ct.nii")
+    load_ct(tmp_path / "ct.nii")
+    put(tmp_path / "ct.nii", offset, data)
+    assert "damaged NIfTI header (sizeof_hdr 540, magic" in refusal(tmp_path / "ct.nii")
+
+
 def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path):
     path = file_with(tmp_path / "ct.nii", {"srow_x": 0, "srow_y": 0, "srow_z": 0})
     with pytest.warns(UserWarning, match="sform of zeros"):

@@ -95,8 +95,9 @@ def build_lesson(path: Path, fast: bool = False) -> NotebookNode:
     """
     notebook = read_source(path)
     client = NotebookClient(
-        notebook, timeout=CELL_LIMIT_S, kernel_name="python3", store_widget_state=False,
-        record_timing=False, coalesce_streams=True, resources={"metadata": {"path": path.parent}},
+        notebook, timeout=CELL_LIMIT_S, startup_timeout=300, kernel_name="python3",
+        store_widget_state=False, record_timing=False, coalesce_streams=True,
+        resources={"metadata": {"path": path.parent}},
     )  # fmt: skip
     # A kernel of that name that was installed for another Python must not be taken.
     client.create_kernel_manager().kernel_spec.argv[0] = sys.executable

@@ -2,382 +2,420 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from numbers import Real
-
 import numpy as np
 
-from spine_lib.course.exercise import Wrong, as_number, declare, describe, raise_known
-from spine_lib.course.measurements import scores_by_patient
-from spine_lib.metrics import overlap as metrics
-from spine_lib.metrics import paper
-from spine_lib.metrics.overlap import Confusion
-
-NEAR = 1e-6
+from spine_lib.course.exercise import Exercise, variants
 
 # --- 8.1 ------------------------------------------------------------------------------------------
 
 
-def some_dices(seed: int, count: int = 3) -> list[float]:
+def iou_from_dice(dice):
+    return dice / (2 - dice)
+
+
+def some_dices(rng: np.random.Generator, count: int = 3) -> list[float]:
     """Draw a few Dice scores as papers print them."""
-    rng = np.random.default_rng([8, 1, seed])
-    return [float(dice) for dice in rng.uniform(0.3, 0.98, count).round(3)]
+    return rng.uniform(0.3, 0.98, count).round(3).tolist()
 
 
-def _judge_iou(function: Callable, dice) -> None:
-    answer = as_number(function(dice), "an IoU")
-    right = paper.iou_from_dice(dice)
-    if _near(answer, right):
-        return
-    mistakes = {
+IOU = Exercise(
+    "8.1",
+    reference=iou_from_dice,
+    wrong={
         "this is the Dice of a pair whose IoU is given: you solved for the other "
-        "one": paper.dice_from_iou(dice),
-        "IoU and Dice are the same only at 0 and at 1; in between the IoU is lower": dice,
-        "the IoU of a perfect pair is 1, so halving the Dice cannot be right": dice / 2,
-        "squaring comes close, and is not it: write both scores with TP and errors": dice**2,
-        "the numerator is right; in the denominator the overlap was counted twice, so that it "
-        "is 2 - Dice": dice / (1 - dice) if dice < 1 else math.inf,
-    }
-    raise_known(
-        answer, mistakes, f"; a Dice of {dice:g} means an IoU of {right:.4f}", rtol=0, atol=NEAR
-    )
-    raise Wrong(f"a Dice of {dice:g} means an IoU of {right:.4f}, and your answer is {answer:.4g}")
-
+        "score": lambda dice: 2 * dice / (1 + dice),
+        "IoU and Dice are the same only at 0 and at 1; in between the IoU is lower": (
+            lambda dice: dice
+        ),
+        "the IoU of a perfect pair is 1, and yours is not: halving does not lead from Dice to "
+        "IoU": lambda dice: dice / 2,
+        "squaring comes close, but is not equal: write both scores with TP and errors": (
+            lambda dice: dice**2
+        ),
+        "the numerator is right, and the denominator is 2 - Dice, since the overlap counts twice "
+        "in the Dice": (
+            lambda dice: dice / (1 - dice),
+            lambda dice: dice / (1 + dice),
+            lambda dice: dice / (2 + dice),
+        ),
+        "brackets are missing: `dice / 2 - dice` divides by 2 first": lambda dice: dice / 2 - dice,
+        "the numerator is the Dice, not twice the Dice": lambda dice: 2 * dice / (2 - dice),
+    },
+    inputs=lambda rng: [(dice,) for dice in (0.8, *some_dices(rng), 1.0, 0.0)],
+)
 
 # --- 8.2 ------------------------------------------------------------------------------------------
 
 
-def _bounds_inputs() -> list[tuple]:
-    dices = [round(dice, 2) for dice in some_dices(10, 2)]
-    return [(0.8, 2), (dices[0], 2), (dices[1], 3), (1.0, 2), (0.0, 1)]
+def mean_iou_bounds(mean_dice, decimals):
+    half_a_unit = 0.5 * 10**-decimals
+    least = max(mean_dice - half_a_unit, 0)
+    most = min(mean_dice + half_a_unit, 1)
+    return least / (2 - least), most
 
 
-def _judge_bounds(function: Callable, mean_dice, decimals) -> None:
-    low, high = _pair(function(mean_dice, decimals), "the lowest and the highest mean IoU")
-    right = paper.mean_iou_range(mean_dice, decimals)
-    if _near(low, right.low) and _near(high, right.high):
-        return
-    least, most = paper.within_rounding(mean_dice, decimals)
-    alone = paper.iou_from_dice(mean_dice)
-    half = 0.5 * 10.0**-decimals
-    if _near(low, right.high) and _near(high, right.low):
-        raise Wrong("the two are exchanged: return the lowest first")
-    if _near(low, alone) and (_near(high, mean_dice) or _near(high, alone)):
-        raise Wrong(
-            f"you took the printed value as exact; {mean_dice:.{decimals}f} is what any mean from "
-            f"{least:g} to {most:g} is printed as, so widen the bounds by the rounding"
-        )
-    if high > 1 or low < 0:
-        raise Wrong(f"no IoU leaves 0 to 1, and you return {low:.4g} to {high:.4g}: cut it there")
-    if _near(high, paper.iou_from_dice(most)):
-        raise Wrong(
-            "your highest is the IoU of scans that are all alike; scans that are perfect (1) or "
-            "worthless (0) have IoU = Dice each, and so their means are equal too"
-        )
-    if _near(low, 0) and right.low > NEAR:
-        raise Wrong(
-            "your lowest is 0; but the curve D / (2 - D) bends upwards, so the mean IoU is lowest "
-            "where all scans have the same Dice, and that is above 0"
-        )
-    if _near(low, paper.iou_from_dice(max(mean_dice - 2 * half, 0))):
-        raise Wrong(
-            f"you went a whole unit of the last decimal down; rounding moves a value by half a "
-            f"unit at most, {half:g}"
-        )
-    raise Wrong(
-        f"beside {mean_dice:.{decimals}f} a mean IoU from {right.low:.4f} to {right.high:.4f} is "
-        f"possible, and your answer is {low:.4f} to {high:.4f}"
-    )
+@variants
+def _bounds(mean, n, low=iou_from_dice, high=lambda d: d, half=lambda n: 0.5 * 10**-n, ends=(0, 1)):
+    return low(max(mean - half(n), ends[0])), high(min(mean + half(n), ends[1]))
 
+
+BOUNDS = Exercise(
+    "8.2",
+    reference=mean_iou_bounds,
+    wrong={
+        "you took the printed value for exact: any mean within half a unit of the last decimal is "
+        "printed as {mean_dice}, so widen both ends": (
+            _bounds(half=lambda n: 0),
+            _bounds(half=lambda n: 0, high=iou_from_dice),
+        ),
+        "only one end is widened: the mean may lie above and below what is printed": (
+            lambda mean, n: (iou_from_dice(mean), mean_iou_bounds(mean, n)[1]),
+            lambda mean, n: (mean_iou_bounds(mean, n)[0], mean),
+        ),
+        "no score leaves 0 to 1: cut the range of the mean there": (
+            _bounds(ends=(-9, 9)),
+            _bounds(ends=(0, 9)),
+            _bounds(ends=(-9, 1)),
+        ),
+        "your highest is the IoU of scans that are all alike; scans of 1 or 0 have IoU = Dice "
+        "each, and so their means are equal, too": _bounds(high=iou_from_dice),
+        "your lowest is not that of scans that are all alike: D / (2 - D) bends upwards, so the "
+        "mean IoU is lowest, and above 0, where all have the same Dice": (
+            _bounds(low=lambda dice: 0),
+            _bounds(low=lambda dice: dice),
+            _bounds(low=lambda dice: dice / 2),
+        ),
+        "the two are exchanged: return the lowest first": (
+            lambda mean, n: mean_iou_bounds(mean, n)[::-1]
+        ),
+        "rounding moves a value by half a unit of the last decimal at most: 0.5 * 10**-decimals": (
+            _bounds(half=lambda n: 10**-n),
+            _bounds(half=lambda n: 0.1**n / 20),
+            _bounds(half=lambda n: 0.5 / max(n, 1)),
+            _bounds(half=lambda n: 0.5),
+        ),
+    },
+    inputs=lambda rng: [
+        *((round(dice, n), n) for dice, n in zip(some_dices(rng), (2, 1, 3))),
+        (1.0, 2),
+        (0.0, 1),
+    ],
+)
 
 # --- 8.3 ------------------------------------------------------------------------------------------
 
 
-def some_pairs(seed: int, count: int = 3) -> list[tuple[float, float]]:
-    """Draw pairs of Dice and prevalence, the latter large enough to matter."""
-    rng = np.random.default_rng([8, 3, seed])
-    return [
-        (float(dice), float(share))
-        for dice, share in zip(rng.uniform(0.6, 0.95, count), rng.uniform(0.02, 0.3, count))
-    ]
+def class_mean_iou(dice, prevalence):
+    missed = (1 - dice) * prevalence  # and as many false positives
+    right_background = 1 - prevalence - missed
+    background_iou = right_background / (right_background + 2 * missed)
+    return (background_iou + dice / (2 - dice)) / 2
 
 
-def _judge_class(function: Callable, dice, share) -> None:
-    answer = as_number(function(dice, share), "a mean IoU")
-    right = paper.class_mean_iou(dice, share)
-    if _near(answer, right):
-        return
-    spine, wrong = paper.iou_from_dice(dice), (1 - dice) * share
-    background = 2 * right - spine
-    one_sided = (1 - share - wrong) / (1 - share)
-    mistakes = {
-        "this is the spine's IoU alone: the background's enters the mean too": spine,
-        "this is the background's IoU alone: the mean is over both classes": background,
-        "this is the sum of the two: halve it": background + spine,
-        "you weighted each class by its share of the voxels; in a class mean both count alike, "
-        "however rare one is": share * spine + (1 - share) * background,
-        "you took the background's IoU for 1, which is close where spine is rare and not "
-        f"equal: here it is {background:.4f}": (1 + spine) / 2,
-        "you averaged the background's IoU with the spine's Dice: turn the Dice into an IoU": (
-            (background + dice) / 2
+@variants
+def _classes(
+    dice,
+    share,
+    spine=iou_from_dice,
+    ground=lambda tn, missed: tn / (tn + 2 * missed),
+    mean=lambda ground, spine, share: (ground + spine) / 2,
+    missed=lambda dice, share: (1 - dice) * share,
+):
+    wrong = missed(dice, share)
+    return mean(ground(1 - share - wrong, wrong), spine(dice), share)
+
+
+CLASSES = Exercise(
+    "8.3",
+    reference=class_mean_iou,
+    wrong={
+        "this is the spine's IoU alone: the mean is over both classes": (
+            _classes(mean=lambda ground, spine, share: spine)
         ),
-        "the background's union is its truth plus the voxels that it was given wrongly (the "
-        "false negatives): you left those out": (one_sided + spine) / 2,
-    }
-    raise_known(answer, mistakes, f" (you: {answer:.4f}, right: {right:.4f})", rtol=0, atol=NEAR)
-    raise Wrong(
-        f"with Dice {dice:.3f} and {share:.2%} of spine the spine's IoU is {spine:.4f}, the "
-        f"background's {background:.4f} and their mean {right:.4f}; your answer is {answer:.4g}"
-    )
-
+        "this is the background's IoU alone: the mean is over both classes": (
+            _classes(mean=lambda ground, spine, share: ground)
+        ),
+        "this is the sum of the two: halve it": _classes(
+            mean=lambda ground, spine, _: ground + spine
+        ),
+        "you weighted each class by its share of the voxels; in a class mean both count alike, "
+        "however rare one is": _classes(mean=lambda a, b, share: (1 - share) * a + share * b),
+        "you took the background's IoU for 1, which is close where spine is rare, but not equal": (
+            _classes(ground=lambda tn, missed: 1)
+        ),
+        "turn the spine's Dice into an IoU before you average": _classes(spine=lambda dice: dice),
+        "turn the background's score into an IoU: this is its Dice": (
+            _classes(ground=lambda tn, missed: tn / (tn + missed)),
+            _classes(ground=lambda tn, missed: tn / (tn + missed), spine=lambda dice: dice),
+        ),
+        "this is the accuracy in place of the background's IoU, whose union leaves out the spine "
+        "that was found": _classes(ground=lambda tn, missed: 1 - 2 * missed),
+        "voxels that are background but predicted as spine (FP) are not among its true ones: TN is "
+        "1 - prevalence - FP": _classes(
+            ground=lambda tn, missed: (tn + missed) / (tn + 3 * missed)
+        ),
+        "(1 - dice) is the share of the *spine* that is missed: multiply it by the prevalence, and "
+        "do not halve it": (
+            _classes(missed=lambda dice, share: (1 - dice) * share / 2),
+            _classes(missed=lambda dice, share: 1 - dice),
+            _classes(missed=lambda dice, share: (1 - iou_from_dice(dice)) * share),
+        ),
+    },
+    inputs=lambda rng: [
+        (float(dice), float(share))
+        for dice, share in zip(rng.uniform(0.6, 0.95, 4), rng.uniform(0.02, 0.3, 4))
+    ],
+)
 
 # --- 8.4 ------------------------------------------------------------------------------------------
 
 
-def some_scores(seed: int, count: int = 3) -> list[tuple[float, float]]:
-    """Draw pairs of accuracy and Dice that one segmentation can have."""
-    rng = np.random.default_rng([8, 4, seed])
-    pairs = []
-    for _ in range(count):
-        tp, fp, fn = rng.integers(300, 2000), rng.integers(20, 300), rng.integers(20, 300)
-        counts = Confusion(int(tp), int(fp), int(fn), int(rng.integers(6000, 90_000)))
-        pairs.append((metrics.accuracy(counts), metrics.dice(counts)))
-    return pairs
+def implied_prevalence(accuracy, dice):
+    wrong = 1 - accuracy
+    hits = dice * wrong / (2 * (1 - dice))
+    return hits, hits + wrong
 
 
-def _judge_prevalence(function: Callable, accuracy, dice) -> None:
-    low, high = _pair(function(accuracy, dice), "the lowest and the highest share of spine")
-    # Rounding to a dozen decimals leaves the library's range as good as exact.
-    right = paper.prevalence_range(accuracy, dice, decimals=12)
-    if _near(low, right.low) and _near(high, right.high):
-        return
-    error, hits = 1 - accuracy, right.low
-    if _near(low, right.high) and _near(high, right.low):
-        raise Wrong("the two are exchanged: without misses the truth is smallest, so it is first")
-    if _near(low, 2 * hits):
-        raise Wrong(
-            "your true positives are twice what they are: Dice counts them twice, "
-            "Dice = 2 TP / (2 TP + errors)"
-        )
-    if _near(low, hits - error) or _near(high, hits):
-        raise Wrong(
-            "spine in the truth is what was found and what was missed, TP + FN: without misses it "
-            "is TP, and without false alarms all errors are misses, which come on top"
-        )
-    if _near(low, hits) and _near(high, hits + error / 2):
-        raise Wrong("without any false alarms all errors are misses, not half of them")
-    if _near(low, dice * accuracy / (2 * (1 - dice))):
-        raise Wrong("the share of wrong voxels is 1 - accuracy, and you took the accuracy itself")
-    j = paper.iou_from_dice(dice)
-    if _near(low, j * error / (2 * (1 - j))):
-        raise Wrong("the Dice is given as Dice: there is no need to turn it into an IoU")
-    raise Wrong(
-        f"accuracy {accuracy:.4f} means that {error:.4f} of the voxels are wrong; with Dice "
-        f"{dice:.4f} then {hits:.4f} of them are true positives, and the share of spine lies "
-        f"between {right.low:.4f} and {right.high:.4f}, not {low:.4g} and {high:.4g}"
-    )
+def two_scores(rng: np.random.Generator) -> tuple[float, float]:
+    """Draw accuracy and Dice that one segmentation can have."""
+    tp, wrong, tn = (int(rng.integers(*ends)) for ends in ((300, 2000), (40, 600), (5000, 9000)))
+    return (tp + tn) / (tp + wrong + tn), 2 * tp / (2 * tp + wrong)
 
+
+@variants
+def _shares(
+    accuracy, dice, wrong=lambda a: 1 - a, hits=implied_prevalence, ends=lambda tp, e: (tp, tp + e)
+):
+    error = wrong(accuracy)
+    tp = hits(1 - error, dice)
+    return ends(tp[0] if isinstance(tp, tuple) else tp, error)
+
+
+PREVALENCE = Exercise(
+    "8.4",
+    reference=implied_prevalence,
+    wrong={
+        "your true positives are twice what they are: Dice counts them twice, Dice = 2 TP / (2 TP "
+        "+ errors)": _shares(hits=lambda a, d: d * (1 - a) / (1 - d)),
+        "spine in the truth is TP + FN: without misses it is TP, and without false positives all "
+        "errors are misses, which are added": (
+            _shares(ends=lambda tp, e: (tp - e, tp)),
+            _shares(ends=lambda tp, e: (tp, tp)),
+            _shares(ends=lambda tp, e: (tp, e)),
+        ),
+        "without any false positives all errors are misses, not half of them": (
+            _shares(ends=lambda tp, e: (tp, tp + e / 2)),
+            _shares(ends=lambda tp, e: (tp - e / 2, tp + e / 2)),
+        ),
+        "the share of wrong voxels is 1 - accuracy, and you took the accuracy itself": (
+            _shares(wrong=lambda a: a)
+        ),
+        "the two are exchanged: without misses the truth is smallest, so it is first": (
+            _shares(ends=lambda tp, e: (tp + e, tp))
+        ),
+        "the Dice enters as it is: do not turn it into an IoU": (
+            lambda a, dice: implied_prevalence(a, iou_from_dice(dice))
+        ),
+        "Dice = 2 TP / (2 TP + e) solved for TP gives Dice · e / (2 (1 - Dice))": (
+            _shares(hits=lambda a, d: (1 - a) / (2 * (1 - d))),
+            _shares(hits=lambda a, d: (1 - a) * (1 - d) / (2 * d)),
+            _shares(hits=lambda a, d: d * (1 - a) / (2 - d)),
+            _shares(hits=lambda a, d: d * (1 - a) / 2 * (1 - d)),
+            _shares(hits=lambda a, d: d * (1 - a) / 2),
+        ),
+    },
+    inputs=lambda rng: [two_scores(rng) for _ in range(4)],
+)
 
 # --- 8.5 ------------------------------------------------------------------------------------------
 
 
-def some_results(seed: int, seeds: int = 3, undefined: bool = False) -> dict:
+def dice_by_patient(results):
+    found = {}
+    for model, entry in results["models"].items():
+        found[model] = {}
+        for run in entry["runs"]:
+            for volume in run["test"]["volumes"].values():
+                dice = float("nan") if volume["dice"] is None else volume["dice"]
+                found[model].setdefault(volume["patient_id"], []).append(dice)
+    return found
+
+
+def some_results(rng: np.random.Generator, runs: int, undefined: bool) -> dict:
     """Make the part of a results.json that scores are read from."""
-    rng = np.random.default_rng([8, 5, seed])
-    cases = [f"case-{number:03d}" for number in rng.permutation(50)[: 2 + seed % 2]]
-    models = {}
+    cases, models = rng.permutation(50)[:3], {}
     for model in ("unet_resnet34", "deeplabv3plus_resnet34"):
-        runs = []
-        for number in range(seeds):
-            dices = [float(dice) for dice in rng.uniform(0.5, 0.95, len(cases)).round(4)]
-            if undefined and number == seeds - 1:
+        tests = []
+        for number in range(runs):
+            dices = rng.uniform(0.5, 0.95, len(cases)).round(4).tolist()
+            mean = float(np.mean(dices))
+            if undefined and number == runs - 1:
                 dices[0] = None
-            runs.append({"seed": number, "test": _a_test(cases, dices)})
-        models[model] = {"name": model.upper(), "test": runs[0]["test"], "runs": runs}
+            volumes = {
+                f"case-{case:03d}": {
+                    "dice": dice,
+                    "iou": None if dice is None else iou_from_dice(dice),
+                    "patient_id": f"patient-{case:03d}",
+                }
+                for case, dice in zip(cases, dices)
+            }
+            tests.append({"per_volume": {"dice": mean}, "volumes": volumes})
+        entries = [{"seed": number, "test": test} for number, test in enumerate(tests)]
+        models[model] = {"name": model.upper(), "test": tests[0], "runs": entries}
     return {"models": models}
 
 
-def _a_test(cases: list[str], dices: list[float | None]) -> dict:
-    volumes = {
-        case: {
-            "dice": dice,
-            "iou": None if dice is None else paper.iou_from_dice(dice),
-            "patient_id": case.replace("case", "patient"),
-        }
-        for case, dice in zip(cases, dices)
-    }
-    defined = [dice for dice in dices if dice is not None]
-    return {"per_volume": {"dice": float(np.mean(defined))}, "volumes": volumes}
+@variants
+def _listed(
+    results,
+    value=lambda volume, run: np.nan if volume["dice"] is None else volume["dice"],
+    runs=lambda entry: entry["runs"],
+    patient=lambda case, volume: volume["patient_id"],
+    of_runs=lambda values: values,
+    model=lambda model, entry: model,
+):
+    found = {}
+    for name, entry in results["models"].items():
+        rows = found.setdefault(model(name, entry), {})
+        for run in runs(entry):
+            for case, volume in run["test"]["volumes"].items():
+                rows.setdefault(patient(case, volume), []).append(value(volume, run))
+        for key in rows:
+            rows[key] = of_runs(rows[key])
+    return found
 
 
-def _judge_runs(function: Callable, results) -> None:
-    answer = function(results)
-    right = scores_by_patient(results)
-    _require_keys(answer, right, "model ids")
-    for model, rows in right.items():
-        cases = results["models"][model]["test"]["volumes"]
-        if isinstance(answer[model], dict) and set(answer[model]) == set(cases):
-            raise Wrong(
-                'you sorted by case; the unit is the patient, whose id is in "patient_id" of each '
-                "volume"
-            )
-        _require_keys(answer[model], rows, f"patient ids for {model}")
-        for patient, values in rows.items():
-            _judge_run_values(answer[model][patient], values, results, model, patient)
-
-
-def _judge_run_values(
-    answer: object, right: list[float], results: dict, model: str, patient: str
-) -> None:
-    where = f"in {model}, {patient}"
-    if isinstance(answer, Real) or np.ndim(answer) == 0:
-        raise Wrong(f"{where}: return a list with one Dice for each run, not {describe(answer)}")
-    answer = list(answer)
-    if None in answer:
-        raise Wrong(f'{where}: None cannot be averaged; put float("nan") for an undefined Dice')
-    values = [as_number(value, "a Dice") for value in answer]
-    if len(values) != len(right):
-        first = ' (the model\'s own "test" is that of its first run)' if len(values) == 1 else ""
-        if np.isnan(right).any():
-            first += '; an undefined Dice has its place too, as float("nan")'
-        raise Wrong(f"{where}: there are {len(right)} runs, and you list {len(values)}{first}")
-    if np.allclose(values, right, atol=NEAR, equal_nan=True):
-        return
-    if np.allclose(values, scores_by_patient(results, "iou")[model][patient], equal_nan=True):
-        raise Wrong(f"{where}: these are the IoUs")
-    runs = results["models"][model]["runs"]
-    if np.allclose(values, [run["test"]["per_volume"]["dice"] for run in runs], atol=NEAR):
-        raise Wrong(f"{where}: these are the means over all volumes of a run, not this patient's")
-    if len(set(values)) == 1 and len(set(right)) > 1:
-        raise Wrong(f"{where}: you list the same Dice for every run: take each run's own test")
-    if np.allclose(np.nan_to_num(values), np.nan_to_num(right), atol=NEAR):
-        raise Wrong(f'{where}: an undefined Dice is not 0; put float("nan") in its place')
-    raise Wrong(f"{where}: the runs have {_listed(right)}, and you list {_listed(values)}")
-
-
-def _require_keys(answer: object, right: Iterable[str], what: str) -> None:
-    if not isinstance(answer, dict):
-        raise Wrong(f"return a dict with {what} as its keys, not {describe(answer)}")
-    if set(answer) != set(right):
-        raise Wrong(f"your dict has the keys {sorted(map(str, answer))}: use the {what}")
-
+BY_PATIENT = Exercise(
+    "8.5",
+    reference=dice_by_patient,
+    wrong={
+        'go through "runs": the model has a "test" of its own, which is that of the first run': (
+            _listed(runs=lambda entry: [entry]),
+            _listed(runs=lambda entry: entry["runs"][-1:]),
+            _listed(runs=lambda entry: [entry] * len(entry["runs"])),
+        ),
+        'you sorted by case; the unit is the patient, whose id is in "patient_id" of each volume': (
+            _listed(patient=lambda case, volume: case)
+        ),
+        "these are the IoUs": _listed(value=lambda volume, run: volume["iou"] or np.nan),
+        "these are the means over all volumes of a run, not this patient's": (
+            _listed(value=lambda volume, run: run["test"]["per_volume"]["dice"])
+        ),
+        "each patient needs a list with one Dice for each run, not their mean or the last one": (
+            _listed(of_runs=np.mean),
+            _listed(of_runs=np.nanmean),
+            _listed(of_runs=lambda values: values[-1]),
+        ),
+        'None cannot be averaged: put float("nan") for an undefined Dice': (
+            _listed(value=lambda volume, run: volume["dice"])
+        ),
+        'an undefined Dice keeps its place in the list, as float("nan")': (
+            _listed(of_runs=lambda values: [value for value in values if value == value])
+        ),
+        'an undefined Dice is not 0: put float("nan") in its place': (
+            _listed(value=lambda volume, run: volume["dice"] or 0.0)
+        ),
+        "use the models' ids as keys, not their names": _listed(
+            model=lambda _, entry: entry["name"]
+        ),
+    },
+    inputs=lambda rng: [(some_results(rng, runs, runs != 3),) for runs in (3, 2, 1, 4)],
+)
 
 # --- 8.6 ------------------------------------------------------------------------------------------
 
 
-def some_counts(seed: int, volumes: int = 3) -> np.ndarray:
+def iou_minus_dice(counts):
+    def differences(tp, fp, fn, tn):
+        dice = 2 * tp / (2 * tp + fp + fn)
+        spine, background = tp / (tp + fp + fn), tn / (tn + fp + fn)
+        return spine - dice, (spine + background) / 2 - dice
+
+    spine, classes = differences(*counts.sum(axis=0))
+    spine_each, classes_each = differences(*counts.T)
+    return {
+        "spine, pooled": spine,
+        "spine, per volume": spine_each.mean(),
+        "classes, pooled": classes,
+        "classes, per volume": classes_each.mean(),
+    }
+
+
+def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
     """Make the counts of volumes of very different size and prevalence: int [volume, 4]."""
-    rng = np.random.default_rng([8, 6, seed])
-    rows = []
-    for volume in range(volumes):
-        spine = int(rng.integers(2000, 9000)) * (1 + 5 * volume)
-        fp, fn = (int(rng.uniform(0.05, 0.4) * spine) for _ in range(2))
-        rows.append([spine - fn, fp, fn, int(spine * rng.uniform(4, 120))])
-    return np.array(rows)
+    spine = rng.integers(2000, 9000, volumes) * (1 + 5 * np.arange(volumes))
+    fp, fn = (rng.uniform(0.05, 0.4, (2, volumes)) * spine).astype(int)
+    return np.stack([spine - fn, fp, fn, (spine * rng.uniform(4, 120, volumes)).astype(int)], 1)
 
 
-def _judge_gaps(function: Callable, counts) -> None:
-    answer = function(counts)
-    volumes = [Confusion(*map(int, row)) for row in counts]
-    right = _gaps(volumes, metrics.iou, metrics.iou_mean, metrics.dice)
-    _require_keys(answer, right, f"names {_listed_words(right)}")
-    answer = {name: as_number(answer[name], "a difference") for name in right}
-    if _same(answer, right):
-        return
-    swapped = {
-        name: right[
-            name.replace("pooled", "x").replace("per volume", "pooled").replace("x", "per volume")
-        ]
-        for name in right
+def _dice(tp, fp, fn, tn):
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def _iou(tp, fp, fn, tn):
+    return tp / (tp + fp + fn)
+
+
+def _ground(tp, fp, fn, tn):
+    return tn / (tn + fp + fn)
+
+
+def _both(tp, fp, fn, tn):
+    return (_iou(tp, fp, fn, tn) + _ground(tp, fp, fn, tn)) / 2
+
+
+def _pooled(score, counts):
+    return score(*counts.sum(axis=0))
+
+
+def _each(score, counts):
+    return score(*counts.T).mean()
+
+
+@variants
+def _four(counts, spine=_iou, classes=_both, dice=_dice, pooled=_pooled, each=_each, sign=1):
+    return {
+        f"{name}, {way}": sign * (mean(score, counts) - mean(dice, counts))
+        for name, score in (("spine", spine), ("classes", classes))
+        for way, mean in (("pooled", pooled), ("per volume", each))
     }
-    mistakes = {
-        "your signs are turned: subtract the Dice from the IoU": {
-            name: -value for name, value in right.items()
-        },
-        "pooled and per volume are exchanged: to pool is to add up the counts first": swapped,
-        "the Dice is always the spine's own: you averaged it over both classes too": _gaps(
-            volumes, metrics.iou, metrics.iou_mean, _mean_dice
+
+
+GAPS = Exercise(
+    "8.6",
+    reference=iou_minus_dice,
+    wrong={
+        "your signs are turned: subtract the Dice from the IoU": _four(sign=-1),
+        "pooled and per volume are exchanged: to pool is to add up the counts first": (
+            _four(pooled=_each, each=_pooled)
         ),
-        '"classes" is the mean of background and spine: you took the background\'s IoU '
-        "alone": _gaps(volumes, metrics.iou, metrics.iou_background, metrics.dice),
-        '"classes" is a mean of two IoUs, and you took the accuracy': _gaps(
-            volumes, metrics.iou, metrics.accuracy, metrics.dice
+        '"pooled" is not the mean over volumes: add up the counts of all volumes, then score': (
+            _four(pooled=_each)
         ),
-        '"pooled" is not the mean over volumes: add up the counts of all volumes, then score': {
-            name: right[f"{name.split(',')[0]}, per volume"] for name in right
-        },
-        '"per volume" is the mean of each volume\'s score: a large volume counts no more than '
-        "a small one": {name: right[f"{name.split(',')[0]}, pooled"] for name in right},
-    }
-    for message, value in mistakes.items():
-        if _same(answer, value):
-            raise Wrong(message)
-    name = next(name for name in right if not _near(answer[name], right[name]))
-    raise Wrong(f'"{name}" should be {right[name]:+.4f}, and yours is {answer[name]:+.4f}')
-
-
-def _gaps(
-    volumes: list[Confusion], spine: Callable, classes: Callable, dice: Callable
-) -> dict[str, float]:
-    total = sum(volumes, Confusion(0, 0, 0, 0))
-    result = {}
-    for name, iou in (("spine", spine), ("classes", classes)):
-        result[f"{name}, pooled"] = iou(total) - dice(total)
-        each = [iou(volume) - dice(volume) for volume in volumes]
-        result[f"{name}, per volume"] = math.fsum(each) / len(each)
-    return result
-
-
-def _mean_dice(c: Confusion) -> float:
-    background = Confusion(c.tn, c.fn, c.fp, c.tp)
-    return (metrics.dice(c) + metrics.dice(background)) / 2
-
-
-def _same(a: dict[str, float], b: dict[str, float]) -> bool:
-    return all(_near(a[name], b[name]) for name in a)
-
-
-# --- what several judges need ---------------------------------------------------------------------
-
-
-def _near(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=0, abs_tol=NEAR)
-
-
-def _pair(answer: object, what: str) -> tuple[float, float]:
-    if not isinstance(answer, tuple | list | np.ndarray) or len(answer) != 2:
-        raise Wrong(f"return two numbers, {what}, and not {describe(answer)}")
-    low, high = (as_number(item, "each of the two") for item in answer)
-    return low, high
-
-
-def _listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _listed_words(message: Iterable[str]) -> str:
-    return ", ".join(f'"{word}"' for word in message)
-
-
-EXERCISES = declare(
-    __file__,
-    {
-        "8.1": (lambda: [(dice,) for dice in (0.8, *some_dices(0), 1.0, 0.0)], _judge_iou),
-        "8.2": (_bounds_inputs, _judge_bounds),
-        "8.3": (lambda: some_pairs(0), _judge_class),
-        "8.4": (lambda: some_scores(0), _judge_prevalence),
-        "8.5": (
-            lambda: [
-                (some_results(0),),
-                (some_results(1, seeds=2, undefined=True),),
-                (some_results(2, 1),),
-            ],
-            _judge_runs,
+        '"per volume" is the mean of each volume\'s score: a large volume counts no more than a '
+        "small one": _four(each=_pooled),
+        "the Dice is always the spine's own: you averaged it over both classes, too": (
+            _four(dice=lambda *c: (_dice(*c) + _dice(*c[::-1])) / 2)
         ),
-        "8.6": (
-            lambda: [(some_counts(seed, volumes),) for seed, volumes in enumerate((2, 3, 5))],
-            _judge_gaps,
+        '"classes" is the mean of background and spine: this is the background\'s IoU alone': (
+            _four(classes=_ground)
+        ),
+        '"classes" is a mean of two IoUs, not the accuracy': (
+            _four(classes=lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn))
+        ),
+        '"classes" is the mean of two IoUs: halve their sum': _four(
+            classes=lambda *c: 2 * _both(*c)
+        ),
+        "the columns are true positives, false positives, false negatives, true negatives, in this "
+        "order": tuple(
+            lambda counts, order=order: iou_minus_dice(counts[:, order])
+            for order in ([0, 3, 1, 2], [0, 1, 3, 2], [3, 1, 2, 0], [0, 2, 3, 1])
+        ),
+        "the overlap counts twice in the Dice, above and below, and once in the IoU": (
+            _four(dice=lambda tp, fp, fn, tn: 2 * tp / (tp + fp + fn)),
+            _four(dice=_iou),
+            _four(spine=_dice),
         ),
     },
+    inputs=lambda rng: [(some_counts(rng, volumes),) for volumes in (2, 3, 5)],
 )

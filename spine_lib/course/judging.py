@@ -213,20 +213,23 @@ def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     arrays = [(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
     if any(np.isnan(a).any() and not np.isnan(b).any() for a, b in arrays):
         return "NaN comes from 0 / 0 or from the mean of nothing"
-    for text, make in _relations(arrays[0]):
+    several = sum(right.size for _, right in arrays) > 1  # a factor fits any one number
+    for text, make in _relations(arrays[0], several):
         with np.errstate(all="ignore"):
             if all(_close(a, make(b)) for a, b in arrays):
                 return text
     return None
 
 
-def _relations(first: tuple[np.ndarray, np.ndarray]) -> Iterator[tuple[str, Callable]]:
+def _relations(
+    first: tuple[np.ndarray, np.ndarray], several: bool
+) -> Iterator[tuple[str, Callable]]:
     """Yield sentences, each with what it makes of the right answer; a factor is the first's."""
     answer, right = first
     yield "the sign is turned round", lambda b: -b
     yield "it is 1 less the right value", lambda b: 1 - b
     yield "numerator and denominator are swapped", lambda b: 1 / b
-    if right.any():
+    if several and right.any():
         at = np.unravel_index(np.abs(right).argmax(), right.shape)
         factor, step = float(answer[at] / right[at]), float(answer[at] - right[at])
         if factor and np.isfinite(factor):
@@ -235,8 +238,9 @@ def _relations(first: tuple[np.ndarray, np.ndarray]) -> Iterator[tuple[str, Call
         if step:
             more = f"{abs(step):.4g} too {'large' if step > 0 else 'small'}"
             yield f"every value is {more}", lambda b: b + step
-    yield "it is rounded", np.rint
-    yield "it is cut off to whole numbers", np.trunc
+    if answer.any():
+        yield "it is rounded", np.rint
+        yield "it is cut off to whole numbers", np.trunc
     yield "it is squared", np.square
     yield "a square root is too many", np.sqrt
     if answer.ndim:

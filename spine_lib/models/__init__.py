@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["atrous", "cost"],
+    submodules=["atrous"],
     submod_attrs={
         "atrous": ["atrous_convolution", "pixel_gradient", "receptive_field"],
         "build": ["ARCHITECTURES", "build_model", "split_name"],

@@ -47,6 +47,7 @@ Planes = Annotated[
     tuple[Literal[PLANES], ...], Field(min_length=1), AfterValidator(_different)
 ]  # fmt: skip
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+DataSet = Literal[("sample", "phantom", *PUBLIC_SETS)]
 Phantoms = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -92,7 +93,7 @@ class Recipe(Settings):
     """
 
     name: Annotated[str, AfterValidator(run_name)] = "sample"
-    dataset: Literal[("sample", "phantom", *PUBLIC_SETS)] = "sample"
+    dataset: DataSet = "sample"
     target: Literal["spine", "regions"] = "spine"
     models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")
     encoder_weights: Literal["imagenet", "package"] | None = None

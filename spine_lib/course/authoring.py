@@ -203,9 +203,15 @@ from spine_lib.course import check
 
 {check}
 ### BEGIN HIDDEN TESTS
-from spine_lib.course.grading import grade
+import sys
 
-grade("{key}", {name})
+loaded = {{n: sys.modules.pop(n) for n in [*sys.modules] if n.split(".")[0] == "spine_lib"}}
+try:
+    from spine_lib.course.grading import grade  # afresh, whatever the notebook did to the library
+
+    grade("{key}", {name}, loaded)
+finally:
+    sys.modules.update(loaded)
 ### END HIDDEN TESTS"""
 
 

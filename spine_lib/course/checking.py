@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import dis
+import html
 import inspect
 import io
 import linecache
 import os
+import re
 import signal
+import sys
 import textwrap
 import threading
 import time
@@ -94,12 +97,46 @@ def check(key: str, function: Callable) -> None:
         validating = os.environ.get("NBGRADER_EXECUTION") == "validate"
         if validating or os.environ.get("SPINE_GRADING") == "1":
             raise
-        print(_message(exercise, function, mistake, name))
+        state = "not yet" if isinstance(mistake, NotYet) else "wrong"
+        _show(Verdict(state, _message(exercise, function, mistake, name)))
         return
     record.tries, record.right = record.tries + 1, True
-    print(f"{name}: right, on {len(inputs)} inputs that this notebook does not show.")
+    text = f"{name}: right, on {len(inputs)} inputs that this notebook does not show."
     if guarded.printed.getvalue():
-        print("(What your function prints is left out here.)")
+        text += "\n(What your function prints is left out here.)"
+    _show(Verdict("right", text))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` answers: a card with a colour and a sign, or plain text without HTML."""
+
+    state: str
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        sign, colour = SIGNS[self.state]
+        first, *others = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(self.text)).split(
+            "\n"
+        )
+        lines = [f'<b style="color:{colour}">{sign}</b> <b>{first}</b>', *others]
+        style = f"border-left:6px solid {colour};padding:4px 12px;margin:4px 0;max-width:48em"
+        return f'<div style="{style}">{"<br>".join(lines)}</div>'
+
+
+# Colours that people with any colour vision tell apart, on light and on dark.
+SIGNS = {"right": ("✓", "#009e73"), "wrong": ("✗", "#d55e00"), "not yet": ("…", "#888888")}
+
+
+def _show(verdict: Verdict) -> None:
+    ipython = sys.modules.get("IPython")
+    if ipython and ipython.get_ipython():
+        ipython.display.display(verdict)
+    else:
+        print(verdict)
 
 
 def _message(exercise: Exercise, function: Callable, mistake: Wrong, name: str) -> str:

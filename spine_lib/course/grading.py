@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import spine_lib
@@ -27,12 +29,14 @@ class NoPoint(Wrong):
         return [str(self)]
 
 
-def grade(key: str, function: Callable) -> None:
+def grade(key: str, function: Callable, loaded: Mapping[str, ModuleType] | None = None) -> None:
     """Check an answer on the open and the hidden inputs; raise where it is not right.
 
     Args:
         key: the exercise, for example "1.2".
         function: the student's.
+        loaded: the library's modules as the notebook has used them, by name, where this one was
+            loaded afresh: no function of theirs may have been replaced.
 
     Raises:
         NoPoint: what is wrong, in the student's terms.
@@ -42,10 +46,19 @@ def grade(key: str, function: Callable) -> None:
     try:
         with _grading(), contextlib.redirect_stdout(io.StringIO()):
             checking.check(key, function)
+        _require_unchanged(loaded or {})
     except Wrong as wrong:
         text = str(wrong).strip()
         title = find_exercise(key).title
         raise NoPoint(f"Exercise {key} ({title}), no point: {text}") from None
+
+
+def _require_unchanged(loaded: Mapping[str, ModuleType]) -> None:
+    for name in loaded.keys() & sys.modules.keys():
+        for function, value in vars(sys.modules[name]).items():
+            code = getattr(value, "__code__", None)
+            if code and code != getattr(getattr(loaded[name], function, None), "__code__", None):
+                raise Wrong(f"the notebook has replaced {name}.{function}, a part of the library")
 
 
 def require_hidden_inputs(key: str) -> None:

@@ -77,7 +77,8 @@ def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
             answer = _observed(exercise, function, arguments)
         except Crashed as error:
             answer = error
-        except Wrong:
+        except Wrong as wrong:
+            wrong.asked = getattr(function, "asked", ())
             raise
         except Exception as error:  # what the function returned cannot be observed
             returned = describe(getattr(function, "returned", None))
@@ -185,7 +186,9 @@ def _known_mistake(
 
 
 def _is_choice(cases: list[Case]) -> bool:
-    return all(isinstance(case.right, bool | np.bool_) for case in cases)
+    """Return whether there are two answers to choose from, True and False or two words."""
+    words = all(isinstance(case.right, bool | np.bool_ | str) for case in cases)
+    return words and len({case.right for case in cases}) < 3
 
 
 def _is_crash(cases: list[Case]) -> bool:

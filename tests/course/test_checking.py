@@ -114,6 +114,20 @@ def test_a_typical_mistake_gets_its_message_both_values_and_its_input(told):
     assert "`image` a float64 array of shape (2, 4)" in text
 
 
+def test_a_notebook_shows_a_card_with_colour_sign_and_the_same_words(monkeypatch):
+    import IPython
+
+    shown = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    for function in (np.max, lambda image: image.min(), cell("def brightest(image): ...")):
+        check("99.1", function)
+    cards = [card._repr_html_() for card in shown]
+    assert [sign for card in cards for sign in "✓✗…" if sign in card] == ["✓", "✗", "…"]
+    assert len({re.search("color:(#[0-9a-f]{6})", card)[1] for card in cards}) == 3
+    assert "<code>image</code> a float64 array" in cards[1] and "`image` a" in repr(shown[1])
+
+
 def test_a_message_may_show_the_input_and_the_answer(told):
     assert re.search(r"A float64 array of shape \(2, 4\) gave \d\.\d", told(np.mean))
 

@@ -2,7 +2,6 @@
 
 import copy
 import html
-import inspect
 import os
 import re
 import shutil
@@ -15,7 +14,6 @@ import pytest
 from nbgrader.api import Gradebook
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
-from test_course import load_mistakes
 
 from spine_lib.course.authoring import (
     graded_notebook,
@@ -89,11 +87,19 @@ def crashing(key: str) -> str:
     }[key]
 
 
+WRONG = {
+    "2.1": ("51 - labels", "was counted down too"),
+    "2.2": ("np.argwhere(labels == label).mean(axis=0)", "as a voxel index"),
+    "2.3": ("image_hu[mask].mean() < 100", "a fixed number of HU"),
+    "2.4": ("ndimage.label(mask, np.ones((3, 3, 3)))[1]", "the number of pieces"),
+    "2.5": ("1.0", "stays boolean"),
+}
+
+
 def wrong(key: str) -> str:
-    mistake, _ = load_mistakes(2).MISTAKES[key][0]
-    name = find_exercise(key).stub.split("(")[0].removeprefix("def ")
-    text = inspect.getsource(mistake).replace(f"def {mistake.__name__}(", f"def {name}(")
-    return f"import numpy as np\nfrom scipy import ndimage\n\n\n{text}"
+    """Return the stub's function with a typical mistake."""
+    head = find_exercise(key).stub.split("\n")[0]
+    return f"import numpy as np\nfrom scipy import ndimage\n\n\n{head}\n    return {WRONG[key][0]}"
 
 
 def sly(key: str) -> str:
@@ -110,9 +116,19 @@ def sly(key: str) -> str:
     )
 
 
+def patching(key: str) -> str:
+    """Return an answer, right in 2.1 and wrong elsewhere, with a judge that takes anything."""
+    return (
+        f"{marked_solution(find_exercise(key)) if key == '2.1' else wrong(key)}\n\n"
+        "from spine_lib.course import checking, grading\n\n"
+        "checking.judge_answer = grading.grade = lambda *arguments: None"
+    )
+
+
 STUDENTS = {
     "crashing": crashing,
     "empty": lambda key: find_exercise(key).stub,
+    "patching": patching,
     "killing": lambda key: "import os\n\nos._exit(1)",
     "right": lambda key: marked_solution(find_exercise(key)),
     "sly": sly,
@@ -200,7 +216,8 @@ def test_the_release_tells_no_solution_and_no_hidden_test(course):
 @pytest.mark.slow
 def test_points_go_to_right_answers_only(course):
     assert scores(course) == {
-        "crashing": 1, "empty": 0, "killing": 0, "right": len(KEYS), "sly": 0, "wrong": 0,
+        "crashing": 1, "empty": 0, "killing": 0, "patching": 0,
+        "right": len(KEYS), "sly": 0, "wrong": 0,
     }  # fmt: skip
 
 
@@ -216,9 +233,8 @@ def test_a_right_answer_is_told_so(course):
 def test_a_wrong_answer_is_told_in_the_students_terms(course):
     told = feedback(course, "wrong")
     for key in KEYS:
-        words = load_mistakes(2).MISTAKES[key][0][1]
         after = told[key].split(", no point: ")[1]
-        assert words.lower() in after.lower(), after[:500]
+        assert WRONG[key][1] in " ".join(after.split()), after[:500]
         assert "Traceback" not in told[key] and "Score: 0.0 / 1.0" in told[key]
 
 
@@ -251,6 +267,13 @@ def test_hidden_inputs_and_locked_checks_count_at_grading(course):
 
 
 @pytest.mark.slow
+def test_a_notebook_that_replaces_the_judge_is_judged_by_another_and_flagged(course):
+    told = feedback(course, "patching")
+    assert "the notebook has replaced spine_lib.course." in told["2.1"]
+    assert all(", no point: " in text for text in told.values())
+
+
+@pytest.mark.slow
 def test_a_submission_that_kills_its_kernel_holds_nobody_else_up(course):
     log = (course / "autograde.log").read_text(encoding="utf-8")
     assert f"error processing assignment '{LESSON}' for student 'killing'" in log
@@ -264,7 +287,7 @@ def test_nobody_is_graded_with_a_students_copy(course, tmp_path):
     shutil.copytree(
         ROOT / "spine_lib",
         copy_of_students / "spine_lib",
-        ignore=shutil.ignore_patterns("solutions", "__pycache__"),
+        ignore=shutil.ignore_patterns("hidden.py", "__pycache__"),
     )
     again = ("autograde", LESSON, "--student=empty", "--force")
     done = nbgrader(course, *again, PYTHONPATH=str(copy_of_students))

@@ -222,10 +222,8 @@ SIDE = Exercise(
     "0.4",
     reference=side_of,
     wrong={
-        "x = {voxel} of {shape} lies on the patient's {right}: x grows to the Right. It is the "
-        "picture that shows the patient mirrored, with the right side on your left": (
-            _side(0, "left", "right")
-        ),
+        "x grows to the patient's Right: it is the picture that shows the patient mirrored, with "
+        "the right side on your left": (_side(0, "left", "right")),
         "the second index, y, runs from the back to the front: left and right are along the first "
         "one, x": (_side(1), _side(1, "left", "right")),
         "the third index, z, runs from the feet to the head: left and right are along the first "

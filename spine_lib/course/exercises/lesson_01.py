@@ -177,8 +177,11 @@ AXES = Exercise(
         "you went through the rows: a *column* of the affine is what one step along an array axis "
         "does, so each column gives a letter": lambda affine: axis_codes(affine.T),
         "you looked at the diagonal only: here the axes are turned, so find the largest entry of "
-        "each column first (`np.abs(column).argmax()`)": lambda affine: "".join(
-            pair[int(entry < 0)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
+        "each column first (`np.abs(column).argmax()`)": tuple(
+            lambda affine, least=least: "".join(
+                pair[int(entry < least)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
+            )
+            for least in (0, 1e-9)
         ),
         "a large negative number is a long step too: take `np.abs` of the column before `argmax`": (
             lambda affine: _letters(affine, np.argmax)
@@ -221,8 +224,8 @@ HU = Exercise(
             lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(np.uint16),
             lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(stored.dtype),
         ),
-        "int16 ends at 32767, and this file stores more: convert to int16 last, after slope and "
-        "intercept": lambda stored, slope, intercept: to_hu(
+        "the type int16 ends at 32767, and this file stores more: convert to int16 last, after "
+        "slope and intercept": lambda stored, slope, intercept: to_hu(
             stored.astype(np.int16), slope, intercept
         ),
         "a slope of 0.3 became 0 as a whole number: compute in float, and convert last": (

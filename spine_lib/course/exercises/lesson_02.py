@@ -207,14 +207,14 @@ MIRROR = Exercise(
     "2.3",
     reference=is_mirrored,
     wrong={
+        "it is False for every input: flipping image and mask together changes nothing, so flip "
+        "one of them": lambda image, mask: image[::-1][mask[::-1]].mean() > image[mask].mean(),
         "left to right is the first axis, x: you flipped another one": (
             lambda image, mask: image[mask[:, ::-1]].mean() > image[mask].mean(),
             lambda image, mask: image[mask[..., ::-1]].mean() > image[mask].mean(),
             lambda image, mask: image[mask[::-1, ::-1]].mean() > image[mask].mean(),
             lambda image, mask: image[mask[::-1, ::-1, ::-1]].mean() > image[mask].mean(),
         ),
-        "it is False for every input: flipping image and mask together changes nothing, so flip "
-        "one of them": lambda image, mask: image[::-1][mask[::-1]].mean() > image[mask].mean(),
         "bone is bright, so the mask belongs where the mean HU under it is higher: your comparison "
         "is turned round": lambda image, mask: image[mask].mean() > image[mask[::-1]].mean(),
         "one bright voxel, of metal or contrast medium, decides your answer: compare means, not "

@@ -57,7 +57,7 @@ def _observe_block(function, inputs, outputs):
     }
 
 
-def _block(order="cnrcnr", bias=False, padding=1, kernel=3, late=False):
+def _block(order="cnrcnr", bias=False, padding=1, late=False):
     """Return a block of layers in an order: "c" is a convolution, "n" and "r" norm and ReLU."""
 
     def build(inputs, outputs):
@@ -65,7 +65,7 @@ def _block(order="cnrcnr", bias=False, padding=1, kernel=3, late=False):
         for number, letter in enumerate(order):
             if letter == "c":
                 out = inputs if late and number == 0 else outputs
-                layers.append(nn.Conv2d(channels, out, kernel, padding=padding, bias=bias))
+                layers.append(nn.Conv2d(channels, out, 3, padding=padding, bias=bias))
                 channels = out
             else:
                 layers.append(nn.BatchNorm2d(channels) if letter == "n" else nn.ReLU())
@@ -92,10 +92,7 @@ BLOCK = Exercise(
         "the channels grow in the first convolution, not in the second": _block(late=True),
         "the last ReLU is missing: your block gives negative numbers": _block("cnrcn"),
         "the ReLU between the two looks is missing": _block("cncnr"),
-        "there is no ReLU: two convolutions in a row can do no more than one": _block("cncn"),
         "normalise before the ReLU, not after it": (_block("crncrn"), _block("crncnr")),
-        "normalisation stands behind the convolution, not before": _block("nrcnrc"),
-        "a look sees 3 x 3 pixels": (_block(kernel=5, padding=2), _block(kernel=1, padding=0)),
     },
     inputs=lambda rng: [(1, 4), (3, 8), (int(rng.integers(5, 8)), 2)],
     observe=_observe_block,
@@ -118,8 +115,8 @@ def two_maps(rng: np.random.Generator, channels: int, others: int) -> tuple:
     return below, torch.randn(2, others, 2 * rows, 2 * columns, generator=generator)
 
 
-def _join(enlarge=lambda below: functional.interpolate(below, scale_factor=2), first=False, dim=1):
-    return lambda below, skip: torch.cat([enlarge(below), skip][:: -1 if first else 1], dim)
+def _join(enlarge=lambda below: functional.interpolate(below, scale_factor=2), first=False):
+    return lambda below, skip: torch.cat([enlarge(below), skip][:: -1 if first else 1], 1)
 
 
 def _linear(corners: bool):
@@ -152,16 +149,6 @@ JOIN = Exercise(
             lambda b, s: torch.cat([b, functional.avg_pool2d(s, 2)], 1),
             lambda b, s: torch.cat([b, functional.interpolate(s, scale_factor=0.5)], 1),
         ),
-        "you joined along another axis: channels are axis 1": tuple(
-            _join(dim=dim) for dim in (0, 2, 3, -1)
-        ),
-        "the map was filled up with zeros: repeat its pixels": (
-            _join(
-                lambda below: functional.conv_transpose2d(
-                    below, torch.eye(below.shape[1])[..., None, None], stride=2, output_padding=1
-                )
-            )
-        ),
     },
     inputs=lambda rng: [two_maps(rng, 3, 2), two_maps(rng, 4, 4), two_maps(rng, 1, 5)],
     atol=1e-6,
@@ -183,15 +170,15 @@ def count_parameters(in_channels, classes, width, depth):
     return total + classes * width + classes
 
 
-def _count(skips=1, norm=4, bias=0, second=1, kernel=9, head=1, head_bias=1, deeper=0, up=1):
+def _count(skips=1, norm=4, bias=0, second=1, head=1, head_bias=1, deeper=0):
     def double(a, b):
-        return kernel * (a * b + second * b * b) + (norm + bias) * b
+        return 9 * (a * b + second * b * b) + (norm + bias) * b
 
     def count(in_channels, classes, width, depth):
         levels = [width * 2**level for level in range(depth + 1 + deeper)]
         total = double(in_channels, width) + head * classes * (width + head_bias)
         for above, below in zip(levels[:-1], levels[1:]):
-            total += double(above, below) + up * double(below + skips * above, above)
+            total += double(above, below) + double(below + skips * above, above)
         return total
 
     return count
@@ -202,7 +189,6 @@ COUNT = Exercise(
     reference=count_parameters,
     wrong={
         "the skip's channels come in on the way up too": _count(skips=0),
-        "the way up is missing: a double convolution for each level but the last": _count(up=0),
         "the normalisations are missing: a scale and a shift a channel, twice a block": (
             _count(norm=0),
             _count(norm=0, head_bias=0),
@@ -216,10 +202,6 @@ COUNT = Exercise(
         "each block convolves twice: the second time within its own channels": (
             _count(second=0),
             _count(second=0, norm=2),
-        ),
-        "a 3 x 3 kernel has 9 weights for each pair of channels": (
-            _count(kernel=3),
-            _count(kernel=1),
         ),
         "the image is halved depth times, which makes depth + 1 levels": (
             _count(deeper=-1),
@@ -272,7 +254,7 @@ def _observe_fit(function, network, *rest):
 
 
 def _fit(train=True, zero=True, step=True, kind=torch.optim.AdamW, rate=None, sigmoid=False,
-         after=False, keep=torch.Tensor.item, reduction="mean", anew=False):  # fmt: skip
+         after=False, keep=torch.Tensor.item, reduction="mean"):  # fmt: skip
     """Return a training with mistakes; see the messages."""
 
     def fit(network, image, target, steps, learning_rate):
@@ -282,8 +264,6 @@ def _fit(train=True, zero=True, step=True, kind=torch.optim.AdamW, rate=None, si
         for _ in range(steps + after):
             logits = torch.sigmoid(network(image)) if sigmoid else network(image)
             loss = functional.binary_cross_entropy_with_logits(logits, target, reduction=reduction)
-            if anew:
-                optimiser = kind(network.parameters(), rate or learning_rate)
             if zero:
                 optimiser.zero_grad()
             loss.backward()
@@ -327,8 +307,6 @@ FIT = Exercise(
             _fit(after=True)
         ),
         "this is the sum over pixels: take the mean": _fit(reduction="sum"),
-        "a new optimiser in each step forgets what AdamW has learned of the gradients: make one, "
-        "before the loop": _fit(anew=True),
     },
     inputs=lambda rng: [a_batch(rng, 5, 3e-3), a_batch(rng, 4, 2e-2)],
     observe=_observe_fit,
@@ -385,9 +363,6 @@ BOUNDARY = Exercise(
     wrong={
         "that is in voxels: distances need spacing_mm (sampling=... in SciPy)": (
             _boundary(spacing=lambda mm: None)
-        ),
-        "your spacing is in reverse order: arrays here are [x, y, z]": (
-            _boundary(spacing=lambda mm: mm[::-1])
         ),
         "that is one way only, from the prediction to the truth: what was missed would hardly "
         "count": _boundary(lambda a, b: a.mean()),
@@ -482,9 +457,6 @@ WEIGHTS = Exercise(
                 n: next((v for v in theirs.values() if v.shape == own.shape), own)
                 for n, own in ours.items()
             }
-        ),
-        "the names are in another order than in `ours`": (
-            lambda theirs, ours: dict(reversed(take_weights(theirs, ours).items()))
         ),
     },
     inputs=lambda rng: [two_states(rng) for _ in range(3)],

@@ -1,4 +1,4 @@
-"""What the tests in a browser share: Chromium, JupyterLab on the loopback interface, a notebook."""
+"""What the tests in a browser share: Chromium, Jupyter on the loopback interface, a notebook."""
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ FLAGS = [
     "--disable-sync",
 ]
 QUIET = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
-PICTURE = ".jp-OutputArea-output img[alt]"
+PICTURE = "canvas[role=img]"
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def open_browser(profile):
             headless=True,
             viewport={"width": 1280, "height": 1100},
         )
-        context.set_default_timeout(180_000)
+        context.set_default_timeout(90_000)
         context.refused = []
         context.route(
             re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: _refuse(context, route)
@@ -78,9 +78,12 @@ def _refuse(context, route):
 
 
 @contextmanager
-def serve_lab(home, cells):
-    """Serve a folder with one notebook of these cells; yields its address."""
-    pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
+def serve_lab(home, cells, application="jupyterlab"):
+    """Serve a folder with one notebook of these cells by "jupyterlab" or "notebook" (7).
+
+    Yields its address; skips where the application is not installed.
+    """
+    pytest.importorskip(application, reason=f"{application} is not installed")
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(QUIET, encoding="utf-8")
@@ -88,7 +91,7 @@ def serve_lab(home, cells):
     port, token = _free_port(), secrets.token_hex(16)
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+            sys.executable, "-m", application, "--no-browser", "--allow-root",
             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
             f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}",
             "--LabApp.extension_manager=readonly",
@@ -100,7 +103,8 @@ def serve_lab(home, cells):
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/api/status?token={token}", server, home / "server.log")
-        yield f"{address}/lab/tree/look.ipynb?token={token}"
+        folder = "lab/tree" if application == "jupyterlab" else "notebooks"
+        yield f"{address}/{folder}/look.ipynb?token={token}"
     finally:
         server.terminate()
         try:
@@ -147,7 +151,7 @@ def _wait_for(address, server, log):
                 return
         except OSError:
             time.sleep(0.3)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+    pytest.fail(f"Jupyter did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
 
 
 def run_notebook(browser, address, pictures):
@@ -159,11 +163,13 @@ def run_notebook(browser, address, pictures):
     for attempt in (1, 2):
         page.goto(address)
         page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
-        idle = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-        idle.wait_for(state="attached")
+        if "/lab/" in address:
+            idle = page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+            idle.wait_for(state="attached")
         run_all_cells(page)
         try:
-            page.locator(PICTURE).nth(pictures - 1).wait_for(state="attached", timeout=240_000)
+            shown = page.locator(f"{PICTURE}[aria-label]")
+            shown.nth(pictures - 1).wait_for(state="attached", timeout=240_000)
             return page
         except api.TimeoutError:
             keep_screenshot(page, f"notebook-failed-{attempt}")
@@ -182,7 +188,7 @@ def run_all_cells(page):
         with contextlib.suppress(api.TimeoutError):
             begun.first.wait_for(state="attached", timeout=10_000)
             return
-    pytest.fail("JupyterLab was asked six times to run the cells and did not begin.")
+    pytest.fail("Jupyter was asked six times to run the cells and did not begin.")
 
 
 def handle(scope, name, last=False):
@@ -192,23 +198,31 @@ def handle(scope, name, last=False):
     return (boxes.last if last else boxes.first).get_by_role("slider")
 
 
-def picture(page):
-    """Return the pixels and the alt text of the picture on the page."""
-    image = page.locator(PICTURE).first
-    data = base64.b64decode(image.get_attribute("src").split(",", 1)[1])
-    with Image.open(io.BytesIO(data)) as decoded:
-        return np.asarray(decoded), image.get_attribute("alt")
+def picture(scope):
+    """Return the pixels and the alt text of the first picture on the page or part of it."""
+    canvas = scope.locator(f"{PICTURE}:visible").first
+    source = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
+    with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as decoded:
+        return np.asarray(decoded.convert("RGB")), canvas.get_attribute("aria-label")
 
 
-def slice_number(page):
-    return int(re.search(r"slice (\d+) of", picture(page)[1]).group(1))
+def slice_number(scope):
+    return int(re.search(r"slice (\d+) of", picture(scope)[1]).group(1))
 
 
-def wait_for_alt(page, words):
-    page.wait_for_function(
-        "words => document.querySelector('.jp-OutputArea-output img[alt]')?.alt.includes(words)",
-        arg=words,
-    )
+def wait_for_alt(scope, words):
+    scope.locator(f"{PICTURE}[aria-label*='{words}']:visible").first.wait_for()
+
+
+@contextmanager
+def another_picture(scope, number=0):
+    """Wait at the end of the block until the picture of a number has other pixels than before."""
+    canvas = scope.locator(f"{PICTURE}:visible").nth(number)
+    before = canvas.evaluate("canvas => canvas.toDataURL()")
+    yield
+    page = getattr(scope, "page", scope)
+    changed = "([canvas, before]) => canvas.toDataURL() !== before"
+    page.wait_for_function(changed, arg=[canvas.element_handle(), before])
 
 
 def keep_screenshot(page, name):

@@ -1,77 +1,109 @@
-"""What viewers are made of: the base class, pictures, the mouse, and the controls.
+"""What viewers are made of: pictures, charts and captions of `widget.js`, controls, the base class.
 
-All controls are ipywidgets, reached by Tab and moved by arrow keys.
+`widget.js` shows what these widgets hold and reports wheel, pointer, touch, keys and brush as
+traits. Controls are ipywidgets, reached by Tab and moved by arrow keys.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import re
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import resources
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
+import traitlets as T
 from PIL import Image
 
 from spine_lib import SpineError
-from spine_lib.ct.geometry import pixel_size_mm, require_choice
+from spine_lib.ct.geometry import orientation_marks, pixel_size_mm, require_choice, scale_bar_mm
 from spine_lib.ct.volume import WINDOWS, Window
-from spine_lib.explore import markup, render
-from spine_lib.explore.overlays import COLOURINGS, Swatch
+from spine_lib.explore import render
+from spine_lib.explore.overlays import CANONICAL_LABELS, COLOURINGS, Swatch
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene, label_name
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
     from matplotlib.figure import Figure
 
+FOLDER = Path(__file__).parent
 STILL_WIDTH_PX = 640
+MARGINS_PX = 36  # of the orientation marks beside a picture
 OWN_WINDOW = "own"
+SIDES = ("left", "right", "top", "bottom")
 HOVER, PRESS, LEAVE = "hover", "press", "leave"
 
-# No widget of ipywidgets reports the mouse, so a picture's frame types the position into a hidden
-# text field of its viewer. The time makes two equal messages differ, or the second would be lost.
-_MOUSE_HANDLER = " ".join(
-    resources.files("spine_lib.explore").joinpath("pointer.js").read_text(encoding="utf-8").split()
-)
-_MOUSE_MESSAGE = re.compile(r"(hover|press|leave) (\w+) (-?\d+\.\d+) (-?\d+\.\d+) \d+")
+
+class Front(anywidget.AnyWidget):
+    """A widget that `widget.js` draws; its traits are those that the script names."""
+
+    _esm = FOLDER / "widget.js"
+    _css = FOLDER / "widget.css"
+    kind = T.Unicode().tag(sync=True)
+
+    def hold(self, **values: Any) -> None:
+        """Set several traits in one message."""
+        with self.hold_sync():
+            for name, value in values.items():
+                setattr(self, name, value)
 
 
-class Picture(widgets.HTML):
-    """One drawn slice with its marks; `rgb` and `alt` are what is shown.
+class Picture(Front):
+    """One drawn slice with its marks, and what hands do on it.
 
-    The picture is an `<img>`, because `ipywidgets.Image` has no alt text.
-
-    Args:
-        size_px: length of the longer side on the screen; a narrow page shrinks it.
-        name: a word by which a `Pointer` reports the mouse; without one it does not.
+    Attributes:
+        rgb: what is shown, uint8 [row, column, 3].
+        pointer: HOVER, PRESS (also while dragged) or LEAVE, and the position as shares, 0 to 1,
+            of width and height.
+        index, last: slice that is shown and the last one, which wheel, keys and swipes move.
+        window: centre and width in HU, moved by a drag with the right button or Shift.
+        stroke: of the brush: its id, points as shares, and whether it is done.
+        tool, radius: of the brush: "" for none, and its radius as shares of width and height.
     """
 
-    def __init__(self, size_px: int = 420, name: str = "") -> None:
-        super().__init__()
-        self.size_px = size_px
-        handler = _MOUSE_HANDLER.replace("NAME", name)
-        self._attributes = f'onpointerenter="{handler}"' if name else ""
+    kind = T.Unicode("picture").tag(sync=True)
+    image = T.Bytes(b"").tag(sync=True)
+    alt = T.Unicode("").tag(sync=True)
+    title = T.Unicode("").tag(sync=True)
+    size_px = T.Int(420).tag(sync=True)
+    marks = T.List().tag(sync=True)
+    bar = T.List().tag(sync=True)
+    cursor = T.List().tag(sync=True)
+    lines = T.Bool(False).tag(sync=True)
+    index = T.Int(0).tag(sync=True)
+    last = T.Int(0).tag(sync=True)
+    window = T.List().tag(sync=True)
+    tool = T.Unicode("").tag(sync=True)
+    radius = T.List().tag(sync=True)
+    pointer = T.List().tag(sync=True)
+    stroke = T.Dict().tag(sync=True)
+    key = T.List().tag(sync=True)
+
+    def __init__(self, size_px: int = 420, slider: widgets.IntSlider | None = None) -> None:
         self.rgb = np.zeros((1, 1, 3), np.uint8)
-        self.alt = ""
         self.plane: str | None = None
         self.pixel_mm: float | None = None
-        self._content = ""
         self._drawn: object = None
+        super().__init__(size_px=size_px)
+        if slider is not None:
+            T.dlink((slider, "max"), (self, "last"))
+            T.link((slider, "value"), (self, "index"))
 
     def show(
         self,
         rgb: np.ndarray,
         alt: str,
+        title: str = "",
         plane: str | None = None,
         pixel_mm: float | None = None,
         mirrored: bool = False,
-        cursor: tuple[float, float] | None = None,
+        cursor: Sequence[float] = (),
         lines: bool = False,
     ) -> None:
         """Replace the picture.
@@ -79,23 +111,27 @@ class Picture(widgets.HTML):
         Args:
             rgb: uint8 [row, column, 3].
             alt: what is seen, in words.
+            title: above the picture.
             plane: for the orientation marks; None leaves them out.
             pixel_mm: for the scale bar; None leaves it out.
             mirrored: the picture is seen from the other side than the plane's slices.
             cursor: a point as shares of the width and the height, 0 to 1.
             lines: mark the cursor with lines across the picture and not with a small cross.
         """
-        self.rgb, self.alt, self.pixel_mm = rgb, alt, pixel_mm
-        self.plane = None if mirrored else plane
-        marks = "" if plane is None else markup.marks_html(plane, mirrored)
-        if pixel_mm is not None:
-            marks += markup.scale_bar_html(rgb.shape[1] * pixel_mm)
-        if self._content:
-            source = markup.data_uri(render.encode_png(rgb))
-        else:  # a notebook saves the first picture, which must be small; later ones must be fast
-            source = markup.webp_uri(rgb, lossless=True, method=1)
-        self._content = markup.picture_html(source, alt) + marks
-        self.move_cursor(cursor, lines)
+        self.rgb, self.pixel_mm, self.plane = rgb, pixel_mm, None if mirrored else plane
+        self._drawn = None
+        marks = [] if plane is None else [orientation_marks(plane)[side] for side in SIDES]
+        if mirrored:
+            marks[:2] = marks[1::-1]
+        self.hold(
+            image=render.encode_png(rgb),
+            alt=alt,
+            title=title,
+            marks=marks,
+            bar=scale_bar(rgb.shape[1] * pixel_mm) if pixel_mm else [],
+            cursor=list(cursor),
+            lines=lines,
+        )
 
     def show_slice(
         self,
@@ -104,50 +140,117 @@ class Picture(widgets.HTML):
         plane: str,
         window: tuple[float, float],
         style: Style,
-        title: str = "",
+        title: str | None = None,
         note: str = "",
-        cursor: tuple[float, float] | None = None,
+        cursor: Sequence[float] = (),
         lines: bool = False,
     ) -> None:
-        """Draw a slice of a scene, with words before and after its alt text.
+        """Draw a slice of a scene, with a note at the end of its alt text.
 
         Where it is shown already, only the cursor moves. See `Scene.draw` and `show`.
         """
-        wanted = (scene, index, plane, window, style, title, note)
+        wanted = (scene, scene.version, index, plane, window, style, title, note)
         if wanted == self._drawn:
-            self.move_cursor(cursor, lines)
+            self.cursor = list(cursor)
             return
-        self._drawn = wanted
         rgb = scene.draw(index, plane, window, style)
-        alt = f"{title}{scene.alt_text(index, plane, style)[:-1]}{note}."
+        alt = f"{title + ': ' if title else ''}{scene.alt_text(index, plane, style)[:-1]}{note}."
+        title = scene.title(index, plane) if title is None else title
         pixel_mm = pixel_size_mm(scene.ct, plane, style.pixel_mm)
-        self.show(rgb, alt, plane, pixel_mm, cursor=cursor, lines=lines)
-
-    def move_cursor(self, cursor: tuple[float, float] | None, lines: bool = False) -> None:
-        """Show the picture with the cursor at another point; see `show`."""
-        content = self._content + ("" if cursor is None else markup.cursor_html(*cursor, lines))
-        self.value = markup.frame_html(content, self.rgb.shape[:2], self.size_px, self._attributes)
+        with self.hold_sync():
+            self.window = list(window)
+            self.show(rgb, alt, title, plane, pixel_mm, cursor=cursor, lines=lines)
+        self._drawn = wanted
 
 
-class Pointer(widgets.Text):
-    """A hidden text field that reports the mouse over the pictures of a viewer.
+class Chart(Front):
+    """Lines over an axis, or a histogram, with an upright mark that a click moves."""
+
+    kind = T.Unicode("chart").tag(sync=True)
+    lines = T.List().tag(sync=True)
+    ranges = T.List([[0, 1], [0, 1]]).tag(sync=True)
+    labels = T.List(["", ""]).tag(sync=True)
+    y_ticks = T.Bool(True).tag(sync=True)
+    band = T.List().tag(sync=True)
+    mark = T.Float(None, allow_none=True).tag(sync=True)
+    alt = T.Unicode("").tag(sync=True)
+
+    def show(
+        self,
+        lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        alt: str,
+        labels: tuple[str, str],
+        mark: float | None = None,
+        y_range: tuple[float, float] = (0, 1),
+        **options: Any,
+    ) -> None:
+        """Draw lines.
+
+        Args:
+            lines: x and y values by name, five lines at most; NaN leaves a gap.
+            alt: what the chart shows, in words.
+            labels: of the x and the y axis.
+            mark: the x value at which the upright mark stands.
+            y_range: lowest and highest y.
+            options: `y_ticks` False leaves the numbers of y out; `band`, the ends of a window.
+        """
+        x_ends = [end for x, _ in lines.values() for end in (np.min(x), np.max(x))]
+        low, high = float(min(x_ends)), float(max(x_ends))
+        drawn = [
+            {"name": name, "x": np.asarray(x).tolist(), "y": _with_gaps(y)}
+            for name, (x, y) in lines.items()
+        ]
+        ranges = [[low, high if high > low else low + 1], list(y_range)]
+        self.hold(lines=drawn, ranges=ranges, labels=list(labels), alt=alt, mark=mark, **options)
+
+
+def _with_gaps(values: Sequence[float]) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 5) for value in values]
+
+
+class Caption(Front):
+    """A line of text, which screen readers announce when it changes, and a legend."""
+
+    kind = T.Unicode("caption").tag(sync=True)
+    text = T.Unicode("").tag(sync=True)
+    swatches = T.List().tag(sync=True)
+
+
+class Chips(Front):
+    """Structures that are switched on and off one by one, or in groups.
 
     Args:
-        call: takes HOVER, PRESS (also while dragged) or LEAVE, the picture's name, and the
-            position as shares of its width and height, 0 to 1.
+        labels: canonical ids, all of them on at first unless `chosen` names some.
+        chosen: the ids that are on.
     """
 
-    def __init__(self, call: Callable[[str, str, float, float], None]) -> None:
-        super().__init__(layout=widgets.Layout(display="none"))
-        self.add_class("spine-pointer")
-        self._call = call
-        self.observe(self._receive, "value")
+    kind = T.Unicode("chips").tag(sync=True)
+    options = T.List().tag(sync=True)
+    value = T.List().tag(sync=True)
+    groups = T.List().tag(sync=True)
 
-    def _receive(self, change: dict) -> None:
-        message = _MOUSE_MESSAGE.fullmatch(change["new"])
-        if message:
-            kind, name, *shares = message.groups()
-            self._call(kind, name, *(min(max(float(share), 0.0), 1.0) for share in shares))
+    def __init__(self, labels: Sequence[int], chosen: Sequence[int] | None) -> None:
+        value = [label for label in labels if chosen is None or label in chosen]
+        options = [[label_name(label), label] for label in labels]
+        super().__init__(options=options, value=value, groups=label_groups(labels))
+
+
+def label_groups(labels: Sequence[int]) -> list[list]:
+    """Return the groups of structures that chips offer, by name."""
+    spine = [label for label in labels if label in CANONICAL_LABELS]
+    return [["all", list(labels)], ["none", []], ["spine only", spine]]
+
+
+def scale_bar(width_mm: float) -> list[float]:
+    """Return the length of a scale bar in mm, and as a share of a picture's width in mm."""
+    length_mm = scale_bar_mm(width_mm)
+    return [length_mm, length_mm / width_mm]
+
+
+def swatch_list(swatches: Iterable[Swatch], dashed: bool = False) -> list[list]:
+    """Return a legend as `widget.js` takes it; `dashed` adds the prediction's line."""
+    items = [[swatch.name, list(swatch.rgb), swatch.hatch] for swatch in swatches]
+    return items + [["prediction (dashed line)", [216, 200, 0], "dashed"]] * dashed
 
 
 class Observer:
@@ -178,20 +281,42 @@ class Viewer(widgets.VBox):
     A subclass sets `pictures`, and draws what is shown in `_draw`.
     """
 
+    window: WindowControls | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.add_class("spine-viewer")
         self.pictures: Sequence[Picture] = ()
-        self.text, self.chart, self.legend = (widgets.HTML() for _ in range(3))
-        self.pointer = Pointer(self._move_mouse)
+        self.caption, self.chart = Caption(), Chart()
+        if "google.colab" in sys.modules:  # Colab shows widgets of others only when asked to
+            sys.modules["google.colab"].output.enable_custom_widget_manager()
 
     def _arrange(self, *children: widgets.Widget) -> None:
-        """Put pictures and controls on the page, and draw."""
-        self.children = [*children, self.pointer]
+        """Put pictures and controls on the page, listen to the pictures, and draw."""
+        self.children = children
         self._draw()
+        for picture in self.pictures:
+            picture.observe(self._receive, ["pointer", "window", "stroke", "key"])
 
-    def _move_mouse(self, kind: str, name: str, across: float, down: float) -> None:
-        """Answer the mouse; see `Pointer`."""
+    def _receive(self, change: dict) -> None:
+        picture, value = change["owner"], change["new"]
+        if change["name"] == "pointer":
+            self._move_mouse(value[0], picture, value[1], value[2])
+        elif change["name"] == "stroke":
+            self._brush(picture, value)
+        elif change["name"] == "key":
+            self._press_key(value[0])
+        elif self.window is not None:
+            self.window.move(*value)
+
+    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
+        """Answer the pointer; see `Picture`."""
+
+    def _brush(self, picture: Picture, stroke: dict) -> None:
+        """Answer the brush; see `Picture`."""
+
+    def _press_key(self, name: str) -> None:
+        """Answer a key that does not move the slice."""
 
     def swatches(self) -> Sequence[Swatch]:
         """Return the legend of what is shown."""
@@ -200,7 +325,11 @@ class Viewer(widgets.VBox):
     @property
     def alt(self) -> str:
         """What is shown now, in words."""
-        return " ".join(picture.alt for picture in self.pictures)
+        return " ".join(picture.alt for picture in self._visible)
+
+    @property
+    def _visible(self) -> list[Picture]:
+        return [picture for picture in self.pictures if picture.layout.display != "none"]
 
     def figure(self) -> Figure:
         """Draw what is shown now as a static figure, with marks, scale bars and legend."""
@@ -209,11 +338,11 @@ class Viewer(widgets.VBox):
 
         from spine_lib.explore import figures
 
-        pictures, swatches = self.pictures, self.swatches()
+        pictures, swatches = self._visible, self.swatches()
         widest = sum(picture.rgb.shape[1] / picture.rgb.shape[0] for picture in pictures)
         width = min(4.6 * len(pictures), 9.5)
-        title = textwrap.wrap(self.alt, int(width * 15))
-        height = min(width / widest, 6) + 0.16 * len(title) + 0.5
+        columns = min(6 if width > 6 else 3, max(len(swatches), 1))
+        height = min(width / widest, 6) + 0.4 + 0.2 * -(-len(swatches) // columns)
         with mpl.rc_context({"font.size": 8}):
             figure = Figure(figsize=(width, height), layout="constrained")
             for axes, picture in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures):
@@ -222,10 +351,9 @@ class Viewer(widgets.VBox):
                     axes.set_axis_off()
                 else:
                     figures.show_slice(axes, picture.rgb, picture.plane, picture.pixel_mm)
-            figure.suptitle("\n".join(title), fontsize=8)
+                axes.set_title(picture.title, fontsize=8, pad=14)
             if swatches:
-                columns = min(6 if width > 6 else 3, len(swatches))
-                handles = figures.legend_handles(swatches[:12])
+                handles = figures.legend_handles(swatches)
                 figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         return figure
 
@@ -256,6 +384,8 @@ class WindowControls(widgets.VBox):
         call: called after each change of the window, once.
     """
 
+    STEP_HU = 10
+
     def __init__(self, window: str | tuple[float, float], call: Callable[[], None]) -> None:
         preset = window if isinstance(window, str) else OWN_WINDOW
         if preset != OWN_WINDOW:
@@ -263,8 +393,8 @@ class WindowControls(widgets.VBox):
             window = WINDOWS[preset]
         self._call = call
         self.preset = choice("window", [*WINDOWS, OWN_WINDOW], preset)
-        self.centre = slider("centre HU", round(window[0]), -1200, 3000, 10)
-        self.width = slider("width HU", round(window[1]), 10, 5000, 10)
+        self.centre = slider("centre HU", round(window[0]), -1200, 3000, self.STEP_HU)
+        self.width = slider("width HU", round(window[1]), 10, 5000, self.STEP_HU)
         super().__init__([self.preset, self.centre, self.width])
         self._sliders = Observer(self._leave_preset, self.centre, self.width)
         self.preset.observe(self._use_preset, "value")
@@ -274,6 +404,14 @@ class WindowControls(widgets.VBox):
         """Centre and width in HU."""
         return WINDOWS.get(self.preset.value, Window(self.centre.value, self.width.value))
 
+    def move(self, centre: float, width: float) -> None:
+        """Set both, as far as the sliders reach, and call once."""
+        if (centre, width) == tuple(self.window):
+            return
+        with self._sliders.paused():
+            self.centre.value, self.width.value = round(centre), round(width)
+        self._leave_preset()
+
     def _use_preset(self, change: dict) -> None:
         if change["new"] == OWN_WINDOW:
             return
@@ -282,8 +420,11 @@ class WindowControls(widgets.VBox):
         self._call()
 
     def _leave_preset(self) -> None:
-        self.preset.value = OWN_WINDOW
-        self._call()
+        # The page moves a slider onto its grid of 10 HU, which 1023.5 and 4095 are not on.
+        moved = np.abs(np.subtract(self.window, (self.centre.value, self.width.value)))
+        if self.preset.value == OWN_WINDOW or moved.max() > self.STEP_HU / 2:
+            self.preset.value = OWN_WINDOW
+            self._call()
 
 
 class OverlayControls(widgets.VBox):
@@ -307,13 +448,7 @@ class OverlayControls(widgets.VBox):
         self.colouring = choice("colours by", COLOURINGS, style.colouring)
         self.opacity = slider("opacity", style.opacity, 0.0, 1.0, 0.05)
         self.threshold = slider("threshold", style.threshold, 0.01, 0.99, 0.01)
-        self.structures = widgets.SelectMultiple(
-            options=[(label_name(label), label) for label in labels],
-            value=[label for label in labels if style.labels is None or label in style.labels],
-            rows=min(8, max(2, len(labels))),
-            tooltip="Hold Ctrl (or Cmd) to switch single structures on and off",
-            **_options("structures"),
-        )
+        self.structures = Chips(labels, style.labels)
         controls = (self.kind, self.colouring, self.opacity, self.threshold, self.structures)
         shown = list(controls) if scene.labelled is not None else []
         drawn = (volume for volume in (scene.mask, scene.prediction) if volume is not None)
@@ -321,7 +456,7 @@ class OverlayControls(widgets.VBox):
             shown.remove(self.threshold)
         if shown and scene.binary:
             shown.remove(self.structures)
-        super().__init__(shown)
+        super().__init__(shown, layout=widgets.Layout(max_width="318px"))
         self._observer = Observer(call, *controls)
 
     @property
@@ -370,7 +505,7 @@ def button(description: str, clicked: Callable[[], None]) -> widgets.Button:
 
 
 def column(*children: widgets.Widget, width_px: int | None = None) -> widgets.VBox:
-    """Return controls below each other, no wider than a picture of `width_px`."""
+    """Return controls below each other, in a column that holds a width of `width_px`."""
     width = None if width_px is None else f"{width_px + 8}px"
     return widgets.VBox(children, layout=widgets.Layout(width=width, max_width="100%"))
 

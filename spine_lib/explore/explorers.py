@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import ipywidgets as widgets
 import numpy as np
 
 from spine_lib import SpineError, metrics
@@ -19,6 +18,7 @@ from spine_lib.ct.geometry import (
 )
 from spine_lib.ct.volume import Volume
 from spine_lib.explore.controls import (
+    Caption,
     Observer,
     Picture,
     Viewer,
@@ -27,8 +27,8 @@ from spine_lib.explore.controls import (
     column,
     row,
     slider,
+    swatch_list,
 )
-from spine_lib.explore.markup import histogram_chart, legend_html, line_chart, text_html
 from spine_lib.explore.overlays import OKABE_ITO, Swatch
 from spine_lib.explore.render import Style, render_slice
 from spine_lib.explore.scene import (
@@ -61,8 +61,9 @@ class AxialExplorer(Viewer):
             index = count_slices(scene.mask).fullest(PLANE, count)
         self.slice = slider("slice", checked_index(scene.ct, index, PLANE), 0, count - 1)
         self.window = WindowControls(window, self._draw)
-        self.picture = Picture(name="slice")
+        self.picture = Picture(slider=self.slice)
         self.pictures = [self.picture]
+        Observer(self._draw, self.slice)
 
 
 class WindowExplorer(AxialExplorer):
@@ -83,15 +84,14 @@ class WindowExplorer(AxialExplorer):
         case_id: str = "",
     ) -> None:
         super().__init__(Scene(ct, case_id=case_id), index, window)
-        self.probed = widgets.HTML()
-        self._counts, self._edges = hu_histogram(ct.array)
-        Observer(self._draw, self.slice)
-        left = column(self.slice, self.picture, self.probed, width_px=420)
-        self._arrange(row(left, column(self.window, self.chart, self.text, width_px=400)))
+        self.probed = Caption()
+        self._counts, self._edges = hu_histogram(self.scene.ct.array)
+        left = column(self.picture, self.slice, self.probed, width_px=456)
+        self._arrange(row(left, column(self.window, self.chart, self.caption, width_px=400)))
 
-    def _move_mouse(self, kind: str, name: str, across: float, down: float) -> None:
+    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
         voxel = voxel_at_share(self.scene.ct.shape, PLANE, self.slice.value, across, down)
-        self.probed.value = text_html(f"Mouse at {self.scene.voxel_text(voxel, 0.5)}.")
+        self.probed.text = f"Mouse at {self.scene.voxel_text(voxel, 0.5)}."
 
     def _draw(self) -> None:
         window, case_id = self.window.window, self.scene.case_id
@@ -107,9 +107,13 @@ class WindowExplorer(AxialExplorer):
             f"{high:g} HU and more is white ({percent[middle > high].sum():.0f} %); "
             f"one of the 256 greys spans {window.width / 256:.1f} HU."
         )
-        self.text.value = text_html(text)
+        self.caption.text = text
         alt = f"Histogram of case {case_id} with the {shown} on it. {text}"
-        self.chart.value = histogram_chart(self._counts, self._edges, window, alt)
+        heights = np.log10(1 + self._counts)
+        steps = np.repeat(self._edges, 2)[1:-1], np.repeat(heights, 2)
+        options = {"y_range": (0, float(max(heights.max(), 1))), "y_ticks": False}
+        labels = ("HU; orange: black (bottom) to white (top)", "voxels (log)")
+        self.chart.show({"voxels": steps}, alt, labels, band=[low, high], **options)
 
 
 def hu_histogram(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,15 +161,16 @@ class ThresholdExplorer(AxialExplorer):
                 "not a mask that was thresholded already."
             )
         self.threshold = slider("threshold", 0.5, 0.01, 0.99, 0.01)
-        self.all_scores = widgets.HTML()
+        self.all_scores = Caption()
         self._confusions = counts_by_threshold(probability, mask, ignore)
         self._curves = {
             name: (THRESHOLDS, [metrics.SCORES[name.lower()](pair) for pair in self._confusions])
             for name in CURVES
         }
-        Observer(self._draw, self.slice, self.threshold)
-        left = column(self.slice, self.picture, self.legend, width_px=420)
-        right = (self.threshold, self.chart, self.text, self.all_scores, self.window)
+        Observer(self._draw, self.threshold)
+        self.chart.observe(self._move_mark, "mark")
+        left = column(self.picture, self.slice, self.caption, width_px=456)
+        right = (self.threshold, self.chart, self.all_scores, self.window)
         self._arrange(row(left, column(*right, width_px=400)))
 
     @property
@@ -192,6 +197,9 @@ class ThresholdExplorer(AxialExplorer):
         """Return the legend of the errors."""
         return error_swatches(self.scene.ignore is not None)
 
+    def _move_mark(self, change: dict) -> None:
+        self.threshold.value = round(change["new"], 2)
+
     def _position(self) -> int:
         return int(np.abs(THRESHOLDS - self.threshold.value).argmin())
 
@@ -206,10 +214,9 @@ class ThresholdExplorer(AxialExplorer):
         in_slice = dice_text(scene.slice_confusion(index, PLANE, threshold))
         text = f"At {threshold:.2f} the volume has {scores}; {in_slice}."
         alt = f"Scores of case {scene.case_id} by threshold. {text}"
-        self.text.value = text_html(text)
-        self.all_scores.value = text_html(self._all_scores_text())
-        self.chart.value = line_chart(self._curves, alt, "threshold", "score", threshold)
-        self.legend.value = legend_html(self.swatches())
+        self.caption.hold(text=text, swatches=swatch_list(self.swatches()))
+        self.all_scores.text = self._all_scores_text()
+        self.chart.show(self._curves, alt, ("threshold", "score"), threshold)
 
     def _all_scores_text(self) -> str:
         counts, scores = self._confusions[self._position()], self.scores
@@ -327,15 +334,15 @@ class AugmentationExplorer(AxialExplorer):
         self.step = choice("step", tuple(STEPS), "rotation")
         self.strength = slider("strength", 0.5, 0.0, 1.0, 0.05)
         self.seed = slider("seed", 0, 0, 20)
-        self.before, self.after = self.pictures = [Picture(360), Picture(360)]
+        self.before, self.after = self.pictures = [Picture(360, self.slice) for _ in range(2)]
         controls = (self.slice, self.step, self.strength, self.seed)
-        Observer(self._draw, *controls)
-        self._arrange(row(*self.pictures), self.text, row(column(*controls), self.window))
+        Observer(self._draw, *controls[1:])
+        self._arrange(row(*self.pictures), self.caption, row(column(*controls), self.window))
 
     def _draw(self) -> None:
         scene, index, step = self.scene, self.slice.value, self.step.value
         style, window = Style("outline", outline_px=2), self.window.window
-        self.before.show_slice(scene, index, PLANE, window, style, title="Before: ")
+        self.before.show_slice(scene, index, PLANE, window, style, title="Before")
         image, labels = augment_slice(
             *(cut_slice(volume, index, PLANE) for volume in (scene.ct, scene.mask)),
             step,
@@ -350,9 +357,9 @@ class AugmentationExplorer(AxialExplorer):
         name = f"{step} of strength {self.strength.value:.2f}"
         alt = f"After {name}: {scene.alt_text(index, PLANE, style)}"
         rgb = render_slice(ct, 0, PLANE, window, mask, style=style)
-        self.after.show(rgb, alt, PLANE, pixel_size_mm(scene.ct, PLANE))
+        self.after.show(rgb, alt, f"After {name}", PLANE, pixel_size_mm(scene.ct, PLANE))
         effect = "moves image and mask alike" if step in MOVES_MASK else "leaves the mask alone"
-        self.text.value = text_html(f"Left before, right after {name}, which {effect}.")
+        self.caption.text = f"Left before, right after {name}, which {effect}."
 
 
 FIELD, CELL = 65, 6
@@ -413,7 +420,7 @@ class ReceptiveFieldExplorer(Viewer):
         self.pictures = [self.picture]
         controls = (self.pattern, self.layers, self.kernel, self.dilation)
         Observer(self._draw, *controls)
-        self._arrange(row(self.picture, column(*controls, self.text, width_px=400)))
+        self._arrange(row(self.picture, column(*controls, self.caption, width_px=400)))
 
     @property
     def seen(self) -> np.ndarray:
@@ -436,7 +443,7 @@ class ReceptiveFieldExplorer(Viewer):
         seen = np.pad(seen[crop : len(seen) - crop, crop : len(seen) - crop], pad)
         if crop:
             text += f" The picture shows the middle {FIELD} x {FIELD}."
-        self.text.value = text_html(text)
+        self.caption.text = text
         self.picture.show(_field_picture(seen), text)
 
 
@@ -492,7 +499,11 @@ class PrevalenceExplorer(Viewer):
         self.alarms = slider("false alarms", 0.5, 0.0, 1.0, 0.05)
         controls = (self.model, self.percent, self.alarms)
         Observer(self._draw, *controls)
-        self._arrange(column(*controls), self.chart, self.text)
+        self.chart.observe(self._move_mark, "mark")
+        self._arrange(column(*controls), self.chart, self.caption)
+
+    def _move_mark(self, change: dict) -> None:
+        self.percent.value = change["new"]
 
     @property
     def scores(self) -> dict[str, float]:
@@ -554,8 +565,6 @@ class PrevalenceExplorer(Viewer):
         }
 
     def _draw(self) -> None:
-        self.text.value = text_html(self.alt)
-        x_label, percent = "spine, % of the voxels", self.percent.value
-        self.chart.value = line_chart(
-            self._lines(), self.alt, x_label, "score", percent, y_range=(0.85, 1)
-        )
+        self.caption.text = self.alt
+        labels, percent = ("spine, % of the voxels", "score"), self.percent.value
+        self.chart.show(self._lines(), self.alt, labels, percent, (0.85, 1))

@@ -192,15 +192,16 @@ def show_slice(axes: Axes, rgb: np.ndarray, plane: str, pixel_mm: float) -> None
     rows, columns = rgb.shape[:2]
     axes.imshow(rgb, interpolation="nearest")
     axes.set_axis_off()
-    positions = {
-        "left": (0.02, 0.5, "left", "center"),
-        "right": (0.98, 0.5, "right", "center"),
-        "top": (0.5, 0.98, "center", "top"),
-        "bottom": (0.5, 0.02, "center", "bottom"),
+    positions = {  # beside the picture, where they cover nothing
+        "left": (-0.01, 0.5, "right", "center"),
+        "right": (1.01, 0.5, "left", "center"),
+        "top": (0.5, 1.005, "center", "bottom"),
+        "bottom": (0.5, -0.005, "center", "top"),
     }
     for side, letter in orientation_marks(plane).items():
         x, y, ha, va = positions[side]
-        axes.text(x, y, letter, ha=ha, va=va, transform=axes.transAxes, **_TEXT_ON_IMAGE)
+        style = {"fontsize": 8, "fontweight": "bold", "color": INK}
+        axes.text(x, y, letter, ha=ha, va=va, transform=axes.transAxes, **style)
     length_mm = scale_bar_mm(columns * pixel_mm)
     left, length = 0.04 * columns, length_mm / pixel_mm
     size = (length, max(1, 0.01 * rows))

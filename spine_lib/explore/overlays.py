@@ -48,8 +48,10 @@ REGION_SWATCHES = (
     Swatch("lumbar", OKABE_ITO["yellow"], "dots"),
     Swatch("sacral", OKABE_ITO["reddish purple"], "falling"),
 )
-# Six colours in turn, every second one hatched: neighbours differ in both.
-_VERTEBRA_COLOURS = ("sky blue", "orange", "bluish green", "yellow", "reddish purple", "vermillion")
+# Within a region the lightness changes with every third label and the hatching with every fourth,
+# so that neighbours differ in both and no two of twelve are alike.
+_SHADES = (0.0, 0.55, -0.4)
+CANONICAL_LABELS = frozenset((*range(1, 27), 28))
 
 # Where a hatching puts its marks, tiled over the picture; marks stand out from a paler ground.
 _TILE = 8
@@ -86,14 +88,18 @@ def label_swatches(colouring: str) -> tuple[Swatch, ...]:
 
 
 def _label_swatch(label: int, colouring: str) -> Swatch:
-    if label not in (*range(1, 27), 28):
+    if label not in CANONICAL_LABELS:
         return UNKNOWN_SWATCH
     if colouring == "spine":
         return SPINE_SWATCH
-    if colouring == "region":  # 28 is T13
-        return REGION_SWATCHES[1 if label == 28 else int(np.searchsorted((7, 19, 25), label))]
-    colour = _VERTEBRA_COLOURS[(label - 1) % len(_VERTEBRA_COLOURS)]
-    return Swatch(f"label {label}", OKABE_ITO[colour], HATCHES[(label - 1) % 2])
+    number = 1 if label == 28 else int(np.searchsorted((7, 19, 25), label))  # 28 is T13
+    region = REGION_SWATCHES[number]
+    if colouring == "region":
+        return region
+    position = 12 if label == 28 else label - (1, 8, 20, 26)[number]
+    shade = _SHADES[position % 3]
+    rgb = tuple(round(v + shade * (255 - v if shade > 0 else v)) for v in region.rgb)
+    return Swatch(f"label {label}", rgb, HATCHES[position % 4])
 
 
 def compare_masks(
@@ -128,6 +134,10 @@ def outline(areas: np.ndarray, width_px: int) -> np.ndarray:
     return edge
 
 
+GROUND, MARK, EDGE, LIGHT_DASH, DARK_DASH = range(5)
+"""The kinds of pixel of an overlay: ground and mark of a hatching, outline, and dashes."""
+
+
 def draw_areas(
     grey: np.ndarray,
     areas: np.ndarray,
@@ -136,9 +146,6 @@ def draw_areas(
     outline_px: int,
 ) -> np.ndarray:
     """Draw areas over a grey picture.
-
-    A pixel's colour depends on its grey value, on its swatch, and on whether it lies on the
-    ground, a mark of the hatching or the outline: one look-up for each pixel.
 
     Args:
         grey: uint8 [row, column].
@@ -150,17 +157,44 @@ def draw_areas(
     Returns:
         uint8 [row, column, 3].
     """
+    return colour(grey, areas, pixel_kinds(areas, swatches, outline_px), swatches, opacity)
+
+
+def pixel_kinds(areas: np.ndarray, swatches: tuple[Swatch, ...], outline_px: int) -> np.ndarray:
+    """Return which pixels are GROUND, MARK or EDGE; uint8 [row, column]; see `draw_areas`."""
     hatch_bits = np.array([0, *(1 << HATCHES.index(swatch.hatch) for swatch in swatches)], np.uint8)
-    kind = ((hatch_bits[areas] & _mark_bits(areas.shape)) != 0).view(np.uint8)
+    kinds = ((hatch_bits[areas] & _mark_bits(areas.shape)) != 0).view(np.uint8)
     if outline_px > 0:
-        kind[outline(areas, outline_px)] = 2
+        kinds[outline(areas, outline_px)] = EDGE
+    return kinds
+
+
+def colour(
+    grey: np.ndarray,
+    areas: np.ndarray,
+    kinds: np.ndarray,
+    swatches: tuple[Swatch, ...],
+    opacity: float,
+) -> np.ndarray:
+    """Return the picture of areas over grey, uint8 [row, column, 3]: one look-up for each pixel."""
     entry = areas.astype(np.intp)
-    entry *= 3
-    entry += kind
+    entry *= 5
+    entry += kinds
     entry *= 256
     entry += grey
     rgbx = _colour_table(swatches, opacity).take(entry)
     return np.ascontiguousarray(rgbx.view(np.uint8).reshape(*grey.shape, 4)[:, :, :3])
+
+
+def covers(swatches: tuple[Swatch, ...], opacity: float) -> np.ndarray:
+    """Return colour and opacity (0 to 1) by area and kind of pixel: float32 [area, kind, 4]."""
+    table = np.zeros((1 + len(swatches), 5, 4), np.float32)
+    for area, swatch in enumerate(swatches, start=1):
+        table[area, :, :3] = swatch.rgb
+        ground = opacity * (1 if swatch.hatch == "solid" else _GROUND)
+        table[area, :3, 3] = ground, min(1, opacity * _MARK), 1
+    table[:, LIGHT_DASH], table[:, DARK_DASH] = (*OKABE_ITO["yellow"], 1), (0, 0, 0, 1)
+    return table
 
 
 @lru_cache(maxsize=8)
@@ -175,22 +209,15 @@ def _mark_bits(shape_hw: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _colour_table(swatches: tuple[Swatch, ...], opacity: float) -> np.ndarray:
-    """Return colours as four bytes, by (area, ground or mark or outline, grey)."""
+    """Return colours as four bytes, by (area, kind of pixel, grey)."""
     grey = np.arange(256, dtype=np.float32)[:, None]
-    table = np.zeros((1 + len(swatches), 3, 256, 4), np.uint8)
-    table[0, :, :, :3] = grey
-    for area, swatch in enumerate(swatches, start=1):
-        solid = swatch.hatch == "solid"
-        covers = (opacity * (1 if solid else _GROUND), min(1, opacity * _MARK), 1)
-        for kind, cover in enumerate(covers):
-            mixed = grey * (1 - cover) + np.array(swatch.rgb, np.float32) * cover
-            table[area, kind, :, :3] = np.round(mixed)
+    rows = covers(swatches, opacity)[:, :, None, :]
+    table = np.zeros((1 + len(swatches), 5, 256, 4), np.uint8)
+    table[..., :3] = np.round(grey * (1 - rows[..., 3:]) + rows[..., :3] * rows[..., 3:])
     return table.view(np.uint32).reshape(-1)
 
 
-def draw_dashes(rgb: np.ndarray, mask: np.ndarray, width_px: int) -> None:
-    """Draw the outline of a boolean mask as yellow and black dashes, in place."""
-    where = np.flatnonzero(outline(mask.view(np.uint8), width_px))
-    row, column = np.divmod(where, mask.shape[1])
-    dash = ((row + column) // 4 % 2).astype(bool)
-    rgb.reshape(-1, 3)[where] = np.where(dash[:, None], OKABE_ITO["yellow"], (0, 0, 0))
+def add_dashes(kinds: np.ndarray, mask: np.ndarray, width_px: int) -> None:
+    """Add the outline of a boolean mask as yellow and black dashes to pixel kinds, in place."""
+    row, column = np.nonzero(outline(mask.view(np.uint8), width_px))
+    kinds[row, column] = np.where((row + column) // 4 % 2, LIGHT_DASH, DARK_DASH)

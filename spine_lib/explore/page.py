@@ -1,47 +1,41 @@
 """Write a viewer as one page that needs no Python, no server and no network.
 
-All slices are in the page. Its script applies the window, so a slice is stored as 256 levels that
-span all HU of a body: close where soft tissue differs, wide apart in lung and metal. The overlay
-is stored apart from it, without loss, with its opacity.
+The page is driven by `widget.js`, and all slices are in it. A slice is stored as 256 levels that
+span all HU of a body: close where soft tissue differs, wide apart in lung and metal. Areas and
+pixel kinds of the overlay are stored apart from it, without loss.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from spine_lib import SpineError
 from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
-from spine_lib.explore.markup import marks_html, scale_bar_html, webp_uri
+from spine_lib.explore import overlays
+from spine_lib.explore.controls import FOLDER, SIDES, Chart, label_groups, scale_bar, swatch_list
+from spine_lib.explore.overlays import Swatch
 from spine_lib.explore.render import Style
-from spine_lib.explore.scene import Scene
+from spine_lib.explore.scene import Scene, label_name
 
 SIDE_PX = 512
 _KNOTS_HU = (-1024, -250, 300, 1300, 3071)
 _KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between them
-_ALL_BLACK, _ALL_WHITE = (1e6, 1.0), (-1e6, 1.0)
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart, and for each slice the position of its element of the class `mark` and its alt."""
-
-    svg: str
-    positions: Sequence[float]
-    alts: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a page: a scene, how it is drawn, and a heading that begins its alt text."""
+    """One picture of a page: a scene, how it is drawn, and a heading."""
 
     scene: Scene
     style: Style
@@ -58,7 +52,8 @@ class Stack:
         index: slice to begin with; the nearest that is kept is shown.
         texts: a line for each slice that is kept.
         panels: the pictures, of one CT.
-        chart: shown below the pictures.
+        chart: shown below the pictures, its mark at the number of the slice.
+        chart_alts: the chart in words, for each slice that is kept.
     """
 
     plane: str
@@ -67,6 +62,7 @@ class Stack:
     texts: Sequence[str]
     panels: Sequence[Panel]
     chart: Chart | None = None
+    chart_alts: Sequence[str] = ()
 
 
 def save_page(
@@ -75,7 +71,8 @@ def save_page(
     stacks: Sequence[Stack],
     window: tuple[float, float],
     choose_plane: bool,
-    legend: str,
+    swatches: Sequence[Swatch],
+    labels: Sequence[int],
     quality: int,
 ) -> Path:
     """Write stacks of slices as one HTML page and return its path.
@@ -86,7 +83,8 @@ def save_page(
         stacks: sliders with their pictures.
         window: centre and width in HU to begin with; the page offers those of `WINDOWS` too.
         choose_plane: show one stack at a time, chosen by its plane, the first at the start.
-        legend: HTML under the pictures.
+        swatches: the legend.
+        labels: structures that the page switches on and off; none where they are not drawn.
         quality: of the CT's pictures, 1 to 100.
 
     Raises:
@@ -95,65 +93,100 @@ def save_page(
     if not 1 <= quality <= 100:
         raise SpineError(f"A quality of {quality} means nothing: give 1 to 100.")
     name = next((name for name, preset in WINDOWS.items() if preset == window), "as saved")
+    scene = stacks[0].panels[0].scene
+    chips = [[label_name(label), label] for label in labels]
+    dashed = scene.compared and stacks[0].panels[0].style.overlay != "error"
     content = {
         "levels": level_hu().round(1).tolist(),
         "windows": [
             {"name": name, "centre": centre, "width": width}
             for name, (centre, width) in ({name: window} | WINDOWS).items()
         ],
-        "choosePlane": choose_plane,
+        "choose": choose_plane,
+        "size_px": 640 if choose_plane else 400,
+        "shape": scene.ct.shape,
+        "affine": scene.ct.affine[:3].round(5).tolist(),
+        "swatches": swatch_list(swatches, dashed),
+        "chips": {"options": chips, "value": list(labels), "groups": label_groups(labels)}
+        if len(labels) > 1
+        else None,
         "stacks": [_stack_content(stack, quality) for stack in stacks],
-        "panels": [
-            _panel_content(panel, stack, number)
-            for number, stack in enumerate(stacks)
-            for panel in stack.panels
-        ],
     }
-    page = resources.files("spine_lib.explore").joinpath("page.html").read_text(encoding="utf-8")
-    page = page.replace("@TITLE@", escape(title)).replace("@LEGEND@", legend)
     # Without "<" no text can end the script.
-    page = page.replace("@CONTENT@", json.dumps(content).replace("<", "\\u003c"))
+    filled = {"CONTENT": json.dumps(content).replace("<", "\\u003c"), "TITLE": escape(title)}
+    filled["STYLE"] = (FOLDER / "widget.css").read_text(encoding="utf-8")
+    filled["SCRIPT"] = (FOLDER / "widget.js").read_text(encoding="utf-8")
+    page = (FOLDER / "page.html").read_text(encoding="utf-8")
+    for key in ("TITLE", "STYLE", "SCRIPT", "CONTENT"):
+        page = page.replace(f"@{key}@", filled[key])
     with atomic_file(Path(path)) as stream:
         stream.write(page.encode("utf-8"))
     return Path(path)
 
 
 def _stack_content(stack: Stack, quality: int) -> dict:
-    ct, plane = stack.panels[0].scene.ct, stack.plane
-    pixel_mm = fit_style(Style(), ct, plane, SIDE_PX).pixel_mm
-    nearest = np.abs(np.array(stack.indices) - stack.index).argmin()
+    scene, plane = stack.panels[0].scene, stack.plane
+    ct, pixel_mm = scene.ct, fit_style(Style(), scene.ct, plane, SIDE_PX).pixel_mm
+    _, columns = geometry.picture_shape(ct, plane, pixel_mm)
+    marks = geometry.orientation_marks(plane)
+    chart = stack.chart
     return {
         "plane": plane,
+        "axes": geometry.plane_axes(plane),
+        "indices": list(stack.indices),
+        "start": int(np.abs(np.array(stack.indices) - stack.index).argmin()),
         "texts": list(stack.texts),
-        "start": int(nearest),
+        "titles": [scene.title(index, plane) for index in stack.indices],
+        "marks": [marks[side] for side in SIDES],
+        "bar": scale_bar(columns * geometry.pixel_size_mm(ct, plane, pixel_mm)),
         "slices": [
             webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=quality, method=2)
             for index in stack.indices
         ],
-        "chart": None if stack.chart is None else asdict(stack.chart),
+        "panels": [_panel_content(panel, stack) for panel in stack.panels],
+        "chart": chart and {name: getattr(chart, name) for name in Chart.class_own_traits()},
+        "chart_alts": list(stack.chart_alts),
     }
 
 
-def _panel_content(panel: Panel, stack: Stack, number: int) -> dict:
+def _panel_content(panel: Panel, stack: Stack) -> dict:
     scene, plane, indices = panel.scene, stack.plane, stack.indices
     style = fit_style(panel.style, scene.ct, plane, SIDE_PX)
-    rows, columns = geometry.picture_shape(scene.ct, plane, style.pixel_mm)
-    width_mm = columns * geometry.pixel_size_mm(scene.ct, plane, style.pixel_mm)
     title = f"{panel.title}: " if panel.title else ""
+    drawn = [scene.overlay(index, plane, style) for index in indices]
+    last = max((int(overlay.areas.max()) for overlay in drawn if overlay), default=0)
+    swatches, opacity = (drawn[0].swatches[:last], drawn[0].opacity) if drawn[0] else ((), 0)
+    table = overlays.covers(swatches, opacity).reshape(-1, 4).astype(float).round(3)
     return {
-        "stack": number,
         "title": panel.title,
-        "shape": [columns, rows],
-        "marks": marks_html(plane) + scale_bar_html(width_mm),
-        "over": [
-            encode_overlay(overlay_rgba(scene, index, plane, style))
-            if scene.has_overlay(index, plane)
-            else ""
-            for index in indices
-        ],
+        "colours": table.tolist(),
+        "names": ["", *area_names(scene, style, swatches)],
+        "over": [overlay_uri(overlay) for overlay in drawn],
         "alt": [title + scene.alt_text(index, plane, style) for index in indices],
         "plain": [title + scene.bare.alt_text(index, plane, style) for index in indices],
     }
+
+
+def area_names(scene: Scene, style: Style, swatches: Sequence[Swatch]) -> list[str]:
+    """Return what the areas of an overlay are called where the pointer is over them."""
+    if style.overlay == "error" or scene.binary:
+        return [swatch.name for swatch in swatches]
+    return [label_name(label) for label in range(1, len(swatches) + 1)]
+
+
+def overlay_uri(overlay) -> str:
+    """Encode areas and pixel kinds of an overlay, in red and green; "" for an empty one."""
+    if overlay is None or not (overlay.areas.any() or overlay.kinds.any()):
+        return ""
+    coded = np.stack([overlay.areas, overlay.kinds, np.zeros_like(overlay.areas)], axis=2)
+    return webp_uri(coded, lossless=True, method=2)
+
+
+def webp_uri(pixels: np.ndarray, **options: object) -> str:
+    """Return uint8 pixels as a `data:` address of a WebP picture, with Pillow's options."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "webp", **options)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def level_hu() -> np.ndarray:
@@ -166,29 +199,6 @@ def slice_levels(ct: Volume, index: int, plane: str, pixel_mm: float | None) -> 
     shape_hw = geometry.picture_shape(ct, plane, pixel_mm)
     hu = geometry.resample_image(geometry.cut_slice(ct, index, plane), shape_hw, smooth=False)
     return np.interp(hu, _KNOTS_HU, _KNOTS_LEVEL).round().astype(np.uint8)
-
-
-def overlay_rgba(scene: Scene, index: int, plane: str, style: Style) -> np.ndarray:
-    """Return an overlay alone, uint8 [row, column, 4], opacity last.
-
-    The overlay over black and over white gives both its colour and its opacity.
-    """
-    on_black, on_white = (
-        scene.draw(index, plane, window, style).astype(np.int16)
-        for window in (_ALL_BLACK, _ALL_WHITE)
-    )
-    rgba = np.zeros((*on_black.shape[:2], 4), np.uint8)
-    covered = (on_white - on_black != 255).any(axis=2)
-    dark, bright = (picture[covered].astype(float) for picture in (on_black, on_white))
-    opacity = np.clip(255 - (bright - dark).mean(axis=1), 1, 255)
-    rgba[covered, :3] = np.clip(np.round(dark * 255 / opacity[:, None]), 0, 255)
-    rgba[covered, 3] = np.round(opacity)
-    return rgba
-
-
-def encode_overlay(rgba: np.ndarray) -> str:
-    """Encode an overlay as a `data:` address; "" for an empty one."""
-    return webp_uri(rgba, lossless=True, method=2) if rgba[..., 3].any() else ""
 
 
 def fit_style(style: Style, ct: Volume, plane: str, size_px: int) -> Style:

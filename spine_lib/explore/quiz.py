@@ -11,11 +11,10 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import HEAD_TO_FOOT
 from spine_lib.ct.volume import Volume
-from spine_lib.explore.controls import Viewer, button, row
-from spine_lib.explore.markup import text_html
+from spine_lib.explore.controls import Caption, Viewer, button, column, row
 from spine_lib.explore.overlays import Swatch
 from spine_lib.explore.render import Style
-from spine_lib.explore.scene import Voxel, label_name, middle_voxel
+from spine_lib.explore.scene import Scene, Voxel, label_name, middle_voxel
 from spine_lib.explore.viewers import SliceViewer
 
 SHIFT_MM = 14.0
@@ -165,11 +164,7 @@ class AnnotationQuiz(Viewer):
         if rounds < 1:
             raise SpineError(f"A quiz of {rounds} rounds asks nothing: give 1 or more.")
         super().__init__()
-        self._ct, self._labels, self._seed, self._case_id = ct, labels, seed, case_id
-        random = np.random.default_rng(seed)
-        kinds = [random.permutation(list(MISTAKES)) for _ in range(0, rounds, len(MISTAKES))]
-        self._kinds = np.concatenate(kinds)[:rounds].tolist()
-        self.right, self.round, self.answered = 0, -1, False
+        self._scene, self._seed, self._rounds = Scene(ct, labels, case_id=case_id), seed, rounds
         self.answer = widgets.RadioButtons(
             options=[(text, kind) for kind, (text, _) in MISTAKES.items()],
             value=None,
@@ -178,42 +173,54 @@ class AnnotationQuiz(Viewer):
         )
         self.submit = button("Answer", self._judge)
         self.following = button("Next question", self._ask)
-        self._ask()
+        self.verdict = Caption()
+        self._begin()
 
     def swatches(self) -> Sequence[Swatch]:
         """Return the legend of the question's slice."""
         return self.viewer.swatches()
 
+    def _begin(self) -> None:
+        random = np.random.default_rng(self._seed)
+        kinds = [random.permutation(list(MISTAKES)) for _ in range(0, self._rounds, len(MISTAKES))]
+        self._kinds = np.concatenate(kinds)[: self._rounds].tolist()
+        self.right, self.round = 0, -1
+        self._ask()
+
     def _ask(self) -> None:
-        if self.round + 1 >= len(self._kinds):
+        if self.round + 1 == self._rounds:
+            self._seed += self._rounds
+            self._begin()
             return
         self.round, self.answered = self.round + 1, False
-        self.question = plant(self._labels, self._kinds[self.round], self._seed + self.round)
+        scene, seed = self._scene, self._seed + self.round
+        self.question = plant(scene.mask, self._kinds[self.round], seed)
         self.viewer = SliceViewer(
-            self._ct,
+            scene.ct,
             self.question.labels,
-            case_id=self._case_id,
+            case_id=scene.case_id,
             plane="sagittal",
             style=Style("fill", "vertebra"),
+            size_px=420,
         )
         self.pictures = self.viewer.pictures
-        self.answer.value, self.following.disabled = None, True
-        self._write(f"Question {self.round + 1} of {len(self._kinds)}: what is wrong here?")
-        self.children = [self.text, self.viewer, self.answer, row(self.submit, self.following)]
+        self.answer.value, self.following.disabled, self.verdict.text = None, True, ""
+        self.following.description = "Next question"
+        self.caption.text = f"Question {self.round + 1} of {self._rounds}: what is wrong here?"
+        asked = (self.caption, self.answer, row(self.submit, self.following), self.verdict)
+        self.children = [row(column(*asked, width_px=310), self.viewer)]
 
     def _judge(self) -> None:
         if self.answer.value is None:
-            self._write("Choose an answer first.")
+            self.verdict.text = "Choose an answer first."
             return
-        question, last = self.question, self.round + 1 == len(self._kinds)
+        question, last = self.question, self.round + 1 == self._rounds
         correct = self.answer.value == question.kind
         if not self.answered:  # a second try teaches, but does not count
             self.right += correct
-        self.answered, self.following.disabled = True, last
+        self.answered, self.following.disabled = True, False
+        self.following.description = "Play again" if last else "Next question"
         verdict = "Right." if correct else f"No: {MISTAKES[question.kind][0]}."
         score = f"{self.right} of {self.round + 1} right{', the quiz is over' if last else ''}."
-        self._write(f"{verdict} {question.explanation} {score}")
+        self.verdict.text = f"{verdict} {question.explanation} {score}"
         self.viewer.go_to(question.voxel)
-
-    def _write(self, text: str) -> None:
-        self.text.value = text_html(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from spine_lib.ct.geometry import (  # noqa: F401  (what a caller needs beside a
     slice_position_mm,
 )
 from spine_lib.explore import overlays
-from spine_lib.explore.overlays import ERROR_SWATCHES, REGION_SWATCHES  # noqa: F401
+from spine_lib.explore.overlays import ERROR_SWATCHES, REGION_SWATCHES, Swatch  # noqa: F401
 
 OVERLAYS = ("fill", "outline", "error")
 
@@ -108,16 +109,44 @@ def render_slice(
         (30, 20, 3)
     """
     style = Style(overlay=style) if isinstance(style, str) else style
+    overlay = slice_overlay(volume, index, plane, mask, prediction, style, ignore)
+    shape_hw = geometry.picture_shape(volume, plane, style.pixel_mm)
+    image = geometry.cut_slice(volume, geometry.checked_index(volume, index, plane), plane)
+    grey = _to_grey(geometry.resample_image(image, shape_hw, smooth=False), window)
+    if overlay is None:
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return overlays.colour(grey, *overlay)
+
+
+class Overlay(NamedTuple):
+    """What is drawn over a slice: uint8 [row, column] areas and pixel kinds, and their colours."""
+
+    areas: np.ndarray
+    kinds: np.ndarray
+    swatches: tuple[Swatch, ...]
+    opacity: float
+
+
+def slice_overlay(
+    volume: Grid,
+    index: int,
+    plane: str,
+    mask: Grid | None,
+    prediction: Grid | None,
+    style: Style,
+    ignore: Grid | None = None,
+) -> Overlay | None:
+    """Return what `render_slice` draws over a slice; None without a mask and a prediction."""
     if style.overlay == "error" and (mask is None or prediction is None):
         raise SpineError("The overlay 'error' compares two masks: give a mask and a prediction.")
     for name, other in (("mask", mask), ("prediction", prediction), ("ignored region", ignore)):
         if other is not None:
             geometry.require_same_grid(volume, other, f"CT and {name}")
+    source = prediction if mask is None else mask
+    if source is None:
+        return None
     index = geometry.checked_index(volume, index, plane)
     shape_hw = geometry.picture_shape(volume, plane, style.pixel_mm)
-
-    image = geometry.cut_slice(volume, index, plane)
-    grey = _to_grey(geometry.resample_image(image, shape_hw, smooth=False), window)
     truth, predicted, skip = (
         None
         if grid is None
@@ -129,15 +158,18 @@ def render_slice(
     if style.overlay == "error":
         areas = overlays.compare_masks(truth, predicted, skip)
         areas[(truth > 0) & (_chosen(truth, style.labels) == 0)] = 0
-        return overlays.draw_areas(grey, areas, ERROR_SWATCHES, style.opacity, style.outline_px)
-    if truth is not None:
-        rgb = _draw_labels(grey, truth, mask, style)
-        if predicted is not None:
-            overlays.draw_dashes(rgb, predicted > 0, max(1, style.outline_px))
-        return rgb
-    if predicted is not None:
-        return _draw_labels(grey, predicted, prediction, style)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+        kinds = overlays.pixel_kinds(areas, ERROR_SWATCHES, style.outline_px)
+        return Overlay(areas, kinds, ERROR_SWATCHES, style.opacity)
+    binary = source.array.dtype.kind in "bf"
+    swatches = overlays.label_swatches("spine" if binary else style.colouring)
+    areas = predicted if truth is None else truth
+    areas = areas if binary else _chosen(areas, style.labels)
+    outlined = style.overlay == "outline"
+    width_px = max(style.outline_px, 1) if outlined else style.outline_px
+    kinds = overlays.pixel_kinds(areas, swatches, width_px)
+    if truth is not None and predicted is not None:
+        overlays.add_dashes(kinds, predicted > 0, max(1, style.outline_px))
+    return Overlay(areas, kinds, swatches, 0.0 if outlined else style.opacity)
 
 
 def alt_text(volume: Grid, index: int, plane: str, case_id: str, overlaid: str = "") -> str:
@@ -208,12 +240,3 @@ def _chosen(labels_hw: np.ndarray, chosen: tuple[int, ...] | None) -> np.ndarray
     table = np.zeros(256, np.uint8)
     table[list(chosen)] = chosen
     return table[labels_hw]
-
-
-def _draw_labels(grey: np.ndarray, labels_hw: np.ndarray, source: Grid, style: Style) -> np.ndarray:
-    binary = source.array.dtype.kind in "bf"
-    swatches = overlays.label_swatches("spine" if binary else style.colouring)
-    areas = labels_hw if binary else _chosen(labels_hw, style.labels)
-    if style.overlay == "outline":
-        return overlays.draw_areas(grey, areas, swatches, 0.0, max(style.outline_px, 1))
-    return overlays.draw_areas(grey, areas, swatches, style.opacity, style.outline_px)

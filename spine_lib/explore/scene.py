@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from spine_lib.ct.geometry import (
     slice_count,
     slice_position_mm,
 )
-from spine_lib.ct.volume import Volume
+from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.explore import overlays, render
 from spine_lib.explore.overlays import Swatch
 from spine_lib.explore.render import Style
@@ -29,16 +30,17 @@ Voxel = tuple[int, int, int]
 SLAB_VOXELS = 1 << 22
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Scene:
     """A CT with its mask and a prediction, on one grid; nothing is copied or resampled.
 
     Attributes:
-        ct: scan in HU.
-        mask: canonical labels or booleans on its grid, or None.
+        ct: scan in HU. Each volume may be given as the path of its file too.
+        mask: canonical labels or booleans on its grid, or None; one of 0 and 1 alone is spine.
         prediction: labels, booleans or probabilities on its grid, or None.
         ignore: boolean on its grid, True where nothing is scored, or None.
-        case_id: name in alt texts; by default the name of the CT's file.
+        case_id: name in titles and alt texts; by default that of the CT's file.
+        version: grows by one with each change of the mask.
 
     Raises:
         SpineError: where something is not a `Volume` or lies on another grid, with the reason.
@@ -49,22 +51,22 @@ class Scene:
     prediction: Volume | None = None
     ignore: Volume | None = None
     case_id: str = ""
+    version: int = 0
     _counts: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        volumes = {"CT": self.ct, "mask": self.mask, "prediction": self.prediction}
-        for name, volume in {**volumes, "ignored region": self.ignore}.items():
-            if volume is None and name != "CT":
-                continue
-            if not isinstance(volume, Volume):
-                raise SpineError(
-                    f"The {name} is a {type(volume).__name__} and not a Volume, so nothing tells "
-                    "where it lies: give a Volume, for example ct.with_array(array)."
-                )
-            require_same_grid(self.ct, volume, f"CT and {name}")
-        if not self.case_id:
-            name = self.ct.path.name if self.ct.path else "without a name"
-            object.__setattr__(self, "case_id", name)
+        self.ct = as_volume("CT", self.ct, load_ct)
+        for role in ("mask", "prediction", "ignore"):
+            if (volume := getattr(self, role)) is not None:
+                volume = as_volume(role, volume, load_mask)
+                require_same_grid(self.ct, volume, f"CT and {role}")
+                setattr(self, role, volume if role == "ignore" else _without_ids(volume))
+        self.case_id = self.case_id or scan_name(self.ct)
+
+    def change_mask(self, mask: Volume) -> None:
+        """Show another mask, or the same one after its array was changed."""
+        self.mask, self.version = mask, self.version + 1
+        self._counts.clear()
 
     @cached_property
     def bare(self) -> Scene:
@@ -92,10 +94,11 @@ class Scene:
             self.ct, index, plane, window, self.mask, self.prediction, style, self.ignore
         )
 
-    def has_overlay(self, index: int, plane: str) -> bool:
-        """Return whether any mask has a voxel in a slice."""
-        masks = (self.mask, self.prediction, self.ignore)
-        return any(mask is not None and cut_slice(mask, index, plane).any() for mask in masks)
+    def overlay(self, index: int, plane: str, style: Style) -> render.Overlay | None:
+        """Return what `draw` draws over one slice; None where there is nothing."""
+        return render.slice_overlay(
+            self.ct, index, plane, self.mask, self.prediction, style, self.ignore
+        )
 
     def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
         """Return the label ids in a slice of what is drawn."""
@@ -143,6 +146,15 @@ class Scene:
         )
         skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
         return metrics.confusion(predicted, spine, skip)
+
+    @property
+    def name(self) -> str:
+        """What the scene shows, for titles."""
+        return f"{self.case_id[:1].upper()}{self.case_id[1:]} CT"
+
+    def title(self, index: int, plane: str) -> str:
+        """Return a short title: case, plane and slice."""
+        return f"{self.name}, {plane} slice {index + 1} of {slice_count(self.ct, plane)}"
 
     def alt_text(self, index: int, plane: str, style: Style) -> str:
         """Describe a slice in words: case, plane, position and what is overlaid."""
@@ -224,22 +236,39 @@ class SliceCounts:
         return int(np.lexsort((-wrong, np.where(np.isnan(dice), np.inf, dice)))[0])
 
 
-def open_scene(
-    ct: Volume,
-    mask: Volume | None,
-    prediction: Volume | None,
-    ignore: Volume | None,
-    case_id: str,
-) -> tuple[Scene, SliceCounts]:
-    """Return a scene and the counts of its mask (of the prediction, where there is no mask).
+def as_volume(name: str, value: Volume | str | Path, load: Callable) -> Volume:
+    """Return a volume, loaded where a path is given."""
+    if isinstance(value, str | Path):
+        return load(value)
+    if not isinstance(value, Volume):
+        raise SpineError(
+            f"The {name} is a {type(value).__name__} and not a Volume, so its position is unknown: "
+            "give a path or a Volume, for example ct.with_array(array)."
+        )
+    return value
 
-    A mask that holds nothing but 1 is taken as spine, and not as C1.
-    """
-    scene = Scene(ct, mask, prediction, ignore, case_id)
-    counts = count_slices(scene.labelled)
-    if counts.labels == (1,) and mask is not None and mask.array.dtype == np.uint8:
-        scene = replace(scene, mask=mask.with_array(mask.array.view(np.bool_)))
-    return scene, counts
+
+def _without_ids(volume: Volume) -> Volume:
+    """Return a mask that holds nothing but 0 and 1 as booleans: 1 is spine, and not C1."""
+    array = volume.array
+    if array.dtype.kind not in "ui" or not array.size or array.max() > 1 or array.min() < 0:
+        return volume
+    return volume.with_array(array.view(np.bool_) if array.itemsize == 1 else array > 0)
+
+
+def scan_name(ct: Volume) -> str:
+    """Return a scan's name: its file's, or the description and number of a DICOM series."""
+    if ct.path is None:
+        return "unnamed"
+    if not ct.path.is_dir():
+        return ct.path.name.removesuffix(".gz").removesuffix(".nii")
+    import pydicom  # here, where there is such a series
+
+    files = [path for path in sorted(ct.path.iterdir()) if path.is_file()]
+    first = next(filter(pydicom.misc.is_dicom, files), None)
+    header = pydicom.dcmread(first, stop_before_pixels=True) if first else {}
+    words = (header.get("SeriesDescription"), header.get("SeriesNumber"))
+    return " ".join(str(word) for word in words if word) or ct.path.name
 
 
 def count_slices(

@@ -8,14 +8,12 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-import ipywidgets as widgets
 import nibabel as nib
 import numpy as np
 
 from spine_lib.ct import geometry
 from spine_lib.ct.volume import Volume
-from spine_lib.explore.controls import Picture, Viewer, row
-from spine_lib.explore.markup import legend_html, text_html
+from spine_lib.explore.controls import Picture, Viewer, row, swatch_list
 from spine_lib.explore.overlays import Swatch, draw_areas, label_swatches
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
@@ -42,9 +40,10 @@ class SurfaceView(Viewer):
         super().__init__()
         self.scene, self.colouring, self.scene_3d = scene, colouring, scene_3d
         self.pictures = [Picture(272) for _ in VIEWS]
-        note = text_html("To turn the spine by hand, install ipyniivue (the extra lessons).")
-        first = widgets.HTML(note) if scene_3d is None else scene_3d
-        self._arrange(first, row(*self.pictures), self.legend)
+        if scene_3d is None:
+            self.caption.text = "To turn the spine by hand, install ipyniivue (the extra lessons)."
+        turned = [] if scene_3d is None else [scene_3d]
+        self._arrange(*turned, row(*self.pictures), self.caption)
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the surface."""
@@ -56,8 +55,9 @@ class SurfaceView(Viewer):
         for picture, (view, (plane, behind)) in zip(self.pictures, VIEWS.items()):
             alt = f"Surface of the mask of case {self.scene.case_id} seen from the {view}."
             rgb = surface_picture(mask, view, self.colouring)
-            picture.show(rgb, alt, plane, geometry.pixel_size_mm(mask, plane), mirrored=behind)
-        self.legend.value = legend_html(self.swatches())
+            title, pixel_mm = f"from the {view}", geometry.pixel_size_mm(mask, plane)
+            picture.show(rgb, alt, title, plane, pixel_mm, mirrored=behind)
+        self.caption.swatches = swatch_list(self.swatches())
 
 
 def view_3d(ct: Volume, mask: Volume, colouring: str = "region", case_id: str = "") -> SurfaceView:

@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.ct.geometry import PLANES, checked_index, plane_axes, require_choice, slice_count
+from spine_lib.ct.geometry import (
+    PLANES,
+    checked_index,
+    pixel_size_mm,
+    plane_axes,
+    require_choice,
+    slice_count,
+)
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.sample import sample_cases
 from spine_lib.explore.controls import (
-    HOVER,
     LEAVE,
+    MARGINS_PX,
     PRESS,
+    Chart,
     Observer,
     OverlayControls,
     Picture,
@@ -27,24 +34,26 @@ from spine_lib.explore.controls import (
     column,
     row,
     slider,
+    swatch_list,
 )
-from spine_lib.explore.markup import legend_html, line_chart, mark_positions, text_html
 from spine_lib.explore.overlays import SPINE_SWATCH, Swatch
-from spine_lib.explore.page import Chart, Panel, Stack, fit_style, save_page
+from spine_lib.explore.page import Panel, Stack, fit_style, save_page
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import (
     Scene,
     SliceCounts,
     Voxel,
+    count_slices,
     dice_text,
     error_swatches,
     middle_voxel,
     next_marked,
-    open_scene,
     score_text,
     share_in_slice,
     voxel_at_share,
 )
+
+SIDE_BY_SIDE = "side by side"
 
 
 class ScanViewer(Viewer):
@@ -63,10 +72,9 @@ class ScanViewer(Viewer):
         quality: int = 75,
         all_planes: bool = True,
     ) -> Path:
-        """Write one page whose sliders work without Python and without a network.
+        """Write one page that works like the viewer, without Python and without a network.
 
-        The page begins with what is shown now. It has slice sliders, the windows, and the overlay
-        as it is drawn now, to be faded or switched off.
+        The page begins with what is shown now, and has the slices, the windows and the overlay.
 
         Args:
             path: `.html` file to write; some megabytes, see the arguments below.
@@ -82,34 +90,26 @@ class ScanViewer(Viewer):
         """
         if max_slices < 1:
             raise SpineError(f"A page with {max_slices} slices shows nothing: give 1 or more.")
-        first = self._first_plane()
-        others = [plane for plane in PLANES if plane != first] if all_planes else []
-        panels, stacks = self._panels(), []
-        for plane in (first, *others):
-            index = self._index(plane)
+        first, panels, stacks = self._first_plane(), self._panels(), []
+        for plane in (first, *(plane for plane in PLANES if plane != first and all_planes)):
             count = slice_count(panels[0].scene.ct, plane)
             indices = range(0, count, -(-count // max_slices))
             texts = [f"{self._slice_text(kept, plane)}." for kept in indices]
-            chart = self._saved_chart(plane, index, indices)
-            stacks.append(Stack(plane, indices, index, texts, panels, chart))
-        return save_page(
-            path,
-            self._title(),
-            stacks,
-            self.window.window,
-            self.one_plane_at_once and all_planes,
-            self._saved_legend(),
-            quality,
-        )
+            charts = self._saved_charts(plane, indices)
+            stacks.append(Stack(plane, indices, self._index(plane), texts, panels, *charts))
+        one_at_once = self.one_plane_at_once and all_planes
+        legend, window = self._saved_legend(), self.window.window
+        return save_page(path, self._title(), stacks, window, one_at_once, *legend, quality)
 
     def _first_plane(self) -> str:
         return self.plane.value
 
-    def _saved_legend(self) -> str:
-        return self.legend.value
+    def _saved_legend(self) -> tuple[Sequence[Swatch], Sequence[int]]:
+        """Return the legend of all slices, and the structures that can be switched off."""
+        return self.swatches(), ()
 
-    def _saved_chart(self, plane: str, index: int, indices: Sequence[int]) -> Chart | None:
-        return None
+    def _saved_charts(self, plane: str, indices: Sequence[int]) -> tuple:
+        return ()
 
 
 class MaskViewer(ScanViewer):
@@ -122,16 +122,17 @@ class MaskViewer(ScanViewer):
 
     def __init__(
         self,
-        ct: Volume,
-        mask: Volume | None,
-        prediction: Volume | None,
+        ct: Volume | str | Path,
+        mask: Volume | str | Path | None,
+        prediction: Volume | str | Path | None,
         ignore: Volume | None,
         case_id: str,
         window: str | tuple[float, float],
         style: Style | str,
     ) -> None:
         super().__init__()
-        self.scene, self._mask_counts = open_scene(ct, mask, prediction, ignore, case_id)
+        self.scene = Scene(ct, mask, prediction, ignore, case_id)
+        self._mask_counts = count_slices(self.scene.labelled)
         style = style if isinstance(style, Style) else Style(style)
         self.window = WindowControls(window, self._draw)
         self.overlay = OverlayControls(self.scene, style, self._mask_counts.labels, self._draw)
@@ -164,22 +165,22 @@ class MaskViewer(ScanViewer):
     def _shown(self) -> Scene:
         return self.scene if self.overlay.visible else self.scene.bare
 
-    def _move_mouse(self, kind: str, name: str, across: float, down: float) -> None:
-        plane = name if name in PLANES else self._first_plane()
-        voxel = voxel_at_share(self.scene.ct.shape, plane, self._index(plane), across, down)
+    def _voxel_at(self, picture: Picture, across: float, down: float) -> Voxel:
+        plane = self._shown_planes()[self.pictures.index(picture)]
+        return voxel_at_share(self.scene.ct.shape, plane, self._index(plane), across, down)
+
+    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
+        voxel = self._voxel_at(picture, across, down)
         if kind == PRESS:
             self.go_to(voxel)
-        elif kind == HOVER:
-            self._describe("Mouse", voxel)
-        else:
+        elif kind == LEAVE:
             self._describe(self.voxel_name, self.voxel)
+        else:
+            self._describe("Mouse", voxel)
 
     def _describe(self, name: str, voxel: Voxel) -> None:
         text = self.scene.voxel_text(voxel, self.overlay.threshold.value)
-        self.text.value = text_html(f"{self._line}{name} at {text}.")
-
-    def _legend_html(self, swatches: Sequence[Swatch]) -> str:
-        return legend_html(swatches, self._shown.compared and self.overlay.kind.value != "error")
+        self.caption.text = f"{self._line}{name} at {text}."
 
     def _draw(self) -> None:
         shape = self.scene.ct.shape
@@ -193,8 +194,10 @@ class MaskViewer(ScanViewer):
                 cursor=share_in_slice(shape, plane, self.voxel),
                 lines=len(self.pictures) > 1,
             )
-        self._describe(self.voxel_name, self.voxel)
-        self.legend.value = self._legend_html(self.swatches())
+        dashed = self._shown.compared and self.overlay.kind.value != "error"
+        with self.caption.hold_sync():
+            self._describe(self.voxel_name, self.voxel)
+            self.caption.swatches = swatch_list(self.swatches(), dashed)
 
     def _style(self, plane: str) -> Style:
         return self.overlay.style
@@ -203,7 +206,7 @@ class MaskViewer(ScanViewer):
         return self.voxel[plane_axes(plane)[0]]
 
     def _title(self) -> str:
-        return f"CT of case {self.scene.case_id}"
+        return self.scene.name
 
     def _panels(self) -> list[Panel]:
         return [Panel(self._shown, self.overlay.style)]
@@ -211,12 +214,19 @@ class MaskViewer(ScanViewer):
     def _slice_text(self, index: int, plane: str) -> str:
         return self.scene.slice_text(index, plane)
 
+    def _saved_legend(self) -> tuple[Sequence[Swatch], Sequence[int]]:
+        style = self.overlay.style
+        structures = [] if self.scene.binary else self.overlay.structures.value
+        swatches = self._shown.swatches(structures or [1], style)
+        chosen = self.overlay.visible and style.overlay != "error"
+        return swatches, structures if chosen else ()
+
 
 class SliceViewer(MaskViewer):
     """Scroll through a CT: planes, windows, overlays, and where a prediction is wrong.
 
     Args:
-        ct: scan in HU, [x, y, z] in RAS+.
+        ct: scan in HU, [x, y, z] in RAS+; each volume may be given as a path too.
         mask: canonical labels or booleans on its grid.
         prediction: labels, booleans or probabilities (0 to 1) on its grid.
         ignore: boolean on its grid, True where nothing is scored.
@@ -239,9 +249,9 @@ class SliceViewer(MaskViewer):
 
     def __init__(
         self,
-        ct: Volume,
-        mask: Volume | None = None,
-        prediction: Volume | None = None,
+        ct: Volume | str | Path,
+        mask: Volume | str | Path | None = None,
+        prediction: Volume | str | Path | None = None,
         *,
         ignore: Volume | None = None,
         case_id: str = "",
@@ -249,23 +259,23 @@ class SliceViewer(MaskViewer):
         index: int | None = None,
         window: str | tuple[float, float] = "bone",
         style: Style | str | None = None,
-        size_px: int = 512,
+        size_px: int = 470,
     ) -> None:
         require_choice("plane", plane, PLANES)
         if style is None:
             style = "fill" if mask is None or prediction is None else "error"
         super().__init__(ct, mask, prediction, ignore, case_id, window, style)
+        ct = self.scene.ct
         if index is None:
             index = self._mask_counts.fullest(plane, slice_count(ct, plane))
         self.voxel = self._voxel_in_slice(checked_index(ct, index, plane), plane)
-
-        self.picture = Picture(size_px, name="slice")
-        self.pictures = [self.picture]
         self.plane = choice("plane", PLANES, plane)
         self.slice, self.across, self.down = (
             slider(name, 0, 0, 0) for name in ("slice", "probe right", "probe down")
         )
         self.slice.layout.width = f"{size_px}px"
+        self.picture = Picture(size_px, self.slice)
+        self.pictures = [self.picture]
         self.next_spine = button("Next slice with spine", lambda: self._go_to_next("spine"))
         self.next_error = button("Next error", lambda: self._go_to_next("wrong"))
         self.worst = button("Worst slice", self._go_to_worst)
@@ -275,7 +285,7 @@ class SliceViewer(MaskViewer):
 
         buttons = [self.next_spine] if self.scene.labelled is not None else []
         buttons += [self.next_error, self.worst] if self.scene.compared else []
-        left = column(self.slice, self.picture, self.text, self.legend, width_px=size_px)
+        left = column(self.picture, self.slice, self.caption, width_px=size_px + MARGINS_PX)
         probe = column(self.across, self.down)
         right = column(self.plane, row(*buttons), self.window, self.overlay, probe, width_px=310)
         self._arrange(row(left, right))
@@ -336,10 +346,6 @@ class SliceViewer(MaskViewer):
         counts = self.scene.slice_confusion(index, plane, self.overlay.threshold.value)
         return text if counts is None else f"{text}, {dice_text(counts)}"
 
-    def _saved_legend(self) -> str:
-        labels = [label for _, label in self.overlay.structures.options] or [1]
-        return self._legend_html(self._shown.swatches(labels, self.overlay.style))
-
 
 class OrthoViewer(MaskViewer):
     """Show the axial, coronal and sagittal slice through one point of the patient.
@@ -357,9 +363,9 @@ class OrthoViewer(MaskViewer):
 
     def __init__(
         self,
-        ct: Volume,
-        mask: Volume | None = None,
-        prediction: Volume | None = None,
+        ct: Volume | str | Path,
+        mask: Volume | str | Path | None = None,
+        prediction: Volume | str | Path | None = None,
         *,
         ignore: Volume | None = None,
         case_id: str = "",
@@ -371,13 +377,14 @@ class OrthoViewer(MaskViewer):
         super().__init__(ct, mask, prediction, ignore, case_id, window, style)
         self._size_px = size_px
         self.voxel = self._middle_of_spine() if voxel is None else self._checked(voxel)
-        self.pictures = [Picture(size_px, name=plane) for plane in PLANES]
+        shape = self.scene.ct.shape
         self.axes = [
             slider(name, start, 0, size - 1)
-            for name, start, size in zip(("L to R", "P to A", "I to S"), self.voxel, ct.shape)
+            for name, start, size in zip(("L to R", "P to A", "I to S"), self.voxel, shape)
         ]
+        self.pictures = [Picture(size_px, self.axes[plane_axes(plane)[0]]) for plane in PLANES]
         self._sliders = Observer(self._read_sliders, *self.axes)
-        left = column(*self.axes, self.text, self.legend, width_px=420)
+        left = column(*self.axes, self.caption, width_px=420)
         controls = row(left, column(self.window, self.overlay))
         self._arrange(row(*self.pictures), controls)
 
@@ -411,8 +418,10 @@ class OrthoViewer(MaskViewer):
 class CompareViewer(ScanViewer):
     """Show the truth and the errors of two models side by side, with the Dice of every slice.
 
+    The models can be shown in one picture too, blended or as a checkerboard.
+
     Args:
-        ct: scan in HU.
+        ct: scan in HU; each volume may be given as a path too.
         mask: the truth, canonical labels or booleans on its grid.
         first, second: labels, booleans or probabilities of the two models on its grid.
         names: of the two models.
@@ -425,10 +434,10 @@ class CompareViewer(ScanViewer):
 
     def __init__(
         self,
-        ct: Volume,
-        mask: Volume,
-        first: Volume,
-        second: Volume,
+        ct: Volume | str | Path,
+        mask: Volume | str | Path,
+        first: Volume | str | Path,
+        second: Volume | str | Path,
         names: tuple[str, str] = ("first model", "second model"),
         *,
         ignore: Volume | None = None,
@@ -441,37 +450,38 @@ class CompareViewer(ScanViewer):
         super().__init__()
         if len(names) != 2 or names[0] == names[1]:
             raise SpineError(f"The names {names!r} are not two different names: give one a model.")
+        require_choice("plane", plane, PLANES)
         self.truth = Scene(ct, mask, None, ignore, case_id)
+        ct, mask, case_id = self.truth.ct, self.truth.mask, self.truth.case_id
         self.models = {
             name: Scene(ct, mask, prediction, ignore, case_id)
             for name, prediction in zip(names, (first, second))
         }
-        require_choice("plane", plane, PLANES)
         self.plane = choice("plane", PLANES, plane)
+        self.mix = choice("models", (SIDE_BY_SIDE, "blended", "checkerboard"), SIDE_BY_SIDE)
+        self.share = slider("of second", 0.5, 0.0, 1.0, 0.05)
         self.opacity = slider("opacity", 0.5, 0.0, 1.0, 0.05)
         self.threshold = slider("threshold", 0.5, 0.01, 0.99, 0.01)
         start = self._fullest(plane) if index is None else checked_index(ct, index, plane)
         self.slice = slider("slice", start, 0, slice_count(ct, plane) - 1)
         self.slice.layout.width = "640px"
         self.window = WindowControls(window, self._draw)
+        controls = (self.slice, self.mix, self.share, self.opacity, self.threshold)
+        self._sliders = Observer(self._draw, *controls)
+        self.plane.observe(lambda _: self._turn(), "value")
+        self.chart.observe(lambda change: self._show_index(round(change["new"]) - 1), "mark")
+
+        self.pictures = [Picture(size_px, self.slice) for _ in range(3)]
         self.next_spine = button("Next slice with spine", lambda: self._go_to_next("spine"))
         self.next_error = button("Next error", lambda: self._go_to_next("wrong"))
         self.disagree = button("Largest difference", self._go_to_difference)
-        self._sliders = Observer(self._draw, self.slice, self.opacity, self.threshold)
-        self.plane.observe(lambda _: self._turn(), "value")
-
-        self.pictures = [Picture(size_px, name="slice") for _ in range(3)]
-        titled = [
-            column(widgets.Label(title), picture)
-            for title, picture in zip(("truth", *names), self.pictures)
-        ]
-        controls = [self.plane, row(self.next_spine, self.next_error, self.disagree)]
-        controls += [self.window, self.opacity]
-        if any(prediction.array.dtype.kind == "f" for prediction in (first, second)):
-            controls.append(self.threshold)
-        left = column(self.text, self.chart, self.legend, width_px=500)
-        below = row(left, column(*controls, width_px=310))
-        self._arrange(self.slice, row(*titled), below)
+        buttons = row(self.next_spine, self.next_error, self.disagree)
+        right = [self.plane, buttons, self.window, self.opacity, self.mix, self.share]
+        if any(scene.prediction.array.dtype.kind == "f" for scene in self.models.values()):
+            right.append(self.threshold)
+        left = column(self.caption, self.chart, width_px=520)
+        below = row(left, column(*right, width_px=310))
+        self._arrange(row(*self.pictures), self.slice, below)
 
     @property
     def counts(self) -> dict[str, SliceCounts]:
@@ -495,7 +505,7 @@ class CompareViewer(ScanViewer):
         first, _ = self.counts.values()
         return first.fullest(plane, slice_count(self.truth.ct, plane))
 
-    def _move_mouse(self, kind: str, name: str, across: float, down: float) -> None:
+    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
         text, threshold, plane = self._line, self.threshold.value, self.plane.value
         if kind != LEAVE:
             voxel = voxel_at_share(self.truth.ct.shape, plane, self.slice.value, across, down)
@@ -503,13 +513,11 @@ class CompareViewer(ScanViewer):
             for model, scene in self.models.items():
                 text += f", {model} {scene.predicted_text(voxel, threshold)}"
             text += "."
-        self.text.value = text_html(text)
+        self.caption.text = text
 
     def _go_to_next(self, counts: str) -> None:
         marked = sum(getattr(model, counts)(self.plane.value) for model in self.counts.values())
-        index = next_marked(marked, self.slice.value)
-        if index is not None:
-            self.slice.value = index
+        self._show_index(next_marked(marked, self.slice.value))
 
     def _go_to_difference(self) -> None:
         """Show the slice where the Dice of the two models differs most."""
@@ -526,19 +534,33 @@ class CompareViewer(ScanViewer):
 
     def _draw(self) -> None:
         index, plane, window = self.slice.value, self.plane.value, self.window.window
-        for panel, picture in zip(self._panels(), self.pictures):
-            title = f"{panel.title}: "
-            picture.show_slice(panel.scene, index, plane, window, panel.style, title)
+        panels, mixed = self._panels(), self.mix.value != SIDE_BY_SIDE
+        self.pictures[2].layout.display = "none" if mixed else None
+        for panel, picture in zip(panels[: 1 if mixed else 3], self.pictures):
+            picture.show_slice(panel.scene, index, plane, window, panel.style, panel.title)
+        if mixed:
+            self._draw_mixed(panels[1:])
         self._line = f"{self._slice_text(index, plane)}."
-        self.text.value = text_html(self._line)
-        self.chart.value = self._chart_svg(index, plane)
-        self.legend.value = legend_html(self.swatches())
+        self.caption.hold(text=self._line, swatches=swatch_list(self.swatches()))
+        self._draw_chart(self.chart, plane, index)
+
+    def _draw_mixed(self, panels: Sequence[Panel]) -> None:
+        index, plane, window = self.slice.value, self.plane.value, self.window.window
+        drawn = [panel.scene.draw(index, plane, window, panel.style) for panel in panels]
+        rgb = mix_pictures(*drawn, None if self.mix.value == "checkerboard" else self.share.value)
+        title = f"{' and '.join(self.models)}, {self.mix.value}"
+        alt = f"{title}: {panels[0].scene.alt_text(index, plane, panels[0].style)}"
+        self.pictures[1].show(rgb, alt, title, plane, pixel_size_mm(self.truth.ct, plane))
+
+    def _show_index(self, index: int | None) -> None:
+        if index is not None:
+            self.slice.value = index
 
     def _index(self, plane: str) -> int:
         return self.slice.value if plane == self.plane.value else self._fullest(plane)
 
     def _title(self) -> str:
-        return f"{' and '.join(self.models)} on case {self.truth.case_id}"
+        return f"{' and '.join(self.models)} on {self.truth.name}"
 
     def _slice_text(self, index: int, plane: str) -> str:
         text = self.truth.slice_text(index, plane)
@@ -547,27 +569,36 @@ class CompareViewer(ScanViewer):
             text += f"; {name}: {dice_text(counts)}"
         return text
 
-    def _lines(self, plane: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return slice numbers, from 1, and the Dice of each model there."""
+    def _draw_chart(self, chart: Chart, plane: str, index: int) -> None:
+        """Draw the Dice of both models over the slice numbers, from 1."""
         numbers = np.arange(1, slice_count(self.truth.ct, plane) + 1)
-        return {name: (numbers, counts.dice(plane)) for name, counts in self.counts.items()}
+        lines = {name: (numbers, counts.dice(plane)) for name, counts in self.counts.items()}
+        chart.show(lines, self._chart_alt(plane, index), (f"{plane} slice", "Dice"), index + 1)
 
-    def _chart_svg(self, index: int, plane: str) -> str:
-        lines, alt = self._lines(plane), self._chart_alt(index, plane)
-        return line_chart(lines, alt, f"{plane} slice", "Dice", index + 1)
-
-    def _chart_alt(self, index: int, plane: str) -> str:
-        lines = self._lines(plane).items()
-        scores = ", ".join(f"{name} {score_text(dice[index])}" for name, (_, dice) in lines)
+    def _chart_alt(self, plane: str, index: int) -> str:
+        scores = (
+            f"{name} {score_text(counts.dice(plane)[index])}"
+            for name, counts in self.counts.items()
+        )
         return (
             f"Dice of each {plane} slice of case {self.truth.case_id} for "
-            f"{' and '.join(self.models)}; at the marked slice {index + 1}: {scores}."
+            f"{' and '.join(self.models)}; at the marked slice {index + 1}: {', '.join(scores)}."
         )
 
-    def _saved_chart(self, plane: str, index: int, indices: Sequence[int]) -> Chart:
-        positions = mark_positions(self._lines(plane), [kept + 1 for kept in indices])
-        alts = [self._chart_alt(kept, plane) for kept in indices]
-        return Chart(self._chart_svg(index, plane), positions, alts)
+    def _saved_charts(self, plane: str, indices: Sequence[int]) -> tuple:
+        chart = Chart()
+        self._draw_chart(chart, plane, self._index(plane))
+        return chart, [self._chart_alt(plane, kept) for kept in indices]
+
+
+def mix_pictures(first: np.ndarray, second: np.ndarray, share: float | None) -> np.ndarray:
+    """Return two pictures blended by the share of the second, or as a checkerboard (None)."""
+    if share is not None:
+        return np.round(first * (1 - share) + second * share).astype(np.uint8)
+    side = max(1, max(first.shape) // 8)
+    down, across = (np.arange(length) // side for length in first.shape[:2])
+    odd = (down[:, None] + across) % 2 == 1
+    return np.where(odd[:, :, None], second, first)
 
 
 def compare_shipped(case_id: str = "crop", **options: Any) -> CompareViewer:

@@ -1,19 +1,18 @@
-"""Somebody without Python opens a saved page: slices, windows and overlays work from the file."""
+"""Somebody without Python opens a saved page: slices, windows and overlays work from the file.
+
+What saved pages share with viewers in a notebook is in `test_browser.py`.
+"""
 
 import re
 
 import numpy as np
 import pytest
-from browser_lab import keep_screenshot
+from browser_lab import PICTURE, another_picture, keep_screenshot, picture, wait_for_alt
 
-from spine_lib.ct.volume import WINDOWS
-from spine_lib.explore import CompareViewer, SliceViewer, render
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-READ = """canvas => [
-  ...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
-]"""
 
 
 @pytest.fixture(scope="module")
@@ -46,48 +45,43 @@ def open_page(browser):
     assert errors == [] and browser.refused == []
 
 
-def shown(page):
-    """Return the first visible picture without its overlay, and its alt text."""
-    canvas = page.locator("canvas:visible").first
-    rows, columns = (int(canvas.get_attribute(side)) for side in ("height", "width"))
-    pixels = np.array(canvas.evaluate(READ), int).reshape(rows, columns, 4)
-    return pixels[..., 0], canvas.get_attribute("aria-label")
-
-
-def wait_for_alt(page, words):
-    page.locator(f"canvas[aria-label*='{words}']:visible").first.wait_for()
-
-
-def test_a_saved_viewer_has_slices_planes_windows_and_overlay(case, open_page, tmp_path):
-    data, guess, _ = case
-    viewer = SliceViewer(data.ct, data.labels, guess, case_id="saved")
+def test_a_saved_viewer_has_planes_windows_overlay_and_structures(case, open_page, tmp_path):
+    data, _, _ = case
+    viewer = SliceViewer(data.ct, data.labels, case_id="saved")
     page = open_page(viewer.save_html(tmp_path / "viewer.html"))
-    index = viewer.slice.value
+    index, style = viewer.slice.value, viewer.overlay.style
     wait_for_alt(page, f"axial slice {index + 1} of 80")
-    page.keyboard.press("ArrowRight")  # the slice slider has the focus
+    page.keyboard.press("ArrowRight")  # the picture has the focus
     wait_for_alt(page, f"axial slice {index + 2} of 80")
     assert f"slice {index + 2} of 80" in page.get_by_role("status").first.inner_text()
-    assert "Dice" in page.get_by_role("status").first.inner_text()
     keep_screenshot(page, "saved-page")
-    for window in ("bone", "soft tissue"):
+    for window in ("soft tissue", "bone"):
         centre, width = WINDOWS[window]
         option = f"{window} ({centre:g} / {width:g} HU)"
         page.get_by_role("combobox", name="window").select_option(label=option)
         wait_for_alt(page, f"Window: {window}")
-        expected = render.render_slice(data.ct, index + 1, "axial", WINDOWS[window])[..., 0]
-        assert np.abs(shown(page)[0] - expected).mean() < 6
-    over = page.locator(".frame img:visible")
-    assert over.count() == 1 and over.evaluate("one => one.naturalWidth") == 128
+        expected = render.render_slice(
+            data.ct, index + 1, "axial", WINDOWS[window], data.labels, style=style
+        )
+        assert np.abs(picture(page)[0].astype(int) - expected).mean() < 6
+    painted = picture(page)[0].astype(int)
     page.get_by_role("slider", name="overlay opacity %").fill("40")
-    assert over.evaluate("one => getComputedStyle(one).opacity") == "0.4"
+    wait_for_alt(page, "Window: bone")
+    plain = render.render_slice(data.ct, index + 1, "axial", WINDOWS["bone"]).astype(int)
+    spine = np.abs(painted - plain).max(axis=2) > 20
+    faded = picture(page)[0].astype(int)
+    ratio = np.abs(faded - plain)[spine].mean() / np.abs(painted - plain)[spine].mean()
+    assert 0.3 < ratio < 0.55
+    page.get_by_role("button", name="none", exact=True).click()
+    assert np.abs(picture(page)[0].astype(int) - plain).mean() < 4
+    page.get_by_role("button", name="all", exact=True).click()
     page.get_by_role("checkbox", name="overlay").uncheck()
-    assert over.count() == 0 and "without overlay" in shown(page)[1]
+    wait_for_alt(page, "without overlay")
+    assert np.abs(picture(page)[0].astype(int) - plain).mean() < 4
     page.get_by_role("combobox", name="plane").select_option("sagittal")
     wait_for_alt(page, "sagittal slice")
-    expected = render.render_slice(data.ct, viewer.voxel[0], "sagittal", WINDOWS["soft tissue"])[
-        ..., 0
-    ]
-    assert np.abs(shown(page)[0] - expected).mean() < 6
+    expected = render.render_slice(data.ct, viewer.voxel[0], "sagittal", WINDOWS["bone"])
+    assert np.abs(picture(page)[0].astype(int) - expected).mean() < 6
     keep_screenshot(page, "saved-page-sagittal")
 
 
@@ -100,15 +94,29 @@ def test_an_overlay_drawn_with_larger_pixels_lies_on_the_same_part_of_the_ct(
     page = open_page(viewer.save_html(tmp_path / "viewer.html"))
     index = viewer.slice.value
     wait_for_alt(page, f"axial slice {index + 1} of 80")
-    expected = render.render_slice(data.ct, index, "axial", WINDOWS["bone"])[..., 0]
-    found = shown(page)[0]
-    assert found.shape == expected.shape  # all of the slice, not a corner of it
-    assert np.abs(found - expected).mean() < 6
-    over = page.locator(".frame img:visible")
-    assert over.evaluate("one => one.naturalWidth") == 64
+    coarse = render.render_slice(data.ct, index, "axial", WINDOWS["bone"], data.labels, style=style)
+    pixels = picture(page)[0].astype(int)
+    assert pixels.shape == (128, 128, 3)  # all of the slice, not a corner of it
+    drawn = np.abs(coarse - coarse[..., :1].astype(int)).max(axis=2) > 40
+    coloured = np.abs(pixels - pixels[..., :1]).max(axis=2) > 40
+    assert np.mean(np.kron(drawn, np.ones((2, 2), bool)) != coloured) < 0.01
 
 
-def test_the_mark_of_a_saved_comparison_follows_the_slice(case, open_page, tmp_path):
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 800)])
+def test_a_tall_picture_leaves_its_slider_on_the_screen(case, open_page, tmp_path, width, height):
+    data, _, _ = case
+    tall = Volume(data.ct.array, np.diag([1, 1, 3, 1]) @ data.ct.affine)
+    page = open_page(SliceViewer(tall, plane="coronal").save_html(tmp_path / "tall.html"))
+    page.set_viewport_size({"width": width, "height": height})
+    wait_for_alt(page, "coronal")
+    box = page.get_by_role("slider", name="coronal slice").bounding_box()
+    assert box["y"] + box["height"] < height
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_the_mark_of_a_saved_comparison_follows_the_slice_and_a_click_moves_it(
+    case, open_page, tmp_path
+):
     data, guess, chance = case
     viewer = CompareViewer(data.ct, data.labels, guess, chance, ("one", "two"), case_id="saved")
     page = open_page(viewer.save_html(tmp_path / "compare.html"))
@@ -122,12 +130,29 @@ def test_the_mark_of_a_saved_comparison_follows_the_slice(case, open_page, tmp_p
         score = viewer.counts["two"].dice("axial")[index]
         assert f"slice {index + 1}: one" in chart.get_attribute("aria-label")
         assert f"two {score:.3f}" in chart.get_attribute("aria-label")
-        moved = chart.locator(".mark").get_attribute("transform")
+        moved = chart.locator(".spine-mark").get_attribute("transform")
         places.append(float(re.search(r"\(([\d.]+)", moved).group(1)))
         page.keyboard.press("ArrowRight")
     assert places[0] < places[1] < places[2]
-    assert page.locator("canvas:visible").count() == 3
+    with another_picture(page):
+        chart.click(position={"x": 450, "y": 80})
+    widths = {one.bounding_box()["width"] for one in page.locator(f"{PICTURE}:visible").all()}
+    assert page.locator(f"{PICTURE}:visible").count() == 3 and max(widths) - min(widths) < 2
     keep_screenshot(page, "saved-comparison")
     page.get_by_role("combobox", name="plane").select_option("coronal")
     wait_for_alt(page, "two: CT of case saved, coronal slice")
     assert "coronal" in chart.get_attribute("aria-label") and chart.count() == 1
+
+
+def test_a_click_in_one_saved_plane_moves_the_others(case, open_page, tmp_path):
+    data, _, _ = case
+    viewer = OrthoViewer(data.ct, data.labels)
+    page = open_page(viewer.save_html(tmp_path / "planes.html", max_slices=128))
+    wait_for_alt(page, "sagittal slice")
+    box = page.locator(PICTURE).first.bounding_box()
+    x, y = box["x"] + 0.254 * box["width"], box["y"] + 0.404 * box["height"]
+    with another_picture(page, 1), another_picture(page, 2):
+        page.mouse.click(x, y)
+    wait_for_alt(page, f"sagittal slice {128 - int(0.254 * 128)} of 128")
+    wait_for_alt(page, f"coronal slice {128 - int(0.404 * 128)} of 128")
+    keep_screenshot(page, "saved-planes")

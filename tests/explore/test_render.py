@@ -110,11 +110,11 @@ def test_images_are_interpolated_and_masks_are_not():
     ramp = render_slice(volume(array), 0, "axial", (500, 1000), style=Style(pixel_mm=0.1))
     assert len(np.unique(ramp)) > 5
     assert np.all(np.diff(ramp[0, :, 0].astype(int)) <= 0)
-    labels = volume(np.array([1, 3], np.uint8).reshape(2, 1, 1))
+    labels = volume(np.array([1, 5], np.uint8).reshape(2, 1, 1))
     flat = volume(np.zeros((2, 1, 1), np.int16))
     style = Style("fill", "vertebra", opacity=1, outline_px=0, pixel_mm=0.1)
     colours = np.unique(render_slice(flat, 0, "axial", WINDOW, labels, style=style)[0], axis=0)
-    expected = {label_swatches("vertebra")[label - 1].rgb for label in (1, 3)}
+    expected = {label_swatches("vertebra")[label - 1].rgb for label in (1, 5)}
     assert {tuple(map(int, colour)) for colour in colours} == expected
 
 

@@ -110,6 +110,10 @@ class Segmenter(L.LightningModule):
         sampler = self.trainer.train_dataloader.sampler
         sampler.set_epoch(self.global_step // self.recipe.steps_per_epoch)
 
+    def on_train_batch_start(self, *_) -> None:
+        """Set the step for the logs: resumed at an epoch's end, the trainer counts one too many."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
     def on_validation_epoch_start(self) -> None:
         """Give all processes the first one's statistics of batch normalisation."""
         self._check_loss()

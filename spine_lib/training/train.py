@@ -193,16 +193,18 @@ def _fit(
     processes: Processes,
 ) -> Segmenter:
     last, data = folder / "last.ckpt", data_identity(training, validation)
-    steps = 0
-    if last.is_file():
-        stopped = read_checkpoint(last, model)
+    stopped = read_checkpoint(last, model) if last.is_file() else None
+    if stopped:
         _require_same_run(last, stopped, recipe, data)
-        steps = stopped.step
-        del stopped  # Lightning loads it once more
+    steps = stopped.step if stopped else 0
     prepare_device(kind, recipe.precision)
     if recipe.compile:
         require_compiler(kind)
     module = Segmenter(model, recipe.to_dict(), data)
+    if steps >= recipe.steps:  # Lightning would return the weights before they were averaged
+        module.network = stopped.build(last)
+        return module
+    del stopped  # Lightning loads it once more
     with _quiet():
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
         trainer = _trainer(recipe, folder, kind, (*bars, *callbacks), processes, steps)

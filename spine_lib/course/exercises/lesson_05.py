@@ -2,139 +2,150 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy import ndimage
+from torch import nn
 
-from spine_lib.course.exercise import Wrong, declare, describe, raise_known
-from spine_lib.models.atrous import (
-    atrous_convolution,
-    effective_kernel,
-    pixel_gradient,
-    receptive_field,
-    side_seen,
-    tap_share,
-)
-from spine_lib.models.deeplab import enlarge
+from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.models.resnet import make_stage
 
 # --- 5.1 ------------------------------------------------------------------------------------------
 
 
-def an_image_and_kernel(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make a small image and a kernel of 3 x 3 in which no two taps are alike."""
-    rng = np.random.default_rng([5, 1, seed])
-    return rng.normal(size=(9 + seed % 3, 12)).round(2), rng.normal(size=(3, 3)).round(2)
+def atrous_conv(image, kernel, rate):
+    rows, columns = image.shape
+    padded = np.pad(image, rate)
+    result = np.zeros((rows, columns))
+    for i in range(3):
+        for j in range(3):
+            moved = padded[i * rate : i * rate + rows, j * rate : j * rate + columns]
+            result += kernel[i, j] * moved
+    return result
 
 
-def _judge_atrous(function: Callable, image, kernel, rate) -> None:
-    answer = function(image, kernel, rate)
-    if not isinstance(answer, np.ndarray):
-        raise Wrong(f"return an array, not {describe(answer)}")
-    if answer.shape != image.shape:
-        raise Wrong(
-            f"your result has shape {answer.shape} and the image {image.shape}: at rate {rate} the "
-            f"outermost taps reach {rate} pixels out, so {rate} zeros belong on every side"
-        )
-    if np.allclose(answer, atrous_convolution(image, kernel, rate), atol=1e-6):
-        return
-    raise_known(answer, _other_convolutions(image, kernel, rate), atol=1e-6)
-    if np.allclose(answer[rate:-rate, rate:-rate], _inner(image, kernel, rate), atol=1e-6):
-        raise Wrong(
-            "the middle of your result is right and its rim is not: beyond the edge of the image "
-            "there are zeros, neither mirrored nor repeated pixels"
-        )
-    raise Wrong(
-        f"your result is another one: for each of the nine taps, add its weight times the image "
-        f"moved by {rate} or 0 pixels"
-    )
+def an_image_and_kernel(rng: np.random.Generator, rate: int) -> tuple:
+    """Make a small image, a kernel of 3 x 3 in which no two taps are alike, and a rate."""
+    image = rng.normal(size=(9 + int(rng.integers(3)), 13))
+    return image.round(2), rng.normal(size=(3, 3)).round(2), rate
 
 
-def _other_convolutions(image: np.ndarray, kernel: np.ndarray, rate: int) -> dict:
-    wrapped = sum(
-        weight * np.roll(image, (rate * (1 - row), rate * (1 - column)), (0, 1))
-        for (row, column), weight in np.ndenumerate(kernel)
-    )
-    return {
-        "you turned the kernel round, as mathematicians do: in a network kernel[0, 0] weighs "
-        "the pixel above and to the left": atrous_convolution(image, kernel[::-1, ::-1], rate),
-        f"this is the ordinary convolution: the taps should lie {rate} pixels "
-        "apart": atrous_convolution(image, kernel, 1),
-        f"your taps lie {rate + 1} pixels apart: a rate of {rate} leaves {rate - 1} out "
-        "between two taps, not as many as the rate": atrous_convolution(image, kernel, rate + 1),
-        "rows and columns of the kernel are exchanged": atrous_convolution(image, kernel.T, rate),
+def _atrous(kernel=lambda kernel: kernel, rate=lambda rate: rate, mode="constant"):
+    """Return a convolution with another kernel, rate or edge."""
+
+    def convolve(image, taps, spread):
+        wide = np.zeros((2 * rate(spread) + 1,) * 2)
+        wide[:: rate(spread), :: rate(spread)] = kernel(taps)
+        return ndimage.correlate(image, wide, mode=mode)
+
+    return convolve
+
+
+ATROUS = Exercise(
+    "5.1",
+    reference=atrous_conv,
+    wrong={
+        "you turned the kernel round, as mathematicians do: in a network kernel[0, 0] weighs the "
+        "pixel above and to the left": _atrous(lambda kernel: kernel[::-1, ::-1]),
+        "this is the ordinary convolution: the taps should lie {rate} pixels apart": (
+            _atrous(rate=lambda rate: 1)
+        ),
+        "a rate of {rate} moves each outer tap {rate} pixels out: yours are one off": (
+            _atrous(rate=lambda rate: rate + 1),
+            _atrous(rate=lambda rate: max(rate - 1, 1)),
+        ),
+        "rows and columns of the kernel are exchanged": _atrous(np.transpose),
         "pixels that leave the image on one side come back on the other, as np.roll does it: "
-        "beyond the edge there are zeros": wrapped,
-    }
-
-
-def _inner(image: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
-    return atrous_convolution(image, kernel, rate)[rate:-rate, rate:-rate]
+        "beyond the edge there are zeros": _atrous(mode="wrap"),
+        "the rim is not right: beyond the edge of the image there are zeros, neither mirrored nor "
+        "repeated pixels": tuple(_atrous(mode=mode) for mode in ("reflect", "nearest", "mirror")),
+        "your result is smaller than the image: the outermost taps reach {rate} pixels out, so as "
+        "many zeros belong on every side": (
+            lambda image, kernel, rate: atrous_conv(image, kernel, rate)[rate:-rate, rate:-rate],
+            lambda image, kernel, rate: atrous_conv(image, kernel, rate)[1:-1, 1:-1],
+        ),
+    },
+    inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
+    atol=1e-6,
+)
 
 
 # --- 5.2 ------------------------------------------------------------------------------------------
 
 
-def some_layers(seed: int) -> list[tuple[int, int, int]]:
+def receptive_field(layers):
+    seen, step = 1, 1
+    for kernel, stride, rate in layers:
+        seen += rate * (kernel - 1) * step
+        step *= stride
+    return seen
+
+
+def some_layers(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """Draw a few layers with strides first and rates later, as networks have them."""
-    rng = np.random.default_rng([5, 2, seed])
     strided = [(int(rng.choice([3, 5, 7])), 2, 1) for _ in range(2)]
-    dilated = [(3, int(rng.choice([1, 2])), int(rng.integers(2, 5))) for _ in range(3)]
-    return strided + dilated
+    return strided + [(3, int(rng.integers(1, 3)), int(rng.integers(2, 5))) for _ in range(3)]
 
 
-def _judge_field(function: Callable, layers) -> None:
-    answer = function(layers)
-    if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
-        raise Wrong(f"return one number of pixels, not {describe(answer)}")
-    right = receptive_field(layers)
-    if answer == right:
-        return
-    beginning = f"you found {answer} for {layers}, and it is {right}: "
-    raise_known(answer, _other_fields(layers), rtol=0, atol=0, beginning=beginning)
-    raise Wrong(f"you found {answer} for {layers}, and one output pixel sees {right}")
+def _field(grown=lambda kernel, rate: rate * (kernel - 1), start=1, own=False, strides=True):
+    def compute(layers):
+        seen, step = start, 1
+        for kernel, stride, rate in layers:
+            after = step * stride if strides else 1
+            seen += grown(kernel, rate) * (after if own else step)
+            step = after
+        return seen
+
+    return compute
 
 
-def _other_fields(layers: list[tuple[int, int, int]]) -> dict:
-    kernels = [kernel for kernel, _, _ in layers]
-    strides = [stride for _, stride, _ in layers]
-    spans = [effective_kernel(kernel, rate) for kernel, _, rate in layers]
-    before = [math.prod(strides[:n]) for n in range(len(layers))]
-    after = [math.prod(strides[: n + 1]) for n in range(len(layers))]
-    return {
-        "a layer's own stride counts for the layers after it, not for itself": (
-            1 + sum(((span - 1) * own for span, own in zip(spans, after)))
-        ),
-        "after a stride of 2 one step on the map is two input pixels; multiply by the strides "
-        "of all layers before": 1 + sum(span - 1 for span in spans),
+FIELD = Exercise(
+    "5.2",
+    reference=receptive_field,
+    wrong={
+        "a layer's own stride counts for the layers after it, not for itself": _field(own=True),
+        "after a stride of 2 one step on the map is two input pixels: multiply by the strides of "
+        "all layers before": _field(strides=False),
         "the rates are left out: a kernel of 3 at rate 4 spans 9 pixels": (
-            1 + sum(((kernel - 1) * step for kernel, step in zip(kernels, before)))
+            _field(lambda kernel, rate: kernel - 1)
         ),
-        "a kernel of 3 at rate 4 spans 9 pixels and not 12: there are holes between its taps, "
-        "none beside them": (
-            1 + sum(((kernel * rate - 1) * step for (kernel, _, rate), step in zip(layers, before)))
+        "a kernel of 3 at rate 4 spans 9 pixels and not 12: there are holes between its taps, none "
+        "beside them": _field(lambda kernel, rate: kernel * rate - 1),
+        "a kernel of 3 adds 2 to what was seen, since its middle tap was there before": (
+            _field(lambda kernel, rate: rate * (kernel - 1) + 1, start=0),
+            _field(lambda kernel, rate: rate * (kernel - 1) + 1),
+            _field(lambda kernel, rate: kernel * rate),
         ),
-        "a kernel of 3 adds 2 to what was seen, since its middle tap was there before": sum(
-            (span * step for span, step in zip(spans, before))
-        ),
-        "begin with 1, the output pixel itself": sum(
-            (span - 1) * step for span, step in zip(spans, before)
-        ),
-    }
+        "begin with 1, the output pixel itself": _field(start=0),
+    },
+    inputs=lambda rng: [
+        ([(3, 1, 1), (3, 1, 1)],),
+        ([(3, 1, 4), (5, 1, 2)],),
+        ([(3, 2, 1), (3, 2, 1), (3, 2, 1), (3, 1, 1)],),
+        (some_layers(rng),),
+        ([],),
+    ],
+    rtol=0,
+)
 
 
 # --- 5.3 ------------------------------------------------------------------------------------------
 
 
-def a_small_network(seed: int, layers: list[tuple[int, int, int]], norm: bool) -> nn.Sequential:
+def field_by_gradient(network, size):
+    image = torch.rand(1, 1, size, size, requires_grad=True)
+    output = network.eval()(image)
+    rows, columns = output.shape[-2:]
+    output[0, 0, rows // 2, columns // 2].backward()
+    touched_rows, touched_columns = np.nonzero(image.grad[0, 0].numpy())
+    return int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1
+
+
+def a_small_network(rng, layers: list[tuple[int, int, int]], norm: bool = False) -> nn.Sequential:
     """Make a stack of convolutions with random weights, leaky so that no path is ever shut."""
     parts: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(rng.integers(10**6)))
         channels = 1
         for kernel, stride, rate in layers:
             padding = rate * (kernel // 2)
@@ -144,225 +155,249 @@ def a_small_network(seed: int, layers: list[tuple[int, int, int]], norm: bool) -
     return nn.Sequential(*parts)
 
 
-def _judge_gradient(function: Callable, network, size) -> None:
-    with_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network)
-    answer = function(network, size)
-    if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
-        raise Wrong(f"return one number, the side of the square, not {describe(answer)}")
-    gradient = pixel_gradient(copy.deepcopy(network).eval(), size)
-    right = side_seen(gradient)
-    if answer == right:
-        return
-    if answer == size and with_norm:
-        raise Wrong(
-            "you found a gradient everywhere: in training mode batch normalisation makes each "
-            "pixel depend on the mean of all; call network.eval() first"
-        )
-    if answer == size:
-        raise Wrong(
-            "you found a gradient everywhere: take it from one output pixel, not from the sum or "
-            "the mean of the whole output"
-        )
-    if answer in (np.count_nonzero(gradient), right**2):
-        raise Wrong(
-            f"you counted pixels, {answer} of them: return the side of the square around them"
-        )
-    if answer == right - 1:
-        raise Wrong(
-            f"you found {answer}, one too few: from row 3 to row 7 there are 7 - 3 + 1 = 5 rows"
-        )
-    if answer == np.count_nonzero(gradient.any(axis=0)):
-        raise Wrong(
-            f"you counted {answer} columns with a gradient, and there are holes between them: take "
-            "the first and the last"
-        )
-    if answer < right:
-        raise Wrong(
-            f"you found {answer} and it is {right}: is the output pixel near the middle, so that "
-            "no edge cuts off what it sees, and do negative gradients count too?"
-        )
-    raise Wrong(f"you found {answer}, and the square around all gradients has a side of {right}")
+def a_dark_rim() -> nn.Conv2d:
+    """Make a convolution of 7 x 7 whose outer taps are all negative."""
+    layer = nn.Conv2d(1, 1, 7, padding=3)
+    nn.init.constant_(layer.weight, -0.02)
+    nn.init.constant_(layer.weight[..., 1:-1, 1:-1], 0.1)
+    return layer
+
+
+def _gradient(side, pick=lambda o: o[0, 0, o.shape[-2] // 2, o.shape[-1] // 2], train=False):
+    """Return another side of the gradient, of another pixel, or in training mode."""
+
+    def measure(network, size):
+        generator = torch.Generator().manual_seed(size)
+        image = torch.rand(1, 1, size, size, generator=generator).requires_grad_()
+        pick(network.train(train)(image)).backward()
+        return int(side(image.grad[0, 0].numpy()))
+
+    return measure
+
+
+def _extent(gradient: np.ndarray) -> int:
+    return max(map(np.ptp, np.nonzero(gradient))) + 1
+
+
+GRADIENT = Exercise(
+    "5.3",
+    reference=field_by_gradient,
+    wrong={
+        "the gradient is everywhere: take it from one output pixel, not from the sum or the mean "
+        "of the whole output": (_gradient(_extent, torch.sum), _gradient(_extent, torch.sum, True)),
+        "the gradient is everywhere: in training mode batch normalisation makes each pixel depend "
+        "on the mean of all, so call network.eval() first": _gradient(_extent, train=True),
+        "you counted pixels: return the side of the square around them": (
+            _gradient(np.count_nonzero),
+            _gradient(lambda gradient: _extent(gradient) ** 2),
+        ),
+        "one too few: from row 3 to row 7 there are 7 - 3 + 1 = 5 rows": (
+            _gradient(lambda gradient: _extent(gradient) - 1)
+        ),
+        "you counted rows or columns with a gradient, and there are holes between them: take the "
+        "first and the last": _gradient(lambda gradient: gradient.any(axis=0).sum()),
+        "negative gradients count too: compare with 0 by `!=`, not by `>`": (
+            _gradient(lambda gradient: _extent(gradient > 0)),
+        ),
+        "the output pixel lies at the edge, which cuts off what it sees: take one near the "
+        "middle": _gradient(_extent, lambda output: output[0, 0, 0, 0]),
+    },
+    inputs=lambda rng: [
+        (a_small_network(rng, [(3, 1, 3), (3, 1, 3)]), 40),
+        (a_small_network(rng, [(3, 2, 1), (3, 2, 1), (3, 1, 1)]), 48),
+        (a_small_network(rng, [(5, 1, 1), (3, 1, 3)], norm=True), 44),
+        (a_dark_rim(), 24),
+    ],
+    changes_inputs=True,
+)
 
 
 # --- 5.4 ------------------------------------------------------------------------------------------
 
 
-def a_stage(seed: int, blocks: int = 2) -> nn.Sequential:
-    """Make a small stage of stride 2 with random weights and batch statistics."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        stage = make_stage(4, 6, blocks, stride=2, rate=1)
-        for layer in stage.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+def dilate_stage(stage, rate):
+    for layer in stage.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+            if layer.kernel_size == (3, 3):
+                layer.dilation = (rate, rate)
+                layer.padding = (rate, rate)
     return stage
 
 
-def _judge_dilate(function: Callable, stage, rate) -> None:
-    weights = copy.deepcopy(stage.state_dict())
+def a_stage(rng: np.random.Generator, blocks: int) -> nn.Sequential:
+    """Make a small stage of stride 2 with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(10**6)))
+        return make_stage(4, 6, blocks, stride=2, rate=1)
+
+
+@torch.no_grad()
+def _observe_stage(function, stage, rate):
+    weights = {name: weight.clone() for name, weight in stage.state_dict().items()}
     answer = function(stage, rate)
     if not isinstance(answer, nn.Module):
         raise Wrong(f"return the stage, an nn.Module, not {describe(answer)}")
-    for name, layer in answer.named_modules():
+    facts = {"stride": [], "dilation": [], "padding": []}
+    for layer in answer.modules():
         if isinstance(layer, nn.Conv2d):
-            _judge_convolution(f"`{name}`", layer, rate)
-    right = make_stage(4, 6, len(stage), stride=1, rate=rate)
-    right.load_state_dict(weights)
-    image = torch.randn(1, 4, 12, 10, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        ours, theirs = right.eval()(image), answer.eval()(image)
-    if theirs.shape != ours.shape:
-        raise Wrong(f"your stage maps {tuple(image.shape)} to {tuple(theirs.shape)}")
-    if not torch.allclose(ours, theirs, atol=1e-5):
-        raise Wrong(
-            "your stage has other weights than the one it was made from: change the layers that "
-            "are there, and make no new ones"
-        )
+            same = layer.dilation[0] * (layer.kernel_size[0] // 2)
+            for name, values in facts.items():
+                value = same if getattr(layer, name) == "same" else getattr(layer, name)
+                values.append(value[0] if isinstance(value, tuple) else value)
+    state = answer.state_dict()
+    return {
+        "whether the weights are those that the stage had": state.keys() == weights.keys()
+        and all(torch.equal(state[name], weight) for name, weight in weights.items()),
+        **{f"the {name} of the convolutions": str(values) for name, values in facts.items()},
+    }
 
 
-def _judge_convolution(name: str, layer: nn.Conv2d, rate: int) -> None:
-    stride, dilation, padding = (_side(x) for x in (layer.stride, layer.dilation, layer.padding))
-    if stride != 1:
-        which = "of the shortcut " if layer.kernel_size == (1, 1) else ""
-        raise Wrong(
-            f"the convolution {which}{name} still has a stride of {stride}, so its map shrinks"
-        )
-    if layer.kernel_size == (1, 1):
-        if padding:
-            raise Wrong(
-                f"{name} is a 1 x 1 convolution and needs no padding: yours, of {padding}, makes "
-                "its map larger than the one it is added to"
-            )
-        return
-    if dilation != rate:
-        more = "in every block, not only where the stride was" if dilation == 1 else "not more"
-        raise Wrong(f"{name} has a dilation of {dilation} and should have {rate}, {more}")
-    if padding != rate:
-        raise Wrong(
-            f"{name} has a dilation of {rate} and a padding of {padding}: its map becomes smaller; "
-            "the padding must grow with the dilation"
-        )
+def _dilated(strides=(3, 1), dilations=(3,), paddings=(3,), first_only=False):
+    """Return a change of the convolutions with these kernels, of the first 3 x 3 alone or all."""
+
+    def change(stage, rate):
+        for layer in stage.modules():
+            if isinstance(layer, nn.Conv2d):
+                kernel, had_stride = layer.kernel_size[0], layer.stride != (1, 1)
+                layer.stride = (1, 1) if kernel in strides else layer.stride
+                if had_stride or not first_only:
+                    layer.dilation = (rate, rate) if kernel in dilations else layer.dilation
+                    layer.padding = (rate, rate) if kernel in paddings else layer.padding
+        return stage
+
+    return change
 
 
-def _side(value: int | str | tuple) -> int | str:
-    return value[0] if isinstance(value, tuple) else value
+STAGE = Exercise(
+    "5.4",
+    reference=dilate_stage,
+    wrong={
+        "the strides are gone, and the 3 x 3 convolutions have no dilation: they see less than "
+        "before": (_dilated(dilations=(), paddings=())),
+        "a dilated kernel reaches further out, so its map becomes smaller: the padding must grow "
+        "with the dilation": (_dilated(paddings=()), _dilated(dilations=(3, 1), paddings=())),
+        "the 1 x 1 convolution of the shortcut still has its stride of 2, so its map shrinks": (
+            _dilated(strides=(3,))
+        ),
+        "a 1 x 1 convolution needs no padding: yours makes its map larger than the one it is added "
+        "to": (_dilated(dilations=(3, 1), paddings=(3, 1)), _dilated(paddings=(3, 1))),
+        "every 3 x 3 convolution is dilated, in every block, not only where the stride was": (
+            _dilated(first_only=True)
+        ),
+        "your stage has other weights than the one it was made from: change the layers that are "
+        "there, and make no new ones": lambda stage, rate: make_stage(4, 6, len(stage), 1, rate),
+    },
+    inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],
+    observe=_observe_stage,
+    changes_inputs=True,
+)
 
 
 # --- 5.5 ------------------------------------------------------------------------------------------
 
 
-def _judge_taps(function: Callable, size, rate) -> None:
-    answer = function(size, rate)
-    if isinstance(answer, bool) or not isinstance(answer, int | float | np.number):
-        raise Wrong(f"return one number from 1/9 to 1, not {describe(answer)}")
-    right = tap_share(size, rate)
-    if math.isclose(answer, right, rel_tol=1e-6):
-        return
-    lost = (size - rate - 1, size - rate + 1)
-    near = [((size + 2 * max(inside, 0)) / (3 * size)) ** 2 for inside in lost]
-    line = math.sqrt(right)
-    places = f"of {size} places on a line, a tap {rate} away falls off at {min(rate, size)}"
-    mistakes = {
-        "this is how many of the nine taps lie inside: divide by nine": 9 * right,
-        "this is the share along one line: a tap must lie inside in rows and in columns": line,
-        "you counted in columns only: taps above and below have edges too": line / 3,
-        "you looked at the middle of the map alone: near the edge taps hang over; take the "
-        "mean over all places": 1.0 if rate <= size // 2 else 1 / 9,
-        f"you are off by one: {places}": near,
-        "this is the share that lies outside": 1 - right,
+def tap_share(size, rate):
+    outer = max(size - rate, 0) / size
+    along_a_line = (1 + 2 * outer) / 3
+    return along_a_line**2
+
+
+def _line(inside=lambda size, rate: max(size - rate, 0)):
+    return lambda size, rate: ((1 + 2 * inside(size, rate) / size) / 3) ** 2
+
+
+TAPS = Exercise(
+    "5.5",
+    reference=tap_share,
+    wrong={
+        "this is how many of the nine taps lie inside: divide by nine": (
+            lambda size, rate: 9 * tap_share(size, rate)
+        ),
+        "this is the share along one line: a tap must lie inside in rows and in columns": (
+            lambda size, rate: tap_share(size, rate) ** 0.5
+        ),
+        "you looked at the middle of the map alone: near the edge taps hang over; take the mean "
+        "over all places": (
+            lambda size, rate: 1.0 if rate <= size // 2 else 1 / 9,
+            lambda size, rate: 1.0 if rate < size / 2 else 1 / 9,
+            lambda size, rate: 1.0 if rate < size else 1 / 9,
+        ),
+        "you are off by one: of {size} places on a line, a tap {rate} away falls off at {rate}": (
+            _line(lambda size, rate: max(size - rate - 1, 0)),
+            _line(lambda size, rate: max(size - rate + 1, 0)),
+        ),
         "this is the share of places where all nine lie inside: count taps, at every place": (
-            (max(size - 2 * rate, 0) / size) ** 2
+            lambda size, rate: (max(size - 2 * rate, 0) / size) ** 2
         ),
         "a tap cannot miss more often than there are places: mind rates above the map's size": (
-            ((3 * size - 2 * rate) / (3 * size)) ** 2
+            _line(lambda size, rate: size - rate)
         ),
-    }
-    raise_known(answer, mistakes, rtol=1e-6, atol=1e-9)
-    raise Wrong(
-        f"you found {answer:.4g} for a map of {size} x {size} at rate {rate}, and it is {right:.4g}"
-    )
+        "each outer tap falls off on one side only, at as many places as the rate": (
+            _line(lambda size, rate: max(size - 2 * rate, 0))
+        ),
+    },
+    inputs=lambda rng: [
+        *((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)),
+        (9, int(rng.integers(2, 8))),
+    ],
+    rtol=1e-6,
+)
 
 
 # --- 5.6 ------------------------------------------------------------------------------------------
 
 
-def some_maps(seed: int, factor: int) -> tuple[Tensor, Tensor, nn.Module]:
+def decode(deep, low, fuse):
+    enlarged = nn.functional.interpolate(
+        deep, size=low.shape[-2:], mode="bilinear", align_corners=True
+    )
+    return fuse(torch.cat([enlarged, low], dim=1))
+
+
+def some_maps(rng: np.random.Generator, factor: int) -> tuple:
     """Make a deep and a low map, and a convolution for both together."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(rng.integers(10**6)))
         deep, low = torch.randn(2, 6, 4, 5), torch.randn(2, 3, 4 * factor, 5 * factor)
         return deep, low, nn.Conv2d(9, 4, 3, padding=1)
 
 
-def _judge_decode(function: Callable, deep, low, fuse) -> None:
-    answer = function(deep, low, fuse)
-    if not isinstance(answer, Tensor):
-        raise Wrong(f"return a tensor, not {describe(answer)}")
-    joined = torch.cat([enlarge(deep, low.shape[-2:]), low], dim=1)
-    if answer.shape == joined.shape:
-        raise Wrong("you joined the maps and stopped: give them to `fuse`")
-    with torch.no_grad():
-        right = fuse(joined)
-        if answer.shape != right.shape:
-            shrunk = answer.shape[-2:] == deep.shape[-2:]
-            more = ": low was shrunk to the size of deep, and with it went the outlines"
-            raise Wrong(
-                f"your result has shape {tuple(answer.shape)} instead of {tuple(right.shape)}"
-                f"{more if shrunk else ''}"
+def _decoded(join=lambda deep, low: [deep, low], fused=True, **options):
+    """Return a step with another interpolation, order or end."""
+
+    def step(deep, low, fuse):
+        large = nn.functional.interpolate(deep, size=low.shape[-2:], **options)
+        joined = torch.cat(join(large, low), dim=1)
+        return fuse(joined) if fused else joined
+
+    return step
+
+
+TRUE = {"mode": "bilinear", "align_corners": True}
+
+DECODER = Exercise(
+    "5.6",
+    reference=decode,
+    wrong={
+        "the maps are joined in the other order: fuse expects the channels of deep first": (
+            _decoded(lambda deep, low: [low, deep], **TRUE)
+        ),
+        "deep was enlarged by repeating pixels, interpolate's default: take bilinear": _decoded(),
+        "deep was enlarged with align_corners=False, which places its pixels otherwise: a network "
+        "trained with True would see everything moved": _decoded(mode="bilinear"),
+        "low is not in your result: without it there are no fine outlines": (
+            _decoded(lambda deep, low: [deep, torch.zeros_like(low)], **TRUE)
+        ),
+        "you joined the maps and stopped: give them to `fuse`": _decoded(fused=False, **TRUE),
+        "low was shrunk to the size of deep, and with it went the outlines: enlarge deep": (
+            lambda deep, low, fuse: fuse(
+                torch.cat(
+                    [deep, nn.functional.interpolate(low, size=deep.shape[-2:], mode="bilinear")], 1
+                )
             )
-        if torch.allclose(answer, right, atol=1e-5):
-            return
-        raise_known(answer.detach(), _other_decodings(deep, low, fuse), atol=1e-5)
-    raise Wrong("your result has the right shape and other values: enlarge, join, fuse, no more")
-
-
-def _other_decodings(deep: Tensor, low: Tensor, fuse: nn.Module) -> dict:
-    size = tuple(low.shape[-2:])
-    resize = nn.functional.interpolate
-    nearest = resize(deep, size)
-    loose = resize(deep, size, mode="bilinear", align_corners=False)
-    return {
-        "the maps are joined in the other order: fuse expects the channels of deep first": fuse(
-            torch.cat([low, enlarge(deep, size)], dim=1)
         ),
-        "deep was enlarged by repeating pixels, interpolate's default: ask for bilinear": fuse(
-            torch.cat([nearest, low], dim=1)
-        ),
-        "deep was enlarged with align_corners=False, which places its pixels otherwise: a "
-        "network trained with True would see everything "
-        "moved": fuse(torch.cat([loose, low], dim=1)),
-        "low is not in your result: without it there are no fine outlines": fuse(
-            torch.cat([enlarge(deep, size), torch.zeros_like(low)], dim=1)
-        ),
-    }
-
-
-EXERCISES = declare(
-    __file__,
-    {
-        "5.1": (
-            lambda: [(*an_image_and_kernel(seed), rate) for seed, rate in enumerate((2, 1, 3))],
-            _judge_atrous,
-        ),
-        "5.2": (
-            lambda: [
-                ([(3, 1, 1), (3, 1, 1)],),
-                ([(3, 1, 4), (5, 1, 2)],),
-                ([(3, 2, 1), (3, 2, 1), (3, 1, 1)],),
-                (some_layers(0),),
-            ],
-            _judge_field,
-        ),
-        "5.3": (
-            lambda: [
-                (a_small_network(0, [(3, 1, 3), (3, 1, 3)], False), 40),
-                (a_small_network(1, [(3, 2, 1), (3, 2, 1), (3, 1, 1)], False), 48),
-                (a_small_network(2, [(5, 1, 1), (3, 1, 3)], True), 44),
-            ],
-            _judge_gradient,
-        ),
-        "5.4": (lambda: [(a_stage(0), 2), (a_stage(1, 3), 4)], _judge_dilate),
-        "5.5": (lambda: [(8, 1), (4, 2), (5, 3), (4, 10), (16, 6)], _judge_taps),
-        "5.6": (lambda: [some_maps(0, 4), some_maps(1, 2)], _judge_decode),
     },
+    inputs=lambda rng: [some_maps(rng, 4), some_maps(rng, 2)],
+    atol=1e-5,
 )

@@ -255,21 +255,33 @@ def _geometry_rows(volume) -> Iterable[tuple[str, str]]:
         yield "orientation", f"stored as {volume.source.orientation}, read as RAS"
 
 
+def _counts(array) -> tuple:
+    """Return the values of whole numbers and how often each is there, plane by plane (memory)."""
+    import numpy as np
+
+    low, high = int(array.min()), int(array.max())
+    planes = (plane.ravel().astype(np.int64) - low for plane in np.moveaxis(array, 2, 0))
+    counts = sum(np.bincount(plane, minlength=high - low + 1) for plane in planes)
+    return low + np.flatnonzero(counts), counts[counts > 0]
+
+
 def _ct_rows(ct) -> Iterable[tuple[str, str]]:
     import numpy as np
 
     from spine_lib.ct.volume import WINDOWS
 
     yield from _geometry_rows(ct)
-    hu = ct.array
-    low, middle, high = np.percentile(hu[::2, ::2, ::2], (1, 50, 99))
-    yield "intensities", f"{hu.min()} to {hu.max()} HU ({hu.dtype}, {hu.nbytes / 2**20:.0f} MiB)"
-    yield "percentiles", f"1 %: {low:.0f} HU, 50 %: {middle:.0f} HU, 99 %: {high:.0f} HU"
-    if padding := int((hu < -1024).sum()):
-        yield "padding", f"{100 * padding / hu.size:.1f} % of the voxels lie below -1024 HU"
+    hu, counts = _counts(ct.array)
+    size = ct.array.size
+    low, middle, high = hu[np.searchsorted(counts.cumsum() / size, (0.01, 0.5, 0.99))]
+    memory = f"{ct.array.dtype}, {ct.array.nbytes / 2**20:.0f} MiB"
+    yield "intensities", f"{hu[0]} to {hu[-1]} HU ({memory})"
+    yield "percentiles", f"1 %: {low} HU, 50 %: {middle} HU, 99 %: {high} HU"
+    if padding := counts[hu < -1024].sum():
+        yield "padding", f"{100 * padding / size:.1f} % of the voxels lie below -1024 HU"
     for name, (centre, width) in WINDOWS.items():
         low, high = centre - width / 2, centre + width / 2
-        share = 100 * float(((hu > low) & (hu < high)).mean())
+        share = 100 * counts[(hu > low) & (hu < high)].sum() / size
         limits = f"centre {centre:g} HU, width {width:g} HU"
         yield "window", f"{name}: {limits}; {share:.0f} % of the voxels lie inside"
 
@@ -280,7 +292,7 @@ def _mask_rows(mask, scheme: str | None) -> Iterable[tuple[str, str]]:
     from spine_lib.annotations.schemes import SCHEMES
 
     yield from _geometry_rows(mask)
-    ids, counts = np.unique(mask.array, return_counts=True)
+    ids, counts = _counts(mask.array)
     names = SCHEMES[scheme].names if scheme else {}
     millilitres = float(np.prod(mask.spacing_mm)) / 1000
     share = 100 * counts[ids != 0].sum() / mask.array.size

@@ -140,6 +140,8 @@ def label_likeness(values: np.ndarray) -> float:
     It is the share of neighbours along the first axis, not both 0, that are equal: within a label
     all are, in a scan noise makes them differ.
     """
+    step = int((values.size / (10 * SAMPLE)) ** 0.5) | 1
+    values = values[:, ::step, ::step]
     first, second = values[:-1], values[1:]
     counted = np.count_nonzero(first | second)
     if counted == 0 or values.max() == 1:

@@ -645,7 +645,7 @@ print("as a grey photograph:", torch.allclose(encoder.conv1(slices), grey_as_rgb
 # architecture in three ways: from random weights, with its encoder, and with all of its weights.
 
 # %%
-from spine_lib.training import load_pretrained
+from spine_lib.training.pretrained import load_pretrained, weights_path
 
 donor, recipe = load_pretrained("unet_light")
 
@@ -720,9 +720,8 @@ plt.show()
 
 # %%
 from spine_lib.datasets import sample_root
-from spine_lib.training import pretrained
 
-folder, weights = sample_root() / "crop", pretrained.weights_path("unet_light")
+folder, weights = sample_root() / "crop", weights_path("unet_light")
 
 # %%
 import nibabel as nib

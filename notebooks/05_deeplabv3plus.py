@@ -159,7 +159,7 @@ check("5.3", field_by_gradient)
 # networks? The library ships two, small ones.
 
 # %%
-from spine_lib.training import load_pretrained
+from spine_lib.training.pretrained import load_pretrained, weights_path
 
 trained = {"U-Net": "unet_light", "DeepLabv3+": "deeplabv3plus_light"}
 trained = {name: load_pretrained(key)[0] for name, key in trained.items()}
@@ -556,7 +556,6 @@ for name, network in networks.items():
 
 # %%
 from spine_lib.datasets import sample_root
-from spine_lib.training.pretrained import weights_path
 
 folder, weights = sample_root() / "crop", weights_path("deeplabv3plus_light")
 

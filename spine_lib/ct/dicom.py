@@ -6,6 +6,7 @@ names, instance numbers or SliceThickness (which may be larger than the distance
 
 from __future__ import annotations
 
+import mmap
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from spine_lib import SpineError
 from spine_lib.ct.files import list_folder
@@ -37,8 +38,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 AGAIN = "export the series again."
 
-_DIRECTORY, _DEFLATED = "1.2.840.10008.1.3.10", b"1.2.840.10008.1.2.1.99"
-_CT_CLASSES = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
 _TAGS = """
     SOPClassUID Modality SeriesInstanceUID SeriesNumber SeriesDescription DirectoryRecordSequence
     Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation
@@ -163,18 +164,24 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
             return None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SpineError(f"{path} cannot be read ({reason}): copy the series again.") from error
-    kind = _text(header, "SOPClassUID") or str(header.file_meta.get("MediaStorageSOPClassUID", ""))
-    if kind == _DIRECTORY or "DirectoryRecordSequence" in header or "Rows" in header:
-        return header
-    # reports and plans have no pixels; a CT without them was cut off
-    if kind in _CT_CLASSES and _text(header, "Modality") in ("", "CT"):
+    kind = _text(header, "SOPClassUID") or _text(header.file_meta, "MediaStorageSOPClassUID")
+    kind = UID(kind, pydicom.config.IGNORE)
+    # directories, reports and plans have no pixels; a CT without them was cut off
+    known = kind.is_valid and (kind.is_private or kind.name != kind) and kind not in _CT_CLASSES
+    if not (known or "DirectoryRecordSequence" in header or "Rows" in header):
         raise SpineError(f"{path} is cut off or no DICOM image: copy the series again.")
     return header
 
 
 def _read(path: Path, **options: Any) -> pydicom.Dataset:
     """Read a DICOM file; where no transfer syntax is stated, take the one that was found."""
-    dataset = pydicom.dcmread(path, force=True, **options)
+    # a mapped file gives no more bytes than it has, whatever length a damaged element announces
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        dataset = pydicom.dcmread(content, force=True, **options)
+    dataset.filename = str(path)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, _ = dataset.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

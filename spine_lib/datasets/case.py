@@ -241,6 +241,7 @@ def _read_png(path: Path) -> np.ndarray:
             raise ValueError(f"{bits} bits of colour type {colour}")
         if width * height > MAX_DEFLATE_RATIO * len(content):
             raise ValueError(f"{width} x {height} pixels in {len(content)} bytes")
+        Image.open(io.BytesIO(content), formats=("PNG",)).verify()  # reading skips checksums
         return np.asarray(Image.open(io.BytesIO(content), formats=("PNG",)))
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)

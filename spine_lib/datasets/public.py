@@ -137,8 +137,8 @@ def _cohort(public_set: PublicSet, root: Path) -> Cohort:
     excluded = sorted(cohort.excluded, key=lambda scan: scan.case_id)
     if not cohort.cases and excluded:
         raise SpineError(
-            f"No case in {root} is complete ({len(excluded)} are left out, the first is "
-            f"{excluded[0]}): is the download whole?"
+            f"No case in {root} is complete, {len(excluded)} left out, the first is "
+            f"{excluded[0].case_id} ({excluded[0].reason}): fetch what is missing."
         )
     require_cases(cohort.cases, str(root))
     faults = known_faults(public_set.name, [case.case_id for case in cohort.cases])

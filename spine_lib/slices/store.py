@@ -302,7 +302,7 @@ def cut_case(
             warnings.simplefilter("always")
             data, organs = case.load(), case.load_organs()
         if not data.labels.array.any():
-            raise SpineError(f"{case.mask_path} labels no spine: is it the mask of this scan?")
+            raise SpineError(f"{case.mask_path} labels no spine: give the mask of this scan.")
     except (SpineError, MemoryError) as error:
         reason = str(error) or f"{case.ct_path} does not fit into memory"
         return ExcludedScan(case.case_id, reason), []

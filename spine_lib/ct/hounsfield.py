@@ -22,7 +22,7 @@ TISSUE_RANGE = (-1100, 3071)
 NORMALISED_RANGE = (-20, 50)
 """Values that all lie in here are those of a mask or in standard deviations: no fat, no bone."""
 
-PADDING_HU, TISSUE_FROM_HU, AIR_TO_HU = -1200, -300, -50
+PADDING_HU, TISSUE_FROM_HU, AIR_TO_HU = -1200, -300, -30
 """Up to the first lies padding outside the field of view, from the second on soft tissue, and
 below the third air and fat."""
 

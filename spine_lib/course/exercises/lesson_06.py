@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import math
-from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
-from spine_lib.course.exercise import Wrong, declare, describe, raise_known
-from spine_lib.training.losses import segmentation_loss
+from spine_lib.course.exercise import Exercise, Wrong, describe
 
-# --- 6.1 a step --------------------------------------------------------------------------------
+# --- 6.1 ------------------------------------------------------------------------------------------
 
 
-def a_network(seed: int, normalised: bool = True, dropout: float = 0.0) -> nn.Sequential:
+def training_step(network, optimiser, image, target):
+    network.train()
+    loss = entropy(network(image), target)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def generator_of(rng: np.random.Generator) -> torch.Generator:
+    """Return PyTorch's generator, seeded from NumPy's."""
+    return torch.Generator().manual_seed(int(rng.integers(10**6)))
+
+
+def a_network(rng, normalised: bool = True, dropout: float = 0.0) -> nn.Sequential:
     """Make a tiny network that maps [batch, 1, row, column] to logits."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)]
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)]
     if normalised:
         layers.insert(1, nn.BatchNorm2d(4))
     if dropout:
         layers.insert(2, nn.Dropout(dropout))
-    return nn.Sequential(*layers)
+    network, random = nn.Sequential(*layers), generator_of(rng)
+    for weight in network.parameters():
+        nn.init.uniform_(weight, -0.4, 0.4, generator=random)
+    return network
 
 
-def a_batch(seed: int, count: int = 4, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+def a_batch(random: torch.Generator, count: int = 4, size: int = 12) -> tuple:
     """Make images with a bright square each, and where it is."""
-    random = torch.Generator().manual_seed(seed)
     target = torch.zeros(count, 1, size, size)
     for item in target:
         row, column = torch.randint(0, size - 4, (2,), generator=random).tolist()
@@ -39,329 +51,107 @@ def a_batch(seed: int, count: int = 4, size: int = 12) -> tuple[torch.Tensor, to
     return target + 0.5 * torch.randn(target.shape, generator=random), target
 
 
-def a_training(seed: int, training: bool = True) -> tuple:
+def a_training(rng: np.random.Generator, training: bool) -> tuple:
     """Make network, optimiser, image and target of a step."""
-    network = a_network(seed).train(training)
+    network = a_network(rng).train(training)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
-    return (network, optimiser, *a_batch(seed))
+    return (network, optimiser, *a_batch(generator_of(rng)))
 
 
-def _right_step(network: nn.Module, optimiser, image, target) -> float:
-    network.train()
-    optimiser.zero_grad()
-    loss = functional.binary_cross_entropy_with_logits(network(image), target)
-    loss.backward()
-    optimiser.step()
-    return loss.item()
+def weights_of(network: nn.Module) -> np.ndarray:
+    """Return all weights of a network in one row."""
+    return nn.utils.parameters_to_vector(network.parameters()).detach().numpy().copy()
 
 
-def judge_step(function: Callable, network, optimiser, image, target) -> None:
-    """Judge one step, then a second one on another batch."""
-    before = copy.deepcopy(network)
-    twin, twin_optimiser = copy.deepcopy((network, optimiser))
-    wanted = _right_step(twin, twin_optimiser, image, target)
-    loss = _number(function(network, optimiser, image, target))
-    _judge_loss(loss, wanted, before, image, target)
-    if not network.training:
-        raise Wrong(
-            "the network came in evaluation mode and stayed in it: BatchNorm then uses old means "
-            "and learns no new ones; call network.train() first"
-        )
-    if _same_weights(network, before):
-        raise Wrong(_why_unchanged(network))
-    if not _same_weights(network, twin):
-        raise Wrong(
-            "the weights changed, but not by one step down this loss: backward once, then "
-            "optimiser.step() once"
-        )
-    images, targets = a_batch(99)
-    _right_step(twin, twin_optimiser, images, targets)
-    function(network, optimiser, images, targets)
-    if not _same_weights(network, twin):
-        raise Wrong(
-            "the first step is right and the second is not: gradients of the first are still there "
-            "and are added to; call optimiser.zero_grad() before backward"
-        )
-
-
-def _judge_loss(loss: float, wanted: float, network: nn.Module, image, target) -> None:
-    if math.isclose(loss, wanted, rel_tol=1e-4):
-        return
-    with torch.no_grad():
-        evaluated = copy.deepcopy(network).eval()(image)
-        logits = copy.deepcopy(network).train()(image)
-        entropy = functional.binary_cross_entropy_with_logits
-        mistakes = {
-            "this is the loss in evaluation mode: call network.train() first": entropy(
-                evaluated, target
-            ),
-            "a sigmoid was applied twice: binary_cross_entropy_with_logits has it inside and "
-            "takes the logits as they are": entropy(torch.sigmoid(logits), target),
-            "this is the sum over pixels: take the mean": entropy(logits, target, reduction="sum"),
-        }
-    beginning = f"your loss is {loss:.4g} instead of {wanted:.4g}: "
-    raise_known(loss, mistakes, rtol=1e-4, atol=0, beginning=beginning)
-    raise Wrong(
-        f"{beginning}return that before the step, of the logits (given first) and the target"
-    )
-
-
-def _why_unchanged(network: nn.Module) -> str:
-    gradients = [weight.grad for weight in network.parameters()]
-    if all(gradient is None or not gradient.any() for gradient in gradients):
-        return (
-            "the weights did not change and have no gradients: loss.backward() finds them (and "
-            "zero_grad after it would throw them away)"
-        )
-    return (
-        "the weights did not change though their gradients are there: optimiser.step() changes "
-        "them, after loss.backward()"
-    )
-
-
-def _same_weights(a: nn.Module, b: nn.Module, tolerance: float = 1e-5) -> bool:
-    pairs = zip(a.parameters(), b.parameters(), strict=True)
-    return all(torch.allclose(x, y, atol=tolerance) for x, y in pairs)
-
-
-def _number(answer: object) -> float:
-    if isinstance(answer, torch.Tensor):
+def number_of(loss: object) -> float:
+    """Return a loss; raise `Wrong` where it is not a number of Python's."""
+    if isinstance(loss, torch.Tensor):
         raise Wrong(
             "return a number, loss.item(), and not a tensor: a tensor holds on to the whole step, "
             "and a list of such losses fills the memory"
         )
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        raise Wrong(f"return the loss, a number, and not {describe(answer)}")
-    return float(answer)
+    if isinstance(loss, bool) or not isinstance(loss, int | float):
+        raise Wrong(f"return the loss, a number, and not {describe(loss)}")
+    return float(loss)
 
 
-# --- a batch in parts -----------------------------------------------------------------------------
-
-
-def an_accumulation(seed: int, count: int, parts: int) -> tuple:
-    """Make network, optimiser, a batch and a number of parts."""
-    network = a_network(seed, normalised=False)
-    optimiser = torch.optim.SGD(network.parameters(), lr=2.0)
-    image, target = a_batch(seed, count)
-    target[: count // 3] = 0  # so that no part is like the whole
-    functional.binary_cross_entropy_with_logits(network(image), 1 - target).backward()
-    return network, optimiser, image, target, parts
-
-
-def judge_accumulate(function: Callable, *arguments) -> None:
-    """Judge a step on a batch in parts against one on the whole batch."""
-    network, optimiser, image, target, parts = arguments
-    before = _copies(network, optimiser)
-    twin, twin_optimiser = _copies(*before)
-    wanted = _right_step(twin, twin_optimiser, image, target)
-    loss, sizes, together = _watched(function, arguments)
-    if sizes and max(sizes) > math.ceil(len(image) / parts):
-        raise Wrong(
-            f"{max(sizes)} images went through the network at once: the memory holds "
-            f"{math.ceil(len(image) / parts)}; cut the batch into {parts} parts"
-        )
-    loss = _number(loss)
-    if not _same_weights(network, twin):
-        raise Wrong(_why_accumulated(network, before, image, target, parts))
-    if not math.isclose(loss, wanted, rel_tol=1e-4):
-        raise Wrong(
-            f"the step is right, but you return {loss:.4g} instead of {wanted:.4g}, the mean over "
-            "the whole batch"
-        )
-    if together:
-        raise Wrong(
-            "the step is right, but no part had its backward before all had gone in, so the maps "
-            "of all lie in memory together: call backward for each part, which frees its maps"
-        )
-
-
-def _watched(function: Callable, arguments: tuple) -> tuple[object, list[int], bool]:
-    """Return the answer, the images of each forward, and whether no backward came in between."""
-    sizes: list[int] = []
-    backwards: list[torch.Tensor] = []
-    together = False
-
-    def watch(module, given, out) -> None:
-        nonlocal together
-        sizes.append(len(given[0]))
-        together = not backwards
-        if out.requires_grad:
-            out.register_hook(backwards.append)
-
-    hook = arguments[0].register_forward_hook(watch)
-    answer = function(*arguments)
-    hook.remove()
-    return answer, sizes, together
-
-
-def _copies(network: nn.Module, optimiser) -> tuple:
-    """Copy both and the gradients, which a copy of a weight leaves behind."""
-    copies = copy.deepcopy((network, optimiser))
-    for new, old in zip(copies[0].parameters(), network.parameters(), strict=True):
-        new.grad = None if old.grad is None else old.grad.clone()
-    return copies
-
-
-def _why_accumulated(network: nn.Module, before: tuple, image, target, parts: int) -> str:
-    pieces = list(zip(image.tensor_split(parts), target.tensor_split(parts), strict=True))
-    whole, even = [1.0] * parts, [1 / parts] * parts
-    shares = [len(item) / len(image) for item, _ in pieces]
-    mistakes = {
-        "the parts' gradients were added up whole: each part's loss counts only as much as its "
-        "share of the batch": [{"shares": whole}],
-        "the parts are not equally large, and their losses count equally: weight each with its "
-        "share of the images": [{"shares": even}],
-        "gradients from before are still in: zero_grad first": [{"shares": shares, "clear": False}],
-        "only the last part counts: zero_grad before the first part, not before each": [
-            {"shares": shares, "clear_each": True},
-            {"shares": whole, "clear_each": True},
-        ],
-        "the weights moved after every part: one step, after the last": [
-            {"shares": whole, "clear_each": True, "step_each": True},
-            {"shares": shares, "clear_each": True, "step_each": True},
-            {"shares": shares, "step_each": True},
-        ],
+def _observe_step(function, network, optimiser, image, target):
+    before = weights_of(network)
+    entropy(network(image), 1 - target).backward()  # gradients of an earlier step
+    loss = number_of(function(network, optimiser, image, target))
+    after = weights_of(network)
+    second = number_of(function(network, optimiser, image.flip(2), target.flip(2)))
+    return {
+        "the loss that you return": loss,
+        "whether the network is in training mode": network.training,
+        "whether the weights change": not np.array_equal(before, after),
+        "whether the weights have gradients": any(w.grad is not None for w in network.parameters()),
+        "the weights after the step": after,
+        "the loss that you return in a second step": second,
+        "the weights after a second step": weights_of(network),
     }
-    for message, ways in mistakes.items():
-        for way in ways:
-            if _same_weights(network, _accumulate(*_copies(*before), pieces, **way)):
-                return message
-    if _same_weights(network, before[0]):
-        return _why_unchanged(network)
-    return "the weights are not where one step on the whole batch would bring them"
 
 
-def _accumulate(network, optimiser, pieces, shares, clear=True, clear_each=False, step_each=False):
-    """Do it in a way that may be wrong, to know which way it was."""
-    if clear:
-        optimiser.zero_grad()
-    for (image, target), share in zip(pieces, shares, strict=True):
-        if clear_each:
-            optimiser.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(network(image), target)
-        (share * loss).backward()
-        if step_each:
-            optimiser.step()
-    if not step_each:
-        optimiser.step()
-    return network
+def _step(order, sigmoid=False, keep=torch.Tensor.item, **options):
+    """Return a step in an order: train, forward, zero_grad, backward, step."""
+
+    def run(network, optimiser, image, target):
+        loss = None
+        for letter in order:
+            if letter == "t":
+                network.train()
+            elif letter == "f":
+                logits = torch.sigmoid(network(image)) if sigmoid else network(image)
+                loss = entropy(logits, target, **options)
+            elif letter == "z":
+                optimiser.zero_grad()
+            elif letter == "b":
+                loss.backward()
+            else:
+                optimiser.step()
+        return keep(loss)
+
+    return run
 
 
-# --- a checkpoint ---------------------------------------------------------------------------------
-
-CHECKPOINT_KEYS = ("network", "optimiser", "schedule", "random", "step")
-
-
-def a_run(seed: int, step: int) -> tuple:
-    """Make a run that has done some steps: network, optimiser, schedule, number of steps."""
-    network = a_network(seed, dropout=0.5)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _go_on(network, optimiser, schedule, 0, step)
-    return network, optimiser, schedule, step
-
-
-def _go_on(network, optimiser, schedule, step: int, count: int) -> nn.Module:
-    for number in range(step, step + count):
-        _right_step(network, optimiser, *a_batch(1000 + number))
-        schedule.step()
-    return network
-
-
-def judge_checkpoint(function: Callable, *arguments) -> None:
-    """Judge a checkpoint: save, read, resume, and compare with the run that went on."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(77 + arguments[-1])
-        random = torch.get_rng_state()
-        answer = function(*arguments)
-        torch.set_rng_state(random)  # a function that seeds must not seed the unbroken run too
-        unbroken = _go_on(*copy.deepcopy(arguments), 3)
-        state = _read_again(answer)
-        resumed = _go_on(*_resume(state), 3)
-    if not _same_weights(unbroken, resumed):
-        raise Wrong(_why_not_resumed(state, arguments))
-
-
-def _read_again(answer: object) -> dict:
-    """Write and read a checkpoint as a run would."""
-    if not isinstance(answer, dict):
-        raise Wrong(f"return a dict, and not {describe(answer)}")
-    missing = [key for key in CHECKPOINT_KEYS if key not in answer]
-    if missing:
-        raise Wrong(f"the checkpoint lacks {', '.join(missing)}: see the docstring for its keys")
-    for key in ("network", "optimiser", "schedule"):
-        if hasattr(answer[key], "state_dict"):
-            raise Wrong(
-                f"{key} is the object itself, which torch.load refuses since it could run code: "
-                "its state_dict() holds the numbers"
-            )
-    file = io.BytesIO()
-    try:
-        torch.save(answer, file)
-        file.seek(0)
-        return torch.load(file, weights_only=True)
-    except Exception as error:  # torch and pickle raise many kinds
-        raise Wrong(
-            f"the checkpoint cannot be written and read again ({type(error).__name__}): it may "
-            "hold tensors, numbers, strings and containers of these"
-        ) from error
-
-
-def _resume(state: dict) -> tuple:
-    network = a_network(5, dropout=0.5)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
-    parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
-    for key, part in parts.items():
-        try:
-            part.load_state_dict(state[key])
-        except Exception as error:  # each part complains in its own way
-            raise Wrong(
-                f"{key} cannot be restored from what the checkpoint holds under that name "
-                f"({describe(state[key])}): take its state_dict()"
-            ) from error
-    try:
-        torch.set_rng_state(state["random"])
-    except (TypeError, RuntimeError) as error:
-        raise Wrong(
-            f"random is {describe(state['random'])}, which is no state of PyTorch's random "
-            "numbers: torch.get_rng_state() returns it"
-        ) from error
-    if isinstance(state["step"], bool) or not isinstance(state["step"], int):
-        raise Wrong(f"step is {describe(state['step'])}: keep the number of steps")
-    return network, optimiser, schedule, state["step"]
-
-
-def _why_not_resumed(state: dict, arguments: tuple) -> str:
-    network, optimiser, schedule, step = arguments
-    if state["step"] != step:
-        return f"step is {state['step']} after {step} steps: the run would draw other batches"
-    rates = [group["lr"] for group in state["optimiser"]["param_groups"]]
-    if not state["optimiser"]["state"]:
-        return "the optimiser's memory is empty: take the state_dict() of the one that was given"
-    if not math.isclose(rates[0], optimiser.param_groups[0]["lr"]):
-        return "the learning rate starts anew: take the state of the optimiser that was given"
-    if state["schedule"] != schedule.state_dict():
-        return "the schedule starts anew: take the state_dict() of the one that was given"
-    restored = a_network(5, dropout=0.5)
-    restored.load_state_dict(state["network"])
-    if not _same_weights(restored, network):
-        return "the weights are not those of the network that was given"
-    return (
-        "the run goes on with other random numbers than an unbroken one, so dropout drops other "
-        "units: keep torch.get_rng_state() as it is now, and seed nothing"
-    )
+STEP = Exercise(
+    "6.1",
+    reference=training_step,
+    wrong={
+        "gradients of the step before are still there and are added to: call optimiser.zero_grad() "
+        "before backward": _step("tfbs"),
+        "the network came in evaluation mode and stayed in it: BatchNorm then uses old means and "
+        "learns no new ones; call network.train() first": _step("fzbs"),
+        "the weights do not change: optimiser.step() changes them by the gradients, so it comes "
+        "last, after loss.backward()": (_step("tfzsb"), _step("tfzb")),
+        "the weights have no gradients when it comes to the step: loss.backward() computes them, "
+        "and zero_grad after it throws them away": (_step("tfbzs"), _step("tfzs")),
+        "a sigmoid was applied twice: binary_cross_entropy_with_logits has it inside and takes the "
+        "logits as they are": _step("tfzbs", sigmoid=True),
+        "this is the sum over pixels: take the mean": _step("tfzbs", reduction="sum"),
+        "this is the loss after the step: return that before it": _step("tfzbsf"),
+    },
+    inputs=lambda rng: [a_training(rng, training) for training in (True, False)],
+    observe=_observe_step,
+    changes_inputs=True,
+    atol=1e-5,
+)
 
 
 # --- 6.2 ------------------------------------------------------------------------------------------
 
 
-def some_logits(seed: int, extreme: bool = False) -> tuple[torch.Tensor, ...]:
+def soft_dice_loss(logits, target, weight):
+    probability = torch.sigmoid(logits) * weight
+    target = target * weight
+    overlap = 2 * (probability * target).sum() + 10
+    return 1 - overlap / (probability.sum() + target.sum() + 10)
+
+
+def some_logits(rng: np.random.Generator, extreme: bool = False) -> tuple[torch.Tensor, ...]:
     """Make logits, a target in some of the images and weights of 0 and 1."""
-    random = torch.Generator().manual_seed(600 + seed)
-    _, target = a_batch(seed, 3, 16)
+    random = generator_of(rng)
+    _, target = a_batch(random, 3, 16)
     target[0] = 0  # one image shows no spine
     logits = 3 * torch.randn(target.shape, generator=random) + 2 * target - 1
     weight = (torch.rand(target.shape, generator=random) > 0.2).float()
@@ -371,168 +161,420 @@ def some_logits(seed: int, extreme: bool = False) -> tuple[torch.Tensor, ...]:
     return logits, target, weight
 
 
-def _judge_dice(function: Callable, logits, target, weight) -> None:
-    loss = _loss_with_slope(function, logits, target, weight)
-    right = segmentation_loss(logits, target, weight, "dice").item()
-    if math.isclose(loss.item(), right, abs_tol=1e-4):
-        return
-    p, hard = torch.sigmoid(logits), (logits > 0).float()
-    each = torch.stack([_dice(*parts) for parts in zip(p, target, weight, strict=True)])
-    mistakes = {
-        "this is the Dice itself: a loss is small where it is good": _dice(p, target, weight),
-        "pixels of weight 0 count: they must leave all three sums": 1 - _dice(p, target, 1),
-        "pixels of weight 0 still count below the line: they must leave all three sums": (
-            1 - (2 * (p * target * weight).sum() + 10) / (p.sum() + target.sum() + 10)
-        ),
-        "these are logits: a sigmoid makes probabilities": 1 - _dice(logits, target, weight),
-        "a threshold has no slope: take the probabilities": 1 - _dice(hard, target, weight),
-        "this is the mean over images of their own losses: sum over the whole batch, so that "
-        "images with little spine count little": 1 - each.mean(),
-        "the 10 is missing, above and below the line": 1 - _dice(p, target, weight, 0),
-    }
-    beginning = f"your loss is {loss.item():.4f} instead of {right:.4f}: "
-    raise_known(loss, mistakes, rtol=0, atol=1e-4, beginning=beginning)
-    raise Wrong(f"{beginning}compare your three sums with the formula, one by one")
-
-
-def _dice(p, target, weight, smoothing: float = 10.0) -> torch.Tensor:
-    overlap = 2 * (p * target * weight).sum() + smoothing
-    return overlap / ((p * weight).sum() + (target * weight).sum() + smoothing)
-
-
-def _loss_with_slope(function: Callable, logits, target, weight) -> torch.Tensor:
-    """Call a loss and make sure that it leads back to the logits."""
+def _observe_loss(function, logits, target, weight):
     leaf = logits.clone().requires_grad_()
     loss = function(leaf, target, weight)
     if not isinstance(loss, torch.Tensor):
         raise Wrong(f"return a tensor, from which backward can start, and not {describe(loss)}")
     if loss.shape != ():
         raise Wrong(f"return one number, and not {describe(loss)}: sum over all pixels")
-    if not loss.requires_grad:
-        raise Wrong(
-            "no slope leads from your loss back to the logits: a threshold, .item() or .detach() "
-            "cuts it off"
-        )
-    return loss.detach()
+    if loss.requires_grad:
+        loss.backward()
+    return {
+        "whether a gradient leads from your loss to the logits": leaf.grad is not None,
+        "your loss": loss.item(),
+        "the gradient of your loss": torch.zeros(0) if leaf.grad is None else leaf.grad,
+    }
+
+
+def _dice(p=torch.sigmoid, overlap=None, below=None, smoothing=10.0, axes=None, factor=2, square=1):
+    """Return a loss with other weights, probabilities, smoothing or images each on its own."""
+
+    def loss(logits, target, weight):
+        probability = p(logits)
+        above = probability * target * (weight if overlap is None else overlap)
+        under = (probability**square + target) * (weight if below is None else below)
+        dice = (factor * above.sum(axes) + smoothing) / (under.sum(axes) + smoothing)
+        return 1 - dice.mean()
+
+    return loss
+
+
+DICE = Exercise(
+    "6.2",
+    reference=soft_dice_loss,
+    wrong={
+        "this is the Dice itself: a loss is small where it is good": (
+            lambda *tensors: 1 - soft_dice_loss(*tensors)
+        ),
+        "pixels of weight 0 count: they must leave all three sums": _dice(overlap=1, below=1),
+        "pixels of weight 0 still count below the line: they must leave all three sums": (
+            _dice(below=1)
+        ),
+        "these are logits: a sigmoid makes probabilities": _dice(lambda logits: logits),
+        "a threshold has no gradient: take the probabilities": (
+            _dice(lambda logits: (logits > 0).float())
+        ),
+        "this is the mean over images of their own losses: sum over the whole batch, so that "
+        "images with little spine count little": _dice(axes=(1, 2, 3)),
+        "the 10 is missing, or stands on one side of the line only": (
+            _dice(smoothing=0),
+            _dice(smoothing=1),
+            _dice(smoothing=1e-6),
+        ),
+        "the overlap counts twice": _dice(factor=1),
+        "the sums below the line are of p and t, not of their squares": _dice(square=2),
+    },
+    inputs=lambda rng: [some_logits(rng) for _ in range(3)],
+    observe=_observe_loss,
+    changes_inputs=True,  # a copy of the logits would get the gradient
+    atol=1e-6,
+)
 
 
 # --- 6.3 ------------------------------------------------------------------------------------------
 
 
-def _judge_focal(function: Callable, logits, target, weight) -> None:
-    loss = _loss_with_slope(function, logits, target, weight).item()
-    right = segmentation_loss(logits, target, weight, "focal").item()
-    if math.isclose(loss, right, rel_tol=1e-3):
-        return
-    if not math.isfinite(loss):
-        raise Wrong(
-            f"your loss is {loss}: the logarithm of a sigmoid of -200 is that of 0; take "
-            "binary_cross_entropy_with_logits(..., reduction='none'), which never leaves the logits"
-        )
-    p = torch.sigmoid(logits)
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    missed = (p - target).abs()
-    known, pixels = weight.sum(), weight.numel()
-    mistakes = {
-        "this is the cross-entropy, with nothing turned down": (weight * entropy).sum() / known,
-        "how wrong a pixel is comes squared": (weight * missed * entropy).sum() / known,
-        "1 - p is how wrong a pixel is where there is spine; where there is none, that is p": (
-            (weight * (1 - p) ** 2 * entropy).sum() / known
-        ),
-        "this turns down the pixels that are wrong: the factor is one minus the probability of "
-        "the right answer": (weight * (1 - missed) ** 2 * entropy).sum() / known,
-        "the mean runs over all pixels: divide by the number of those that are known": (
-            (weight * missed**2 * entropy).sum() / pixels
-        ),
-        "pixels of weight 0 count: leave them out": (missed**2 * entropy).mean(),
-        "this is the sum: take the mean": (weight * missed**2 * entropy).sum(),
-    }
-    beginning = f"your loss is {loss:.4g} instead of {right:.4g}: "
-    raise_known(loss, mistakes, rtol=1e-3, atol=0, beginning=beginning)
-    raise Wrong(
-        f"{beginning}each pixel has its own cross-entropy and its own factor; the mean comes last"
+def focal_loss(logits, target, weight):
+    each = entropy(logits, target, reduction="none")
+    wrong_by = (torch.sigmoid(logits) - target).abs()
+    return (weight * wrong_by**2 * each).sum() / weight.sum()
+
+
+def _focal(factor=lambda p, t: (p - t).abs() ** 2, mean=lambda each, w: (w * each).sum() / w.sum()):
+    """Return a loss with another factor of each pixel, or another mean."""
+    return lambda logits, target, weight: mean(
+        factor(torch.sigmoid(logits), target) * entropy(logits, target, reduction="none"), weight
     )
+
+
+def _by_logarithm(logits, target, weight):
+    right = torch.where(target > 0, torch.sigmoid(logits), 1 - torch.sigmoid(logits))
+    return (weight * -torch.log(right) * (1 - right) ** 2).sum() / weight.sum()
+
+
+FOCAL = Exercise(
+    "6.3",
+    reference=focal_loss,
+    wrong={
+        "your loss is not finite: the logarithm of a sigmoid of -200 is that of 0; take "
+        "binary_cross_entropy_with_logits(..., reduction='none'), which never leaves the logits": (
+            _by_logarithm
+        ),
+        "this is the cross-entropy, with nothing turned down": _focal(lambda p, t: 1),
+        "how wrong a pixel is comes squared": _focal(lambda p, t: (p - t).abs()),
+        "1 - p is how wrong a pixel is where there is spine; where there is none, that is p": (
+            _focal(lambda p, t: (1 - p) ** 2)
+        ),
+        "this turns down the pixels that are wrong: the factor is one minus the probability of the "
+        "right answer": _focal(lambda p, t: (1 - (p - t).abs()) ** 2),
+        "the mean runs over all pixels: divide by the number of those that are known": (
+            _focal(mean=lambda each, w: (w * each).mean())
+        ),
+        "pixels of weight 0 count: leave them out": _focal(mean=lambda each, w: each.mean()),
+        "this is the sum: take the mean": _focal(mean=lambda each, w: (w * each).sum()),
+    },
+    inputs=lambda rng: [some_logits(rng), some_logits(rng), some_logits(rng, extreme=True)],
+    observe=_observe_loss,
+    changes_inputs=True,  # a copy of the logits would get the gradient
+    rtol=1e-3,
+    atol=1e-7,
+)
 
 
 # --- 6.4 ------------------------------------------------------------------------------------------
 
 
-def warm_up_cosine(step: int, steps: int, highest: float, warm_up: int) -> float:
-    """Return the learning rate of a step; see the exercise."""
+def learning_rate(step, steps, highest, warm_up):
     if step < warm_up:
         return highest * (step + 1) / warm_up
-    gone = (step - warm_up) / (steps - warm_up)
-    return highest * (0.5 + 0.5 * math.cos(math.pi * gone))
-
-
-def _judge_schedule(function: Callable, *arguments) -> None:
-    step, steps, highest, warm_up = arguments
-    right = warm_up_cosine(step, steps, highest, warm_up)
-    rate = function(step, steps, highest, warm_up)
-    if isinstance(rate, bool) or not isinstance(rate, int | float):
-        raise Wrong(f"return a number, and not {describe(rate)}")
-    if math.isclose(rate, right, rel_tol=1e-6, abs_tol=1e-9 * highest):
-        return
-    raise Wrong(f"step {step} has {rate:.4g} instead of {right:.4g}: {_why_rate(rate, *arguments)}")
-
-
-def _why_rate(rate: float, step: int, steps: int, highest: float, warm_up: int) -> str:
     way = (step - warm_up) / (steps - warm_up)
-    whole = step / steps
-    rising = {
-        "the first step would do nothing: the line starts one up": highest * step / warm_up,
-        "there is no warm-up: the first steps of a run are the ones that go astray": highest,
-    }
-    falling = {
-        "this falls in a straight line: take half a cosine wave": highest * (1 - way),
-        "the wave starts at step 0: count from the end of the warm-up": (
-            highest * (1 + math.cos(math.pi * whole)) / 2
+    return highest * (1 + math.cos(math.pi * way)) / 2
+
+
+def _rate(up=lambda s, w: (s + 1) / w, down=lambda x: (1 + math.cos(math.pi * x)) / 2,
+          way=lambda s, n, w: (s - w) / (n - w), last=0):  # fmt: skip
+    """Return a schedule with another line, wave, way along it or last step of the warm-up."""
+
+    def rate(step, steps, highest, warm_up):
+        if step < warm_up + last:
+            return highest * up(step, warm_up)
+        return highest * down(way(step, steps, warm_up))
+
+    return rate
+
+
+RATE = Exercise(
+    "6.4",
+    reference=learning_rate,
+    wrong={
+        "the first step would do nothing: the line starts one up": _rate(lambda s, w: s / w),
+        "there is no warm-up: the first steps of a run are the ones that go astray": (
+            _rate(lambda s, w: 1),
+            lambda s, n, highest, w: _rate()(s, n, highest, 0),
         ),
-        "the wave is too long: it has steps - warm_up steps to go": (
-            highest * (1 + math.cos(math.pi * (step - warm_up) / steps)) / 2
-        ),
-        "this is a whole wave, down and up again: half a wave goes from 0 to pi": (
-            highest * (1 + math.cos(2 * math.pi * way)) / 2
-        ),
-        "a cosine runs from 1 to -1: bring it to 1 to 0": highest * math.cos(math.pi * way),
-        "math.cos takes radians: half a wave is pi": highest * (1 + math.cos(180 * way)) / 2,
-        "it stays at its highest: the wave starts after the warm-up": highest,
-        "this is a quarter of a wave: half a wave goes from 0 to pi, between 1 and -1": (
-            highest * math.cos(math.pi / 2 * way)
-        ),
-        "the wave reaches 0 one step too early: it would do so at step number `steps`": (
-            highest * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up - 1))) / 2
+        "warm_up may be 0: then there is no line, and nothing to divide by": (
+            lambda s, n, highest, w: min((s + 1) / w, 1) * _rate()(max(s, w), n, highest, w)
         ),
         "the line goes on for too long: its last step is number warm_up - 1": (
-            highest * (step + 1) / warm_up
+            _rate(last=1),
+            _rate(lambda s, w: s / w, last=1),
         ),
-    }
-    for message, value in (rising if step < warm_up else falling).items():
-        if math.isclose(rate, value, rel_tol=1e-6, abs_tol=1e-9 * highest):
-            return message
-    return "draw the rates of all steps, and look where the line ends and the wave starts and ends"
-
-
-EXERCISES = declare(
-    __file__,
-    {
-        "6.1": (lambda: [a_training(0), a_training(1, training=False), a_training(2)], judge_step),
-        "6.2": (lambda: [some_logits(0), some_logits(1), some_logits(2)], _judge_dice),
-        "6.3": (
-            lambda: [some_logits(3), some_logits(4), some_logits(5, extreme=True)],
-            _judge_focal,
+        "this falls in a straight line: take half a cosine wave": _rate(down=lambda x: 1 - x),
+        "the wave starts at step 0: count from the end of the warm-up": (
+            _rate(way=lambda s, n, w: s / n)
         ),
-        "6.4": (
-            lambda: [
-                *((step, 100, 1e-3, 10) for step in (0, 4, 9, 10, 40, 80, 99)),
-                *((step, 60, 0.02, 20) for step in (0, 25, 40, 59)),
-            ],
-            _judge_schedule,
+        "the wave is too long: it has steps - warm_up steps to go": (
+            _rate(way=lambda s, n, w: (s - w) / n)
         ),
-        "6.5": (
-            lambda: [an_accumulation(0, 8, 2), an_accumulation(1, 12, 4), an_accumulation(2, 7, 3)],
-            judge_accumulate,
+        "the wave reaches 0 one step too early: it would do so at step number `steps`": (
+            _rate(way=lambda s, n, w: (s - w) / (n - w - 1))
         ),
-        "6.6": (lambda: [a_run(0, 3), a_run(1, 5)], judge_checkpoint),
+        "this is a whole wave, down and up again: half a wave goes from 0 to pi": (
+            _rate(down=lambda x: (1 + math.cos(2 * math.pi * x)) / 2)
+        ),
+        "a cosine runs from 1 to -1: bring it to 1 to 0": (
+            _rate(down=lambda x: math.cos(math.pi * x))
+        ),
+        "this is a quarter of a wave: half a wave goes from 0 to pi, between 1 and -1": (
+            _rate(down=lambda x: math.cos(math.pi / 2 * x))
+        ),
+        "math.cos takes radians: half a wave is pi": (
+            _rate(down=lambda x: (1 + math.cos(180 * x)) / 2)
+        ),
+        "it stays at its highest: the wave starts after the warm-up": _rate(down=lambda x: 1),
     },
+    inputs=lambda rng: [
+        *((step, 100, 1e-3, 10) for step in (0, 4, 9, 10, 40, 80, 99)),
+        *((step, 60, 0.02, 20) for step in (0, int(rng.integers(2, 19)), 25, 40, 59)),
+        *((step, 50, 0.01, 0) for step in (0, int(rng.integers(2, 40)))),
+    ],
+    rtol=1e-6,
+)
+
+
+# --- 6.5 ------------------------------------------------------------------------------------------
+
+
+def accumulated_step(network, optimiser, image, target, parts):
+    optimiser.zero_grad()
+    mean = 0.0
+    for images, targets in zip(image.tensor_split(parts), target.tensor_split(parts)):
+        loss = entropy(network(images), targets)
+        loss = loss * len(images) / len(image)
+        loss.backward()
+        mean += loss.item()
+    optimiser.step()
+    return mean
+
+
+def an_accumulation(rng: np.random.Generator, count: int, parts: int) -> tuple:
+    """Make network, optimiser, a batch and a number of parts."""
+    network = a_network(rng, normalised=False)
+    optimiser = torch.optim.SGD(network.parameters(), lr=2.0)
+    image, target = a_batch(generator_of(rng), count)
+    target[: count // 3] = 0  # so that no part is like the whole
+    return network, optimiser, image, target, parts
+
+
+def _observe_parts(function, network, optimiser, image, target, parts):
+    entropy(network(image), 1 - target).backward()  # gradients of an earlier step
+    sizes, waiting, most = [], set(), 0
+
+    def watch(module, given, out):
+        nonlocal most
+        number = len(sizes)
+        sizes.append(len(given[0]))
+        waiting.add(number)
+        most = max(most, len(waiting))
+        out.register_hook(lambda gradient: waiting.discard(number))
+
+    hook = network.register_forward_hook(watch)
+    loss = number_of(function(network, optimiser, image, target, parts))
+    hook.remove()
+    return {
+        "whether a part is larger than the memory": max(sizes, default=0) > -(-len(image) // parts),
+        "the weights after the step": weights_of(network),
+        "the loss that you return": loss,
+        "the number of parts whose maps lie in memory together": most,
+    }
+
+
+def _parts(share=lambda part, whole, parts: part / whole, zero=True, zero_each=False,
+           step_each=False, once=False, total=None):  # fmt: skip
+    """Return a step in parts that weights, clears, steps or goes backward otherwise."""
+
+    def run(network, optimiser, image, target, parts):
+        if zero:
+            optimiser.zero_grad()
+        mean, waiting = 0.0, 0.0
+        for images, targets in zip(image.tensor_split(parts), target.tensor_split(parts)):
+            if zero_each:
+                optimiser.zero_grad()
+            loss = entropy(network(images), targets)
+            mean += loss.item() * (total or share)(len(images), len(image), parts)
+            loss = loss * share(len(images), len(image), parts)
+            waiting = waiting + loss
+            if not once:
+                loss.backward()
+            if step_each:
+                optimiser.step()
+        if once:
+            waiting.backward()
+        if not step_each:
+            optimiser.step()
+        return mean
+
+    return run
+
+
+def _one(part: int, whole: int, parts: int) -> float:
+    return 1.0
+
+
+def _even(part: int, whole: int, parts: int) -> float:
+    return 1 / parts
+
+
+PARTS = Exercise(
+    "6.5",
+    reference=accumulated_step,
+    wrong={
+        "all images went through the network at once: the memory holds one of {parts} parts": (
+            lambda network, optimiser, image, target, parts: _parts()(
+                network, optimiser, image, target, 1
+            )
+        ),
+        "the parts' gradients were added up whole: each part's loss counts only as much as its "
+        "share of the batch": (_parts(_one), _parts(_one, total=_even)),
+        "the parts are not equally large, and their losses count equally: weight each with its "
+        "share of the images": _parts(_even),
+        "gradients from before are still in: zero_grad first": (
+            _parts(zero=False),
+            _parts(_even, zero=False),
+        ),
+        "only the last part counts: zero_grad before the first part, not before each": (
+            _parts(zero_each=True),
+            _parts(_one, zero_each=True),
+            _parts(_even, zero_each=True),
+        ),
+        "the weights moved after every part: one step, after the last": (
+            _parts(step_each=True),
+            _parts(step_each=True, zero_each=True),
+            _parts(_one, step_each=True, zero_each=True, total=lambda n, whole, parts: n / whole),
+            _parts(_one, step_each=True, zero_each=True, total=_even),
+        ),
+        "the step is right, but no part had its backward before all had gone in, so the maps of "
+        "all lie in memory together: call backward for each part": _parts(once=True),
+        "the step is right, and you return the mean of the parts' means: weight each with its "
+        "share": (_parts(total=_even), _parts(total=_one)),
+    },
+    inputs=lambda rng: [an_accumulation(rng, 8, 2), an_accumulation(rng, 7, 3)],
+    observe=_observe_parts,
+    changes_inputs=True,
+    atol=1e-5,
+)
+
+
+# --- 6.6 ------------------------------------------------------------------------------------------
+
+CHECKPOINT_KEYS = ("network", "optimiser", "schedule", "random", "step")
+
+
+def make_checkpoint(network, optimiser, schedule, step):
+    return {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+        "step": step,
+    }
+
+
+def a_run(rng: np.random.Generator, steps: int) -> tuple:
+    """Make a run that has done some steps: network, optimiser, schedule, number of steps."""
+    network = a_network(rng, dropout=0.5)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
+    for _ in range(steps):
+        training_step(network.eval(), optimiser, *a_batch(generator_of(rng)))
+        schedule.step()
+    return network, optimiser, schedule, steps
+
+
+def _observe_checkpoint(function, network, optimiser, schedule, step):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(77 + step)
+        random = torch.get_rng_state()
+        answer = function(network, optimiser, schedule, step)
+    if not isinstance(answer, dict):
+        raise Wrong(f"return a dict, and not {describe(answer)}")
+    missing = [key for key in CHECKPOINT_KEYS if key not in answer]
+    if missing:
+        raise Wrong(f"the checkpoint lacks {', '.join(missing)}: see the docstring for its keys")
+    objects = [key for key in CHECKPOINT_KEYS if hasattr(answer[key], "state_dict")]
+    if objects:
+        raise Wrong(
+            f"{objects[0]} is the object itself, which torch.load refuses since it could run code: "
+            "its state_dict() holds the numbers"
+        )
+    file = io.BytesIO()
+    try:
+        torch.save(answer, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds
+        raise Wrong(
+            f"the checkpoint cannot be written and read again ({type(error).__name__}): it may "
+            "hold tensors, numbers, strings and containers of these"
+        ) from error
+    return {
+        "the weights under the key network": flat(state["network"]),
+        "the memory under the key optimiser": flat(state["optimiser"]),
+        "what lies under the key schedule": flat(state["schedule"]),
+        "whether random is a state of PyTorch's": np.shape(state["random"]) == random.shape,
+        "whether random is the state as it was": np.array_equal(state["random"], random),
+        "the number under the key step": state["step"],
+    }
+
+
+def flat(state: object) -> np.ndarray:
+    """Return all numbers of a nested state in one row."""
+    if isinstance(state, dict | list | tuple):
+        values = state.values() if isinstance(state, dict) else state
+        return np.concatenate([np.zeros(0), *map(flat, values)])
+    if isinstance(state, torch.Tensor):
+        return state.double().numpy().ravel()
+    return np.array([state], float) if isinstance(state, int | float) else np.zeros(0)
+
+
+def _fresh(network):
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
+    return optimiser, torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
+
+
+def _kept(**others):
+    """Return a checkpoint in which some entries are made otherwise, from the same arguments."""
+    return lambda *run: make_checkpoint(*run) | {key: make(*run) for key, make in others.items()}
+
+
+def _reseeded(network, optimiser, schedule, step):
+    torch.manual_seed(0)
+    return make_checkpoint(network, optimiser, schedule, step)
+
+
+CHECKPOINT = Exercise(
+    "6.6",
+    reference=make_checkpoint,
+    wrong={
+        "the optimiser's memory is empty: take the state_dict() of the one that was given": (
+            _kept(optimiser=lambda n, o, s, step: _fresh(n)[0].state_dict())
+        ),
+        "the schedule starts anew: take the state_dict() of the one that was given": (
+            _kept(schedule=lambda n, o, s, step: _fresh(n)[1].state_dict())
+        ),
+        "seed nothing: keep torch.get_rng_state() as it is now, or dropout drops other units than "
+        "in an unbroken run": _reseeded,
+        "random is no state of PyTorch's random numbers: torch.get_rng_state() returns it": (
+            _kept(random=lambda *run: 0),
+            _kept(random=lambda *run: torch.initial_seed()),
+        ),
+        "the number of steps is {step}: with another one the run would draw other batches": (
+            _kept(step=lambda n, o, s, step: step + 1),
+            _kept(step=lambda n, o, s, step: step - 1),
+        ),
+    },
+    inputs=lambda rng: [a_run(rng, 3), a_run(rng, 5)],
+    observe=_observe_checkpoint,
+    changes_inputs=True,
 )

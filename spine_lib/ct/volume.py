@@ -165,6 +165,8 @@ def load_ct(path: str | Path, series: str | None = None) -> Volume:
         >>> ct.array[256, 256, 60], ct.spacing_mm  # doctest: +SKIP
     """
     path = Path(path)
+    if series is not None and not os.path.isdir(path):
+        raise SpineError(f"{path} is no folder of DICOM series: leave --series out.")
     image = open_series(path, series) if os.path.isdir(path) else open_nifti(path)
     volume, low, high = _load(image, np.int16, hu_from_stored)
     _warn([*_odd_file(image), *check_hu(volume.array, low, high, path)])

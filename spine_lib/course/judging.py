@@ -214,7 +214,7 @@ def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     if all(isinstance(right, bool | np.bool_) for _, right in pairs):
         return None
     arrays = [(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
-    if any(np.isnan(a).any() and not np.isnan(b).any() for a, b in arrays):
+    if np.isnan(smallest.answer).any() and not np.isnan(smallest.right).any():
         return "NaN comes from 0 / 0 or from the mean of nothing"
     several = sum(right.size for _, right in arrays) > 1  # a factor fits any one number
     for text, make in _relations(arrays[0], several):

@@ -1,7 +1,7 @@
 """Check a student's function: run it safely, judge it, print what is wrong in the student's terms.
 
 The function gets copies of the inputs and a time limit; what it prints is kept out of the way, and
-an error is printed with its line. Answers are remembered as long as the notebook's kernel runs.
+an error is printed with its line. What was answered is kept beside the notebook.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -44,6 +44,7 @@ from spine_lib.course.exercise import (
     reference_of,
 )
 from spine_lib.course.judging import Crashed, judge
+from spine_lib.ct.files import read_json, write_json
 
 TIME_LIMIT_S = 5.0
 """Seconds of processor time that one call may take."""
@@ -59,7 +60,7 @@ EXPLANATIONS = {
 
 @dataclass
 class _Record:
-    """What happened with one exercise in this session."""
+    """What happened with one exercise."""
 
     tries: int = 0
     right: bool = False
@@ -68,6 +69,29 @@ class _Record:
 
 
 _RECORDS: dict[str, _Record] = {}
+
+
+def _record(key: str) -> _Record:
+    _recall()
+    return _RECORDS.setdefault(key, _Record())
+
+
+def _recall() -> None:
+    """Load what this folder's notebooks kept before the kernel was started, once."""
+    if not _RECORDS and _kept_file().is_file():
+        with contextlib.suppress(SpineError, TypeError, AttributeError):
+            _RECORDS.update({key: _Record(**kept) for key, kept in read_json(_kept_file()).items()})
+
+
+def _keep() -> None:
+    """Write what was answered, where a reader's notebook runs and not a build or a test."""
+    if os.environ.get("JPY_SESSION_NAME"):
+        with contextlib.suppress(OSError, SpineError):
+            write_json(_kept_file(), {key: asdict(record) for key, record in _RECORDS.items()})
+
+
+def _kept_file() -> Path:
+    return Path(".progress.json")
 
 
 # --- what a lesson calls --------------------------------------------------------------------------
@@ -85,7 +109,7 @@ def check(key: str, function: Callable) -> None:
         SpineError: if there is no such exercise.
     """
     exercise = find_exercise(key)
-    record = _RECORDS.setdefault(key, _Record())
+    record = _record(key)
     inputs = [*exercise.examples(), *hidden_inputs(key)]
     name = f"Exercise {key} ({exercise.title})"
     try:
@@ -132,6 +156,7 @@ SIGNS = {"right": ("✓", "#009e73"), "wrong": ("✗", "#d55e00"), "not yet": ("
 
 
 def _show(verdict: Verdict) -> None:
+    _keep()
     ipython = sys.modules.get("IPython")
     if ipython and ipython.get_ipython():
         ipython.display.display(verdict)
@@ -168,12 +193,13 @@ def hint(key: str, level: int | None = None) -> None:
         SpineError: if there is no such exercise or level.
     """
     exercise = find_exercise(key)
-    record = _RECORDS.setdefault(key, _Record())
+    record = _record(key)
     levels = len(exercise.hints)
     level = min(record.hints + 1, levels) if level is None else level
     if level not in range(1, levels + 1):
         raise SpineError(f"There is no hint {level!r} for exercise {key}: give 1 to {levels}.")
     record.hints = max(record.hints, level)
+    _keep()
     print(f"Hint {level} of {levels} for {key}: {exercise.hints[level - 1]}")
     if level == levels:
         print(f'That was the last one; solution("{key}") shows a solution.')
@@ -193,12 +219,14 @@ def solution(key: str) -> None:
     if reference is None:
         print(f"The solution of {key} is not part of this copy: ask whoever gave it to you.")
         return
-    _RECORDS.setdefault(key, _Record()).solution = True
+    _record(key).solution = True
+    _keep()
     print(textwrap.dedent(inspect.getsource(reference)).rstrip())
 
 
 def progress() -> None:
-    """Print which exercises are done: those of the lessons worked on since the kernel started."""
+    """Print which exercises are done: those of the lessons worked on in this folder."""
+    _recall()
     lessons = sorted({int(key.split(".")[0]) for key in _RECORDS}) or lesson_numbers()
     exercises = [exercise for lesson in lessons for exercise in lesson_exercises(lesson)]
     width = max((len(exercise.title) for exercise in exercises), default=0)

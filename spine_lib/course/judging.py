@@ -356,6 +356,10 @@ def _part(key: Any, answer: Any, right: Any, *rest: Any) -> Mismatch | None:
     if not (isinstance(key, str) and " " in key):
         return mismatch(answer, right, *rest, f"the value of {key!r}")
     found = mismatch(answer, right, *rest, key)
+    if found and key.startswith("whether "):
+        words = ("should", "is not") if right else ("should not", "is")
+        text = f"it {words[0]} be true that {key.removeprefix('whether ')}, and it {words[1]}"
+        return Mismatch(text, key)
     return found and Mismatch(found.text, key, dtype=found.dtype)  # a fact has no factor
 
 

@@ -178,6 +178,12 @@ TABLE = np.arange(6.0).reshape(2, 3)
         ({"a": 1}, {"b": 1}, "lacks the key 'b'"),
         ({"a": 1, "b": 2}, {"b": 2}, "has a key too many"),
         ({"a": 1}, {"a": 2}, "the value of 'a' should be 2, and yours is 1"),
+        ({"whether it is": 0}, {"whether it is": True}, "should be true that it is, and it is not"),
+        (
+            {"the size of it": 3},
+            {"the size of it": 4},
+            "the size of it should be 4, and yours is 3",
+        ),
         (1.00001, 1.0002, "should be 1.0002, and yours is 1"),
         (None, 3, "should be 3, not None"),
     ],
@@ -393,6 +399,21 @@ def test_progress_tells_what_was_done_in_this_session(capsys):
     check("99.1", lambda image: image.max())
     progress()
     assert "done, 2 tries, 1 hint\n1 of 1 done." in capsys.readouterr().out
+
+
+def test_progress_survives_a_restart_of_a_notebook(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    check("99.1", lambda image: image.max())
+    assert not list(tmp_path.glob(".progress*"))  # no notebook of a reader
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "lesson.ipynb"))
+    check("99.1", lambda image: image.max())
+    for text, words in ((None, "done, 2 tries"), ("{", "not yet"), ('{"99.1": 3}', "not yet")):
+        if text:
+            (tmp_path / ".progress.json").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(checking, "_RECORDS", {})
+        progress()
+        lines = capsys.readouterr().out.splitlines()
+        assert next(line for line in lines if "99.1" in line).endswith(words)
 
 
 def test_progress_before_anything_was_done_lists_every_lesson(capsys):

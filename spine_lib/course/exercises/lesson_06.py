@@ -303,7 +303,7 @@ RATE = Exercise(
             _rate(lambda s, w: 1),
             lambda s, n, highest, w: _rate()(s, n, highest, 0),
         ),
-        "warm_up may be 0: then there is no line, and nothing to divide by": (
+        "where warm_up is 0 there is no line, and nothing to divide by": (
             lambda s, n, highest, w: min((s + 1) / w, 1) * _rate()(max(s, w), n, highest, w)
         ),
         "the line goes on for too long: its last step is number warm_up - 1": (
@@ -534,7 +534,7 @@ def flat(state: object) -> np.ndarray:
         values = state.values() if isinstance(state, dict) else state
         return np.concatenate([np.zeros(0), *map(flat, values)])
     if isinstance(state, torch.Tensor):
-        return state.double().numpy().ravel()
+        return state.detach().double().numpy().ravel()
     return np.array([state], float) if isinstance(state, int | float) else np.zeros(0)
 
 

@@ -82,7 +82,7 @@ class DicomSeries:
     shape: tuple[int, int, int]
     affine: np.ndarray
     header: ClassVar[None] = None
-    notes: ClassVar[tuple[str, ...]] = ()
+    notes: tuple[str, ...] = ()
 
     def pieces(self) -> Iterator[Piece]:
         """Yield one slice at a time, as stored; raise a `SpineError` if it cannot be decoded."""
@@ -106,7 +106,7 @@ def open_series(folder: Path, series: str | None = None) -> DicomSeries:
         SpineError: if there is no image, more than one series and none chosen, a tag of the wrong
             kind, a slice missing, or slices that do not form a regular grid.
     """
-    headers = _image_headers(folder)
+    headers, notes = _image_headers(folder)
     slices = [_slice(header) for header in _choose_series(folder, headers, series)]
     _check_alike(slices)
     slices.sort(key=lambda image: image.height_mm)
@@ -119,29 +119,24 @@ def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     # PixelSpacing has the distance between rows first; a row runs along the first direction
     affine[:3] = np.column_stack([row * column_spacing, column * row_spacing, step, first.position])
     shape = (first.shape[1], first.shape[0], len(slices))
-    return DicomSeries(folder, tuple(slices), shape, LPS_TO_RAS @ affine)
+    return DicomSeries(folder, tuple(slices), shape, LPS_TO_RAS @ affine, notes)
 
 
-def _image_headers(folder: Path) -> list[pydicom.Dataset]:
-    """Return the headers of the DICOM images in a folder; warn of files that may be lost slices."""
-    headers, others = [], []
-    for path in list_folder(folder):
-        if path.is_file():
-            header = _read_header(path)
-            (others if header is None else headers).append(path if header is None else header)
-    if not headers:
+def _image_headers(folder: Path) -> tuple[list[pydicom.Dataset], tuple[str, ...]]:
+    """Return the headers of the DICOM images in a folder, and notes of files that may be slices."""
+    files = {path: _read_header(path) for path in list_folder(folder) if path.is_file()}
+    images = [header for header in files.values() if header is not None and "Rows" in header]
+    if not images:
         raise SpineError(
             f"{folder} holds no DICOM image: give the folder that has the slices of one CT series "
             "directly in it."
         )
-    suffixes = {Path(header.filename).suffix.lower() for header in headers}
+    suffixes = {Path(header.filename).suffix.lower() for header in images}
+    others = [path for path, header in files.items() if header is None]
     alike = [path.name for path in others if path.suffix.lower() in suffixes]
-    if alike:
-        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        warnings.warn(
-            f"{folder}: {alike[0]}{more} passed over, for it is no DICOM image.", stacklevel=4
-        )
-    return [header for header in headers if "Rows" in header]
+    more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+    note = f"{folder}: {alike[0]}{more} passed over, for it is no DICOM image." if alike else ""
+    return images, (note,) if note else ()
 
 
 def _read_header(path: Path) -> pydicom.Dataset | None:
@@ -230,9 +225,10 @@ def _value(header: pydicom.Dataset, name: str) -> Any:
 
 
 def _text(header: pydicom.Dataset, name: str) -> str:
-    """Return the value of a tag in one line of at most 64 characters."""
+    """Return the value of a tag in one line of at most 64 characters that can be printed."""
     value = _value(header, name)
-    return "" if value is None else " ".join(str(value).split())[:64]
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return "" if value is None else " ".join(text.split())[:64]
 
 
 def _numbers(header: pydicom.Dataset, name: str, count: int, required: bool = True) -> np.ndarray:

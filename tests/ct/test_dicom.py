@@ -238,8 +238,11 @@ def test_a_directory_record_of_any_name_is_passed_over(tmp_path, name):
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     record = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
     record.FileSetID, record.DirectoryRecordSequence = "DISC", []
-    record.save_as(tmp_path / name, enforce_file_format=True)
+    (tmp_path / "alone").mkdir()
+    for folder in (tmp_path, tmp_path / "alone"):
+        record.save_as(folder / name, enforce_file_format=True)
     assert load_ct(tmp_path).shape == (4, 3, 4)
+    assert "holds no DICOM image" in refusal(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("content", [b"", bytes(5000), b"notes"])

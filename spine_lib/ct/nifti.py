@@ -173,10 +173,8 @@ def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
     spacing[spacing == 0] = 1
     header["pixdim"][1:4] = spacing
     sform, sform_code, qform_code = header.get_sform(), header["sform_code"], header["qform_code"]
-    with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
+    if sform_code > 0 and is_straight(sform) and (sform_code == 1 or qform_code <= 0):
         axes = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
-    straight = np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
-    if sform_code > 0 and straight and (sform_code == 1 or qform_code <= 0):
         affine = nib.affines.from_matvec(axes * spacing, sform[:3, 3])
     elif qform_code > 0:
         affine = _qform(header)
@@ -185,6 +183,13 @@ def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
     else:
         affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1])
     return _in_mm(header, affine)
+
+
+def is_straight(affine: np.ndarray) -> bool:
+    """Return whether the axes of an affine are perpendicular, as ITK requires."""
+    with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
 
 
 @contextlib.contextmanager

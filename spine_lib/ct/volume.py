@@ -23,7 +23,7 @@ from spine_lib import SpineError
 from spine_lib.ct.dicom import DicomSeries, open_series
 from spine_lib.ct.geometry import GRID_TOLERANCE_MM, largest_gap_mm, spacing_mm
 from spine_lib.ct.hounsfield import check_hu, hu_from_stored, label_likeness, labels_from_stored
-from spine_lib.ct.nifti import NiftiFile, itk_affine, open_nifti, write_nifti
+from spine_lib.ct.nifti import NiftiFile, is_straight, itk_affine, open_nifti, write_nifti
 
 
 class Window(NamedTuple):
@@ -265,33 +265,27 @@ def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path
 
 
 def straighten(volume: Volume) -> Volume:
-    """Resample a sheared volume to perpendicular axes that cover it; any other is returned.
+    """Resample a sheared volume to the patient's axes, no coarser; return any other as it is.
 
     Returns:
         A volume without `source`. Integers but int16 are labels: they, and bool, take the nearest
         voxel; HU and probabilities are interpolated. Outside lies the lowest value.
     """
-    axes, lengths = np.linalg.qr(volume.affine[:3, :3])
-    spacing = np.diag(lengths)  # negative where `qr` turned an axis round
-    if np.allclose(axes * spacing, volume.affine[:3, :3], atol=1e-4 * np.abs(spacing).min()):
+    if is_straight(volume.affine):
         return volume
+    from nibabel.spaces import vox2out_vox
     from scipy import ndimage
 
-    axes, spacing = axes * np.sign(spacing), np.abs(spacing)
-    index = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(volume.shape) - 1)
-    corners = nib.affines.apply_affine(volume.affine, index) @ axes
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    shape = np.ceil((high - low) / spacing - 1e-3).astype(int) + 1
-    affine = nib.affines.from_matvec(axes * spacing, axes @ low)
-    to_index = np.linalg.inv(volume.affine) @ affine
-    array, labels = volume.array, volume.array.dtype.kind != "f" and volume.array.dtype != np.int16
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    outside, order = array.min(), 0 if labels else 1
-    array = ndimage.affine_transform(
-        array, to_index[:3, :3], to_index[:3, 3], tuple(shape), order=order, cval=outside
+    to_voxel = np.linalg.inv(volume.affine)
+    planes_mm = 1 / np.linalg.norm(to_voxel[:3, :3], axis=1)  # between them, perpendicular
+    shape, affine = vox2out_vox((volume.shape, volume.affine), planes_mm)
+    array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
+    order = 1 if array.dtype.kind == "f" or array.dtype == np.int16 else 0
+    index = to_voxel @ affine
+    straight = ndimage.affine_transform(
+        array, index[:3, :3], index[:3, 3], shape, order=order, cval=array.min()
     )
-    return Volume(array, affine, path=volume.path)
+    return Volume(straight, affine, path=volume.path)
 
 
 def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:

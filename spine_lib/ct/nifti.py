@@ -321,7 +321,7 @@ def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.nd
     with np.errstate(all="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         volume = abs(np.linalg.det(affine[:3, :3] / spacing))
-    if not volume > 1e-3:  # also where it is NaN
+    if not volume > 0.1:  # also where it is NaN; a gantry tilted by 30 degrees has 0.87
         raise SpineError(
             f"{path} has an affine that maps voxels to no volume ({affine[:3].tolist()}): "
             "export the file again with its orientation."

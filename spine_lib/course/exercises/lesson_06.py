@@ -80,12 +80,14 @@ def _observe_step(function, network, optimiser, image, target):
     entropy(network(image), 1 - target).backward()  # gradients of an earlier step
     loss = number_of(function(network, optimiser, image, target))
     after = weights_of(network)
+    changed = not np.array_equal(before, after)
+    graded = changed or any(weight.grad is not None for weight in network.parameters())
     second = number_of(function(network, optimiser, image.flip(2), target.flip(2)))
     return {
         "the loss that you return": loss,
         "whether the network is in training mode": network.training,
-        "whether the weights change": not np.array_equal(before, after),
-        "whether the weights have gradients": any(w.grad is not None for w in network.parameters()),
+        "whether the weights change": changed,
+        "whether weights that do not change have gradients": graded,
         "the weights after the step": after,
         "the loss that you return in a second step": second,
         "the weights after a second step": weights_of(network),
@@ -119,7 +121,7 @@ STEP = Exercise(
     reference=training_step,
     wrong={
         "gradients of the step before are still there and are added to: call optimiser.zero_grad() "
-        "before backward": _step("tfbs"),
+        "before backward": (_step("tfbs"), _step("tfbsz")),
         "the network came in evaluation mode and stayed in it: BatchNorm then uses old means and "
         "learns no new ones; call network.train() first": _step("fzbs"),
         "the weights do not change: optimiser.step() changes them by the gradients, so it comes "
@@ -130,6 +132,7 @@ STEP = Exercise(
         "logits as they are": _step("tfzbs", sigmoid=True),
         "this is the sum over pixels: take the mean": _step("tfzbs", reduction="sum"),
         "this is the loss after the step: return that before it": _step("tfzbsf"),
+        "one step is asked for, and you did two": (_step("tfzbss"), _step("tfzbsfzbs")),
     },
     inputs=lambda rng: [a_training(rng, training) for training in (True, False)],
     observe=_observe_step,
@@ -238,19 +241,21 @@ def _focal(factor=lambda p, t: (p - t).abs() ** 2, mean=lambda each, w: (w * eac
     )
 
 
-def _by_logarithm(logits, target, weight):
-    right = torch.where(target > 0, torch.sigmoid(logits), 1 - torch.sigmoid(logits))
-    return (weight * -torch.log(right) * (1 - right) ** 2).sum() / weight.sum()
+def _by_logarithm(more: float):
+    def loss(logits, target, weight):
+        right = torch.where(target > 0, torch.sigmoid(logits), 1 - torch.sigmoid(logits))
+        return (weight * -torch.log(right + more) * (1 - right) ** 2).sum() / weight.sum()
+
+    return loss
 
 
 FOCAL = Exercise(
     "6.3",
     reference=focal_loss,
     wrong={
-        "your loss is not finite: the logarithm of a sigmoid of -200 is that of 0; take "
-        "binary_cross_entropy_with_logits(..., reduction='none'), which never leaves the logits": (
-            _by_logarithm
-        ),
+        "the logarithm of a sigmoid of -200 is that of 0, or of what was added to it; take "
+        "binary_cross_entropy_with_logits(..., reduction='none'), which never leaves the "
+        "logits": tuple(_by_logarithm(more) for more in (0, 1e-12, 1e-8, 1e-7, 1e-6)),
         "this is the cross-entropy, with nothing turned down": _focal(lambda p, t: 1),
         "how wrong a pixel is comes squared": _focal(lambda p, t: (p - t).abs()),
         "1 - p is how wrong a pixel is where there is spine; where there is none, that is p": (
@@ -391,7 +396,7 @@ def _observe_parts(function, network, optimiser, image, target, parts):
 
 
 def _parts(share=lambda part, whole, parts: part / whole, zero=True, zero_each=False,
-           step_each=False, once=False, total=None):  # fmt: skip
+           step_each=False, once=False, total=None, backward=True, step=True):  # fmt: skip
     """Return a step in parts that weights, clears, steps or goes backward otherwise."""
 
     def run(network, optimiser, image, target, parts):
@@ -405,13 +410,13 @@ def _parts(share=lambda part, whole, parts: part / whole, zero=True, zero_each=F
             mean += loss.item() * (total or share)(len(images), len(image), parts)
             loss = loss * share(len(images), len(image), parts)
             waiting = waiting + loss
-            if not once:
+            if backward and not once:
                 loss.backward()
             if step_each:
                 optimiser.step()
         if once:
             waiting.backward()
-        if not step_each:
+        if step and not step_each:
             optimiser.step()
         return mean
 
@@ -454,6 +459,8 @@ PARTS = Exercise(
             _parts(_one, step_each=True, zero_each=True, total=lambda n, whole, parts: n / whole),
             _parts(_one, step_each=True, zero_each=True, total=_even),
         ),
+        "the weights do not move by these gradients: backward in each part adds them, then comes "
+        "one optimiser.step()": (_parts(backward=False), _parts(step=False)),
         "the step is right, but no part had its backward before all had gone in, so the maps of "
         "all lie in memory together: call backward for each part": _parts(once=True),
         "the step is right, and you return the mean of the parts' means: weight each with its "
@@ -518,12 +525,14 @@ def _observe_checkpoint(function, network, optimiser, schedule, step):
             f"the checkpoint cannot be written and read again ({type(error).__name__}): it may "
             "hold tensors, numbers, strings and containers of these"
         ) from error
+    kept = state["random"]
+    is_state = torch.is_tensor(kept) and (kept.shape, kept.dtype) == (random.shape, random.dtype)
     return {
         "the weights under the key network": flat(state["network"]),
         "the memory under the key optimiser": flat(state["optimiser"]),
         "what lies under the key schedule": flat(state["schedule"]),
-        "whether random is a state of PyTorch's": np.shape(state["random"]) == random.shape,
-        "whether random is the state as it was": np.array_equal(state["random"], random),
+        "whether random is a state of PyTorch's": is_state,
+        "whether random is the state as it was": is_state and torch.equal(kept, random),
         "the number under the key step": state["step"],
     }
 

@@ -25,8 +25,9 @@ def lesson_result(name: str) -> dict[str, Any]:
     """Load a kept measurement.
 
     Args:
-        name: "cohort", "leakage", "losses", "skips", "stress", "twins" or "uncertainty"; or
-            "reproduce" for the `results.json` of a built-in run of `spine reproduce`.
+        name: "augmentation", "cohort", "leakage", "losses", "skips", "stress", "twins" or
+            "uncertainty"; or "reproduce" for the `results.json` of a built-in run of
+            `spine reproduce`.
 
     Returns:
         A dict with "settings", "seeds" (a list with one dict for each), "versions", "device",

@@ -63,7 +63,7 @@ def test_a_measurement_is_kept_with_all_that_repeats_it(scripts, monkeypatch):
 
 
 def test_a_measurement_that_does_not_exist_is_an_error():
-    with pytest.raises(SpineError, match="no measurement 'spin': known are cohort, leakage"):
+    with pytest.raises(SpineError, match="no measurement 'spin': known are augmentation, cohort"):
         lesson_result("spin")
 
 
@@ -74,6 +74,22 @@ def test_leakage_holds_out_each_patient(scripts, sample_root):
     result = scripts["leakage"].run(0, fast=True)
     assert set(result["patients"]) == {"chest", "abdomen", "dicom", "crop"}
     assert result["gap"] == pytest.approx(result["by slice"] - result["by patient"])
+
+
+def test_augmentations_are_measured_on_a_patient_that_no_arm_trains_on(
+    scripts, sample_root, monkeypatch
+):
+    script, trained_on = scripts["augmentation"], []
+    make_batch = script.augmented_batch
+    monkeypatch.setattr(
+        script,
+        "augmented_batch",
+        lambda patients, *rest: trained_on.append(patients) or make_batch(patients, *rest),
+    )
+    monkeypatch.setattr(script, "PATIENTS", ("crop",))
+    arms = script.run(0, fast=True)["arms"]
+    assert set(arms) == set(script.ARMS)
+    assert trained_on and all(p.name != "crop" for patients in trained_on for p in patients)
 
 
 def test_losses_are_all_measured_on_phantoms_that_no_loss_is_trained_on(scripts, monkeypatch):

@@ -113,52 +113,38 @@ def class_mean_iou(dice, prevalence):
 
 
 @variants
-def _classes(
-    dice,
-    share,
-    spine=iou_from_dice,
-    ground=lambda tn, missed: tn / (tn + 2 * missed),
-    mean=lambda ground, spine, share: (ground + spine) / 2,
-    missed=lambda dice, share: (1 - dice) * share,
-):
-    wrong = missed(dice, share)
-    return mean(ground(1 - share - wrong, wrong), spine(dice), share)
+def _classes(d, p, spine=iou_from_dice, ground=None, mean=None, missed=lambda d, p: (1 - d) * p):
+    wrong = missed(d, p)
+    tn = 1 - p - wrong
+    background = ground(tn, wrong) if ground else tn / (tn + 2 * wrong)
+    return mean(background, spine(d), p) if mean else (background + spine(d)) / 2
 
 
 CLASSES = Exercise(
     "8.3",
     reference=class_mean_iou,
     wrong={
-        "this is the spine's IoU alone: the mean is over both classes": (
-            _classes(mean=lambda ground, spine, share: spine)
+        "this is the spine's IoU alone, not the mean of both": _classes(mean=lambda b, s, p: s),
+        "this is the background's IoU alone, not the mean of both": _classes(
+            mean=lambda b, s, p: b
         ),
-        "this is the background's IoU alone: the mean is over both classes": (
-            _classes(mean=lambda ground, spine, share: ground)
-        ),
-        "this is the sum of the two: halve it": _classes(
-            mean=lambda ground, spine, _: ground + spine
-        ),
+        "this is the sum of the two: halve it": _classes(mean=lambda b, s, p: b + s),
         "you weighted each class by its share of the voxels; in a class mean both count alike, "
-        "however rare one is": _classes(mean=lambda a, b, share: (1 - share) * a + share * b),
+        "however rare one is": _classes(mean=lambda b, s, p: (1 - p) * b + p * s),
         "you took the background's IoU for 1, which is close where spine is rare, but not equal": (
-            _classes(ground=lambda tn, missed: 1)
+            _classes(ground=lambda tn, wrong: 1)
         ),
         "turn the spine's Dice into an IoU before you average": _classes(spine=lambda dice: dice),
-        "turn the background's score into an IoU: this is its Dice": (
-            _classes(ground=lambda tn, missed: tn / (tn + missed)),
-            _classes(ground=lambda tn, missed: tn / (tn + missed), spine=lambda dice: dice),
+        "this averages the background's Dice: turn it into an IoU, too": (
+            _classes(ground=lambda tn, wrong: tn / (tn + wrong)),
+            _classes(ground=lambda tn, wrong: tn / (tn + wrong), spine=lambda dice: dice),
         ),
-        "this is the accuracy in place of the background's IoU, whose union leaves out the spine "
-        "that was found": _classes(ground=lambda tn, missed: 1 - 2 * missed),
-        "voxels that are background but predicted as spine (FP) are not among its true ones: TN is "
-        "1 - prevalence - FP": _classes(
-            ground=lambda tn, missed: (tn + missed) / (tn + 3 * missed)
-        ),
+        "true negatives are 1 - prevalence - FP: background that is predicted as spine is not "
+        "among them": _classes(ground=lambda tn, wrong: (tn + wrong) / (tn + 3 * wrong)),
         "(1 - dice) is the share of the *spine* that is missed: multiply it by the prevalence, and "
         "do not halve it": (
             _classes(missed=lambda dice, share: (1 - dice) * share / 2),
             _classes(missed=lambda dice, share: 1 - dice),
-            _classes(missed=lambda dice, share: (1 - iou_from_dice(dice)) * share),
         ),
     },
     inputs=lambda rng: [
@@ -183,12 +169,9 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
 
 
 @variants
-def _shares(
-    accuracy, dice, wrong=lambda a: 1 - a, hits=implied_prevalence, ends=lambda tp, e: (tp, tp + e)
-):
-    error = wrong(accuracy)
-    tp = hits(1 - error, dice)
-    return ends(tp[0] if isinstance(tp, tuple) else tp, error)
+def _shares(accuracy, dice, tp=None, ends=lambda tp, e: (tp, tp + e), wrong=lambda a: 1 - a):
+    e = wrong(accuracy)
+    return ends(tp(e, dice) if tp else dice * e / (2 * (1 - dice)), e)
 
 
 PREVALENCE = Exercise(
@@ -196,7 +179,7 @@ PREVALENCE = Exercise(
     reference=implied_prevalence,
     wrong={
         "your true positives are twice what they are: Dice counts them twice, Dice = 2 TP / (2 TP "
-        "+ errors)": _shares(hits=lambda a, d: d * (1 - a) / (1 - d)),
+        "+ errors)": _shares(tp=lambda e, d: d * e / (1 - d)),
         "spine in the truth is TP + FN: without misses it is TP, and without false positives all "
         "errors are misses, which are added": (
             _shares(ends=lambda tp, e: (tp - e, tp)),
@@ -217,11 +200,10 @@ PREVALENCE = Exercise(
             lambda a, dice: implied_prevalence(a, iou_from_dice(dice))
         ),
         "Dice = 2 TP / (2 TP + e) solved for TP gives Dice · e / (2 (1 - Dice))": (
-            _shares(hits=lambda a, d: (1 - a) / (2 * (1 - d))),
-            _shares(hits=lambda a, d: (1 - a) * (1 - d) / (2 * d)),
-            _shares(hits=lambda a, d: d * (1 - a) / (2 - d)),
-            _shares(hits=lambda a, d: d * (1 - a) / 2 * (1 - d)),
-            _shares(hits=lambda a, d: d * (1 - a) / 2),
+            _shares(tp=lambda e, d: e / (2 * (1 - d))),
+            _shares(tp=lambda e, d: e * (1 - d) / (2 * d)),
+            _shares(tp=lambda e, d: d * e / (2 - d)),
+            _shares(tp=lambda e, d: d * e / 2 * (1 - d)),
         ),
     },
     inputs=lambda rng: [two_scores(rng) for _ in range(4)],
@@ -245,43 +227,31 @@ def some_results(rng: np.random.Generator, runs: int, undefined: bool) -> dict:
     """Make the part of a results.json that scores are read from."""
     cases, models = rng.permutation(50)[:3], {}
     for model in ("unet_resnet34", "deeplabv3plus_resnet34"):
-        tests = []
+        entries = []
         for number in range(runs):
             dices = rng.uniform(0.5, 0.95, len(cases)).round(4).tolist()
-            mean = float(np.mean(dices))
+            test = {"per_volume": {"dice": float(np.mean(dices))}, "volumes": {}}
             if undefined and number == runs - 1:
                 dices[0] = None
-            volumes = {
-                f"case-{case:03d}": {
-                    "dice": dice,
-                    "iou": None if dice is None else iou_from_dice(dice),
-                    "patient_id": f"patient-{case:03d}",
-                }
-                for case, dice in zip(cases, dices)
-            }
-            tests.append({"per_volume": {"dice": mean}, "volumes": volumes})
-        entries = [{"seed": number, "test": test} for number, test in enumerate(tests)]
-        models[model] = {"name": model.upper(), "test": tests[0], "runs": entries}
+            for case, dice in zip(cases, dices):
+                volume = {"dice": dice, "iou": dice and iou_from_dice(dice)}
+                test["volumes"][f"case-{case}"] = volume | {"patient_id": f"patient-{case}"}
+            entries.append({"seed": number, "test": test})
+        models[model] = {"name": model.upper(), "test": entries[0]["test"], "runs": entries}
     return {"models": models}
 
 
 @variants
-def _listed(
-    results,
-    value=lambda volume, run: np.nan if volume["dice"] is None else volume["dice"],
-    runs=lambda entry: entry["runs"],
-    patient=lambda case, volume: volume["patient_id"],
-    of_runs=lambda values: values,
-    model=lambda model, entry: model,
-):
+def _listed(results, value=None, runs=lambda entry: entry["runs"], by_case=False, merged=None):
     found = {}
-    for name, entry in results["models"].items():
-        rows = found.setdefault(model(name, entry), {})
+    for model, entry in results["models"].items():
+        rows = found.setdefault(model, {})
         for run in runs(entry):
             for case, volume in run["test"]["volumes"].items():
-                rows.setdefault(patient(case, volume), []).append(value(volume, run))
-        for key in rows:
-            rows[key] = of_runs(rows[key])
+                dice = np.nan if volume["dice"] is None else volume["dice"]
+                row = rows.setdefault(case if by_case else volume["patient_id"], [])
+                row.append(value(volume, run) if value else dice)
+        found[model] = {k: merged(row) if merged else row for k, row in rows.items()}
     return found
 
 
@@ -295,29 +265,30 @@ BY_PATIENT = Exercise(
             _listed(runs=lambda entry: [entry] * len(entry["runs"])),
         ),
         'you sorted by case; the unit is the patient, whose id is in "patient_id" of each volume': (
-            _listed(patient=lambda case, volume: case)
+            _listed(by_case=True)
         ),
         "these are the IoUs": _listed(value=lambda volume, run: volume["iou"] or np.nan),
         "these are the means over all volumes of a run, not this patient's": (
             _listed(value=lambda volume, run: run["test"]["per_volume"]["dice"])
         ),
         "each patient needs a list with one Dice for each run, not their mean or the last one": (
-            _listed(of_runs=np.mean),
-            _listed(of_runs=np.nanmean),
-            _listed(of_runs=lambda values: values[-1]),
+            _listed(merged=np.mean),
+            _listed(merged=np.nanmean),
+            _listed(merged=lambda values: values[-1]),
         ),
         'None cannot be averaged: put float("nan") for an undefined Dice': (
             _listed(value=lambda volume, run: volume["dice"])
         ),
         'an undefined Dice keeps its place in the list, as float("nan")': (
-            _listed(of_runs=lambda values: [value for value in values if value == value])
+            _listed(merged=lambda values: [value for value in values if value == value])
         ),
         'an undefined Dice is not 0: put float("nan") in its place': (
             _listed(value=lambda volume, run: volume["dice"] or 0.0)
         ),
-        "use the models' ids as keys, not their names": _listed(
-            model=lambda _, entry: entry["name"]
-        ),
+        "use the models' ids as keys, not their names": lambda results: {
+            results["models"][model]["name"]: rows
+            for model, rows in dice_by_patient(results).items()
+        },
     },
     inputs=lambda rng: [(some_results(rng, runs, runs != 3),) for runs in (3, 2, 1, 4)],
 )
@@ -405,11 +376,6 @@ GAPS = Exercise(
         ),
         '"classes" is the mean of two IoUs: halve their sum': _four(
             classes=lambda *c: 2 * _both(*c)
-        ),
-        "the columns are true positives, false positives, false negatives, true negatives, in this "
-        "order": tuple(
-            lambda counts, order=order: iou_minus_dice(counts[:, order])
-            for order in ([0, 3, 1, 2], [0, 1, 3, 2], [3, 1, 2, 0], [0, 2, 3, 1])
         ),
         "the overlap counts twice in the Dice, above and below, and once in the IoU": (
             _four(dice=lambda tp, fp, fn, tn: 2 * tp / (tp + fp + fn)),

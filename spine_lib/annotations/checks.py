@@ -16,7 +16,14 @@ from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.annotations.alignment import find_peak
-from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, SCHEMES, LabelScheme, get_scheme
+from spine_lib.annotations.schemes import (
+    CANONICAL,
+    HEAD_TO_FOOT,
+    SACRUM,
+    SCHEMES,
+    LabelScheme,
+    get_scheme,
+)
 from spine_lib.annotations.structures import (
     Structure,
     better_scheme,
@@ -87,8 +94,9 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
     if unknown:
         message = f"The ids {listed(unknown)} mean nothing in the scheme {scheme!r}."
         findings.append(Finding("unknown-ids", "error", message, unknown))
-    wrong_scheme = list(_check_scheme(structures, chosen))
-    findings += wrong_scheme
+    about_scheme = list(_check_scheme(structures, chosen))
+    wrong_scheme = any(finding.severity == "error" for finding in about_scheme)
+    findings += about_scheme
     spine = [s for s in structures if s.label in chosen.canonical]
     if not spine:
         labels = tuple(s.label for s in structures)
@@ -120,6 +128,10 @@ def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Itera
     """Report another scheme when the chosen one does not fit and that one does."""
     better = better_scheme(structures, scheme)
     if better is None:
+        ids = {s.label for s in structures}
+        if scheme.name in ("canonical", "verse") and 25 in ids and SACRUM not in ids:
+            message = "The id 25 is L6, which few people have; in the scheme 'pycad1089' it is S1."
+            yield Finding("scheme", "note", message, (25,))
         return
     best, reason = better
     vertebrae = {best.canonical.get(s.label) for s in structures}

@@ -236,6 +236,8 @@ def _read_png(path: Path) -> np.ndarray:
 
     try:
         content = path.read_bytes()
+        if not content.startswith(b"\x89PNG"):
+            raise ValueError("another kind of file")
         width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
         if bits < 8 or colour:  # Pillow would stretch grey values of fewer bits
             raise ValueError(f"{bits} bits of colour type {colour}")

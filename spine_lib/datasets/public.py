@@ -431,9 +431,12 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
     excluded = volumes.excluded + slices.excluded
     names = {scan.case_id for scan in (*cases, *excluded)}
     missing = {*splits, *statement.patients} - names
-    excluded += [
-        ExcludedScan(name, "dataset.yaml names it, but it is not there") for name in missing
-    ]
+    odd = dict.fromkeys(missing, "dataset.yaml names it, but it is not there")
+    for path in [*list_folder(root / "images"), *list_folder(root / "masks")]:
+        slices_inside = path.is_dir() and png_files(path)
+        if not slices_inside and not re.search(r"\.nii(\.gz)?$", path.name.lower()):
+            odd[path.name] = f"{path} is neither a NIfTI file nor a folder of PNG slices"
+    excluded += [ExcludedScan(*item) for item in odd.items()]
     patients = {case.case_id: statement.patients.get(case.case_id, case.case_id) for case in cases}
     cases = [dataclasses.replace(c, patient_id=f"folder-{patients[c.case_id]}") for c in cases]
     return Cohort(cases, excluded, public_set.split_note)

@@ -134,6 +134,11 @@ def test_lungs_that_are_no_air_tell_the_version_of_a_map():
     assert "read as 'totalsegmentator_v1' it is T5, T6, T7, T8" in message
 
 
+def test_l6_without_a_sacrum_is_noted_as_the_s1_of_another_scheme():
+    assert one(check_annotation(*column([23, 24, 25]), "verse"), "scheme").severity == "note"
+    assert check_annotation(*column([23, 24, 25]), "pycad1089") == []
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -457,6 +457,14 @@ def test_suffixes_count_in_any_case_and_clutter_is_no_case(own):
     assert list(map(str, cohort.excluded)) == ["b: dataset.yaml names it, but it is not there"]
 
 
+def test_what_is_no_case_of_a_folder_is_named(own):
+    (own / "images" / "b.nrrd").touch()
+    (own / "masks" / "b").mkdir()
+    reasons = {scan.case_id: scan.reason for scan in find_cases("folder", own).excluded}
+    assert "neither a NIfTI file nor a folder of PNG" in reasons["b.nrrd"]
+    assert "not there" in reasons["b"] or "neither" in reasons["b"]
+
+
 def test_case_names_that_yaml_takes_for_numbers_stay_names(own):
     for kind in ("images", "masks"):
         for name in ("001", "1e3", "no"):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import html
 import itertools
 import math
-import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, read_json, read_text, write_json
 from spine_lib.metrics import statistics
+from spine_lib.slices.augment import short_repr
 from spine_lib.training.recipe import run_name
 
 METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "Surface Dice", "hd95": "HD95, mm"}
@@ -267,7 +267,7 @@ def load_run(name: str | Path, root: str | Path = "runs") -> Run:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"])) or "it"
         missing = fault["type"] == "missing"
-        what = "missing" if missing else f"{reprlib.repr(fault['input']):.80} ({fault['msg']})"
+        what = "missing" if missing else f"{short_repr(fault['input'])} ({fault['msg']})"
         raise SpineError(
             f"{file} holds no results, {key:.200} is {what}: name the folder of a finished run."
         ) from error

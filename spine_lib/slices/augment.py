@@ -61,6 +61,14 @@ Zoom = Annotated[float, Field(ge=0.1, le=10)]
 """An enlargement."""
 
 
+def short_repr(value: Any) -> str:
+    """Return a value as text of at most 80 characters; `repr` may be endless, or raise an error."""
+    try:
+        return f"{reprlib.repr(value):.80}"
+    except ValueError:  # a whole number of more than 4300 digits
+        return "a number of thousands of digits"
+
+
 class Settings(BaseModel):
     """Settings that are checked when they are made and never changed.
 
@@ -96,7 +104,7 @@ class Settings(BaseModel):
             return f"there is no setting {key!r:.40}; there are {', '.join(cls.model_fields)}"
         wanted = re.sub(r"^(Value error, |(Input|Tuple|Data) (?=should))", "", fault["msg"])
         wanted = re.sub("^should", "it must", wanted)
-        return f"{key} is {reprlib.repr(fault['input']):.80}; {wanted}"  # repr may be endless
+        return f"{key} is {short_repr(fault['input'])}; {wanted}"
 
 
 class Augmentation(Settings):

@@ -80,7 +80,8 @@ class ResumableLoader(DataLoader):
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches of this epoch were yielded, and the random numbers' state."""
-        return {"batches": self._done, "random": _random_state()}
+        # a checkpoint that is saved after resuming, before the first batch, keeps what it came from
+        return {"batches": self._done, "random": self._random or _random_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Skip, once, the batches that were yielded before the stop."""

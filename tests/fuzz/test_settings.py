@@ -1,0 +1,309 @@
+"""Recipes, checkpoints and result files changed at random are read, or end in one sentence."""
+
+import collections
+import copy
+import json
+import os
+import random
+import shutil
+import warnings
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+from spine_lib import SpineError
+from spine_lib.datasets import phantom_cases
+from spine_lib.models import build_model
+from spine_lib.reproduce import compare
+from spine_lib.reproduce.run import read_stages
+from spine_lib.slices import SliceStore, prepare
+from spine_lib.training.checkpoints import DataRecord, load_weights, read_checkpoint, save_weights
+from spine_lib.training.logs import read_log
+from spine_lib.training.recipe import Recipe, built_in_recipes, load_recipe, recipe_from_dict
+from spine_lib.training.train import _read_seconds
+
+ENDINGS = collections.Counter()
+TIMES = int(os.environ.get("SPINE_FUZZ", "1"))
+
+MODEL = "deeplabv3plus_tu-mobilenetv3_small_050"
+
+ODD = (
+    *(None, True, False, 0, -1, 1, 2, 1.5, -0.5, 1e-9, 1e20, 10**20, float("nan"), float("inf")),
+    *("", "x", "1e-3", "1e20", "nan", "../../x", "/x", "..", 300 * "a", "unet_tu-hf-hub:a/x", "\0"),
+    *([], [1], ["axial", "axial"], [[1]], ["x"], [None], [2, 1], [1e300], ["unet_own"]),
+    *({}, {"a": 1}, {"size": [1]}, {1: 2}, {"size": 64, "zoom": [2, 1]}),
+)
+"""What a setting may be set to by mistake, or to harm."""
+
+
+def deep(levels):
+    """Return lists in lists."""
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _count():
+    """How the tries ended is printed (`-s` shows it)."""
+    yield
+    total = sum(ENDINGS.values())
+    print(f"\n{total} settings, checkpoints and results: {dict(sorted(ENDINGS.items()))}")
+
+
+@pytest.fixture
+def numbers():
+    """Random numbers, the same in each run unless more is tried."""
+    return random.Random(0 if TIMES == 1 else None)
+
+
+def end(kind, call, path, named=True):
+    """Count how a call ends; it returns a value, or one sentence that names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = call()
+    except SpineError as error:
+        sentence = str(error)
+        assert "\n" not in sentence and len(sentence) < 1500, sentence
+        assert not named or path.name in sentence, sentence
+        ENDINGS[f"{kind}, one sentence"] += 1
+        return None
+    ENDINGS[f"{kind}, read"] += 1
+    return value
+
+
+def places(value, above=()):
+    """Yield the keys that lead to each entry of nested dictionaries and lists."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in entries:
+        yield (*above, key)
+        if isinstance(item, dict | list):
+            yield from places(item, (*above, key))
+
+
+def changed(value, keys, new):
+    """Return a copy with one entry changed; without it where `new` is a `KeyError`."""
+    value = copy.deepcopy(value)
+    entry = value
+    for key in keys[:-1]:
+        entry = entry[key]
+    if new is KeyError:
+        del entry[keys[-1]]
+    else:
+        entry[keys[-1]] = new
+    return value
+
+
+def damaged(content, numbers):
+    """Return bytes with a piece lost, doubled, changed or filled in."""
+    content = bytearray(content)
+    place = numbers.randrange(len(content))
+    piece = content[place : place + numbers.choice((1, 1, 4, 30))]
+    match numbers.randrange(5):
+        case 0:
+            del content[place:]
+        case 1:
+            del content[place : place + len(piece)]
+        case 2:
+            content[place:place] = piece * numbers.choice((1, 3, 100))
+        case 3:
+            content[place] = numbers.randrange(256)
+        case 4:
+            content[place : place + len(piece)] = numbers.randbytes(len(piece))
+    return bytes(content)
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+def sound(recipe):
+    """Require that an accepted recipe is one that a run can use and keep."""
+    if recipe is not None:
+        assert recipe_from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert "/" not in recipe.name and recipe.name.strip(".")
+        assert len(set(recipe.planes)) == len(recipe.planes) and recipe.batch >= 2
+
+
+def test_each_setting_of_a_recipe_set_to_odd_values(tmp_path, numbers):
+    path = tmp_path / "odd.yaml"
+    base = Recipe().to_dict()
+    for keys in [*places(base), ("unknown",), ("augmentation", "unknown")]:
+        for new in (*numbers.sample(ODD, 12), deep(30)):
+            path.write_text(yaml.safe_dump(changed(base, keys, new)), encoding="utf-8")
+            sound(end("recipes", lambda: load_recipe(path), path))
+
+
+def test_recipes_with_damaged_text(tmp_path, numbers):
+    path = tmp_path / "odd.yaml"
+    folder = load_recipe.__globals__["resources"].files("spine_lib.training") / "recipes"
+    texts = [(folder / f"{name}.yaml").read_bytes() for name in built_in_recipes()]
+    for _ in range(300 * TIMES):
+        path.write_bytes(damaged(numbers.choice(texts), numbers))
+        sound(end("recipes", lambda: load_recipe(path), path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "steps: " + 20_000 * "[",
+        "steps: " + 20_000 * "{a: ",
+        20_000 * "- ",
+        "".join(f"a{n}: &a{n} [{9 * f'*a{n - 1}, '}]\n" for n in range(1, 40)),
+        "a: &a {<<: *a}",
+        "".join(f"k{n}: 1\n" for n in range(9_000)),
+        "steps: !!python/object/apply:os.system [ls]",
+        "steps: !!binary x",
+        "steps: 2024-13-45",
+        "steps: " + 5000 * "9",
+        "steps: 0x" + 5000 * "f",
+        "? [a]\n: 1",
+        "a: 1\n---\nb: 2",
+        "\ufeffsteps: 7",
+        "%YAML 9.9\n---\nsteps: 7",
+        "\x00",
+        "",
+    ],
+)
+def test_hostile_yaml(tmp_path, text):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text, encoding="utf-8")
+    sound(end("recipes", lambda: load_recipe(path), path))
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The weights of a small network, with all that is stored beside them."""
+    data = DataRecord([("a", "axial", "x", (1, 2, 3), 1.0, "ff")], [], {"a": "ee"})
+    recipe = Recipe(models=(MODEL,))
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    return save_weights(build_model(MODEL), MODEL, recipe, path, half=True, data=data)
+
+
+def lightning_content(weights):
+    """Return what a training's checkpoint holds, of those parts that are read."""
+    stored = read_checkpoint(weights)
+    return {
+        "state_dict": {f"network.{name}": value for name, value in stored.state.items()},
+        "hyper_parameters": {"model": MODEL, "recipe": stored.recipe.to_dict()},
+        "training_data": stored.data.to_dict(),
+        "encoder_sha256": "",
+        "global_step": 2,
+    }
+
+
+def test_each_note_of_a_checkpoint_set_to_each_odd_value(weights, tmp_path):
+    content = lightning_content(weights)
+    content["state_dict"] = dict(list(content["state_dict"].items())[:3])
+    path = tmp_path / "odd.ckpt"
+    for keys in places(content):
+        if len(keys) < 3 or keys[2] in ("models", "atrous_rates", "augmentation"):
+            for new in (KeyError, *ODD[::2], torch.zeros(2), deep(30)):
+                torch.save(changed(content, keys, new), path)
+                end("checkpoints", lambda: read_checkpoint(path), path)
+
+
+def test_networks_that_a_checkpoint_names(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", None)
+    state = safetensors.torch.load_file(weights)
+    notes = {"recipe": json.dumps(Recipe().to_dict()), "training_data": "null"}
+    path = tmp_path / "odd.safetensors"
+    names = ("unet_tu-hf-hub:a/x", "unet_tu-local-dir:/", "unet_own", "unet_", "_", "x", "unet_\0")
+    for model in (MODEL, "unet_tu-resnet18.a1_in1k", *names, 300 * "a"):
+        safetensors.torch.save_file(state, path, notes | {"model": model})
+        end("checkpoints", lambda: load_weights(path), path, named=False)
+
+
+def test_weights_that_do_not_fit(weights, tmp_path, numbers):
+    content = lightning_content(weights)
+    path = tmp_path / "odd.ckpt"
+    names = list(content["state_dict"])
+    odd = (5, None, torch.zeros(3), torch.full((2, 2), float("nan")), torch.zeros(1).expand(10**9))
+    for new in (*odd, torch.zeros(2, dtype=torch.complex64), KeyError):
+        keys = ("state_dict", numbers.choice(names))
+        if isinstance(new, torch.Tensor) and new.numel() == 4:
+            new = content["state_dict"][keys[1]] * float("nan")
+        torch.save(changed(content, keys, new), path)
+        assert end("checkpoints", lambda: load_weights(path), path) is None
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_damaged_checkpoints(weights, tmp_path, numbers, suffix):
+    path = tmp_path / f"odd.{suffix}"
+    whole = weights.read_bytes()
+    if suffix == "ckpt":
+        torch.save(lightning_content(weights), path)
+        whole = path.read_bytes()
+    for _ in range(60 * TIMES):
+        ends = (4000, len(whole)) if suffix == "safetensors" else (len(whole),)
+        first = numbers.choice(ends)
+        path.write_bytes(damaged(whole[:first], numbers) + whole[first:])
+        end("checkpoints", lambda: read_checkpoint(path), path)
+
+
+# --- results and logs -----------------------------------------------------------------------------
+
+
+def make_results():
+    """Return the results of a small run."""
+    volumes = {
+        f"c{n}": {"dice": 0.7, "iou": 0.6, "nsd": 0.8, "hd95": 4.0, "patient_id": f"p{n}"}
+        for n in range(2)
+    }
+    test = {"volumes": volumes, "pooled": {"dice": 0.7}, "per_volume": {"dice": 0.7, "hd95": 4.0}}
+    models = {MODEL: {"name": "x", "test": test, "runs": [{"seed": 0, "test": test}]}}
+    data = {"train": ["a"], "validation": [], "test": ["c0", "c1"]}
+    return {"models": models, "recipe": Recipe().to_dict(), "data": data, "baseline": {}}
+
+
+def test_each_entry_of_results_set_to_each_odd_value(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "RESAMPLES", 20)
+    path = tmp_path / "odd" / "results.json"
+    path.parent.mkdir()
+    good, whole = make_results(), compare.Run("good", make_results())
+    for keys in places(good):
+        for new in (KeyError, *ODD[::5], deep(30)):
+            path.write_text(json.dumps(changed(good, keys, new)), encoding="utf-8")
+            run = end("results", lambda: compare.load_run(path), path)
+            if run is not None:
+                text = end(
+                    "comparisons",
+                    lambda run=run: compare.comparison_text(compare.compare_runs(whole, run)),
+                    path.parent,
+                    named=False,
+                )
+                assert text != ""
+
+
+def test_an_edited_index_is_never_a_traceback(tmp_path, numbers):
+    grid = {"shape": (24, 24, 8), "spacing_mm": 8.0}
+    store = prepare(phantom_cases(1, **grid), tmp_path / "store", spacing_mm=8.0)
+    path = store.folder / "index.json"
+    good = json.loads(path.read_text(encoding="utf-8"))
+    for keys in places(good):
+        for new in (KeyError, *ODD[::4]):
+            path.write_text(json.dumps(changed(good, keys, new)), encoding="utf-8")
+            opened = end("indices", lambda: SliceStore(store.folder), store.folder)
+            if opened is not None and opened.volumes:
+                end("indices", lambda store=opened: store.read(0), store.folder)
+    shutil.rmtree(store.folder)
+
+
+def test_damaged_logs_and_times(tmp_path, numbers):
+    log = tmp_path / "metrics.csv"
+    good = b"epoch,step,train_loss,val_dice\n0,9,1.5,\n0,9,,0.25\n1,19,0.75,\n1,19,,0.5\n"
+    for _ in range(200 * TIMES):
+        log.write_bytes(damaged(good, numbers))
+        end("logs", lambda: read_log(log), log)
+    stages = tmp_path / "stages.json"
+    for value in ODD:
+        for content in (value, {"train": value}):
+            stages.write_text(json.dumps(content, skipkeys=True), encoding="utf-8")
+            end("times", lambda: read_stages(tmp_path), stages)
+            end("times", lambda: _read_seconds(stages), stages)

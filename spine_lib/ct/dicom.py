@@ -162,7 +162,8 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
     kind = _text(header, "SOPClassUID") or _text(header.file_meta, "MediaStorageSOPClassUID")
     kind = UID(kind, pydicom.config.IGNORE)
     # directories, reports and plans have no pixels; a CT without them was cut off
-    known = kind.is_valid and (kind.is_private or kind.name != kind) and kind not in _CT_CLASSES
+    private = kind.is_private and _text(header, "Modality")  # which stands behind the class
+    known = kind not in _CT_CLASSES and (private or kind.name != kind)
     if not (known or "DirectoryRecordSequence" in header or "Rows" in header):
         raise SpineError(f"{path} is cut off or no DICOM image: copy the series again.")
     return header

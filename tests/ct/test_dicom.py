@@ -308,11 +308,12 @@ def test_a_slice_unlike_the_others_is_refused(tmp_path, tags):
     assert words in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0, 200, 400, -10])
-def test_a_truncated_slice_is_refused(tmp_path, keep):
+@pytest.mark.parametrize("start", [0, 132], ids=["whole", "without preamble"])
+@pytest.mark.parametrize("keep", [0, 9, 20, 200, 400, -10])
+def test_a_truncated_slice_is_refused(tmp_path, keep, start):
     write_series(tmp_path)
     path = sorted(tmp_path.iterdir())[-1]
-    path.write_bytes(path.read_bytes()[:keep])
+    path.write_bytes(path.read_bytes()[start:][:keep])
     assert path.name in refusal(tmp_path)
 
 

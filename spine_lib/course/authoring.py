@@ -190,13 +190,7 @@ STUDENTS_FILES = (
     "data/README.md data/sample-requirements.txt docs notebooks spine_lib"
 ).split()
 NOT_FOR_STUDENTS = shutil.ignore_patterns(
-    "hidden.py",
-    "solutions",
-    "instructors.md",
-    "__pycache__",
-    ".ipynb_checkpoints",
-    "_build",
-    "*.tmp",
+    "hidden.py", "instructors.md", "__pycache__", ".ipynb_checkpoints", "_build", "*.tmp"
 )
 CHECK_CELL = """\
 from spine_lib.course import check
@@ -243,10 +237,6 @@ def write_handout(project: Path, folder: Path, numbers: Sequence[str] = ()) -> N
     kept_back = Path("spine_lib", "course", "exercises", "hidden.py")
     (folder / "solutions" / kept_back).parent.mkdir(parents=True)
     shutil.copyfile(project / kept_back, folder / "solutions" / kept_back)
-    package = Path("spine_lib", "course", "solutions")
-    (folder / "solutions" / package).mkdir(parents=True)
-    for path in (project / package).glob("*.py"):
-        shutil.copy(path, folder / "solutions" / package)
     figures = project / "notebooks" / "figures"
     shutil.copytree(figures, folder / "solutions" / "notebooks" / "solved" / "figures")
     for path in sources:

@@ -32,7 +32,6 @@ from spine_lib import SpineError
 from spine_lib.course.exercise import (
     Exercise,
     NotYet,
-    OldExercise,
     Wrong,
     describe,
     find_exercise,
@@ -274,21 +273,7 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
     if is_stub(function, exercise.stub):
         raise NotYet("the function is not filled in")
     guarded = Guarded(function, exercise)
-    if not isinstance(exercise, OldExercise):
-        judge(exercise, guarded, inputs)
-        return guarded
-    for arguments in inputs:
-        try:
-            exercise.judge(guarded, *arguments)
-        except Wrong as mistake:
-            mistake.asked = guarded.asked
-            raise
-        except Exception as error:  # the judge could not work with what it was given
-            raise Wrong(
-                f"your function returned {describe(guarded.returned)}, with which nothing can be "
-                f"done ({type(error).__name__}: {error}): see what it should return in its "
-                "docstring"
-            ) from error
+    judge(exercise, guarded, inputs)
     return guarded
 
 
@@ -317,7 +302,7 @@ class Guarded:
             np.errstate(all="ignore"),
         ):
             self.returned = self._run(*given)
-        if self.returned is None and not getattr(self.exercise, "may_return_none", False):
+        if self.returned is None:
             raise Wrong("your function returns nothing (None): does it end with `return`?")
         if kept is not None and not is_same(given, kept):
             raise Wrong(self._changed(given, kept))

@@ -10,9 +10,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -134,59 +132,6 @@ def lesson_texts(path: Path) -> dict[str, Texts]:
     return texts
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
-class OldExercise:
-    """One exercise of a lesson; what its student reads is in the lesson's YAML file.
-
-    Attributes:
-        key: lesson and number, for example "1.2".
-        title: a few words.
-        stub: source of the cell that the student fills in; its body raises NotImplementedError.
-        examples: returns the inputs to judge on, a list of argument tuples; made from seeds and
-            not shown in the notebook.
-        judge: called with the student's function and its arguments; calls the function and raises
-            `Wrong` where the answer is not right. What is right is computed by the library.
-        hints: a nudge; a clue to shape or unit; a figure to expect.
-        changes_inputs: True where changing the inputs is the task (a training step). Elsewhere
-            the function gets copies, and a change is told as a mistake.
-        may_return_none: True where None is an answer.
-    """
-
-    key: str
-    title: str
-    stub: str
-    examples: Callable[[], list[tuple]]
-    judge: Callable[..., None]
-    hints: tuple[str, str, str]
-    changes_inputs: bool = False
-    may_return_none: bool = False
-
-
-def declare(
-    module: str, judging: Mapping[str, tuple[Callable[[], list[tuple]], Callable]]
-) -> tuple[OldExercise, ...]:
-    """Return a lesson's exercises: the texts of the YAML file beside its module, with their judges.
-
-    Args:
-        module: `__file__` of the lesson's module.
-        judging: `examples` and `judge` of each exercise, by key.
-
-    Raises:
-        SpineError: if a text is missing or of a wrong type; it names the file and the exercise.
-    """
-    path = Path(module).with_suffix(".yaml")
-    texts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if list(texts) != list(judging):
-        raise SpineError(f"{path} has the exercises {list(texts)}, its judges are {list(judging)}.")
-    exercises = []
-    for key, (examples, judge) in judging.items():
-        try:
-            exercises.append(OldExercise(key=key, examples=examples, judge=judge, **texts[key]))
-        except (TypeError, pydantic.ValidationError) as error:
-            raise SpineError(f"{path}: exercise {key} is not complete: {error}") from error
-    return tuple(exercises)
-
-
 def lesson_numbers() -> list[int]:
     """List the lessons that have exercises in this copy of the library."""
     package = importlib.import_module("spine_lib.course.exercises")
@@ -207,8 +152,6 @@ def lesson_exercises(lesson: int) -> tuple[Exercise, ...]:
         known = ", ".join(map(str, lesson_numbers())) or "none so far"
         raise SpineError(f"Lesson {lesson} has no exercises here: lessons that have are {known}.")
     module = importlib.import_module(f"spine_lib.course.exercises.lesson_{lesson:02d}")
-    if hasattr(module, "EXERCISES"):
-        return module.EXERCISES
     exercises = [value for value in vars(module).values() if isinstance(value, Exercise)]
     return tuple(sorted(exercises, key=lambda exercise: exercise.key))
 
@@ -230,24 +173,9 @@ def find_exercise(key: str) -> Exercise:
     return exercises[key]
 
 
-def lesson_solutions(key: str) -> ModuleType | None:
-    """Return the solutions of an exercise's lesson, or None where they were not handed out."""
-    name = f"spine_lib.course.solutions.lesson_{int(key.split('.')[0]):02d}"
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
-            return None
-        raise  # something that a solution imports
-
-
 def hidden_inputs(key: str) -> list[tuple]:
     """Return the inputs that are left out of a hand-out; none where they were."""
-    exercise = find_exercise(key)
-    if isinstance(exercise, OldExercise):
-        make = getattr(lesson_solutions(key), "HIDDEN", {}).get(key)
-        return list(make()) if make else []
-    seed = hidden_seed()
+    exercise, seed = find_exercise(key), hidden_seed()
     return [] if seed is None else exercise.drawn(seed)
 
 
@@ -262,8 +190,6 @@ def hidden_seed() -> int | None:
 def reference_of(key: str) -> Callable | None:
     """Return the reference of an exercise, or None in a copy that was made for students."""
     exercise = find_exercise(key)
-    if isinstance(exercise, OldExercise):
-        return getattr(lesson_solutions(key), "REFERENCES", {}).get(key)
     return None if hidden_seed() is None else exercise.reference
 
 
@@ -340,60 +266,3 @@ def parameter_names(function: Callable, count: int) -> list[str]:
 def _article(name: str) -> str:
     vowel = name[:1].lower() in "aeiou" and name[:4].lower() not in ("uint", "unet", "unif")
     return f"{'an' if vowel else 'a'} {name}"
-
-
-# --- what an answer must be -----------------------------------------------------------------------
-
-
-def as_number(answer: object, what: str = "the answer") -> float:
-    """Return an answer as a float; raise `Wrong` if it is not one number."""
-    if isinstance(answer, np.ndarray) and answer.ndim == 0:
-        answer = answer.item()
-    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Real):
-        raise Wrong(f"{what} is one number, and yours is {describe(answer)}")
-    return float(answer)
-
-
-def as_whole(answer: object, what: str) -> int:
-    """Return an answer as an int; raise `Wrong` if it is not one whole number."""
-    if isinstance(answer, np.ndarray) and answer.ndim == 0:
-        answer = answer.item()
-    if isinstance(answer, bool | np.bool_) or not isinstance(answer, Integral):
-        raise Wrong(f"{what} is one whole number, and yours is {describe(answer)}")
-    return int(answer)
-
-
-def as_array(answer: object, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Return an answer that is an array of numbers, of this shape; raise `Wrong` otherwise."""
-    if not isinstance(answer, np.ndarray):
-        raise Wrong(f"return an array, not {describe(answer)}")
-    if shape is not None and answer.shape != shape:
-        raise Wrong(f"your array has shape {answer.shape}, and should have {shape}")
-    if answer.dtype.kind not in "biuf":
-        raise Wrong(f"an array of numbers is needed, and yours is {describe(answer)}")
-    return answer
-
-
-def raise_known(
-    answer: Any,
-    mistakes: Mapping[str, Any],
-    ending: str = "",
-    rtol: float = 1e-5,
-    atol: float = 1e-8,
-    beginning: str = "",
-) -> None:
-    """Raise `Wrong` with the message of the first mistake that would give this answer.
-
-    Args:
-        answer: number, array or tensor.
-        mistakes: a message each, and what the mistake gives; a list where it may give several.
-        ending: what follows each message.
-        rtol, atol: tolerances of the comparison, relative to the mistake and absolute.
-        beginning: what precedes each message.
-    """
-    for text, values in mistakes.items():
-        for value in values if isinstance(values, list) else [values]:
-            if np.shape(value) != np.shape(answer):
-                continue
-            if np.allclose(answer, value, rtol, atol, equal_nan=True):
-                raise Wrong(beginning + text + ending)

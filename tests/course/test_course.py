@@ -2,20 +2,15 @@
 
 import ast
 import copy
-import importlib
-import importlib.util
 import inspect
 import re
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from spine_lib.course import check, checking, hint
 from spine_lib.course.checking import judge_answer
 from spine_lib.course.exercise import (
-    OldExercise,
     Wrong,
     find_exercise,
     hidden_inputs,
@@ -40,21 +35,9 @@ def fresh_session(monkeypatch):
     monkeypatch.delenv("SPINE_GRADING", raising=False)
 
 
-@cache
-def load_mistakes(lesson: int) -> ModuleType:
-    path = Path(__file__).parent / f"mistakes_{lesson:02d}.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def mistakes_of(key: str) -> list[tuple]:
     """Return wrong functions, each with a pattern of the message that is meant for it."""
     exercise = find_exercise(key)
-    if isinstance(exercise, OldExercise):
-        pairs = load_mistakes(int(key.split(".")[0])).MISTAKES[key]
-        return [(function, re.escape(words)) for function, words in pairs]
     return [
         (function, ".*".join(map(re.escape, re.split(r"\{.*?\}", message))))
         for message, functions in exercise.wrong.items()
@@ -125,9 +108,9 @@ def test_the_reference_passes_and_on_the_hidden_inputs_too(key, capsys):
 
 
 @each_exercise
-def test_examples_are_the_same_at_each_call(key):
+def test_inputs_are_drawn_from_their_seed_alone(key):
     exercise = find_exercise(key)
-    assert is_same(exercise.examples(), exercise.examples())
+    assert is_same(type(exercise).drawn.__wrapped__(exercise, 0), exercise.examples())
 
 
 @each_exercise
@@ -143,8 +126,6 @@ def test_each_mistake_gets_the_message_meant_for_it(key, capsys):
 @each_exercise
 def test_the_open_and_the_hidden_inputs_each_tell_every_mistake_from_the_right_answer(key):
     exercise = find_exercise(key)
-    if isinstance(exercise, OldExercise):
-        return
     for inputs in (exercise.examples(), hidden_inputs(key)):
         for number, (mistake, words) in enumerate(mistakes_of(key)):
             with pytest.raises(Wrong):
@@ -155,8 +136,6 @@ def test_the_open_and_the_hidden_inputs_each_tell_every_mistake_from_the_right_a
 @each_exercise
 def test_no_mistake_is_a_function_that_cannot_run(key):
     exercise = find_exercise(key)
-    if isinstance(exercise, OldExercise):
-        return
     for mistake, words in mistakes_of(key):
         answers = [outcome(exercise, mistake, given) for given in exercise.examples()]
         kinds = {getattr(answer, "kind", Wrong) for answer in answers}

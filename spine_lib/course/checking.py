@@ -170,7 +170,9 @@ def _message(exercise: Exercise, function: Callable, mistake: Wrong, name: str) 
     text = str(mistake).strip()
     if text[-1:] not in ".?!":
         text += "."
-    lines = [f"{name}: not right yet.", text[:1].upper() + text[1:]]
+    if text.split()[0].isalpha() and text.split()[0] not in "xyz":  # no name of the code
+        text = text[:1].upper() + text[1:]
+    lines = [f"{name}: not right yet.", text]
     if mistake.asked:
         names = parameter_names(function, len(mistake.asked))
         values = [f"`{name}` {describe(value)}" for name, value in zip(names, mistake.asked)]

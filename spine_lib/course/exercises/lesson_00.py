@@ -116,9 +116,6 @@ FULLEST = Exercise(
         "this is the first slice that shows spine: find the one with the most voxels": (
             lambda labels: (labels > 0).any(axis=(0, 1)).argmax()
         ),
-        "you counted backwards, from the top": (
-            lambda labels: (labels > 0).sum(axis=(0, 1))[::-1].argmax()
-        ),
     },
     inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],
 )
@@ -155,9 +152,6 @@ VOLUME = Exercise(
             lambda labels, spacing: volume_ml(labels, spacing) * 100,
             lambda labels, spacing: volume_ml(labels, spacing) * 10,
         ),
-        "you divided too often: 1000 mm³ are one millilitre": (
-            lambda labels, spacing: volume_ml(labels, spacing) / 1000
-        ),
         "you added up the ids: a voxel counts once, whatever its id, so count those above 0": (
             lambda labels, spacing: labels.sum(dtype=int) * np.prod(spacing) / 1000,
             lambda labels, spacing: labels.sum(dtype=labels.dtype) * np.prod(spacing) / 1000,
@@ -182,10 +176,6 @@ VOLUME = Exercise(
         ),
         "the sides of a voxel are multiplied, not added, to give its volume": (
             lambda labels, spacing: np.count_nonzero(labels) * sum(spacing) / 1000
-        ),
-        "whole millilitres are too coarse: do not round": (
-            lambda labels, spacing: round(volume_ml(labels, spacing)),
-            lambda labels, spacing: int(volume_ml(labels, spacing)),
         ),
     },
     inputs=_map_inputs,
@@ -298,12 +288,6 @@ HEIGHT = Exercise(
         "one": (
             lambda labels, spacing: np.flatnonzero(labels.any(axis=(0, 1)))[-1] * spacing[2],
             lambda labels, spacing: (np.flatnonzero(labels.any(axis=(0, 1)))[-1] + 1) * spacing[2],
-        ),
-        "multiply by the distance between slices: you divided by it": (
-            lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)) / spacing[2]
-        ),
-        "heights are in mm here, not in cm": (
-            lambda labels, spacing: spine_height_mm(labels, spacing) / 10
         ),
     },
     inputs=_map_inputs,

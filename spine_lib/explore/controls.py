@@ -234,6 +234,14 @@ class Chips(Front):
         options = [[label_name(label), label] for label in labels]
         super().__init__(options=options, value=value, groups=label_groups(labels))
 
+    def add(self, label: int) -> None:
+        """Add a structure that is new, switched on."""
+        labels = [old for _, old in self.options]
+        if labels and label not in labels:
+            groups = label_groups([*labels, label])
+            options = [*self.options, [label_name(label), label]]
+            self.hold(options=options, value=[*self.value, label], groups=groups)
+
 
 def label_groups(labels: Sequence[int]) -> list[list]:
     """Return the groups of structures that chips offer, by name."""

@@ -19,6 +19,7 @@ from spine_lib.ct.geometry import (
 )
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.sample import sample_cases
+from spine_lib.explore.brush import ERASE, LOOK, PAINT, Brush
 from spine_lib.explore.controls import (
     LEAVE,
     MARGINS_PX,
@@ -237,6 +238,7 @@ class SliceViewer(MaskViewer):
         style: of the overlay at the start; by default errors where there are two masks, else a
             fill.
         size_px: length of the picture's longer side on the screen.
+        truth: labels or booleans on its grid, against which the brush scores the corrected mask.
 
     Raises:
         SpineError: where volumes lie on different grids, with the reason, or a choice is unknown.
@@ -260,6 +262,7 @@ class SliceViewer(MaskViewer):
         window: str | tuple[float, float] = "bone",
         style: Style | str | None = None,
         size_px: int = 470,
+        truth: Volume | str | Path | None = None,
     ) -> None:
         require_choice("plane", plane, PLANES)
         if style is None:
@@ -283,12 +286,21 @@ class SliceViewer(MaskViewer):
         self._sliders = Observer(self._read_sliders, self.slice, self.across, self.down)
         self.plane.observe(lambda _: self.go_to(self.voxel), "value")
 
+        if truth is not None:
+            truth = Scene(ct, truth).mask
+        self.brush = Brush(self.scene, truth, self._mask_counts.labels, self._draw)
+
         buttons = [self.next_spine] if self.scene.labelled is not None else []
         buttons += [self.next_error, self.worst] if self.scene.compared else []
         left = column(self.picture, self.slice, self.caption, width_px=size_px + MARGINS_PX)
         probe = column(self.across, self.down)
-        right = column(self.plane, row(*buttons), self.window, self.overlay, probe, width_px=310)
-        self._arrange(row(left, right))
+        tools = (self.plane, row(*buttons), self.brush, self.window, self.overlay, probe)
+        self._arrange(row(left, column(*tools, width_px=310)))
+
+    @property
+    def mask(self) -> Volume | None:
+        """The mask as the brush corrected it; `save_nifti` writes it onto the scan's grid."""
+        return self.scene.mask
 
     @property
     def counts(self) -> SliceCounts:
@@ -339,7 +351,20 @@ class SliceViewer(MaskViewer):
 
     def _draw(self) -> None:
         self._line = f"{self._slice_text(self.slice.value, self.plane.value)}. "
-        super()._draw()
+        with self.picture.hold_sync():
+            super()._draw()
+            tool, plane = self.brush.tool.value, self.plane.value
+            sides_mm = np.multiply(self.scene.ct.shape, self.scene.ct.spacing_mm)
+            radius = self.brush.radius.value / sides_mm[list(plane_axes(plane)[:0:-1])]
+            self.picture.radius = radius.tolist() if tool in (PAINT, ERASE) else []
+            self.picture.tool = "" if tool == LOOK else tool
+
+    def _brush(self, picture: Picture, stroke: dict) -> None:
+        self.brush.stroke(stroke, self.plane.value, self.slice.value)
+        self.overlay.structures.add(self.brush.label.value)
+
+    def _press_key(self, name: str) -> None:
+        self.brush.press(name)
 
     def _slice_text(self, index: int, plane: str) -> str:
         text = self.scene.slice_text(index, plane)

@@ -404,9 +404,13 @@ const KINDS = { picture: showPicture, chart: showChart, caption: showCaption, ch
 
 function render({ model, el }) {
   el.classList.add("spine-front");
-  // With a control in focus no letter may reach the notebook, where it would insert cells.
-  const seen = new ResizeObserver(() =>
-    el.closest(".spine-viewer")?.setAttribute("data-lm-suppress-shortcuts", "true"));
+  // With a control in focus no key may reach the notebook, which would move or insert cells.
+  const seen = new ResizeObserver(() => {
+    const viewer = el.closest(".spine-viewer");
+    if (!viewer || viewer.dataset.lmSuppressShortcuts) return;
+    viewer.dataset.lmSuppressShortcuts = "true";
+    viewer.addEventListener("focusin", ({ target }) => { target.dataset.lmSuppressShortcuts = "true"; });
+  });
   seen.observe(el);
   const stop = KINDS[model.get("kind")](model, el);
   return () => { seen.disconnect(); stop(); };

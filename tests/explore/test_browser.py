@@ -87,6 +87,7 @@ def classic(browser, tmp_path_factory):
     """One viewer in Notebook 7."""
     with serve_lab(tmp_path_factory.mktemp("classic"), (CASE, FIRST), "notebook") as address:
         page = run_notebook(browser, address, 1)
+        page.errors.clear()  # of Notebook 7 itself, while it starts
         yield page
         page.close()
 
@@ -261,6 +262,29 @@ def test_the_pointer_tells_hu_label_and_mm(page, data):
     middle = (spine[len(spine) // 2] + 0.5) / shape[:2]
     page.mouse.move(*spot(page, *middle), steps=2)
     status.filter(has_text=re.compile("mask [A-Zs]|true positive|false negative")).wait_for()
+
+
+@pytest.mark.parametrize("place", ["notebook", "classic"])
+def test_a_stroke_paints_shows_its_score_and_is_taken_back(request, place):
+    page = request.getfixturevalue(place)
+    page.get_by_role("button", name="paint").first.click()
+    page.locator("canvas.spine-brush").first.wait_for()
+    page.locator(PICTURE).first.scroll_into_view_if_needed()
+    status, (x, y) = page.get_by_role("status").first, spot(page, 0.3, 0.6)
+    score = re.search(r"slice Dice [\d.]+", status.inner_text()).group()
+    unpainted = picture(page)[0]
+    page.mouse.move(x, y)
+    with another_picture(page):
+        page.mouse.down()
+        page.mouse.move(x + 40, y + 10, steps=8)
+        page.mouse.up()
+    status.filter(has_not_text=score).wait_for()
+    keep_screenshot(page, f"brush-{place}")
+    page.wait_for_timeout(300)
+    page.keyboard.press("z")
+    status.filter(has_text=score).wait_for()
+    page.get_by_role("button", name="look").first.click()
+    assert np.array_equal(picture(page)[0], unpainted)
 
 
 def test_a_view_is_saved_as_a_png_and_fills_the_screen(page):

@@ -236,7 +236,10 @@ def test_every_control_can_be_reached_by_keyboard(viewer):
         return [widget] if children is None else [leaf for c in children for leaf in leaves(c)]
 
     controls = [leaf for leaf in leaves(viewer) if not isinstance(leaf, Picture | Caption | Chips)]
-    kinds = (widgets.IntSlider, widgets.FloatSlider, widgets.Dropdown, widgets.Button)
+    kinds = (
+        widgets.IntSlider, widgets.FloatSlider, widgets.Dropdown, widgets.Button,
+        widgets.ToggleButtons, widgets.Checkbox, widgets.IntRangeSlider,
+    )  # fmt: skip
     assert len(controls) >= 12
     for control in controls:
         assert isinstance(control, kinds) and control.tabbable is not False

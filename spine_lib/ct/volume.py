@@ -186,9 +186,9 @@ def load_mask(path: str | Path) -> Volume:
         SpineError: if the file is unreadable or a value is no label (fraction, negative, NaN).
     """
     image = open_nifti(Path(path))
-    volume = _load_labels(image)
+    volume, high = _load_labels(image)
     notes = _odd_file(image)
-    if volume.array.max() > MOST_IDS and label_likeness(volume.array) < 0.2:
+    if high > MOST_IDS and label_likeness(volume.array) < 0.2:
         notes.append(f"{path} has neighbours that differ as in a scan: give the mask, not the CT.")
     _warn(notes)
     return volume
@@ -208,10 +208,10 @@ def load_either(
     reason = "values that are no labels"
     with contextlib.suppress(SpineError):  # then `load_ct` reports what is wrong, if anything is
         image = open_nifti(Path(path))
-        labels = _load_labels(image)
+        labels, high = _load_labels(image)
         likeness = label_likeness(labels.array)
         equal = f"whole numbers, of which {100 * likeness:.0f} % equal their neighbour"
-        doubt = ", so this is in doubt" if 0.2 < likeness < 0.7 or not labels.array.any() else ""
+        doubt = ", so this is in doubt" if 0.2 < likeness < 0.7 or high == 0 else ""
         reason = equal + doubt
         if likeness > 0.5:
             _warn(_odd_file(image))
@@ -348,12 +348,13 @@ def _load(
     return volume, min(lows), max(highs)
 
 
-def _load_labels(image: NiftiFile) -> Volume:
+def _load_labels(image: NiftiFile) -> tuple[Volume, float]:
+    """Read a label map in the smallest type that has its labels; return the highest too."""
     volume, _, high = _load(image, np.uint8, labels_from_stored)
     if high > 255:
         del volume  # so that only one of the two is in memory
         volume, _, _ = _load(image, np.uint16, labels_from_stored)
-    return volume
+    return volume, high
 
 
 def _odd_file(image: NiftiFile | DicomSeries) -> list[str]:

@@ -131,10 +131,15 @@ def _compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
     if isinstance(answer, Crashed) or isinstance(right, Crashed):
         same = getattr(answer, "kind", None) is getattr(right, "kind", None)
         return None if same else Mismatch(str(answer))
-    if exercise.compare:
-        text = exercise.compare(answer, right)
-        return Mismatch(text) if text else None
-    return mismatch(answer, right, exercise.rtol, exercise.atol, exercise.dtype)
+    try:
+        if exercise.compare:
+            text = exercise.compare(answer, right)
+            return Mismatch(text) if text else None
+        return mismatch(answer, right, exercise.rtol, exercise.atol, exercise.dtype)
+    except Wrong:
+        raise
+    except Exception:  # an object whose parts cannot be compared
+        return Mismatch(f"the answer should be {describe(right)}, and yours is {describe(answer)}")
 
 
 def agrees(exercise: Exercise, answer: Any, other: Any) -> bool:
@@ -156,7 +161,9 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case], small
     text = smallest.mismatch.text
     if smallest.mismatch.right is None:  # of a wrong type or shape
         return text
-    relation = _relation([case.mismatch for case in failing], smallest.mismatch)
+    relation = None
+    with contextlib.suppress(TypeError, ValueError):  # no numbers
+        relation = _relation([case.mismatch for case in failing], smallest.mismatch)
     if not relation and _is_constant(cases):
         relation = "your answer is the same for every input"
     return text + (f": {relation}" if relation else "")
@@ -198,7 +205,7 @@ def _is_crash(cases: list[Case]) -> bool:
 def _is_constant(cases: list[Case]) -> bool:
     """Return whether every answer is the same, and the right ones are not."""
     first, *others = cases
-    if np.ndim(first.answer) or isinstance(first.answer, Mapping):
+    if not isinstance(first.answer, Real | str | np.bool_):
         return False
     alike = all(mismatch(case.answer, first.answer) is None for case in others)
     return len(cases) > 2 and alike and any(mismatch(case.right, first.right) for case in others)

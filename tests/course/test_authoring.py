@@ -200,7 +200,7 @@ def test_the_fast_profile_is_a_trial_and_a_crash_in_a_cell_has_its_line_there(ti
         '# %%\nassert pick(False, True)\ncheck("0.1", region_of)\n'
     )
     (output,) = build_lesson(path, fast=True).cells[-1].outputs
-    assert "in line 2 (`return vertebra / 0`)" in output.text
+    assert "in line 2 (`return vertebra / 0`)" in output.data["text/plain"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spine_lib.course import check, checking, hint
@@ -170,7 +171,11 @@ def test_a_crash_is_told_with_its_line(key, capsys):
 
 @each_exercise
 def test_an_answer_of_a_strange_kind_is_told_kindly(key, capsys):
-    for strange in ("words", object(), [], float("nan")):
+    class Incomparable:
+        __eq__ = __array__ = None
+
+    ragged = np.array([1, None, "x"], object), [[1], [2, 3]], (Incomparable(),), 1j, {1: 2}
+    for strange in ("words", object(), [], float("nan"), Incomparable(), *ragged):
         check(key, lambda *arguments, strange=strange: strange)
         assert "not right yet" in capsys.readouterr().out, strange
 

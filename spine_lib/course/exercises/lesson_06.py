@@ -8,16 +8,18 @@ import math
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits as entropy
+from torch.nn import functional
 
 from spine_lib.course.exercise import Exercise, Wrong, describe
+
+entropy = functional.binary_cross_entropy_with_logits
 
 # --- 6.1 ------------------------------------------------------------------------------------------
 
 
 def training_step(network, optimiser, image, target):
     network.train()
-    loss = entropy(network(image), target)
+    loss = functional.binary_cross_entropy_with_logits(network(image), target)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -229,7 +231,7 @@ DICE = Exercise(
 
 
 def focal_loss(logits, target, weight):
-    each = entropy(logits, target, reduction="none")
+    each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     wrong_by = (torch.sigmoid(logits) - target).abs()
     return (weight * wrong_by**2 * each).sum() / weight.sum()
 
@@ -355,7 +357,7 @@ def accumulated_step(network, optimiser, image, target, parts):
     optimiser.zero_grad()
     mean = 0.0
     for images, targets in zip(image.tensor_split(parts), target.tensor_split(parts)):
-        loss = entropy(network(images), targets)
+        loss = functional.binary_cross_entropy_with_logits(network(images), targets)
         loss = loss * len(images) / len(image)
         loss.backward()
         mean += loss.item()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -328,6 +329,39 @@ def check(
         raise typer.Exit(1)
 
 
+@_command("spine view ct.nii.gz mask.nii.gz")
+def view(
+    ct: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
+    mask: Annotated[Path | None, Argument(help="labels or spine to draw over it")] = None,
+    prediction: Annotated[Path | None, Argument(help="to compare with the mask")] = None,
+    scheme: Annotated[Scheme, Option(help="of the mask's ids")] = "canonical",
+    series: SeriesOption = None,
+    out: Annotated[Path | None, Option(help=".html file to write (a temporary one)")] = None,
+    overwrite: OverwriteOption = False,
+    browser: Annotated[bool, Option(help="open the page in the browser")] = True,
+) -> None:
+    """Look at a CT, its mask and a prediction, as a page in the browser."""
+    import tempfile
+    import webbrowser
+
+    from spine_lib.annotations.schemes import to_canonical
+    from spine_lib.ct.files import check_output
+    from spine_lib.ct.volume import load_ct, load_mask
+    from spine_lib.explore import SliceViewer
+
+    inputs, suffixes = [ct, mask, prediction], (".html",)
+    out = out or Path(tempfile.mkdtemp(prefix="spine-view-")) / "view.html"
+    check_output(out, inputs, overwrite, suffixes)
+    labels = None if mask is None else load_mask(mask)
+    if labels is not None and scheme != "canonical":
+        labels = labels.with_array(to_canonical(labels.array, scheme))
+    viewer = SliceViewer(load_ct(ct, series), labels, prediction)
+    path = viewer.save_html(out).resolve()
+    print(f"The page is in {path}")
+    if browser:
+        webbrowser.open(path.as_uri())
+
+
 @_command("spine phantom --seed 7 --count 3 --out phantoms")
 def phantom(
     out: Annotated[Path, Option(help="folder to write into")],
@@ -474,6 +508,7 @@ def predict(
     weights = checkpoint or weights_path(pretrained)
     options = {"series": series, "overwrite": overwrite, "straight": straight}
     print(f"The mask is in {predict_file(ct, out, weights, device, print, **options)}")
+    print(f"To look at it: {shlex.join(['spine', 'view', str(ct), str(out)])}")
 
 
 if __name__ == "__main__":

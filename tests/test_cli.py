@@ -107,8 +107,25 @@ def test_a_prediction_takes_a_checkpoint_or_a_model_of_the_library(monkeypatch, 
     assert run("predict", "ct.nii", "--checkpoint", "a.ckpt", *to) == 0
     assert seen[0][:2] == (pretrained.weights_path("unet_light"), "auto")
     assert seen[1][:2] == (Path("a.ckpt"), "auto")
-    assert "mask.nii.gz" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("To look at it: spine view ct.nii mask.nii.gz\n")
     assert run("predict", "ct.nii", "--pretrained", "unet", *to) == 2
+
+
+def test_a_scan_is_viewed_with_its_mask_as_a_page(small_phantom, tmp_path, monkeypatch, capsys):
+    from spine_lib.ct import save_nifti
+
+    ct, mask = tmp_path / "thorax.nii.gz", tmp_path / "mask.nii.gz"
+    save_nifti(small_phantom.ct, ct)
+    save_nifti(small_phantom.labels, mask)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = tmp_path / "page.html"
+    assert run("view", str(ct), str(mask), "--out", str(page), "--no-browser") == 0
+    assert "Thorax CT" in page.read_text(encoding="utf-8") and not opened
+    assert run("view", str(ct), "--out", str(page)) == 2  # the file exists
+    assert run("view", str(ct), str(mask), str(mask), "--out", str(page), "--overwrite") == 0
+    assert opened == [page.resolve().as_uri()] and "true positive" in page.read_text("utf-8")
+    assert run("view", str(ct), str(tmp_path / "none.nii.gz")) == 2
 
 
 def test_without_seeds_the_recipe_names_the_seed(monkeypatch):

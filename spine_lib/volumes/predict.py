@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import REGIONS
@@ -30,7 +31,12 @@ MULTIPLE = 32
 
 
 def predict_volume(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
+    network: nn.Module,
+    ct: Volume,
+    recipe: Recipe,
+    device: str = "auto",
+    batch: int = 16,
+    progress: bool = False,
 ) -> Volume:
     """Predict the probability of spine for every voxel of a scan.
 
@@ -41,16 +47,22 @@ def predict_volume(
         recipe: gives planes, pixel size, and whether to average over the mirror image.
         device: "auto", "cpu" or "cuda".
         batch: slices at once.
+        progress: True shows a progress bar in a terminal.
 
     Returns:
         float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
         the background.
     """
-    return _predict_spine(network, ct, recipe, device, batch)
+    return _predict_spine(network, ct, recipe, device, batch, progress=progress)
 
 
 def predict_regions(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", batch: int = 16
+    network: nn.Module,
+    ct: Volume,
+    recipe: Recipe,
+    device: str = "auto",
+    batch: int = 16,
+    progress: bool = False,
 ) -> tuple[Volume, Volume]:
     """Predict the probability of spine and the likeliest region, running the network once.
 
@@ -58,8 +70,8 @@ def predict_regions(
     a region and voxel.
 
     Args:
-        network, ct, recipe, device, batch: as for `predict_volume`; the classes are the background
-            and the regions.
+        network, ct, recipe, device, batch, progress: as for `predict_volume`; the classes are the
+            background and the regions.
 
     Returns:
         float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
@@ -74,7 +86,7 @@ def predict_regions(
             "train one with the recipe's target set to regions"
         )
     regions = _RegionArgmax(ct.shape, recipe)
-    probability = _predict_spine(network, ct, recipe, device, batch, regions.add)
+    probability = _predict_spine(network, ct, recipe, device, batch, regions.add, progress)
     return probability, ct.with_array(regions.likeliest())
 
 
@@ -117,10 +129,12 @@ def predict_file(
     if stored.data and array_sha256(volume.array) in stored.data.images.values():
         say("This network was trained on this scan: the mask tells nothing about other scans.")
     if recipe.classes == 1:
-        mask = to_mask(predict_volume(network, volume, recipe, device), recipe)
+        mask = to_mask(predict_volume(network, volume, recipe, device, progress=True), recipe)
         say("The mask holds 0 for background and 1 for spine.")
     else:
-        mask = to_region_mask(*predict_regions(network, volume, recipe, device), recipe)
+        mask = to_region_mask(
+            *predict_regions(network, volume, recipe, device, progress=True), recipe
+        )
         ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
         say(f"The mask holds ids of regions: 0 background, {ids}.")
     if not mask.array.any():
@@ -129,10 +143,19 @@ def predict_file(
 
 
 def _predict_spine(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int, add_regions=None
+    network: nn.Module,
+    ct: Volume,
+    recipe: Recipe,
+    device: str,
+    batch: int,
+    add_regions: Callable | None = None,
+    progress: bool = False,
 ) -> Volume:
     total = np.zeros(ct.shape, np.float32, order="F")
-    for plane, part, probability in _predict_batches(network, ct, recipe, device, batch):
+    batches = _predict_batches(network, ct, recipe, device, batch)
+    count = sum(-(-len(to_slices(ct.array, plane)) // batch) for plane in recipe.planes)
+    hidden = None if progress else True  # None: shown in a terminal alone
+    for plane, part, probability in tqdm(batches, "slices", count, unit="batch", disable=hidden):
         spine = probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
         slices = to_slices(total, plane)
         slices[part] += resample_image(spine, slices.shape[1:])

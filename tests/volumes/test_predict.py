@@ -49,7 +49,7 @@ def test_weights_are_not_written_over_either(scan, tmp_path):
 
 
 def test_an_empty_prediction_says_that_no_spine_was_found(scan, weights, tmp_path, monkeypatch):
-    empty = lambda network, ct, *rest: ct.with_array(np.zeros(ct.shape, np.float32))  # noqa: E731
+    empty = lambda network, ct, *rest, **_: ct.with_array(np.zeros(ct.shape, np.float32))  # noqa: E731
     monkeypatch.setattr(predict, "predict_volume", empty)
     lines = []
     out = predict_file(scan, tmp_path / "mask.nii.gz", weights, "cpu", lines.append)

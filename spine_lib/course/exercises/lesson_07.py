@@ -92,19 +92,16 @@ def _changed(change=lambda value: value, **taken_for):
     return scores
 
 
-def _divided(more=0, above=0, twice=2):
+@variants
+def _divided(tp, fp, fn, tn, more=0, above=0, twice=2):
     """Return the scores by plain division, with a little added below and above the line."""
-
-    def scores(tp, fp, fn, tn):
-        return {
-            "iou": (tp + above) / (tp + fp + fn + more),
-            "dice": (2 * tp + above) / (twice * tp + fp + fn + more),
-            "precision": (tp + above) / (tp + fp + more),
-            "recall": (tp + above) / (tp + fn + more),
-            "accuracy": (tp + tn + above) / (tp + fp + fn + tn + more),
-        }
-
-    return scores
+    return {
+        "iou": (tp + above) / (tp + fp + fn + more),
+        "dice": (2 * tp + above) / (twice * tp + fp + fn + more),
+        "precision": (tp + above) / (tp + fp + more),
+        "recall": (tp + above) / (tp + fn + more),
+        "accuracy": (tp + tn + above) / (tp + fp + fn + tn + more),
+    }
 
 
 SCORES = Exercise(
@@ -171,10 +168,9 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
 @variants
 def _slices(counts, mean=lambda dice, *c: np.nanmean(dice), left_out=None, alarms=None):
     tp, fp, fn = counts.T
-    _, empty, false_alarms = mean_dice(counts)
-    empty = left_out(tp, fp, fn) if left_out else empty
-    false_alarms = alarms(tp, fp, fn) if alarms else false_alarms
-    return mean(2 * tp / (2 * tp + fp + fn), tp, fp, fn), empty, false_alarms
+    _, empty, false = mean_dice(counts)
+    first = mean(2 * tp / (2 * tp + fp + fn), tp, fp, fn)
+    return first, left_out(*counts.T) if left_out else empty, alarms(*counts.T) if alarms else false
 
 
 MEAN = Exercise(

@@ -367,7 +367,9 @@ def _part(key: Any, answer: Any, right: Any, *rest: Any) -> Mismatch | None:
         words = ("should", "is not") if right else ("should not", "is")
         text = f"it {words[0]} be true that {key.removeprefix('whether ')}, and it {words[1]}"
         return Mismatch(text, key)
-    return found and Mismatch(found.text, key, dtype=found.dtype)  # a fact has no factor
+    if found and not isinstance(right, float | np.floating):  # a count has no factor
+        return Mismatch(found.text, key, dtype=found.dtype)
+    return found
 
 
 def _sequence_mismatch(answer: Any, right: tuple | list, *rest: Any) -> Mismatch | None:
@@ -404,6 +406,9 @@ def _array_mismatch(answer: Any, right: np.ndarray, rtol, atol, dtype, name) -> 
         same = answer.dtype.kind == right.dtype.kind and np.array_equal(answer, right)
         text = f"{name} should be {describe(right)} of other values, and yours is "
         return None if same else Mismatch(text + describe(answer), name)
+    if right.dtype == bool and answer.dtype != bool and answer.max(initial=0) > 1:
+        text = f"{name} should hold True and False, and yours is {describe(answer)} of numbers"
+        return Mismatch(text, name)
     differs = ~np.isclose(answer.astype(float), right.astype(float), rtol, atol, equal_nan=True)
     if differs.any():
         at = tuple(int(n) for n in np.argwhere(differs)[0])

@@ -218,6 +218,15 @@ DICE = Exercise(
             _dice(smoothing=1e-6),
         ),
         "the overlap counts twice": _dice(factor=1),
+        "brackets are missing: the whole numerator stands above the whole denominator": (
+            lambda x, t, w: (
+                1 - 2 * (x.sigmoid() * t * w).sum() + 10 / ((w * (x.sigmoid() + t)).sum() + 10)
+            )
+        ),
+        "this is the soft IoU: its denominator counts the overlap once": lambda x, t, w: _dice(
+            factor=1, below=w - w * t * x.sigmoid() / (x.sigmoid() + t)
+        )(x, t, w),
+        "sum over all pixels; means make the 10 far too heavy": _dice(smoothing=10.0 * 768),
         "the sums below the line are of p and t, not of their squares": _dice(square=2),
     },
     inputs=lambda rng: [some_logits(rng) for _ in range(3)],
@@ -311,7 +320,8 @@ RATE = Exercise(
             lambda s, n, highest, w: _rate()(s, n, highest, 0),
         ),
         "where warm_up is 0 there is no line, and nothing to divide by": (
-            lambda s, n, highest, w: min((s + 1) / w, 1) * _rate()(max(s, w), n, highest, w)
+            lambda s, n, highest, w: min((s + 1) / w, 1) * _rate()(max(s, w), n, highest, w),
+            lambda s, n, highest, w: _rate()(s, n, highest, w) if w else 0.0,
         ),
         "the line goes on for too long: its last step is number warm_up - 1": (
             _rate(last=1),
@@ -325,7 +335,11 @@ RATE = Exercise(
             _rate(way=lambda s, n, w: (s - w) / n)
         ),
         "the wave reaches 0 one step too early: it would do so at step number `steps`": (
-            _rate(way=lambda s, n, w: (s - w) / (n - w - 1))
+            _rate(way=lambda s, n, w: (s - w) / (n - w - 1)),
+            _rate(way=lambda s, n, w: (s - w + 1) / (n - w)),
+        ),
+        "the wave runs upwards: (1 + cos) / 2 falls from 1 to 0": (
+            _rate(down=lambda x: (1 - math.cos(math.pi * x)) / 2)
         ),
         "this is a whole wave, down and up again: half a wave goes from 0 to pi": (
             _rate(down=lambda x: (1 + math.cos(2 * math.pi * x)) / 2)

@@ -85,6 +85,12 @@ BOUNDS = Exercise(
             _bounds(low=lambda dice: dice),
             _bounds(low=lambda dice: dice / 2),
         ),
+        "widen the mean Dice, then turn its lower end into an IoU: rounding is not the IoU's": (
+            lambda mean, n: (
+                max(iou_from_dice(mean) - 0.5 * 10**-n, 0),
+                mean_iou_bounds(mean, n)[1],
+            )
+        ),
         "the two are exchanged: return the lowest first": (
             lambda mean, n: mean_iou_bounds(mean, n)[::-1]
         ),
@@ -93,6 +99,7 @@ BOUNDS = Exercise(
             _bounds(half=lambda n: 0.1**n / 20),
             _bounds(half=lambda n: 0.5 / max(n, 1)),
             _bounds(half=lambda n: 0.5),
+            _bounds(half=lambda n: 0.05),
         ),
     },
     inputs=lambda rng: [
@@ -133,6 +140,10 @@ CLASSES = Exercise(
         "however rare one is": _classes(mean=lambda b, s, p: (1 - p) * b + p * s),
         "you took the background's IoU for 1, which is close where spine is rare, but not equal": (
             _classes(ground=lambda tn, wrong: 1)
+        ),
+        "this is the background's share of the voxels, or the accuracy, in place of its IoU": (
+            _classes(ground=lambda tn, wrong: tn + wrong),
+            _classes(ground=lambda tn, wrong: 1 - 2 * wrong),
         ),
         "turn the spine's Dice into an IoU before you average": _classes(spine=lambda dice: dice),
         "this averages the background's Dice: turn it into an IoU, too": (
@@ -185,6 +196,8 @@ PREVALENCE = Exercise(
             _shares(ends=lambda tp, e: (tp - e, tp)),
             _shares(ends=lambda tp, e: (tp, tp)),
             _shares(ends=lambda tp, e: (tp, e)),
+            _shares(ends=lambda tp, e: (tp - e, tp + e)),
+            _shares(ends=lambda tp, e: (0, tp + e)),
         ),
         "without any false positives all errors are misses, not half of them": (
             _shares(ends=lambda tp, e: (tp, tp + e / 2)),
@@ -364,7 +377,11 @@ GAPS = Exercise(
             _four(pooled=_each)
         ),
         '"per volume" is the mean of each volume\'s score: a large volume counts no more than a '
-        "small one": _four(each=_pooled),
+        "small one": (_four(each=_pooled), _four(each=lambda score, n: score(*n.T).sum())),
+        "subtract the Dice, and keep the sign": (
+            _four(dice=lambda *c: 0 * c[0]),
+            lambda counts: {name: abs(gap) for name, gap in iou_minus_dice(counts).items()},
+        ),
         "the Dice is always the spine's own: you averaged it over both classes, too": (
             _four(dice=lambda *c: (_dice(*c) + _dice(*c[::-1])) / 2)
         ),

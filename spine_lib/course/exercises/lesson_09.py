@@ -175,10 +175,13 @@ NAMES = Exercise(
         "id": lambda prediction, labels, mm, reach: prediction * labels,
         "voxels that are not predicted have an id: they get 0": (
             lambda prediction, labels, *rest: _named()(prediction > -1, labels, *rest),
+            lambda prediction, labels, mm, reach: _named()(prediction > -1, labels, mm, np.inf),
             lambda prediction, labels, *rest: _named()(prediction | (labels > 0), labels, *rest),
         ),
         "voxels farther than {reach_mm:g} mm from every vertebra still have an id: they get "
         "0": _named(is_far=lambda away, reach: False),
+        "voxels out of reach have an id, and those within have none: turn the comparison "
+        "round": _named(is_far=np.less_equal),
         "a voxel at exactly {reach_mm:g} mm is not farther than that, and keeps its id": _named(
             is_far=np.greater_equal
         ),
@@ -285,6 +288,7 @@ AUROC = Exercise(
         "this is the share in which the *right* voxel is more uncertain": (
             lambda u, wrong: auroc(u, ~wrong),
             _of_pairs(lambda d: (d < 0).mean()),
+            _of_pairs(lambda d: (d <= 0).mean()),
         ),
         "ties are missing: a pair of equal values counts one half": (
             _of_pairs(lambda d: (d > 0).mean()),
@@ -306,6 +310,7 @@ AUROC = Exercise(
         + (_of_pairs(lambda d: (d > 0).sum()),),
         "this is a difference of means or a correlation: count pairs, whatever the unit": (
             lambda u, wrong: u[wrong].mean() - u[~wrong].mean(),
+            lambda u, wrong: u[wrong].mean(),
             lambda u, wrong: np.corrcoef(u.ravel(), wrong.ravel())[0, 1],
         ),
     },

@@ -201,7 +201,7 @@ def _choose_series(
         return series[fitting[0]]
     numbers = [number for number, *_ in names.values()]
     listing = [
-        f"{number if numbers.count(number) == 1 and number else uid} "
+        f"{number if numbers.count(number) == 1 and number else uid or 'no number'} "
         f"({text or 'no description'}, {len(series[uid])} slices)"
         for uid, (number, text, _) in names.items()
     ]

@@ -237,7 +237,7 @@ def _relations(
     """Yield sentences, each with what it makes of the right answer; a factor is the first's."""
     answer, right = first
     yield "the sign is turned round", lambda b: -b
-    yield "it is 1 less the right value", lambda b: 1 - b
+    yield "it is 1 minus the right value", lambda b: 1 - b
     yield "numerator and denominator are swapped", lambda b: 1 / b
     if several and right.any():
         at = np.unravel_index(np.abs(right).argmax(), right.shape)
@@ -421,7 +421,7 @@ def _array_mismatch(answer: Any, right: np.ndarray, rtol, atol, dtype, name) -> 
     if wrong_kind or dtype and answer.dtype != right.dtype:
         text = (
             f"the values are right, but {name} is {describe(answer)}: it should be {right.dtype} "
-            f"(`.astype(...)`)"
+            f"(`.astype(np.{right.dtype})`)"
         )
         return Mismatch(text, name, dtype=True)
     return None

@@ -9,7 +9,7 @@
 # - **move** sliders through a CT, one of them your own,
 # - **solve** five small exercises, and learn what helps when one resists.
 #
-# About 55 minutes. You need some Python and NumPy; you need to know nothing about CT.
+# About 60 minutes. You need some Python and NumPy; you need to know nothing about CT.
 
 # %% [markdown]
 # ## 1. Where this leads (3 min)
@@ -78,8 +78,7 @@ print(f"Dice {dice:.2f}: 1 would be equal to the mask that came with the scan")
 # By the end of the course you can train such a network, measure it honestly, and say where it fails. This
 # is the way:
 #
-# ![The pipeline: scan, slices, store, augmentation, batch, network, volume, each with the lesson that
-# teaches it](figures/pipeline.svg)
+# ![The pipeline: scan, slices, store, augmentation, batch, network, volume, each with the lesson that teaches it](figures/pipeline.svg)
 #
 # *From a scan to a segmented volume.*
 
@@ -216,7 +215,7 @@ plt.show()
 # Radiologists have agreed on this.
 
 # %% [markdown]
-# ## 5. A slider of your own (6 min)
+# ## 5. A slider of your own (10 min)
 #
 # A slider calls a function each time it moves; the function writes a slice into a picture.
 
@@ -452,7 +451,7 @@ assert np.array_equal(per_slice, voxels_per_slice)
 #
 # | lesson | you | minutes | of which the machine computes: without a GPU | with one |
 # |---|---|---|---|---|
-# | 00 start here | see, and do the first exercises | 55 | under 1 | the same |
+# | 00 start here | see, and do the first exercises | 60 | under 1 | the same |
 # | 01 CT loading | know what a scan's numbers and axes mean | 75 | 1 | the same |
 # | 02 annotation inspection | read label maps and find their errors | 50 | under 1 | the same |
 # | 03 slices and augmentation | split by patient, write a Dataset, augment | 75 | 1 to 2 | the same |

@@ -69,12 +69,10 @@ print(affine.round(1))
 # **Predict**: where does voxel (10, 20, 30) lie? Work out x on paper before you run the cell.
 
 # %% tags=["nbval-check-output"]
-from nibabel.affines import apply_affine
-
-voxel = (10, 20, 30)
-position_mm = apply_affine(affine, voxel)
-print("x =", affine[0, 0], "* 10 +", affine[0, 3].round(1), "=", position_mm[0].round(1))
-print("position:", position_mm.round(1), "mm")
+i, j, k = voxel = (10, 20, 30)
+for name, row in zip("xyz", image.affine):
+    print(f"{name} = {row[0]:g}*{i} + {row[1]:g}*{j} + {row[2]:g}*{k} + {row[3]:.1f}", end=" ")
+    print(f"= {row @ (i, j, k, 1):.1f} mm")
 
 # %% [markdown]
 # The voxel lies 148 mm to the left of the origin, 71 mm in front of it and 184 mm above it. Here each
@@ -117,8 +115,11 @@ def mm_to_voxel(affine, place_mm):
 check("1.2", mm_to_voxel)
 
 # %% tags=["nbval-check-output"]
-inverse = np.linalg.inv(affine)
-print("back:", apply_affine(inverse, position_mm).round().astype(int))
+from nibabel.affines import apply_affine
+
+position_mm = apply_affine(affine, voxel)
+back = apply_affine(np.linalg.inv(affine), position_mm)
+print("position:", position_mm.round(1), "mm, back:", back.round().astype(int))
 
 # %% [markdown]
 # SimpleITK (the Python interface of ITK) is the other common reader. **Predict**: the same file, the
@@ -137,9 +138,7 @@ print("SimpleITK:", np.round(itk_position_mm, 1))
 # (Posterior) and to the head: **LPS**. Both describe the same point. A position that is passed from
 # one program to the other without this change of sign lands on the other side of the body.
 #
-# ![Three coordinate systems: voxel indices count along the stored axes; the affine turns them into
-# RAS+ millimetres, in which x grows to the patient's right and y to the front; changing the signs of
-# x and y gives LPS](figures/coordinates.svg)
+# ![Three coordinate systems: voxel indices count along the stored axes; the affine turns them into RAS+ millimetres, in which x grows to the patient's right and y to the front; changing the signs of x and y gives LPS](figures/coordinates.svg)
 #
 # *The coordinate systems of this course* ([nibabel](https://nipy.org/nibabel/coordinate_systems.html),
 # [ITK](https://simpleitk.readthedocs.io/en/master/fundamentalConcepts.html)).
@@ -261,8 +260,7 @@ for name in ("chest", "abdomen", "crop"):
     print(f"{name:8} is stored as {''.join(nib.aff2axcodes(stored.affine))}")
 
 # %% [markdown]
-# Three real files, three orientations. The chest's LAS differs from RAS by one mirror only, the error
-# that is hardest to see.
+# Three real files, three orientations; the chest's LAS is the one that is hard to notice.
 
 # %% [markdown]
 # ## 4. Hounsfield units (11 min)
@@ -346,7 +344,7 @@ for energy_kev, water, bone in ((50, 0.2269, 0.4242), (60, 0.2059, 0.3148), (80,
 
 # %% [markdown]
 # The same bone has nearly twice the HU at the lowest energy. DICOM files therefore state the voltage
-# (`KVP`), and density measurements on CT (osteoporosis below about 110 HU in L1,
+# (`KVP`), and density measurements on CT (osteoporosis is likely below 110 HU in L1,
 # [Pickhardt 2013](https://doi.org/10.7326/0003-4819-158-8-201304160-00003)) hold for one voltage.
 #
 # **Contrast medium.** Iodine in the blood attenuates like bone. We compare the aorta with a vertebra in
@@ -431,8 +429,7 @@ def to_hu(stored, slope, intercept):
 check("1.4", to_hu)
 
 # %% [markdown]
-# Why int16 in the end? HU run from about -1024 to 3071, so two bytes are enough, and a signed type
-# keeps differences right. Section 9 measures what a larger type costs.
+# int16 holds all HU of a CT, about -1024 to 3071, in two bytes.
 
 # %% [markdown]
 # ## 6. Windows (8 min)
@@ -552,7 +549,7 @@ print(f"kernel {first.ConvolutionKernel[0]}, slice thickness {first.SliceThickne
 print("orientation", first.ImageOrientationPatient)
 
 # %% [markdown]
-# The header answers the questions of section 4. A thickness of 3 mm and 20 slices: 60 mm of patient?
+# A thickness of 3 mm and 20 slices: 60 mm of patient?
 # `ImagePositionPatient` is the position of a slice's first pixel in LPS millimetres, and
 # `ImageOrientationPatient` the directions $\mathbf r$ and $\mathbf c$ of its rows and columns
 # ([standard](https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.7.6.2.html)). Slices
@@ -592,7 +589,7 @@ print("distance", np.diff(sorted(heights_mm)).mean(), "mm")
 # %% [markdown]
 # `apply_rescale` applies slope and intercept in float64. `.T`, because a pixel array is [row, column]
 # and the column index, which is x, comes first here. One thing is left: DICOM's x and y grow to L and P.
-# Reversing both axes gives RAS. Do the three readers agree?
+# Reversing both axes gives RAS.
 
 # %% tags=["nbval-check-output"]
 by_hand = np.rint(stack[::-1, ::-1]).astype(np.int16)
@@ -606,9 +603,8 @@ print("SimpleITK = load_ct:", np.array_equal(itk_array, ours.array))
 print("spacing:", np.round(itk_series.GetSpacing(), 2), np.round(ours.spacing_mm, 2), "mm")
 
 # %% [markdown]
-# The HU are equal in every voxel. `load_ct` adds checks: it stops with a sentence when a slice is missing, two
-# series lie in one folder, or the positions form no regular grid; the few lines above would stack those
-# without a warning.
+# The HU are equal in every voxel. `load_ct` adds checks: a missing slice, two series in one
+# folder or an irregular grid is an error.
 
 # %% [markdown]
 # ## 9. What each way of reading costs (4 min)

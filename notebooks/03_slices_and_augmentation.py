@@ -11,9 +11,7 @@
 #
 # About 75 minutes. The library's version of this lesson is `spine_lib/slices/`.
 #
-# ![The pipeline: a scan is cut into slices, resampled and stored once; in every training step slices
-# are augmented, batched and given to a network; its predictions become a volume on the scan
-# again](figures/pipeline.svg)
+# ![The pipeline: a scan is cut into slices, resampled and stored once; in every training step slices are augmented, batched and given to a network; its predictions become a volume on the scan again](figures/pipeline.svg)
 #
 # *The pipeline of this course; the yellow steps are this lesson's.*
 
@@ -310,8 +308,8 @@ for fold, held_out in enumerate(np.array_split(shuffled, 4)):
 #
 # How much does it matter? A small network (lesson 4) is trained twice, for equally many steps: on slices
 # of all patients, the chest among them, and on slices of everybody but the chest. Both are scored on the
-# same slices of the chest, on which neither was trained. The score is Dice (lesson 7): 1 for a perfect
-# mask, 0 for no overlap. **Predict** the two scores.
+# same slices of the chest, on which neither was trained. The score is Dice (lesson 7), for a predicted mask
+# $P$ and a true mask $T$: $2\,|P \cap T| \,/\, (|P| + |T|)$, between 0 and 1. **Predict** the two scores.
 
 # %%
 live = compare_splits(patients, ["chest"], seed=0, steps=pick(full=120, fast=20))["chest"]
@@ -666,12 +664,13 @@ figures.patient_scores(beside, "Dice on the held-out patient", limits=(0.4, 0.9)
 # %% [markdown]
 # *Figure: Dice of each held-out patient with three sets of augmentations, three seeds each.*
 # <!-- alt: For four patients the Dice of three runs each: physical steps alone, with black and white
-# exchanged, and with shifted brightness. The runs of one set differ about as much as the sets do; with
-# black and white exchanged most runs lie lowest. -->
+# exchanged, and with shifted brightness. With black and white exchanged, all runs of the chest and most
+# of the abdomen lie lowest; with shifted brightness, the DICOM patient gains and the chest loses. -->
 #
 # Physical steps gain about 0.03 on average, but not with every seed. Exchanging black and white beside them
-# costs about as much with all three seeds. The brightness shift, physical no more than the exchange, changes
-# the mean by less than the seeds differ: three seeds on four patients cannot tell whether it helps.
+# lowers the mean with each of the three seeds. The brightness shift is as unphysical, yet the DICOM patient
+# gains from it and the chest loses; its mean changes by less than the seeds differ, so that three seeds on four
+# patients cannot tell whether it helps.
 #
 # So "is it physical?" is where to begin, and a measurement over seeds decides. The library's strongest step
 # draws each tissue's HU anew within its outline, beyond the physical, too; `benchmarks/tuning.md` has how it

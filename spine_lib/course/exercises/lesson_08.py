@@ -49,13 +49,15 @@ IOU = Exercise(
 
 def mean_iou_bounds(mean_dice, decimals):
     half_a_unit = 0.5 * 10**-decimals
-    least = max(mean_dice - half_a_unit, 0)
-    most = min(mean_dice + half_a_unit, 1)
+    least = max(mean_dice - half_a_unit, 0.0)
+    most = min(mean_dice + half_a_unit, 1.0)
     return least / (2 - least), most
 
 
 @variants
-def _bounds(mean, n, low=iou_from_dice, high=lambda d: d, half=lambda n: 0.5 * 10**-n, ends=(0, 1)):
+def _bounds(
+    mean, n, low=iou_from_dice, high=lambda d: d, half=lambda n: 0.5 * 10**-n, ends=(0.0, 1.0)
+):
     return low(max(mean - half(n), ends[0])), high(min(mean + half(n), ends[1]))
 
 

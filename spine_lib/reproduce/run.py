@@ -89,66 +89,49 @@ def reproduce(
     if not is_first():
         progress, say = False, lambda line: None
     with sole_use(folder) if is_first() else nullcontext():
-        return _reproduce(
-            recipe, folder, seeds, device, progress, say, at_once, processes, data_root, workers
-        )
+        with file_lock(prepared_root() / "lock"):
+            sources = gather(recipe, data_root, say)
+        parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
+        settings = (recipe.planes, recipe.spacing_mm)
+        with provenance.PeakMemory() as memory:
+            with timed(folder, "prepare"), file_lock(prepared_root() / "lock"):
+                stores = {
+                    part: prepare(parts[part], *settings, say, workers, "", progress, public)
+                    for part in ("train", "validation")
+                }
+            options = {"at_once": at_once, "processes": processes}
+            fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
+            if not is_first():
+                return folder
+            with timed(folder, "evaluate"):
+                threshold_hu, chosen_on = best_threshold(stores["train"], recipe.largest_component)
+                keep = folder / "scores" if public else None
+                scores = evaluate_all(fitted, parts["test"], device, say, keep, threshold_hu)
+        if public:
+            write_split(parts, folder / "split.csv")
+        results = collect(recipe, parts, fitted, scores, folder, device)
+        results["baseline"]["chosen_on"] = chosen_on
+        excluded = [scan for store in stores.values() for scan in store.left_out]
+        excluded = [*sources.left_out, *excluded, *scores.excluded]
+        results["data"] |= {"left_out": list(map(str, excluded)), "split": sources.split_note}
+        results["data"]["known_faults"] = sources.faults
+        results["processes"] = dataclasses.asdict(processes)
+        results["peak_memory_mb"] = provenance.remember_peak(folder, memory.megabytes)
+        write_json(folder / "results.json", results)
+        curves = {model: next(iter(runs.values())).curve for model, runs in fitted.items()}
+        write_report(results, folder / "report.html", curves, scores.overlays)
+        with atomic_file(folder.parent / "latest") as stream:
+            stream.write(f"{folder.name}\n".encode())
+        say(results["table_note"])
+        say(results_table(results))
+        say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
+        return folder
 
 
 def _require_no_data(folder: Path, data_root: str | Path | None) -> None:
     """Raise an error where a data set lies in the folder that the run would write into."""
     if data_root is not None and Path(data_root).resolve().is_relative_to(folder.resolve()):
         raise SpineError(f"{data_root} is data, and the run would write there: name another --name")
-
-
-def _reproduce(
-    recipe: Recipe,
-    folder: Path,
-    seeds: Sequence[int],
-    device: str,
-    progress: bool,
-    say: Say,
-    at_once: int,
-    processes: Processes,
-    data_root: str | Path | None,
-    workers: int,
-) -> Path:
-    with file_lock(prepared_root() / "lock"):
-        sources = gather(recipe, data_root, say)
-    parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
-    settings = (recipe.planes, recipe.spacing_mm)
-    if is_first() and public:
-        write_split(parts, folder / "split.csv")
-    with provenance.PeakMemory() as memory:
-        with timed(folder, "prepare"), file_lock(prepared_root() / "lock"):
-            stores = {
-                part: prepare(parts[part], *settings, say, workers, "", progress, public)
-                for part in ("train", "validation")
-            }
-        options = {"at_once": at_once, "processes": processes}
-        fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
-        if not is_first():
-            return folder
-        with timed(folder, "evaluate"):
-            threshold_hu, chosen_on = best_threshold(stores["train"], recipe.largest_component)
-            keep = folder / "scores" if public else None
-            scores = evaluate_all(fitted, parts["test"], device, say, keep, threshold_hu)
-    results = collect(recipe, parts, fitted, scores, folder, device)
-    results["baseline"]["chosen_on"] = chosen_on
-    excluded = [scan for store in stores.values() for scan in store.left_out]
-    excluded = [*sources.left_out, *excluded, *scores.excluded]
-    results["data"] |= {"left_out": list(map(str, excluded)), "split": sources.split_note}
-    results["data"]["known_faults"] = sources.faults
-    results["processes"] = dataclasses.asdict(processes)
-    results["peak_memory_mb"] = provenance.remember_peak(folder, memory.megabytes)
-    write_json(folder / "results.json", results)
-    curves = {model: next(iter(runs.values())).curve for model, runs in fitted.items()}
-    write_report(results, folder / "report.html", curves, scores.overlays)
-    with atomic_file(folder.parent / "latest") as stream:
-        stream.write(f"{folder.name}\n".encode())
-    say(results["table_note"])
-    say(results_table(results))
-    say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
-    return folder
 
 
 def train_all(

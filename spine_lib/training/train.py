@@ -174,38 +174,20 @@ def fit(
     kind = choose_device(device)
     processes.require_fit(recipe.batch, kind)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
-    with sole_use(folder) if is_first() else nullcontext():
-        return _fit(
-            model, recipe, training, validation, folder, kind, progress, callbacks, bar, processes
-        )
-
-
-def _fit(
-    model: str,
-    recipe: Recipe,
-    training: SliceStore,
-    validation: SliceStore,
-    folder: Path,
-    kind: str,
-    progress: bool,
-    callbacks: tuple[L.Callback, ...],
-    bar: int,
-    processes: Processes,
-) -> Segmenter:
-    last, data = folder / "last.ckpt", data_identity(training, validation)
-    stopped = read_checkpoint(last, model) if last.is_file() else None
-    if stopped:
-        _require_same_run(last, stopped, recipe, data)
-    steps = stopped.step if stopped else 0
     prepare_device(kind, recipe.precision)
     if recipe.compile:
         require_compiler(kind)
-    module = Segmenter(model, recipe.to_dict(), data)
-    if steps >= recipe.steps:  # Lightning would return the weights before they were averaged
-        module.network = stopped.build(last)
-        return module
-    del stopped  # Lightning loads it once more
-    with _quiet():
+    last, data = folder / "last.ckpt", data_identity(training, validation)
+    with sole_use(folder) if is_first() else nullcontext(), _quiet():
+        stopped = read_checkpoint(last, model) if last.is_file() else None
+        if stopped:
+            _require_same_run(last, stopped, recipe, data)
+        steps = stopped.step if stopped else 0
+        module = Segmenter(model, recipe.to_dict(), data)
+        if steps >= recipe.steps:  # Lightning would return the weights before they were averaged
+            module.network = stopped.build(last)
+            return module
+        del stopped  # Lightning loads it once more
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
         trainer = _trainer(recipe, folder, kind, (*bars, *callbacks), processes, steps)
         share = (trainer.global_rank, trainer.world_size)

@@ -147,13 +147,13 @@ def test_a_finished_run_does_not_pass_for_one_on_other_data(run, tree, tmp_path,
     path, root = run[0], shutil.copytree(tree, tmp_path / "tree")
     _move(root, move)
     recipe = RECIPE.changed(steps=6) if move == "another recipe" else RECIPE
-    before = (path / "results.json").read_bytes()
+    before = [(path / name).read_bytes() for name in ("results.json", "split.csv")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(tmp_path / "data"))
         options = {"root": path.parent, "data_root": root, "progress": False, "device": "cpu"}
         with pytest.raises(SpineError, match=words.format(numbers_of("train", 3))):
             reproduce(recipe, "small", say=len, **options)
-    assert (path / "results.json").read_bytes() == before
+    assert [(path / name).read_bytes() for name in ("results.json", "split.csv")] == before
 
 
 def test_the_results_list_what_was_trained(run):

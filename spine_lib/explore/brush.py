@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from spine_lib.annotations.schemes import CANONICAL
 from spine_lib.ct.geometry import plane_axes
 from spine_lib.ct.volume import Volume
-from spine_lib.explore.controls import Caption, button, row, slider
+from spine_lib.explore.controls import Caption, button, choice, described, row, slider
 from spine_lib.explore.scene import Scene, Voxel, is_spine, label_name, score_text
 from spine_lib.metrics.surfaces import ROUNDING_MM
 
@@ -245,11 +245,11 @@ class Brush(widgets.VBox):
             else [(label_name(n), n) for n in (*CANONICAL, *labels) if n]
         )
         first = 1 if scene.binary else labels[0]
-        self.label = widgets.Dropdown(options=names, value=first, description="label")
+        self.label = choice("label", names, first)
         self.radius = slider("radius mm", 5.0, 0.5, 30.0, 0.5)
         self.ball = widgets.Checkbox(description="ball", indent=False)
         self.hu = widgets.IntRangeSlider(
-            value=HU_LIMITS, min=HU_LIMITS[0], max=HU_LIMITS[1], description="only HU"
+            value=HU_LIMITS, min=HU_LIMITS[0], max=HU_LIMITS[1], **described("only HU")
         )
         self.undo = button("undo", lambda: self._step("undo"))
         self.redo = button("redo", lambda: self._step("redo"))

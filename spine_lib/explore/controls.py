@@ -7,6 +7,7 @@ traits. Controls are ipywidgets, reached by Tab and moved by arrow keys.
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -291,6 +292,12 @@ class Viewer(widgets.VBox):
 
     window: WindowControls | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Give `help` and the reference the arguments, which the class of widgets hides."""
+        super().__init_subclass__(**options)
+        parameters = list(inspect.signature(cls.__init__).parameters.values())
+        cls.__signature__ = inspect.Signature(parameters[1:])
+
     def __init__(self) -> None:
         super().__init__()
         self.add_class("spine-viewer")
@@ -491,15 +498,16 @@ def slider(
 ) -> widgets.IntSlider | widgets.FloatSlider:
     """Return a slider; of whole numbers where the step is an int."""
     kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    return kind(value, min=low, max=high, step=step, **_options(description))
+    return kind(value, min=low, max=high, step=step, **described(description))
 
 
 def choice(description: str, options: Sequence[str], value: str) -> widgets.Dropdown:
     """Return a list from which one option is chosen."""
-    return widgets.Dropdown(options=options, value=value, **_options(description))
+    return widgets.Dropdown(options=options, value=value, **described(description))
 
 
-def _options(description: str) -> dict:
+def described(description: str) -> dict:
+    """Return the description and layout that controls share."""
     layout = widgets.Layout(width="310px", max_width="100%")
     return {"description": description, "style": {"description_width": "80px"}, "layout": layout}
 

@@ -1,6 +1,7 @@
 """Sliders draw what they say: set a value, read what is drawn."""
 
 import base64
+import inspect
 import io
 
 import ipywidgets as widgets
@@ -244,6 +245,11 @@ def test_every_control_can_be_reached_by_keyboard(viewer):
     for control in controls:
         assert isinstance(control, kinds) and control.tabbable is not False
         assert control.description
+
+
+def test_the_arguments_of_a_viewer_can_be_looked_up():
+    names = list(inspect.signature(SliceViewer).parameters)
+    assert names[:3] == ["ct", "mask", "prediction"] and "truth" in names
 
 
 def test_a_path_is_loaded_wherever_a_volume_is_taken(small_phantom, tmp_path):

@@ -708,7 +708,7 @@ def test_killing_the_program_stops_its_trainings(tmp_path):
     program = subprocess.Popen([sys.executable, str(script)], env=environment)
     try:
         logs = [tmp_path / "runs" / "long" / m / "seed-0" / "hparams.yaml" for m in PAIR]
-        wait_until(lambda: all(log.is_file() for log in logs), 90)
+        wait_until(lambda: all(log.is_file() for log in logs), 300)
         workers = psutil.Process(program.pid).children(recursive=True)
         assert len(workers) >= 2
     finally:

@@ -750,7 +750,7 @@ while process.poll() is None and not (work / "killed" / "last.ckpt").is_file():
     time.sleep(0.02)
 process.kill()
 process.communicate()
-print(sorted(path.name for path in (work / "killed").iterdir()))
+print(sorted(path.name for path in (work / "killed").glob("[!.]*")))
 
 # %% [markdown]
 # No warning, no chance to tidy up: the process is gone in the middle of an epoch. There is a

@@ -1,16 +1,17 @@
 # %% [markdown]
 # # From slices to volumes: predict, clean up, measure, and doubt
 #
-# A network answers slice by slice. A doctor asks about a patient: how large is that vertebra, where is
+# A network predicts slices. Clinical questions concern a patient: how large is that vertebra, where is
 # the mask wrong, and can I open it beside the scan? In this notebook you will
 #
-# - **predict** a whole scan slice by slice, clean the mask up, and measure what that gains,
+# - **predict** a whole scan with PyTorch and with MONAI, clean the mask up, and measure what that gains,
 # - **measure** vertebrae and regions in millilitres, truth against prediction, and look in 3D,
-# - **find** where the models fail, and name what misled them,
-# - **judge** an uncertainty by how well it finds the errors,
+# - **find** where the models fail, and name the cause,
+# - **judge** an uncertainty by how well it finds the errors, and a probability by its calibration,
 # - **export** a mask that lies on its scan in 3D Slicer, and prove it.
 #
-# It takes about 80 minutes, six exercises included; the cells alone run in half a minute.
+# It takes about 105 minutes, six exercises included; the cells alone run in half a minute. A good place
+# for a break is after section 3.
 
 # %% [markdown]
 # ## 1. Predict a scan
@@ -24,13 +25,42 @@ from spine_lib.course import check, course_case, hint, progress, solution
 crop = course_case("crop")
 print(crop.ct.shape, "voxels of", tuple(round(s, 2) for s in crop.ct.spacing_mm), "mm")
 
+# %% [markdown]
+# The scan has pixels of 1.5 mm, those of the training, so nothing has to be resampled. What remains is a
+# few lines of PyTorch: turn the axial slices the right way up, bring HU to the network's range, pad to a
+# multiple of 32 (the encoder halves five times), predict each slice and its mirror image, and average.
+
+# %%
+import numpy as np
+import torch
+from torch.nn import functional
+
+from spine_lib.slices.augment import INPUT_RANGE_HU
+from spine_lib.training import load_pretrained
+
+network, recipe = load_pretrained("unet_light")
+network.eval()
+low_hu, high_hu = INPUT_RANGE_HU
+slices_hu = np.flip(crop.ct.array.transpose(2, 1, 0), axis=(1, 2)).astype(np.float32)
+image = np.clip(slices_hu, low_hu, high_hu)
+image = 4 * (image - low_hu) / (high_hu - low_hu) - 1.5
+image = torch.from_numpy(image)[:, None]  # slice, channel, row, column
+rows, columns = image.shape[2:]
+padded = functional.pad(image, (11, 12, 11, 12), value=-1.5)  # 73 + 23 = 96, with air
+with torch.inference_mode():
+    mean = (network(padded).sigmoid() + network(padded.flip(-1)).sigmoid().flip(-1)) / 2
+by_hand = mean[:, 0, 11 : 11 + rows, 11 : 11 + columns].numpy()
+print(by_hand.shape, f"probabilities from {by_hand.min():.3f} to {by_hand.max():.3f}")
+
+# %% [markdown]
+# For scans of other spacing each slice is resampled before and its probabilities after. `predict_volume`
+# does all of this on any scan, and returns a volume on the scan's own grid. On this one it must agree.
+
 # %%
 import time
 
-from spine_lib.training import load_pretrained
 from spine_lib.volumes import predict_volume
 
-network, recipe = load_pretrained("unet_light")
 started = time.perf_counter()
 probability = predict_volume(network, crop.ct, recipe, "cpu")
 print(f"{crop.ct.shape[2]} slices took {time.perf_counter() - started:.1f} s")
@@ -39,10 +69,29 @@ print(
 )
 
 # %% [markdown]
-# What came back is a *volume* of probabilities on the scan's own grid. In between, each axial slice was
-# resampled to the pixels that the network was trained with, predicted twice, once mirrored, and its
-# probabilities were enlarged again. **Predict** before you look: in which plane will the errors be
-# easiest to see?
+# Larger slices than a GPU can hold are predicted in overlapping *windows*. MONAI's
+# [`SliceInferer`](https://docs.monai.io/en/stable/inferers.html) does that for a volume; near the edge of
+# a window a network lacks context, so overlapping predictions are averaged with Gaussian weights. Does
+# the window matter?
+
+# %%
+from monai.inferers import SliceInferer
+
+middle = slice(16, 32)
+volume = image[middle].permute(1, 2, 3, 0)[None]  # batch, channel, row, column, slice
+truth = np.flip(crop.labels.array.transpose(2, 1, 0), axis=(1, 2))[middle] > 0
+for side in (96, 48, 32):
+    inferer = SliceInferer(
+        roi_size=(side, side), spatial_dim=2, sw_batch_size=16, mode="gaussian", cval=-1.5
+    )
+    with torch.inference_mode():
+        spine = inferer(volume, network)[0, 0].permute(2, 0, 1).numpy() > 0
+    overlap = 2 * (spine & truth).sum() / (spine.sum() + truth.sum())
+    print(f"windows of {side} x {side} pixels: Dice {overlap:.3f}")
+
+# %% [markdown]
+# With less context the prediction gets worse: 32 pixels are 48 mm, hardly more than one vertebra.
+# **Predict** before you look: in which plane will the errors be easiest to see?
 
 # %%
 from spine_lib.explore import SliceViewer
@@ -61,9 +110,11 @@ SliceViewer(
 # *Figure: the viewer, here as a still: a sagittal slice through three lumbar vertebrae with errors marked:
 # false positives hatched, false negatives dotted.*
 #
-# The network saw axial slices only, so no slice knows its neighbours. That shows best from the side:
-# flat layers at the end plates are wrong as a whole, one slice too many or too few. For all that
-# follows we take the predictions that were stored with the models, for both left-out patients.
+# The network saw axial slices only, each without its neighbours. That shows best in the sagittal plane:
+# flat layers at the end plates are wrong as a whole, one slice too many or too few. Networks that see
+# some neighbouring slices as channels (2.5D) or whole volumes (3D) have that context, at a price in
+# memory and training time. For all that follows we take the predictions that were stored with the
+# models, for both held-out patients.
 
 # %%
 from spine_lib.course.failures import segment
@@ -77,8 +128,8 @@ for (scan, model), one in predicted.items():
 # %% [markdown]
 # ## 2. Clean up, and measure the gain
 #
-# A mask above one half often has crumbs. A usual remedy keeps the largest connected piece.
-# **Predict**: how much Dice does it gain?
+# A mask often has small false positives far from the spine. A usual remedy keeps the largest connected
+# component. **Predict**: how much Dice does it gain?
 
 # %%
 from spine_lib import metrics
@@ -95,24 +146,23 @@ for (scan, model), one in predicted.items():
     print(f"{scan:5}  {NAMES[model]:10}  {before:.4f} -> {after:.4f}  ({after - before:+.4f})")
 
 # %% [markdown]
-# Nearly nothing three times out of four. Once it gains two to three hundredths: there the DeepLabv3+ found
-# something large that is no spine, and you will meet it below. So clean-up pays where a model makes
-# *far* errors, and these models mostly err at rims. And can it do harm? We take L3 out of the prediction,
-# as if the model had missed it.
+# Nearly nothing three times out of four. Once it gains two to three hundredths: there the DeepLabv3+ has a
+# large false positive (section 4 shows it). So clean-up helps where errors lie far from the spine, and
+# these models mostly err at rims. Can it do harm? We take L3 out of the prediction, as if the model had
+# missed it.
 
 # %%
 one = predicted["crop", "unet_light"]
 gap = one.mask.array & (one.data.labels.array != 22)
 for name, mask in (
     ("as it is", gap),
-    ("largest piece", largest_component(gap)),
-    ("pieces from 0.5 ml", keep_pieces(gap, one.data.ct.spacing_mm, 0.5)),
+    ("largest component", largest_component(gap)),
+    ("components from 0.5 ml", keep_pieces(gap, one.data.ct.spacing_mm, 0.5)),
 ):
     print(f"{name:18}  Dice {dice(mask, one.data):.3f}")
 
 # %% [markdown]
-# A rule that knows of one piece only throws away a whole vertebra that was found rightly. A rule by size
-# does not.
+# Keeping one component removes a whole vertebra that was predicted correctly. A rule by size does not.
 #
 # ### Exercise 9.1: pieces large enough
 
@@ -139,7 +189,6 @@ check("9.1", keep_pieces)
 # slice is filled on its own.
 
 # %%
-import numpy as np
 from scipy import ndimage
 
 from spine_lib.volumes import fill_holes, keep_pieces
@@ -160,10 +209,10 @@ import matplotlib.pyplot as plt
 from spine_lib.ct import WINDOWS
 from spine_lib.explore import figures, render
 
-plt.rcParams["figure.dpi"] = 72
+plt.style.use("spine_lib.course.lesson")
 soft = one.data.ct.array < 60  # HU: as in the canal; a disc is denser
 k = int((filled["filled slice by slice"] & ~mask & soft).sum(axis=(0, 1)).argmax())
-figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.5), layout="constrained", dpi=60)
+figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.5), layout="constrained")
 for axis, (name, result) in zip(axes, filled.items()):
     ct = one.data.ct
     rgb = render.render_slice(ct, k, "axial", WINDOWS["bone"], ct.with_array(result))
@@ -176,7 +225,7 @@ plt.show()
 # is bone; filled as a volume, it stays open.*
 #
 # Slice by slice, the canal counts as a hole, and the spinal cord becomes bone. (In other slices a disc
-# does, which the rim of an end plate encloses.) In three dimensions the canal is a tunnel, and stays open.
+# does, which the rim of an end plate encloses.) In three dimensions the canal is open at both ends.
 #
 # ### Exercise 9.2: holes, but not the canal
 
@@ -212,9 +261,9 @@ for (scan, model), one in predicted.items():
     print(f"{scan:5}  {NAMES[model]:10}    {scores}")
 
 # %% [markdown]
-# Filling gains a thousandth or so where there are holes at all, and nothing elsewhere. Two rules for
-# using such numbers: decide on clean-up *before* you look at test patients (the recipe says
-# `largest_component`, and said so when the models were trained), and report the score without it too.
+# Filling gains a thousandth or so where there are holes, and nothing elsewhere. Clean-up is chosen
+# *before* evaluating on test patients (the recipe says `largest_component`, as it did when the models
+# were trained), and the score without it is reported too.
 
 # %% [markdown]
 # ## 3. In 3D, and in millilitres
@@ -232,9 +281,9 @@ view_3d(data.ct, mask, "spine", case_id="crop, predicted")
 # *Figure: the surface of the predicted mask from the front, the left and the back: three lumbar vertebrae
 # whose joints touch.*
 #
-# It looks like a spine, and that is the danger of a surface: it hides what is inside and smooths what is
-# doubtful. It does show that the mask is one colour. These networks say *spine*, and not *which vertebra*.
-# To measure L3 we need names, and borrow them from the true labels.
+# A surface looks convincing, but it hides what is inside and smooths uncertain boundaries. It does show
+# that the mask has one label: these networks predict *spine*, not *which vertebra*. To measure L3 we need
+# names, and take them from the true labels.
 #
 # ### Exercise 9.3: borrowed names
 
@@ -275,12 +324,12 @@ for scan in ("crop", "dicom"):
         )
 
 # %% [markdown]
-# A few per cent for L3, although a tenth of its voxels are wrong: what is too much at one rim and too
-# little at the other cancels. **A volume can be right for the wrong reasons**, so it replaces no Dice. On
-# the DICOM patient the volumes are far too large. Part of this is the model and part the labels, which
-# lesson 2 found to be coarse; on this patient no volume can be judged.
+# A few per cent for L3, although a tenth of its voxels are wrong: false positives at one rim and false
+# negatives at another cancel. So a volume does not replace Dice. On the DICOM patient the volumes are far
+# too large. Part of this is the model and part the labels, which lesson 2 found to be coarse; on this
+# patient no volume can be judged.
 #
-# Now by region. No left-out patient shows neck or sacrum, so two phantoms stand for them.
+# Now by region. No held-out patient shows the cervical spine or the sacrum, so two phantoms stand for them.
 
 # %%
 rows = {"crop": amounts["crop"], "dicom": amounts["dicom"]}
@@ -315,15 +364,15 @@ plt.show()
 # *Figure: pairs of bars, truth and prediction, for three vertebrae of the crop, which nearly agree, and
 # for T11 and T12 of the DICOM patient, where the prediction is larger.*
 #
-# The rows on real patients are two people and five vertebrae, most of them cut by the image; those on
-# phantoms are no patients at all. They say that the *measuring* works, and little about a new hospital.
-# Look at one more row: 4 ml in the pelvis belong to no vertebra. You will meet them.
+# The rows on real patients are two people and five vertebrae, most of them cut by the image; the others are
+# phantoms. They show that the *measurement* works, and little about other hospitals. In the pelvis 4 ml
+# belong to no vertebra; section 4 shows them.
 
 # %% [markdown]
 # ## 4. A gallery of failures
 #
-# A score says how much is wrong, and never why. So list the errors as pieces, peel off the rims that are
-# one voxel thin, and go to the largest ones with the viewer. **What** is each of them?
+# A score says how much is wrong, not why. So list the connected components of the errors, leave out rims
+# that are one voxel thin, and go to the largest ones with the viewer. What is each of them?
 
 # %%
 from spine_lib.course.failures import close_up
@@ -332,7 +381,7 @@ from spine_lib.volumes import error_pieces
 closer = close_up(predicted["dicom", "unet_light"])
 data = closer.data
 pieces = error_pieces(closer.mask, data.labels, data.ignore, thinnest_mm=4.0)
-print(f"{len(pieces)} pieces; the largest:")
+print(f"{len(pieces)} components; the largest:")
 for piece in pieces[:6]:
     hu = data.ct.array[piece.box][piece.inside].mean()
     print(
@@ -348,9 +397,8 @@ SliceViewer(data.ct, data.labels, closer.mask, case_id="dicom, close up", index=
 # *Figure: the viewer, here as a still: an axial slice around a thoracic vertebra of the DICOM patient,
 # with errors marked at both sides of the body and between the arches.*
 #
-# Go to the voxels of the list. All of these are false positives and bright: the model takes bone for
-# spine that is none, or that the coarse labels leave out. The next cell goes to five places that we looked
-# at and named.
+# Go to the voxels of the list. All of these are false positives and bright: other bones, or bone that the
+# coarse labels leave out. The next cell shows five that we inspected and named.
 
 # %%
 from spine_lib.course import pick
@@ -374,12 +422,12 @@ gallery(found, scans, columns=5)
 # *Figure: five parts of slices with errors marked: the head of a rib beside the body, bone between two
 # arches, a rim of bone around a disc, an end plate that is missed, and an arm that lies beside the trunk.*
 #
-# - **Head of a rib**: round, bright, and touching the body; in one slice nothing but its place tells it
-#   from a process.
+# - **Head of a rib**: round, bright, and touching the body; in a single slice only its position
+#   distinguishes it from a process.
 # - **Between two arches**: where one arch ends and the next begins, the model closes the gap.
-# - **Rim around a disc**: the slice cuts a curved end plate, bone all around and disc in the middle.
-# - **End plate taken for disc**: the mirror image of it; a slice that holds half bone, half disc.
-# - **An arm**: the DeepLabv3+ calls the humerus spine. This is what the largest piece removed above.
+# - **Rim around a disc**: the slice cuts a curved end plate, with bone all around and disc in the middle.
+# - **End plate taken for disc**: the opposite; a slice that contains half bone, half disc.
+# - **An arm**: the DeepLabv3+ labels the humerus as spine. Keeping the largest component removed it above.
 
 # %% [markdown]
 # ### The same patient, scanned badly
@@ -414,17 +462,18 @@ gallery(found, scans, columns=4)
 # vertebra of the neck that is missed, a body missed in a scan turned front to back, and a scan in which
 # everything is bone.*
 #
-# - **Metal**: streaks run between the screws, and what lies in a dark one counts as no bone.
-# - **Low dose**: noise as strong as the contrast of marrow takes bites out of the body.
-# - **Osteoporosis**: where marrow is as dark as fat, holes open in the mask.
-# - **Thick slices**: each holds bone *and* disc, and the disc is called bone.
-# - **Bowel**: far in front of the spine, round and a little bright; the largest piece would remove it.
-# - **Neck**: the models saw real necks at the upper end of one chest only; here the DeepLabv3+ misses a
-#   whole vertebra.
-# - **Front and back swapped**: a header that lies; the body is looked for on the other side.
-# - **Lost intercept**: 1024 HU too many, and everything is brighter than bone.
+# - **Metal**: streaks run between the screws, and bone in a dark streak is missed.
+# - **Low dose**: noise as strong as the contrast of marrow, and parts of the body are missed.
+# - **Osteoporosis**: where marrow is as dark as fat, the mask has holes.
+# - **Thick slices**: each contains bone *and* disc, and the disc is labelled as bone.
+# - **Bowel**: far in front of the spine, round and slightly bright; keeping the largest component would
+#   remove it.
+# - **Neck**: the models were trained with real cervical vertebrae of one chest scan only; here the
+#   DeepLabv3+ misses a whole vertebra.
+# - **Front and back swapped**: a wrong header; the network expects the body on the other side.
+# - **Lost intercept**: all values are 1024 HU too high, so everything is brighter than bone.
 #
-# One patient is one patient. The same was done with four, under thirteen conditions, and kept.
+# The same was measured with four generated patients under thirteen conditions, and kept.
 
 # %%
 from spine_lib.course import lesson_result
@@ -462,34 +511,58 @@ plt.show()
 # 0.95; the tick is the mean of the four. U-Net falls far below with both kinds of wrong files,
 # DeepLabv3+ with a lost intercept and on one of the necks.*
 #
-# Contrast medium and a crooked spine do nothing here: their like was in the training. What hurts U-Net
-# most is no anatomy at all but a file that is read wrongly (the DeepLabv3+ bears a swap better, and
-# necks worse), and such an error is cheap to find *before* any network runs (lessons 1 and 2). Phantoms
-# exaggerate some things and lack others: the order is a guess about patients, the mechanisms are not.
+# Contrast medium and scoliosis have no effect here: the training data contained both. What affects U-Net
+# most is not anatomy but a file that is read wrongly (the DeepLabv3+ is less sensitive to a swap, and
+# more to necks). Such errors are easy to detect *before* prediction (lessons 1 and 2). Phantoms exaggerate
+# some effects and lack others, so the order may differ in patients.
 #
-# One mark stands alone: a tight field of view that scores far below its three neighbours, for *both*
+# One mark is an outlier: a tight field of view that scores far below its three neighbours, for *both*
 # models. **Predict** what could make two networks fail alike, and then look at the mask before clean-up.
 
 # %%
 one = segment("tight field of view", seed=6001)
 for name, result in (
     ("as it is", one.mask.array),
-    ("largest piece", largest_component(one.mask.array)),
-    ("pieces from 0.5 ml", keep_pieces(one.mask.array, one.data.ct.spacing_mm, 0.5)),
+    ("largest component", largest_component(one.mask.array)),
+    ("components from 0.5 ml", keep_pieces(one.mask.array, one.data.ct.spacing_mm, 0.5)),
 ):
     print(f"{name:18}  Dice {dice(result, one.data):.3f}")
 
 # %% [markdown]
-# The networks were right. The image ends just behind the bodies, so what joins the vertebrae is cut
-# away, and the rule of the largest piece, which the kept scores contain, threw half a spine out. A
-# failure of our own, made in step 2.
+# The networks were right. The image ends just behind the bodies, so what joins the vertebrae is cut away,
+# and keeping the largest component, as in the kept scores, removed half of the spine: an error of our
+# clean-up.
 
 # %% [markdown]
-# ## 5. How sure is it, and is that worth anything?
+# ## 5. Uncertainty and calibration
 #
-# Nobody checks every voxel, so a model should say where to look. It gives a probability, but it would
-# give one to a photograph of a cat too. A common idea: show the scan in several ways, and see whether the
-# answer stays.
+# Nobody checks every voxel, so it helps to know where to look. A probability of 0.8 should be right in
+# eight of ten voxels: that is *calibration*. Near the spine, in ten bins of probability:
+
+# %%
+near = ndimage.binary_dilation(crop.labels.array > 0, iterations=6) & ~crop.ignore.array
+p, is_spine = probability.array[near], crop.labels.array[near] > 0
+bins = np.clip((p * 10).astype(int), 0, 9)
+voxels = np.bincount(bins, minlength=10)
+predicted_share = np.bincount(bins, p, minlength=10) / voxels
+true_share = np.bincount(bins, is_spine, minlength=10) / voxels
+ece = np.sum(voxels * abs(true_share - predicted_share)) / voxels.sum()
+figure, axes = plt.subplots(figsize=(4.6, 3), layout="constrained")
+axes.plot(predicted_share, true_share, "o-", color="#0072B2", label="U-Net, crop")
+axes.plot([0, 1], [0, 1], ":", color="black", label="perfect calibration")
+axes.set(xlabel="predicted probability", ylabel="share of spine", xlim=(0, 1), ylim=(0, 1))
+axes.legend(fontsize=8)
+plt.show()
+print(f"expected calibration error {ece:.3f}")
+
+# %% [markdown]
+# *Figure: the share of voxels that are spine against the predicted probability, with the diagonal of
+# perfect calibration.*
+#
+# The *expected calibration error* is the mean distance from the diagonal, weighted by the number of
+# voxels: $ECE = \\sum_b \\frac{n_b}{n} \\lvert acc_b - conf_b \\rvert$
+# ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Another common idea is *test-time augmentation*:
+# predict the scan in several variants, and see where the predictions differ.
 #
 # ### Exercise 9.4: two views of one slice
 
@@ -510,8 +583,8 @@ def predict_twice(predict, image):
 check("9.4", predict_twice)
 
 # %% [markdown]
-# The library knows eight views: mirrored, larger, smaller, brighter, darker, turned to both sides, and the
-# scan as it is. **Predict** which changes the answer most.
+# The library has eight views: mirrored, larger, smaller, brighter, darker, rotated to both sides, and the
+# scan as it is. **Predict** which changes the prediction most.
 
 # %%
 from spine_lib.volumes import VIEWS, predict_views
@@ -528,9 +601,9 @@ print(
 )
 
 # %% [markdown]
-# Averaging gains little in Dice. But we asked for something else: *where* do the answers differ? Besides
-# that spread there is the entropy of the mean, highest at a probability of one half, and the
-# disagreement of the two models.
+# Averaging gains little in Dice. But *where* do the predictions differ? We compare three maps: the standard
+# deviation over views, the entropy of the mean probability,
+# $H = -p \\log p - (1 - p) \\log (1 - p)$, and the disagreement of the two models.
 
 # %%
 from spine_lib.ct import to_slices
@@ -545,7 +618,7 @@ wrong = (plain > 0.5) != (crop.labels.array > 0)
 
 x = int(np.median(np.nonzero(crop.labels.array)[0]))
 _, depth_mm, height_mm = np.multiply(crop.ct.shape, crop.ct.spacing_mm)
-figure, row = plt.subplots(1, 4, figsize=(7.2, 2.4), layout="constrained", sharey=True, dpi=66)
+figure, row = plt.subplots(1, 4, figsize=(7.2, 2.4), layout="constrained", sharey=True)
 for axes, (name, values) in zip(row, {**maps, "errors": wrong}.items()):
     picture = to_slices(np.asarray(values, np.float32), "sagittal")[x]
     axes.imshow(picture, cmap="magma", vmin=0, extent=(0, depth_mm, height_mm, 0))
@@ -558,11 +631,11 @@ plt.show()
 # *Figure: a sagittal slice four times: entropy, spread over views, disagreement of the models, and the
 # errors. All three maps are bright along the outlines of the vertebrae, where the errors are too.*
 #
-# They look alike and they look right. But how right? A number is needed, and it should not depend on a
-# threshold or a unit: take a wrong voxel and a right one at random. How often is the wrong one more
-# uncertain? That is the area under the ROC curve, AUROC.
+# They look alike. To compare them we need a number that does not depend on a threshold or a unit: for a
+# wrong voxel and a right one, drawn at random, how often is the wrong one more uncertain? That is the
+# area under the ROC curve, AUROC.
 #
-# ### Exercise 9.5: how often is the wrong one less sure?
+# ### Exercise 9.5: how often is the wrong voxel less certain?
 
 
 # %% tags=["exercise"]
@@ -581,9 +654,9 @@ def auroc(uncertainty, wrong):
 check("9.5", auroc)
 
 # %% [markdown]
-# The library's `auroc` sorts instead of making pairs, since a scan has billions of them. One more thing
-# has to be chosen: *which* voxels. **Predict** what happens if all of the scan counts, air and all. And a
-# rival enters: the distance to the outline of the predicted mask, which asks no network anything.
+# The library's `auroc` sorts instead of making pairs, since a scan has billions of them (scikit-learn has
+# it as `roc_auc_score`). *Which* voxels count? **Predict** what happens if the whole scan counts, air
+# included. As a baseline we add the distance to the outline of the predicted mask, which needs no network.
 
 # %%
 from spine_lib.metrics.calibration import near_spine
@@ -599,11 +672,10 @@ for name, values in maps.items():
     print(f"{name:25} AUROC {around:.3f} near the spine, {everywhere:.3f} everywhere")
 
 # %% [markdown]
-# Everywhere, all of them look better than they are: far from any bone everything is right and certain,
-# and a map gets credit for that. So only voxels within 10 mm of the predicted spine count. There the
-# rival, a mere distance, is close behind. Here are four generated patients, each scanned four ways, and
-# a second number: if you looked only at the most uncertain tenth of these voxels, how many of the errors
-# would you see?
+# Over the whole scan all maps look better than they are, because far from any bone every voxel is right
+# and certain. So only voxels within 10 mm of the predicted spine count. There the baseline, a distance,
+# is close behind. Here are four generated patients, each scanned in four ways, and a second number: if
+# you looked only at the most uncertain tenth of these voxels, how many of the errors would you see?
 
 # %%
 kept = lesson_result("uncertainty")
@@ -627,12 +699,12 @@ figures.patient_scores({"U-Net": near}, "AUROC near the spine, one mark for each
 # *Figure: AUROC of the three uncertainties and of the distance to the outline, for sixteen scans of four
 # generated patients; the tick is the mean.*
 #
-# The entropy costs nothing and does best on average. Eight views cost four times the work of a
-# prediction and come close to it; the second model does hardly better than the distance, which asks no
-# network. Report such a baseline whenever you report an uncertainty.
+# The entropy costs nothing and is best on average. Eight views cost four times the work of a prediction
+# and come close to it; the second model is hardly better than the distance. Report such a baseline
+# whenever you report an uncertainty.
 #
-# A different question: can doubt tell a *bad scan* from a good one? The two models' agreement needs no
-# truth. Here it stands against the true Dice, for every scan of the provocations.
+# Can uncertainty tell a *bad scan* from a good one? The two models' agreement needs no truth. Here it is
+# drawn against the true Dice, for every scan of section 4.
 
 # %%
 from scipy.stats import spearmanr
@@ -663,37 +735,51 @@ plt.show()
 # lower left, one dot lies far below the others on the right, and two far to the left at the top. On the
 # dotted line both numbers are equal.*
 #
-# This works as an alarm: where the two models disagree, at least one is wrong (the dots at the top left
-# are necks, where it was the other one). But look at the dot on the right, far below its neighbours. It
-# is the tight field of view: both masks lost the same half in the same clean-up, and agree. Agreement is
-# silent where two models fail *alike*, and these two share their patients, their labels and their
-# clean-up.
+# Where the two models disagree, at least one is wrong (the dots at the top left are necks, where it was
+# the other one). But the dot on the right, far below its neighbours, is the tight field of view: both
+# masks lost the same half in the same clean-up, and agree. Agreement does not detect errors that two
+# models share, and these two share their patients, their labels and their clean-up.
 
 # %% [markdown]
 # ## 6. Export, and open it on the scan
 #
-# The file of this patient stores its axes in another order than we use. **Predict**: in which order does
-# the mask have to be written?
+# The file of this patient stores its axes in another order than we use. **Predict**: in which order must
+# the mask be written? By hand it takes three steps: find the transform from the library's order (RAS) to
+# the file's, apply it to the array, and save it with the *scan's* affine.
 
 # %%
 import tempfile
 from pathlib import Path
 
-from spine_lib.ct import save_nifti
+import nibabel as nib
 
 folder = Path(tempfile.mkdtemp(prefix="export-"))
+scan_image = nib.load(crop.ct.path)
+ras = nib.orientations.axcodes2ornt("RAS")
+to_file = nib.orientations.ornt_transform(ras, nib.io_orientation(scan_image.affine))
+mask_ras = cleaned["crop", "unet_light"].astype(np.uint8)
+mask_in_file = nib.orientations.apply_orientation(mask_ras, to_file)
+written = nib.Nifti1Image(mask_in_file, scan_image.affine)
+written.header.set_xyzt_units("mm")
+nib.save(written, folder / "by_hand.nii.gz")
+print("the scan's axes:", "".join(nib.aff2axcodes(scan_image.affine)), mask_in_file.shape)
+
+# %% [markdown]
+# `save_nifti` does the same, and also carries the scan's two positions (qform and sform) with their codes.
+
+# %%
+from spine_lib.ct import save_nifti
+
 mask = crop.ct.with_array(cleaned["crop", "unet_light"])
 path = save_nifti(mask, folder / "crop_spine.nii.gz")
 stored = crop.ct.source.orientation if crop.ct.source else "RAS"
 print(path.name, f"{path.stat().st_size / 1024:.0f} KB; axes in the scan's file:", stored)
 
 # %% [markdown]
-# Never believe an export that was not read back. We do so with nibabel, which knows nothing of this
-# library, and compare with the scan's own file.
+# An export is verified by reading it back with another program. We use nibabel and compare with the scan's
+# own file.
 
 # %% tags=["nbval-check-output"]
-import nibabel as nib
-
 again = nib.load(path)
 scan = nib.load(crop.ct.path) if crop.ct.path else None
 for name, image in (("scan", scan), ("mask", again)):
@@ -702,8 +788,8 @@ for name, image in (("scan", scan), ("mask", again)):
         print(f"{name}: shape {image.shape}, axes to {axes_to}, {image.get_data_dtype()}")
 
 # %% [markdown]
-# Shape and directions agree. But two files can share both and still lie apart. What decides is where each
-# affine puts the corners.
+# Shape and directions agree. But two files can share both and still lie apart: compare where each affine
+# puts the corners.
 #
 # ### Exercise 9.6: do two files lie on each other?
 
@@ -746,9 +832,8 @@ except SpineError as error:
     print("refused:", "differ in spacing" in str(error))
 
 # %% [markdown]
-# The second file is what many scripts write: the array, and an identity where the affine should be. It
-# holds the same voxels and opens without complaint, too small and far beside the patient. Nothing but
-# reading back tells.
+# The second file is what many scripts write: the array with an identity as affine. It contains the same
+# voxels and opens without an error, too small and far beside the patient.
 #
 # ### In 3D Slicer
 #
@@ -775,18 +860,51 @@ print(
 # All of this in one command, for any scan: `spine predict ct.nii.gz --pretrained unet_light --out
 # mask.nii.gz`. It writes the mask on the scan's own grid, cleaned up as the recipe says.
 
+# %% [markdown]
+# ## 7. Without the library
+#
+# From file to mask with nibabel, PyTorch, MONAI and SciPy alone (the network is the one loaded above): turn
+# the scan, predict its slices and their mirror images, keep the largest component, write, and read back.
+
+# %%
+image = nib.as_closest_canonical(nib.load(crop.ct.path))
+hu = image.get_fdata(dtype=np.float32)
+scaled = torch.from_numpy(4 * (np.clip(hu, low_hu, high_hu) - low_hu) / (high_hu - low_hu) - 1.5)
+rows_columns = scaled.permute(1, 0, 2).flip(0, 1)[None, None]  # anterior up, right on the left
+inferer = SliceInferer(roi_size=(96, 96), spatial_dim=2, sw_batch_size=16, cval=-1.5)
+
+
+def mirrored_mean(slices):
+    return (network(slices).sigmoid() + network(slices.flip(-1)).sigmoid().flip(-1)) / 2
+
+
+with torch.inference_mode():
+    spine = inferer(rows_columns, mirrored_mean)[0, 0] > 0.5
+components, _ = ndimage.label(spine.flip(0, 1).permute(1, 0, 2).numpy(), np.ones((3, 3, 3)))
+largest = components == np.bincount(components.ravel())[1:].argmax() + 1
+nib.save(nib.Nifti1Image(largest.astype(np.uint8), image.affine), folder / "plain.nii.gz")
+
+ours = largest_component(predicted["crop", "unet_light"].mask.array)
+plain_file = np.asarray(nib.load(folder / "plain.nii.gz").dataobj) > 0
+agreement = 2 * (plain_file & ours).sum() / (plain_file.sum() + ours.sum())
+print(f"Dice of the two masks {agreement:.4f}")
+assert agreement > 0.99
+
 # %%
 progress()
 
 # %% [markdown]
 # ## What you can do now
 #
-# - **Predict** a scan slice by slice and clean it up: the largest piece pays where errors are far away,
-#   holes are filled in three dimensions, and each gain is measured.
-# - **Measure** vertebrae and regions in ml, knowing that errors cancel and that names were borrowed.
-# - **Find** failures by their pieces, look at them, name what misled the model, and provoke it again.
-# - **Judge** an uncertainty by AUROC, near the spine and against a baseline that asks no network.
+# - **Predict** a scan slice by slice, in windows or whole, and clean it up: keeping the largest component
+#   helps where errors are far away, holes are filled in three dimensions, and each gain is measured.
+# - **Measure** vertebrae and regions in ml, knowing that errors cancel and that names came from the truth.
+# - **Find** failures as connected components, inspect them, name the cause, and reproduce it.
+# - **Judge** an uncertainty by AUROC, near the spine and against a baseline that needs no network, and a
+#   probability by its calibration.
 # - **Export** a mask, and prove by reading it back that it lies on its scan.
 #
-# This was the last lesson. What remains is the question of lesson 8, now with your own eyes: what would
-# you have to see before you trusted such a mask in a patient?
+# What would clinical use take beyond this course? Patients from several hospitals and scanners, labels
+# by several readers, a stated use with its tolerance in mm, tests of every failure above, monitoring after
+# introduction, and approval as a medical device (in Europe the MDR, in the USA the FDA). This code has
+# none of these.

@@ -453,14 +453,14 @@ assert np.array_equal(per_slice, voxels_per_slice)
 # |---|---|---|---|---|
 # | 00 start here | see, and do the first exercises | 60 | under 1 | the same |
 # | 01 CT loading | know what a scan's numbers and axes mean | 75 | 1 | the same |
-# | 02 annotation inspection | read label maps and find their errors | 50 | under 1 | the same |
+# | 02 annotation inspection | read label maps and find their errors | 80 | under 1 | the same |
 # | 03 slices and augmentation | split by patient, write a Dataset, augment | 75 | 1 to 2 | the same |
-# | 04 U-Net | build it from blocks | 80 | 1 to 2 | less |
+# | 04 U-Net | build it from blocks | 75 | 1 to 2 | less |
 # | 05 DeepLabv3+ | build it, and compare | 75 | 1 to 2 | less |
 # | 06 training | write the loop, then hand it over | 75 | 1 to 2 | less |
-# | 07 metrics | score, and say how sure you are | 80 | under 1 | the same |
+# | 07 metrics | score, and say how sure you are | 105 | under 1 | the same |
 # | 08 reproducing the paper | test a published table | 70 | 2 | less |
-# | 09 from slices to volumes | segment whole scans | 80 | under 1 | less |
+# | 09 from slices to volumes | segment whole scans | 105 | under 1 | less |
 #
 # The minutes are for reading, trying and solving; the last columns are what "Run All" takes.
 #

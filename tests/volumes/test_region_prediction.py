@@ -1,6 +1,7 @@
 """Region ids of a whole scan: the network's own answer, over flips and planes, in little memory."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,7 +160,8 @@ def test_names_cost_a_byte_a_voxel_and_with_several_planes_two_more_a_region(pla
 
 
 def test_the_command_writes_ids_and_says_what_they_mean(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(predict, "load_weights", lambda path: (ByBrightness(), RECIPE))
+    stored = SimpleNamespace(build=lambda path: ByBrightness(), recipe=RECIPE, data=None)
+    monkeypatch.setattr(predict, "read_checkpoint", lambda path: stored)
     save_nifti(scan(), tmp_path / "ct.nii.gz")
     out = tmp_path / "mask.nii.gz"
     arguments = [str(tmp_path / "ct.nii.gz"), "--checkpoint", "w.safetensors", "--out", str(out)]

@@ -491,7 +491,9 @@ import warnings
 
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-warnings.filterwarnings("ignore", category=FutureWarning, module="monai")  # of its own future
+warnings.filterwarnings(
+    "ignore", category=FutureWarning, module="monai"
+)  # MONAI's own deprecations
 spacing = ct.spacing_mm
 masks = predicted.float(), true.float()
 monai_hd95 = compute_hausdorff_distance(*masks, percentile=95, spacing=spacing).item()

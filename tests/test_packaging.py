@@ -56,7 +56,7 @@ def test_conda_and_pip_install_the_same_packages_in_the_same_ranges():
     assert conda.pop("pip") == ""
     assert conda.pop("python") == ranges([f"python{PROJECT['requires-python']}"])["python"]
     expected = ranges(PROJECT["dependencies"], EXTRAS["lessons"])
-    del expected["ipyniivue"]  # pip brings it: conda-forge does not have it
+    del expected["ipyniivue"]  # brought by pip, with the extra
     assert conda == {CONDA_NAMES.get(name, name): bounds for name, bounds in expected.items()}
 
 

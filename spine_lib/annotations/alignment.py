@@ -21,12 +21,9 @@ HU_LIMITS = (-200, 500)
 
 @dataclass(frozen=True)
 class Peak:
-    """The move that brings a mask onto the brightest voxels.
+    """The move along x, y, z that brings a mask onto the brightest voxels, and the mean HU there.
 
-    Attributes:
-        current_hu: mean HU under the mask as it is.
-        best_hu: highest mean HU under the mask of all moves that were tried.
-        move_mm: the move along x, y and z in mm that reaches it.
+    `current_hu` is the mean HU under the mask as it is.
     """
 
     current_hu: float
@@ -48,40 +45,27 @@ def find_peak(
         image_hu: scan in HU, [x, y, z].
         mask: bool, same shape; not empty.
         spacing_mm: voxel spacing along x, y, z.
-        reach_mm: how far to move along each axis.
-
-    Returns:
-        Where the mean HU (clipped to `HU_LIMITS`) peaks. Moves that push more than a tenth of
-        the mask out of the image are not considered.
+        reach_mm: how far to move along each axis. Moves that push more than a tenth of the mask
+            out of the image are not considered.
     """
     stride = np.array([max(1, int(STEP_MM / mm + 1e-3)) for mm in spacing_mm])
     step_mm = np.array(spacing_mm) * stride
     thinned = tuple(slice(None, None, n) for n in stride)
-    image = np.clip(image_hu[thinned], *HU_LIMITS).astype(np.float32)
+    image = np.clip(image_hu[thinned], *HU_LIMITS).astype(np.float32) - HU_LIMITS[0]
     marked = mask[thinned].astype(np.float32)
     reach = np.ceil(reach_mm / step_mm).astype(int)
-    moves = [np.arange(-n, n + 1) for n in reach]
-    total, inside = _correlate(image - HU_LIMITS[0], marked, moves)
+    moves = np.ix_(*(np.arange(-n, n + 1) for n in reach))
+    shape = [fft.next_fast_len(int(n), real=True) for n in image.shape + reach]
+    conjugate = np.conj(fft.rfftn(marked, shape))
+    total, inside = (
+        fft.irfftn(fft.rfftn(array, shape) * conjugate, shape)[moves]
+        for array in (image, np.ones_like(image))
+    )
     mean = total / np.maximum(inside, 1) + HU_LIMITS[0]
     mean[inside < 0.9 * marked.sum()] = -np.inf
     centre = tuple(reach)
-    # Equal means differ by rounding; among them the mask's own position wins.
     best = np.unravel_index(int(mean.argmax()), mean.shape)
-    if mean[best] - mean[centre] < 0.01:
+    if mean[best] - mean[centre] < 0.01:  # equal means differ by rounding
         best = centre
     move_mm = tuple(((np.array(best) - reach) * step_mm).tolist())
     return Peak(float(mean[centre]), float(mean[best]), move_mm)
-
-
-def _correlate(
-    image: np.ndarray, marked: np.ndarray, moves: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each move the sum of the image under the mask and how much of it is inside."""
-    lengths = [n + len(m) // 2 for n, m in zip(image.shape, moves, strict=True)]
-    shape = [fft.next_fast_len(n, real=True) for n in lengths]
-    conjugate = np.conj(fft.rfftn(marked, shape))
-    total, inside = (
-        fft.irfftn(fft.rfftn(array, shape) * conjugate, shape)[np.ix_(*moves)]
-        for array in (image, np.ones_like(image))
-    )
-    return total, inside

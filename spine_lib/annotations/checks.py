@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib import SpineError
+from spine_lib.annotations import structures as measures
 from spine_lib.annotations.alignment import find_peak
 from spine_lib.annotations.schemes import (
     CANONICAL,
@@ -24,23 +25,9 @@ from spine_lib.annotations.schemes import (
     LabelScheme,
     get_scheme,
 )
-from spine_lib.annotations.structures import (
-    Structure,
-    better_scheme,
-    from_head,
-    listed,
-    measure,
-    misfit,
-    missing_between,
-    order,
-    relative_size,
-    sizeable,
-)
+from spine_lib.annotations.structures import Structure, listed, misfit, sizeable
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
-
-Severity = Literal["error", "warning", "note"]
-_RANKS = {"error": 0, "warning": 1, "note": 2}
 
 STRAY_FRACTION, STRAY_MM = 0.01, 20.0
 """Components with more of a label than this, or farther off, are a warning and not a note."""
@@ -61,7 +48,7 @@ class Finding:
     """
 
     code: str
-    severity: Severity
+    severity: Literal["error", "warning", "note"]
     message: str
     labels: tuple[int, ...] = ()
 
@@ -83,50 +70,39 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
         SpineError: if the scheme does not exist or the map does not hold whole numbers.
     """
     chosen = get_scheme(scheme)
-    findings = []
+    findings, image = [], ct.array
     try:
         require_same_grid(ct, mask)
     except SpineError as error:
-        findings.append(Finding("geometry", "error", str(error)))
-    image = None if findings else ct.array
-    structures = measure(mask, image)
+        findings, image = [Finding("geometry", "error", str(error))], None
+    structures = measures.measure(mask, image)
     unknown = tuple(s.label for s in structures if not chosen.knows(s.label))
     if unknown:
         message = f"The ids {listed(unknown)} mean nothing in the scheme {scheme!r}."
         findings.append(Finding("unknown-ids", "error", message, unknown))
-    about_scheme = list(_check_scheme(structures, chosen))
-    wrong_scheme = any(finding.severity == "error" for finding in about_scheme)
-    findings += about_scheme
+    findings += (about_scheme := list(_check_scheme(structures, chosen)))
     spine = [s for s in structures if s.label in chosen.canonical]
     if not spine:
         labels = tuple(s.label for s in structures)
         message = f"None of its ids ({listed(labels)}) is spine in the scheme {scheme!r}."
-        if not labels:
-            message = "The map is empty: every voxel is background."
+        message = message if labels else "The map is empty: every voxel is background."
         findings.append(Finding("empty", "error", message, labels))
-    elif not wrong_scheme:  # otherwise all further findings follow from the wrong names
+    elif all(finding.severity != "error" for finding in about_scheme):
+        # otherwise all further findings follow from the wrong names
         if not unknown and (reason := misfit(structures, chosen, plain=True)):
             message = f"The map cannot be vertebrae: {reason}."
             findings.append(Finding("implausible", "error", message))
         findings += _check_distances(structures, chosen)
-        findings += _check_order(sizeable(spine), chosen)
-        missing = missing_between(spine, chosen)
-        if missing:
-            names = listed(CANONICAL[v] for v in missing)
-            message = (
-                f"Missing between labelled neighbours: {names} (unlabelled, or a wrong count)."
-            )
-            findings.append(Finding("gap", "warning", message))
-        findings += _check_sizes(spine, mask, chosen)
-        findings += _check_components(spine, mask, chosen)
+        findings += _check_order(spine, chosen)
+        findings += _check_pieces(spine, mask, chosen)
         if image is not None:
             findings += _check_alignment(ct, mask, chosen)
-    return sorted(findings, key=lambda finding: _RANKS[finding.severity])
+    return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.severity))
 
 
 def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
     """Report another scheme when the chosen one does not fit and that one does."""
-    better = better_scheme(structures, scheme)
+    better = measures.better_scheme(structures, scheme)
     if better is None:
         ids = {s.label for s in structures}
         if scheme.name in ("canonical", "verse") and 25 in ids and SACRUM not in ids:
@@ -145,9 +121,9 @@ def _check_scheme(structures: Sequence[Structure], scheme: LabelScheme) -> Itera
 
 def _check_distances(structures: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
     """Report a scheme that fits too, and makes the body an adult's instead of a small one's."""
-    own = relative_size(structures, scheme)
+    own = measures.relative_size(structures, scheme)
     for other in SCHEMES.values():
-        size = relative_size(structures, other)
+        size = measures.relative_size(structures, other)
         adult = not 0.75 < own < 1.35 and 0.85 < size < 1.2
         if adult and other.name != "canonical" and misfit(structures, other) is None:
             message = (
@@ -158,66 +134,63 @@ def _check_distances(structures: Sequence[Structure], scheme: LabelScheme) -> It
 
 
 def _check_order(spine: Sequence[Structure], scheme: LabelScheme) -> Iterator[Finding]:
-    ordered = from_head(spine, scheme)
+    ordered = measures.from_head(sizeable(spine), scheme)
     names = [scheme.names[s.label] for s in ordered]
-    right, pairs = order(spine, scheme)
-    if right == 0 and pairs > 1:
+    wrong = [i for i, (s, below) in enumerate(pairwise(ordered)) if s.height_mm <= below.height_mm]
+    if len(wrong) == len(ordered) - 1 > 1:
         message = (
             f"The numbers run the wrong way: {names[0]} lies lowest and {names[-1]} highest; the "
             "map is upside down or its scheme is another."
         )
         yield Finding("order", "error", message, tuple(s.label for s in ordered))
-        return
-    for (upper, lower), (above, below) in zip(pairwise(ordered), pairwise(names), strict=True):
-        if upper.height_mm <= lower.height_mm:
-            message = (
-                f"{above} lies {lower.height_mm - upper.height_mm:.0f} mm below {below}, though it "
-                "belongs above it."
-            )
-            yield Finding("order", "error", message, (upper.label, lower.label))
+        wrong = []
+    for i in wrong:
+        upper, lower = ordered[i : i + 2]
+        message = (
+            f"{names[i]} lies {lower.height_mm - upper.height_mm:.0f} mm below {names[i + 1]}, "
+            "though it belongs above it."
+        )
+        yield Finding("order", "error", message, (upper.label, lower.label))
+    if missing := measures.missing_between(spine, scheme):
+        names = listed(CANONICAL[v] for v in missing)
+        message = f"Missing between labelled neighbours: {names} (unlabelled, or a wrong count)."
+        yield Finding("gap", "warning", message)
 
 
-def _check_sizes(
+def _check_pieces(
     spine: Sequence[Structure], mask: Volume, scheme: LabelScheme
 ) -> Iterator[Finding]:
+    """Report vertebrae that are slivers, or fall into several pieces."""
     large = sizeable(spine)
-    voxel_ml = float(np.prod(mask.spacing_mm)) / 1000
-    for s in spine:
-        if s not in large:
-            message = (
-                f"{scheme.names[s.label]} has only {s.voxels} voxels ({s.voxels * voxel_ml:.2g} "
-                "ml): a sliver at the image's edge, or pieces of a neighbour."
-            )
-            yield Finding("tiny", "note", message, (s.label,))
-
-
-def _check_components(
-    spine: Sequence[Structure], mask: Volume, scheme: LabelScheme
-) -> Iterator[Finding]:
     # The transpose, for files store x fastest and the search is three times as quick that way.
     boxes = ndimage.find_objects(mask.array.T)
     for s in spine:
+        name = scheme.names[s.label]
+        if s not in large:
+            message = (
+                f"{name} has only {s.voxels} voxels ({s.volume_ml:.2g} ml): a sliver at the "
+                "image's edge, or pieces of a neighbour."
+            )
+            yield Finding("tiny", "note", message, (s.label,))
         inside = mask.array[boxes[s.label - 1][::-1]] == s.label
         components, count = ndimage.label(inside, np.ones((3, 3, 3)))
         if count == 1:
             continue
         sizes = np.bincount(components.ravel())[1:]
-        largest = int(sizes.argmax()) + 1
-        away_mm = ndimage.distance_transform_edt(components != largest, sampling=mask.spacing_mm)
-        farthest_mm = float(away_mm[inside].max())
+        outside = components != sizes.argmax() + 1
+        away_mm = ndimage.distance_transform_edt(outside, sampling=mask.spacing_mm)[inside].max()
         stray = int(sizes.sum() - sizes.max())
-        serious = stray > STRAY_FRACTION * s.voxels or farthest_mm > STRAY_MM
+        serious = stray > STRAY_FRACTION * s.voxels or away_mm > STRAY_MM
         message = (
-            f"{scheme.names[s.label]} falls into {count} pieces: {stray} of {s.voxels} voxels lie "
-            f"outside the largest, up to {farthest_mm:.0f} mm from it."
+            f"{name} falls into {count} pieces: {stray} of {s.voxels} voxels lie outside the "
+            f"largest, up to {away_mm:.0f} mm from it."
         )
         yield Finding("stray", "warning" if serious else "note", message, (s.label,))
 
 
 def _check_alignment(ct: Volume, mask: Volume, scheme: LabelScheme) -> Iterator[Finding]:
     """Report a mask that would lie on brighter bone if it were moved or mirrored."""
-    known = np.array([scheme.canonical.get(i, 0) > 0 for i in range(int(mask.array.max()) + 1)])
-    spine = known[mask.array]
+    spine = np.isin(mask.array, list(scheme.canonical))
     as_is = find_peak(ct.array, spine, ct.spacing_mm)
     mirrored = find_peak(ct.array, spine[::-1], ct.spacing_mm)
     if mirrored.best_hu > as_is.best_hu + ALIGNMENT_GAIN_HU:

@@ -14,26 +14,22 @@ from itertools import pairwise
 import numpy as np
 
 from spine_lib.annotations.schemes import (
-    CANONICAL,
     HEAD_TO_FOOT,
+    L6,
     SACRUM,
     SCHEMES,
+    T13,
     LabelScheme,
     require_labels,
 )
 from spine_lib.ct.volume import Volume
 
-RARE = ("T13", "L6")
-"""Vertebrae whose absence is the rule."""
-
 TINY_FRACTION = 0.05
 """A label smaller than this part of the median label is reported, and not checked for order."""
 
-BONE_HU = 80.0
-"""Whole vertebrae, marrow and shell together, average more than this even in weak bone."""
-
-LUNG_HU = -300.0
-"""Lungs average less; most other structures more."""
+BONE_HU, LUNG_HU = 80.0, -300.0
+"""Whole vertebrae, marrow and shell together, average more than the first even in weak bone; lungs
+average less than the second, most other structures more."""
 
 SPREAD_MM = 25.0
 """Standard deviation of height within one vertebra; real ones have at most about 12 mm."""
@@ -44,9 +40,6 @@ ENOUGH_ML = 5.0
 ADULT_MM = {**dict.fromkeys(range(1, 8), 15), **{i: i + 8 for i in range(8, 20)}}
 ADULT_MM |= dict.fromkeys(range(20, 26), 32)
 """Distance of the middles of a vertebra and the one below, by canonical id, to a few mm."""
-
-ORDER_FRACTION = 0.8
-"""A scheme fits if at least this part of neighbouring vertebrae lie in the right order."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +65,10 @@ def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
     require_labels(array)
     size = int(array.max()) + 1
     count, height, square, hu = np.zeros((4, size))
-    for index in range(array.shape[2]):
+    for index, z_mm in enumerate(np.arange(array.shape[2]) * mask.spacing_mm[2]):
         marked = array[:, :, index] > 0
         labels = array[:, :, index][marked]
         voxels = np.bincount(labels, minlength=size)
-        z_mm = index * mask.spacing_mm[2]
         count += voxels
         height += voxels * z_mm
         square += voxels * z_mm**2
@@ -98,8 +90,7 @@ def misfit(structures: Sequence[Structure], scheme: LabelScheme, plain: bool = F
 
     With `plain`, only reasons that no patient and no choice of labels explains count.
     """
-    unknown = [s.label for s in structures if not scheme.knows(s.label)]
-    if unknown:
+    if unknown := [s.label for s in structures if not scheme.knows(s.label)]:
         return f"ids {listed(unknown)} mean nothing"
     spine = [s for s in structures if s.label in scheme.canonical]
     if not spine:
@@ -110,7 +101,7 @@ def misfit(structures: Sequence[Structure], scheme: LabelScheme, plain: bool = F
         names = listed(scheme.names[s.label] for s in long)
         return f"{names} is spread along the body as no vertebra is (a binary mask or regions?)"
     right, pairs = order(sizeable(spine), scheme)
-    if pairs > plain and right / pairs < (0.5 if plain else ORDER_FRACTION):
+    if pairs > plain and right / pairs < (0.5 if plain else 0.8):
         return f"only {right} of {pairs} neighbouring vertebrae lie in the right order"
     bones = vertebrae if plain else spine  # an old sacrum is mostly fat
     volume_ml = sum(s.volume_ml for s in bones)
@@ -142,13 +133,12 @@ def better_scheme(
     best = max(fitting, key=lambda s: sum(t.voxels for t in structures if t.label in s.canonical))
     best = SCHEMES["verse"] if best.name == "canonical" else best
     reason = misfit(structures, scheme)
-    if reason is None:
-        spine = [s for s in sizeable(structures) if s.label in best.canonical]
-        lost = [s for s in spine if s.label not in scheme.canonical]
-        right, pairs = order(spine, best)
-        if lost and right == pairs and all(s.mean_hu > BONE_HU for s in lost):
-            names = listed(scheme.names[s.label] for s in lost)
-            reason = f"{names} are bones in a row with its vertebrae"
+    spine = [s for s in sizeable(structures) if s.label in best.canonical]
+    lost = [s for s in spine if s.label not in scheme.canonical]
+    right, pairs = order(spine, best)
+    if reason is None and lost and right == pairs and all(s.mean_hu > BONE_HU for s in lost):
+        names = listed(scheme.names[s.label] for s in lost)
+        reason = f"{names} are bones in a row with its vertebrae"
     size = relative_size(structures, scheme)
     human = [s for s in fitting if 0.5 < relative_size(structures, s) < 1.25]
     if reason is None and size > 1.4 and human:
@@ -164,24 +154,22 @@ def sizeable(spine: Sequence[Structure]) -> list[Structure]:
 
 def from_head(spine: Sequence[Structure], scheme: LabelScheme) -> list[Structure]:
     """Return vertebrae in the order of their names, from the head down."""
-    rank = {vertebra: i for i, vertebra in enumerate(HEAD_TO_FOOT)}
     # Within the sacrum, S1 (a higher id than the rest where both exist) comes first.
-    return sorted(spine, key=lambda s: (rank[scheme.canonical[s.label]], -s.label))
+    return sorted(spine, key=lambda s: (HEAD_TO_FOOT.index(scheme.canonical[s.label]), -s.label))
 
 
 def order(spine: Sequence[Structure], scheme: LabelScheme) -> tuple[int, int]:
     """Return how many neighbouring vertebrae descend from head to foot, and of how many."""
-    heights = [s.height_mm for s in from_head(spine, scheme)]
-    pairs = list(zip(heights, heights[1:], strict=False))
-    return sum(upper > lower for upper, lower in pairs), len(pairs)
+    steps_mm = np.diff([s.height_mm for s in from_head(spine, scheme)])
+    return int((steps_mm < 0).sum()), len(steps_mm)
 
 
 def missing_between(spine: Sequence[Structure], scheme: LabelScheme) -> list[int]:
-    """Return the canonical ids that lie between those of a map and are not in it, but `RARE`."""
+    """Return the canonical ids missing between those of a map; T13 and L6 are the exception."""
     present = {scheme.canonical[s.label] for s in spine}
-    ranks = [i for i, vertebra in enumerate(HEAD_TO_FOOT) if vertebra in present]
-    between = HEAD_TO_FOOT[ranks[0] : ranks[-1]]
-    return [v for v in between if v not in present and CANONICAL[v] not in RARE]
+    ranks = [HEAD_TO_FOOT.index(vertebra) for vertebra in present]
+    between = HEAD_TO_FOOT[min(ranks) : max(ranks)]
+    return [v for v in between if v not in present and v not in (T13, L6)]
 
 
 def relative_size(structures: Sequence[Structure], scheme: LabelScheme) -> float:

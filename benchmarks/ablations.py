@@ -23,10 +23,11 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from scipy import ndimage
 
 from spine_lib import SpineError, __version__
-from spine_lib.ct.files import atomic_file, file_lock, read_json, write_json
+from spine_lib.ct.files import atomic_file, read_json, write_json
 from spine_lib.ct.geometry import PLANES, to_slices
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import Case, CaseData
@@ -512,7 +513,7 @@ def ablate(
     # all variants first: a recipe that does not fit is refused before anything is trained
     names = list(ABLATIONS) if name == "all" else [name]
     variants = {key: ABLATIONS[key].variants(recipe, recipe.models[0]) for key in names}
-    with file_lock(prepared_root() / "lock"):
+    with FileLock(prepared_root() / "lock"):
         cases = gather_cases(recipe, say, cohort)
     device = choose_device(device)
     folder, seeds = Path(root) / run, tuple(dict.fromkeys(seeds))
@@ -551,7 +552,7 @@ def _trainings(
         everybody += [*cases.cohort, *cases.split_phantoms]
     else:
         everybody += cases.phantoms
-    with file_lock(prepared_root() / "lock"):
+    with FileLock(prepared_root() / "lock"):
         whole, validation = (
             prepare(list(dict.fromkeys(part)), planes, recipe.spacing_mm, say, progress=False)
             for part in (everybody, cases.validation)

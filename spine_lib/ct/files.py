@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import filecmp
 import hashlib
 import json
 import math
@@ -69,10 +68,8 @@ def require_file(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary stream to a file that appears under its name only when it is complete.
 
-    Its folder is made where it is missing.
-
-    Raises:
-        SpineError: if writing fails, for example on a full disk; nothing is left behind.
+    Its folder is made where it is missing. Raises a `SpineError` if writing fails, for example on a
+    full disk; nothing is left behind.
     """
     if "\0" in str(path):
         raise SpineError(f"{path} cannot be written, {os_reason(ValueError())}")
@@ -90,20 +87,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise SpineError(f"{path} cannot be written, {os_reason(error)}") from error
 
 
-def file_lock(path: Path) -> FileLock:
-    """Return a lock on a file for a `with` block that one process at a time enters."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
-
-
 @contextlib.contextmanager
 def sole_use(folder: Path, seconds: float = 10) -> Iterator[None]:
     """Hold a folder that one process at a time may write, and remove the drafts of a killed one.
 
-    Raises:
-        SpineError: if another process holds it for longer than these seconds.
+    Raises a `SpineError` if another process holds it for longer than these seconds.
     """
-    lock = file_lock(folder / ".lock")
+    lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=seconds)
     except Timeout as error:
@@ -126,7 +116,7 @@ def check_output(
     suffixes: tuple[str, ...] = (),
     size: int = 0,
 ) -> Path:
-    """Raise an error, before anything is computed, where a file cannot or must not be written.
+    """Return the path of a file to write, or raise an error before anything is computed.
 
     Args:
         path: the file to write.
@@ -134,9 +124,6 @@ def check_output(
         overwrite: whether a file that exists may be replaced.
         suffixes: endings, one of which the name must have; empty for any.
         size: bytes it will need.
-
-    Returns:
-        The path.
 
     Raises:
         SpineError: if the name has another ending, the file is an input (by whatever path or link)
@@ -174,11 +161,6 @@ def _require_replaceable(path: Path, inputs: Iterable, overwrite: bool) -> None:
         raise SpineError(f"{path} is no file that can be replaced: choose another output.")
     if not overwrite:
         raise SpineError(f"{path} exists already: choose another output, or add --overwrite.")
-
-
-def same_content(first: Path, second: Path) -> bool:
-    """Return whether two paths lead to one file, or to two of the same content."""
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def plain(value: Any) -> Any:
@@ -226,20 +208,15 @@ def natural_order(path: Path) -> list:
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """Return a folder's entries in natural order, without what operating systems leave in it.
-
-    Hidden files (`.DS_Store`, macOS's `._NAME`), `Thumbs.db` and `desktop.ini` are left out. Raises
-    a `SpineError` if the folder cannot be read.
-    """
+    """Return a folder's entries in natural order, without what operating systems leave in it."""
     try:
-        names = [path for path in folder.iterdir() if is_content(path)]
+        return sorted(filter(is_content, folder.iterdir()), key=natural_order)
     except OSError as error:
         raise SpineError(f"{folder} cannot be read, {os_reason(error)}") from error
-    return sorted(names, key=natural_order)
 
 
 def is_content(path: Path) -> bool:
-    """Return whether a path's name is not one that operating systems leave in folders."""
+    """Return False for `.DS_Store`, macOS's `._NAME`, `Thumbs.db` and `desktop.ini`."""
     return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
@@ -249,10 +226,6 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path, 1 << 30))
     except (ValueError, RecursionError) as error:
         raise SpineError(f"{path} cannot be read as JSON ({error}): write it anew.") from error
-
-
-LARGEST_YAML = 100_000
-"""Bytes of a file with settings; a larger one holds something else."""
 
 
 class _Strict:
@@ -278,17 +251,12 @@ class _TextLoader(_Strict, yaml.BaseLoader):
     """Reads every value and key as text: 001 stays 001."""
 
 
-def read_yaml(path: Path, text: bool = False, most_bytes: int = LARGEST_YAML) -> dict[str, Any]:
+def read_yaml(path: Path, text: bool = False, most_bytes: int = 100_000) -> dict[str, Any]:
     """Read a YAML file of settings; an empty one is an empty dictionary.
 
-    Args:
-        path: the file.
-        text: leave every value and key the text that it is.
-        most_bytes: a larger file is refused.
-
-    Raises:
-        SpineError: if it cannot be read, is too large, is not YAML or not made of settings, or has
-            aliases, or a key twice.
+    With `text`, every value and key stays the text that it is. Raises a `SpineError` if the file
+    cannot be read, is too large, is not YAML or not made of settings, or has aliases or a key
+    twice.
     """
     try:
         loader = _TextLoader if text else _SettingsLoader  # both make plain values only
@@ -320,26 +288,15 @@ ENDS_BYTES = 65536
 
 
 def file_identity(path: Path) -> str:
-    """Return a checksum that changes where a file is replaced by another one.
+    """Return a checksum that changes where a file is replaced by another one; "" if none exists.
 
     It covers size, modification time and both ends of the content: one has the header, the other
     the checksum of a gzip file. Of a folder, such as a DICOM series, every file counts.
-
-    Returns:
-        Hexadecimal digits, or an empty text where nothing exists or can be read.
     """
-    try:
-        return _identity(path) if path.exists() else ""
-    except OSError:
+    if not os.path.exists(path):
         return ""
-
-
-def _identity(path: Path) -> str:
     digest = hashlib.sha256()
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in files:
-        if not file.is_file():
-            continue
+    for file in filter(Path.is_file, sorted(path.rglob("*")) if path.is_dir() else [path]):
         try:
             entry = file.stat()
             name = file.relative_to(path).as_posix()

@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from filelock import FileLock
 from pydantic.dataclasses import dataclass
 
 from spine_lib import SpineError
-from spine_lib.ct.files import file_lock, os_reason
+from spine_lib.ct.files import os_reason
 
 WAY_OUT = "the phantom data need no download"
 
@@ -80,7 +81,7 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
         return
     start = time.monotonic()
     try:
-        with file_lock(root / ".fetch.lock"):
+        with FileLock(root / ".fetch.lock"):
             if is_complete(package, root):  # another process was quicker
                 return
             _fetch(package, root)

@@ -22,10 +22,11 @@ from pathlib import Path
 import pooch
 import requests
 import yaml
+from filelock import FileLock
 from pydantic.dataclasses import dataclass
 
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file, file_lock
+from spine_lib.ct.files import atomic_file
 from spine_lib.datasets.case import mask_names
 from spine_lib.datasets.sample import sample_root
 
@@ -103,7 +104,7 @@ def fetch_more(
         )
     folder = Path(root) if root is not None else sample_root().parent / "more" / name
     try:
-        with file_lock(folder / ".fetch.lock"):
+        with FileLock(folder / ".fetch.lock"):
             for path, target, checksum in entry.files:
                 _fetch_file(entry.base + path, folder / target, checksum, progress)
             for target, text in entry.texts.items():

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from filelock import FileLock
+
 from spine_lib import SpineError
-from spine_lib.ct.files import atomic_file, file_lock, read_json, sole_use, write_json
+from spine_lib.ct.files import atomic_file, read_json, sole_use, write_json
 from spine_lib.datasets.case import Case, write_split
 from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.metrics.paper import PAPER
@@ -89,12 +91,12 @@ def reproduce(
     if not is_first():
         progress, say = False, lambda line: None
     with sole_use(folder) if is_first() else nullcontext():
-        with file_lock(prepared_root() / "lock"):
+        with FileLock(prepared_root() / "lock"):
             sources = gather(recipe, data_root, say)
         parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
         settings = (recipe.planes, recipe.spacing_mm)
         with provenance.PeakMemory() as memory:
-            with timed(folder, "prepare"), file_lock(prepared_root() / "lock"):
+            with timed(folder, "prepare"), FileLock(prepared_root() / "lock"):
                 stores = {
                     part: prepare(parts[part], *settings, say, workers, "", progress, public)
                     for part in ("train", "validation")

@@ -25,7 +25,8 @@ from spine_lib.annotations.schemes import (
     LabelScheme,
     get_scheme,
 )
-from spine_lib.annotations.structures import Structure, listed, misfit, sizeable
+from spine_lib.annotations.structures import Structure, misfit, sizeable
+from spine_lib.ct.files import listed
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from spine_lib import SpineError
+from spine_lib.ct.files import listed
 
 REGIONS = ("cervical", "thoracic", "lumbar", "sacral")
 L6, SACRUM, T13 = 25, 26, 28
@@ -104,11 +105,9 @@ def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
     canonical = table[labels]
     unknown = canonical == _UNKNOWN
     if unknown.any():
-        ids = np.unique(labels[unknown]).tolist()
-        shown = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
         raise SpineError(
-            f"The label ids {shown} mean nothing in the scheme {scheme!r}: "
-            f"read the map under another of {', '.join(SCHEMES)}."
+            f"The label ids {listed(np.unique(labels[unknown]))} mean nothing in the scheme "
+            f"{scheme!r}: read the map under another of {', '.join(SCHEMES)}."
         )
     return canonical
 

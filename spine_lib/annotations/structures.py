@@ -7,7 +7,7 @@ From these measures alone, `misfit` decides whether a map can be meant in a sche
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,6 +22,7 @@ from spine_lib.annotations.schemes import (
     LabelScheme,
     require_labels,
 )
+from spine_lib.ct.files import listed
 from spine_lib.ct.volume import Volume
 
 TINY_FRACTION = 0.05
@@ -182,9 +183,3 @@ def relative_size(structures: Sequence[Structure], scheme: LabelScheme) -> float
         if below == above + 1 and below < SACRUM:
             ratios.append((upper.height_mm - lower.height_mm) / ADULT_MM[above])
     return float(np.median(ratios)) if len(ratios) > 2 else math.nan
-
-
-def listed(items: Iterable[object], most: int = 8) -> str:
-    """Return the first few of many items in one line."""
-    items = [str(item) for item in items]
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

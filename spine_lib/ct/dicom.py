@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -21,17 +21,12 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from spine_lib import SpineError
-from spine_lib.ct.files import list_folder
-from spine_lib.ct.nifti import MAX_DEFLATE_RATIO, Piece
+from spine_lib.ct.files import list_folder, listed
+from spine_lib.ct.nifti import MAX_DEFLATE_RATIO, SPACING_LIMITS_MM, SourceGrid
 
-GAP_TOLERANCE = 0.1
-"""How much a distance between slices may differ from the usual one, as a fraction of it."""
-
-ANGLE_TOLERANCE = 1e-3
-"""How much direction cosines may differ between slices, and from unit vectors at right angles."""
-
-SPACING_LIMITS_MM = (0.01, 100.0)
-"""Distances of pixels that a scanner can have."""
+GAP_TOLERANCE, ANGLE_TOLERANCE = 0.1, 1e-3
+"""How much a distance between slices may differ from the usual one, as a fraction of it; and
+direction cosines between slices, and from unit vectors at right angles."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's x grows to the Left and y to Posterior; ours grow to Right and Anterior."""
@@ -56,7 +51,7 @@ class Slice:
         directions: two unit vectors, along a row and along a column.
         spacing_mm: distance between rows, and between columns.
         shape: rows and columns.
-        slope, intercept: one number, or none if the file has none.
+        slope, intercept: None if the file has none.
     """
 
     path: Path
@@ -64,8 +59,8 @@ class Slice:
     directions: np.ndarray
     spacing_mm: np.ndarray
     shape: tuple[int, int]
-    slope: np.ndarray
-    intercept: np.ndarray
+    slope: float | None
+    intercept: float | None
 
     @property
     def height_mm(self) -> float:
@@ -73,34 +68,23 @@ class Slice:
         return float(self.position @ np.cross(*self.directions))
 
 
-@dataclass(frozen=True, eq=False)
-class DicomSeries:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DicomSeries(SourceGrid):
     """One series: its slices along their normal, its grid [column, row, slice] in RAS+ mm."""
 
-    path: Path
     slices: tuple[Slice, ...]
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    header: ClassVar[None] = None
-    notes: tuple[str, ...] = ()
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield one slice at a time, as stored; raise a `SpineError` if it cannot be decoded."""
-        for number, image in enumerate(self.slices):
-            pixels = _pixels(image)
-            slope, intercept = float([*image.slope, 1][0]), float([*image.intercept, 0][0])
-            voxels = slice(number * pixels.size, (number + 1) * pixels.size)
-            yield Piece(voxels, pixels.ravel(), slope, intercept)
+    def pieces(self) -> Iterator[tuple[np.ndarray, float, float]]:
+        """Yield one slice at a time, as stored, with its slope and intercept."""
+        for image in self.slices:
+            yield _pixels(image).ravel(), image.slope or 1.0, image.intercept or 0.0
 
 
 def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     """Read where the slices of one DICOM CT series lie in the patient; no pixel is read yet.
 
-    Other files in the folder are passed over.
-
-    Args:
-        folder: has the slices directly in it.
-        series: which of several series: its number, description or UID.
+    They lie directly in the folder, in which other files are passed over; `series` is the number,
+    description or UID of one of several series.
 
     Raises:
         SpineError: if there is no image, more than one series and none chosen, a tag of the wrong
@@ -110,16 +94,15 @@ def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     slices = [_slice(header) for header in _choose_series(folder, headers, series)]
     _check_alike(slices)
     slices.sort(key=lambda image: image.height_mm)
-    names = [image.path.name for image in slices]
-    _check_gaps(folder, names, np.array([image.height_mm for image in slices]))
-    step = _slice_step(folder, names, np.array([image.position for image in slices]))
+    _check_gaps(folder, slices)
+    step = _slice_step(folder, slices)
     first = slices[0]
     (row, column), (row_spacing, column_spacing) = first.directions, first.spacing_mm
     affine = np.eye(4)
     # PixelSpacing has the distance between rows first; a row runs along the first direction
     affine[:3] = np.column_stack([row * column_spacing, column * row_spacing, step, first.position])
     shape = (first.shape[1], first.shape[0], len(slices))
-    return DicomSeries(folder, tuple(slices), shape, LPS_TO_RAS @ affine, notes)
+    return DicomSeries(shape, LPS_TO_RAS @ affine, None, folder, notes, slices=tuple(slices))
 
 
 def _image_headers(folder: Path) -> tuple[list[pydicom.Dataset], tuple[str, ...]]:
@@ -134,9 +117,8 @@ def _image_headers(folder: Path) -> tuple[list[pydicom.Dataset], tuple[str, ...]
     suffixes = {Path(header.filename).suffix.lower() for header in images}
     others = [path for path, header in files.items() if header is None]
     alike = [path.name for path in others if path.suffix.lower() in suffixes]
-    more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-    note = f"{folder}: {alike[0]}{more} passed over, for it is no DICOM image." if alike else ""
-    return images, (note,) if note else ()
+    note = f"{folder}: {listed(alike, most=1)} passed over, for it is no DICOM image."
+    return images, (note,) if alike else ()
 
 
 def _read_header(path: Path) -> pydicom.Dataset | None:
@@ -192,10 +174,8 @@ def _choose_series(
     series: dict[str, list[pydicom.Dataset]] = {}
     for header in headers:
         series.setdefault(_text(header, "SeriesInstanceUID"), []).append(header)
-    names = {
-        uid: [_text(group[0], "SeriesNumber"), _text(group[0], "SeriesDescription"), uid]
-        for uid, group in series.items()
-    }
+    tags = ("SeriesNumber", "SeriesDescription", "SeriesInstanceUID")
+    names = {uid: [_text(group[0], tag) for tag in tags] for uid, group in series.items()}
     fitting = [uid for uid in series if wanted is None or wanted in names[uid]]
     if len(fitting) == 1:
         return series[fitting[0]]
@@ -208,8 +188,7 @@ def _choose_series(
     what = f"mixes {len(series)} DICOM series"
     if wanted is not None:
         what = f"has {len(fitting) or 'no'} DICOM series {wanted!r}, of {len(series)} in all"
-    listing = "; ".join(listing[:8]) + (f"; and {len(listing) - 8} more" if listing[8:] else "")
-    raise SpineError(f"{folder} {what}: choose one with --series: {listing}.")
+    raise SpineError(f"{folder} {what}: choose one with --series: {listed(listing, '; ')}.")
 
 
 def _value(header: pydicom.Dataset, name: str) -> Any:
@@ -232,11 +211,9 @@ def _text(header: pydicom.Dataset, name: str) -> str:
     return "" if value is None else " ".join(text.split())[:64]
 
 
-def _numbers(header: pydicom.Dataset, name: str, count: int, required: bool = True) -> np.ndarray:
-    """Return the numbers of a tag, [] if there is none; raise unless it has `count` finite ones."""
+def _numbers(header: pydicom.Dataset, name: str, count: int) -> np.ndarray:
+    """Return the numbers of a tag; raise unless it has `count` finite ones."""
     value = _value(header, name)
-    if value is None and not required:
-        return np.array([])
     parts = value.split("\\") if isinstance(value, str) else np.atleast_1d(value).tolist()
     try:
         numbers = np.array([float(part) for part in parts])
@@ -253,13 +230,14 @@ def _slice(header: pydicom.Dataset) -> Slice:
     """Return a header as a slice; raise a `SpineError` that names the tag if it cannot be used."""
     path = Path(header.filename)
     _check_kind(path, header)
-    rows, columns = (int(_numbers(header, name, 1)[0]) for name in ("Rows", "Columns"))
+    rows, columns, bits = (
+        int(_numbers(header, name, 1)[0]) for name in ("Rows", "Columns", "BitsAllocated")
+    )
     syntax = header.file_meta.TransferSyntaxUID
     _check_decoder(path, syntax)
     packed = syntax.is_encapsulated or syntax.is_deflated
     size = path.stat().st_size
-    needed = rows * columns * _numbers(header, "BitsAllocated", 1)[0] / 8
-    if not 0 < needed <= size * (MAX_DEFLATE_RATIO if packed else 1):
+    if not 0 < rows * columns * bits / 8 <= size * (MAX_DEFLATE_RATIO if packed else 1):
         raise SpineError(
             f"{path} is cut off, its {size} bytes cannot hold {rows} x {columns} pixels: "
             "copy the series again."
@@ -273,11 +251,14 @@ def _slice(header: pydicom.Dataset) -> Slice:
             f"{path} has the ImageOrientationPatient {directions.ravel().tolist()}, which are not "
             f"two unit vectors at a right angle: {AGAIN}"
         )
-    scaling = [_numbers(header, f"Rescale{name}", 1, False) for name in ("Slope", "Intercept")]
-    if scaling[0].tolist() == [0]:
+    slope, intercept = (
+        None if _value(header, name) is None else float(_numbers(header, name, 1)[0])
+        for name in ("RescaleSlope", "RescaleIntercept")
+    )
+    if slope == 0:
         raise SpineError(f"{path} has the RescaleSlope 0, which makes all pixels equal: {AGAIN}")
     position = _numbers(header, "ImagePositionPatient", 3)
-    return Slice(path, position, directions, spacing_mm, (rows, columns), *scaling)
+    return Slice(path, position, directions, spacing_mm, (rows, columns), slope, intercept)
 
 
 def _check_kind(path: Path, header: pydicom.Dataset) -> None:
@@ -324,51 +305,50 @@ def _check_alike(slices: Sequence[Slice]) -> None:
                 "remove scouts and reformatted images from the folder."
             )
     for name in ("slope", "intercept"):
-        lacking = [image.path for image in slices if not getattr(image, name).size]
+        lacking = [image.path for image in slices if getattr(image, name) is None]
         if 0 < len(lacking) < len(slices):
             raise SpineError(
                 f"{lacking[0]} has no Rescale{name.title()}, though other slices have one: {AGAIN}"
             )
 
 
-def _check_gaps(folder: Path, names: Sequence[str], heights_mm: np.ndarray) -> None:
+def _check_gaps(folder: Path, slices: Sequence[Slice]) -> None:
     """Raise if slices are missing, doubled or irregularly spaced."""
-    if len(names) < 2:
+    if len(slices) < 2:
         raise SpineError(
             f"{folder} holds one DICOM slice only, so no distance between slices is known: "
             "give the whole series."
         )
-    gaps_mm = np.diff(heights_mm)
+    gaps_mm = np.diff([image.height_mm for image in slices])
     usual_mm = np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2]
-    for gap_mm, pair in zip(gaps_mm, pairwise(names), strict=True):
-        between = " and ".join(pair)
+    for gap_mm, (lower, upper) in zip(gaps_mm, pairwise(slices), strict=True):
+        between = f"{lower.path.name} and {upper.path.name}"
+        gap = f"{gap_mm:.3g} mm instead of {usual_mm:.3g} mm"
         if gap_mm < SPACING_LIMITS_MM[0]:
-            raise SpineError(
-                f"{folder} has two slices at one position ({between}): keep one image a position."
-            )
-        if gap_mm > 1.5 * usual_mm:
-            raise SpineError(
-                f"{folder} misses {max(1, round(gap_mm / usual_mm) - 1)} slice(s) between "
-                f"{between}, where the gap is {gap_mm:.3g} mm instead of {usual_mm:.3g} mm: copy "
-                "the whole series."
-            )
-        if abs(gap_mm - usual_mm) > GAP_TOLERANCE * usual_mm:
-            raise SpineError(
-                f"{folder} is irregularly spaced between {between} ({gap_mm:.3g} mm instead of "
-                f"{usual_mm:.3g} mm): resample the series to regular slices first."
-            )
+            problem = f"has two slices at one position ({between}): keep one image a position."
+        elif gap_mm > 1.5 * usual_mm:
+            count = max(1, round(gap_mm / usual_mm) - 1)
+            problem = f"misses {count} slice(s) between {between}, where the gap is {gap}: copy "
+            problem += "the whole series."
+        elif abs(gap_mm - usual_mm) > GAP_TOLERANCE * usual_mm:
+            problem = f"is irregularly spaced between {between} ({gap}): resample the series to "
+            problem += "regular slices first."
+        else:
+            continue
+        raise SpineError(f"{folder} {problem}")
 
 
-def _slice_step(folder: Path, names: Sequence[str], positions: np.ndarray) -> np.ndarray:
+def _slice_step(folder: Path, slices: Sequence[Slice]) -> np.ndarray:
     """Return the vector from slice to slice in LPS mm; a tilted gantry shows in it as a shear."""
+    positions = np.array([image.position for image in slices])
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     expected = positions[0] + np.arange(len(positions))[:, None] * step
     stray_mm = np.linalg.norm(positions - expected, axis=1)
     worst = stray_mm.argmax()
     if stray_mm[worst] > max(0.2, GAP_TOLERANCE * np.linalg.norm(step)):
         raise SpineError(
-            f"{folder} does not form one grid, {names[worst]} lies {stray_mm[worst]:.3g} mm "
-            "beside its place: resample the series first."
+            f"{folder} does not form one grid, {slices[worst].path.name} lies "
+            f"{stray_mm[worst]:.3g} mm beside its place: resample the series first."
         )
     return step
 

@@ -201,6 +201,13 @@ def read_text(path: Path, most_bytes: int = 4 << 20) -> str:
         raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
 
 
+def listed(items: Iterable[object], separator: str = ", ", most: int = 8) -> str:
+    """Return the first few of many items in one line."""
+    items = [str(item) for item in items]
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
+
+
 def natural_order(path: Path) -> list:
     """Return a key that sorts paths by the numbers in their names: 2.png before 10.png."""
     parts = re.split(r"(\d+)", path.name)

@@ -54,17 +54,14 @@ def largest_gap_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) 
 
 
 def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
-    """Raise unless two volumes lie on the same voxels.
-
-    Args:
-        names: what they are, for the message.
+    """Raise unless two volumes lie on the same voxels; `names` are what they are, for the message.
 
     Raises:
         SpineError: if one has no affine, or their shapes, spacings or positions differ, by more
             than a tenth of a voxel; less is a warning. Of a file with two positions either counts.
     """
     for volume in (a, b):
-        if not (hasattr(volume, "array") and hasattr(volume, "affine")):
+        if not hasattr(volume, "affine"):
             raise SpineError(
                 f"The {names} must both be volumes; a {type(volume).__name__} without an affine "
                 "has no position in the patient: give a Volume, for example ct.with_array(array)."
@@ -81,22 +78,21 @@ def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
     limit_mm = HARMLESS_VOXELS * min(map(min, spacings))
     if gap_mm <= GRID_TOLERANCE_MM:
         return
-    if gap_mm <= limit_mm:
-        warnings.warn(f"The {names} lie up to {gap_mm:.2g} mm apart: harmless.", stacklevel=2)
-        return
     others = [getattr(volume, "itk_affine", volume.affine) for volume in (a, b)]
     pairs = [(a.affine, others[1]), (others[0], b.affine), (others[0], others[1])]
-    if any(largest_gap_mm(a.array.shape, *pair) <= limit_mm for pair in pairs):
-        warnings.warn(
-            f"The {names} lie on the same voxels by the position that ITK programs read, though "
-            f"{gap_mm:.3g} mm apart by nibabel's: check that they belong together.",
-            stacklevel=2,
+    if gap_mm <= limit_mm:
+        note = f"lie up to {gap_mm:.2g} mm apart: harmless."
+    elif any(largest_gap_mm(a.array.shape, *pair) <= limit_mm for pair in pairs):
+        note = (
+            "lie on the same voxels by the position that ITK programs read, though "
+            f"{gap_mm:.3g} mm apart by nibabel's: check that they belong together."
         )
-        return
-    if not np.allclose(*spacings, atol=limit_mm, rtol=0):
+    elif np.allclose(*spacings, atol=limit_mm, rtol=0):
+        raise SpineError(f"The {names} lie up to {gap_mm:.3g} mm apart in the patient: {advice}")
+    else:
         first, second = (tuple(round(mm, 4) for mm in spacing) for spacing in spacings)
         raise SpineError(f"The {names} differ in spacing, {first} and {second} mm: {advice}")
-    raise SpineError(f"The {names} lie up to {gap_mm:.3g} mm apart in the patient: {advice}")
+    warnings.warn(f"The {names} {note}", stacklevel=2)
 
 
 def plane_axes(plane: str) -> tuple[int, int, int]:
@@ -117,13 +113,10 @@ def orientation_marks(plane: str) -> dict[str, str]:
 
 
 def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
-    """Return a volume [x, y, z] in RAS+ as a stack of images ready to look at.
+    """Return a volume [x, y, z] in RAS+ as a view [slice, row, column], ready to look at.
 
-    Returns:
-        A view [slice, row, column]; slices keep the order of the volume's axis.
-
-    Raises:
-        SpineError: if the plane is not one of `PLANES`.
+    Slices keep the order of the volume's axis. Raises a `SpineError` if the plane is not one of
+    `PLANES`.
     """
     return array_xyz.transpose(plane_axes(plane))[:, ::-1, ::-1]
 

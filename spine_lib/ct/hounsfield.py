@@ -13,14 +13,10 @@ import numpy as np
 
 from spine_lib import SpineError
 
-HU_RANGE = (-32768, 30710)
-"""What can be HU: the extended CT scale ends at 30710, and padding goes down to -32768."""
-
-TISSUE_RANGE = (-1100, 3071)
-"""Air to dense bone: a scan in HU has at least one voxel in here."""
-
-NORMALISED_RANGE = (-20, 50)
-"""Values that all lie in here are those of a mask or in standard deviations: no fat, no bone."""
+HU_RANGE, TISSUE_RANGE, NORMALISED_RANGE = (-32768, 30710), (-1100, 3071), (-20, 50)
+"""What can be HU: the extended CT scale ends at 30710, and padding goes down to -32768. Air to
+dense bone: a scan in HU has at least one voxel in here. Values that all lie in the third are those
+of a mask or in standard deviations: no fat, no bone."""
 
 PADDING_HU, TISSUE_FROM_HU, AIR_TO_HU = -1200, -300, -30
 """Up to the first lies padding outside the field of view, from the second on soft tissue, and
@@ -33,19 +29,11 @@ RARE, SAMPLE = 0.01, 100_000
 def hu_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Convert stored numbers into whole HU: stored * slope + intercept.
+    """Convert stored integers or floats into whole HU: stored * slope + intercept.
 
-    Args:
-        stored: integers or floats as the file has them.
-        slope, intercept: the file's scaling to HU.
-        out: int16 array of the same shape that receives the HU.
-        name: the file, for the message.
-
-    Returns:
-        The lowest and the highest value, before rounding.
-
-    Raises:
-        SpineError: if a value is NaN or cannot be HU.
+    `out` is an int16 array of the same shape that receives the HU; `name` is the file, for the
+    message. Returns the lowest and the highest value, before rounding. Raises a `SpineError` if a
+    value is NaN or cannot be HU.
     """
     low, high = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
     if math.isnan(low) or math.isnan(high):
@@ -69,10 +57,9 @@ def hu_from_stored(
 def labels_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Convert stored numbers into labels and return the lowest and the highest.
+    """Convert stored numbers into labels, with arguments and results as `hu_from_stored` has them.
 
-    The arguments are those of `hu_from_stored`. Raises a `SpineError` if a value is a fraction,
-    negative, NaN or above 65535.
+    Raises a `SpineError` if a value is a fraction, negative, NaN or above 65535.
     """
     if stored.dtype.kind == "f" or (slope, intercept) != (1, 0):
         values = stored * np.float64(slope) + intercept
@@ -96,15 +83,9 @@ def labels_from_stored(
 
 
 def check_hu(array: np.ndarray, low: float, high: float, path: Path) -> list[str]:
-    """Return what is odd about the values of a scan, as sentences.
+    """Return sentences on what is odd about a scan [x, y, z] in HU with this range before rounding.
 
-    Args:
-        array: HU [x, y, z], int16.
-        low, high: its range before rounding.
-        path: the file, for the messages.
-
-    Raises:
-        SpineError: if the values cannot be tissue in HU.
+    Raises a `SpineError` if the values cannot be tissue in HU.
     """
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(

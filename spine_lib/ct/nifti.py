@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -29,7 +30,6 @@ MAX_DEFLATE_RATIO = 1032
 """Deflate cannot shrink data by more than this factor, so a shorter file must be truncated."""
 
 GZIP_MAGIC = b"\x1f\x8b"
-
 
 POSITION_FIELDS = (
     *("xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -48,49 +48,68 @@ ORTHONORMAL_WITHIN = 1e-4
 """ITK refuses direction cosines that are farther from orthonormal."""
 
 
-class Piece(NamedTuple):
-    """Some neighbouring voxels of a file, as they are stored: 1-D, the first axis fastest."""
-
-    voxels: slice
-    stored: np.ndarray
-    slope: float
-    intercept: float
-
-
 @dataclass(frozen=True, eq=False)
-class NiftiFile:
-    """The header of one NIfTI file: its grid as stored, value = stored * slope + intercept.
+class SourceGrid:
+    """The grid of the file that a volume came from.
 
-    Voxels begin at byte `offset`; `notes` are sentences on what is odd about its position.
+    Attributes:
+        shape: voxels along the three stored axes.
+        affine: 4x4 float64, stored voxel index -> mm in RAS+.
+        header: of a NIfTI file, for what it states on its position.
+        path: the file, or the folder of a DICOM series.
+        notes: sentences on what is odd about it.
     """
 
-    path: Path
-    header: nib.Nifti1Header
     shape: tuple[int, int, int]
     affine: np.ndarray
+    header: nib.Nifti1Header | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def orientation(self) -> str:
+        """Where the stored axes point to, for example "LPS"."""
+        return "".join(nib.aff2axcodes(self.affine))
+
+    @property
+    def to_ras(self) -> np.ndarray:
+        """The axes and flips that turn a stored array to RAS+, as nibabel writes them."""
+        return nib.io_orientation(self.affine)
+
+    @property
+    def canonical_affine(self) -> np.ndarray:
+        """The affine after the axes were turned to RAS+, float64 4x4."""
+        return self.affine @ nib.orientations.inv_ornt_aff(self.to_ras, self.shape)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NiftiFile(SourceGrid):
+    """One NIfTI file: voxels begin at byte `offset`, and value = stored * slope + intercept."""
+
     dtype: np.dtype
     slope: float
     intercept: float
     offset: int
-    notes: tuple[str, ...]
 
     @property
     def bytes_needed(self) -> int:
         """How long the file must be, uncompressed."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield some voxels at a time; the next piece overwrites the one before."""
+    def pieces(self) -> Iterator[tuple[np.ndarray, float, float]]:
+        """Yield some voxels at a time, as stored, with slope and intercept.
+
+        They are 1-D, the first axis fastest; the next piece overwrites the one before.
+        """
         total, size = math.prod(self.shape), self.dtype.itemsize
         buffer = np.empty(min(total, PIECE_BYTES // size), self.dtype)
-        view = memoryview(buffer.view(np.uint8))
         with reading(self.path) as stream:
             stream.seek(self.offset)
             for first in range(0, total, len(buffer)):
-                count = min(len(buffer), total - first)
-                fill(stream, view[: count * size])
-                voxels = slice(first, first + count)
-                yield Piece(voxels, buffer[:count], self.slope, self.intercept)
+                piece = buffer[: total - first]
+                if stream.readinto(piece.view(np.uint8)) < piece.nbytes:
+                    raise EOFError
+                yield piece, self.slope, self.intercept
             surplus = 0  # the checksum stands behind the last byte
             while block := stream.read(PIECE_BYTES):
                 surplus += len(block)
@@ -130,9 +149,8 @@ def write_nifti(
 ) -> nib.Nifti1Header:
     """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing.
 
-    Returns:
-        The header written. It states its position as the header `position` does, with qform,
-        sform, codes and units, so that every program places both files alike.
+    The position is written as the header `position` states it, with qform, sform, codes and units,
+    so that every program places both files alike. Returns the header written.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise SpineError(f"{path} must end in .nii or .nii.gz to be written as NIfTI.")
@@ -149,24 +167,21 @@ def write_nifti(
         for field in POSITION_FIELDS:
             header[field] = position[field]
         header["pixdim"][:4] = position["pixdim"][:4]
-    with atomic_file(path) as stream:
+    with atomic_file(path) as stream, contextlib.ExitStack() as stack:
         if path.name.endswith(".gz"):
             # no name and no time inside: the same result gives the same bytes
-            with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0) as packed:
-                image.to_stream(packed)
-        else:
-            image.to_stream(stream)
+            packed = igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0)
+            stream = stack.enter_context(packed)
+        image.to_stream(stream)
     return header
 
 
 def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
-    """Return where ITK (3D Slicer, ITK-SNAP) places the voxels, as an affine in RAS+ mm.
+    """Return where ITK (3D Slicer, ITK-SNAP) places the voxels, as an affine in RAS+ mm, float64.
 
     ITK 5.4 takes the sform if it is orthonormal and its code is 1 or the only one; else the qform
-    if its code is set; without a code the spacing alone. The spacing is always `pixdim`'s.
-
-    Returns:
-        4x4 float64, or None where ITK refuses the file, because only a sheared sform is set.
+    if its code is set; without a code the spacing alone. The spacing is always `pixdim`'s. None
+    means that ITK refuses the file, because only a sheared sform is set.
     """
     header = header.copy()
     spacing = np.abs(header["pixdim"][1:4].astype(np.float64))
@@ -175,14 +190,12 @@ def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
     sform, sform_code, qform_code = header.get_sform(), header["sform_code"], header["qform_code"]
     if sform_code > 0 and is_straight(sform) and (sform_code == 1 or qform_code <= 0):
         axes = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
-        affine = nib.affines.from_matvec(axes * spacing, sform[:3, 3])
-    elif qform_code > 0:
-        affine = _qform(header)
-    elif sform_code > 0:
+        return _in_mm(header, nib.affines.from_matvec(axes * spacing, sform[:3, 3]))
+    if qform_code > 0:
+        return _in_mm(header, _qform(header))
+    if sform_code > 0:
         return None
-    else:
-        affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1])
-    return _in_mm(header, affine)
+    return _in_mm(header, np.diag([-spacing[0], -spacing[1], spacing[2], 1]))
 
 
 def is_straight(affine: np.ndarray) -> bool:
@@ -216,15 +229,6 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
 
 
-def fill(stream: BinaryIO, view: memoryview) -> None:
-    """Read exactly as many bytes as `view` holds; raise EOFError where there are fewer."""
-    while len(view):
-        count = stream.readinto(view)
-        if not count:
-            raise EOFError
-        view = view[count:]
-
-
 def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
     """Return the NIfTI-1 or NIfTI-2 header at the start of a stream."""
     block = stream.read(nib.Nifti2Header.sizeof_hdr)
@@ -233,7 +237,7 @@ def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
     if len(block) < size:
         raise EOFError
     kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
-    if not size or not kind.may_contain_header(block):
+    if not kind.may_contain_header(block):
         raise SpineError(
             f"{path} is not a NIfTI file (it starts with {block[:4]!r}): give a .nii or .nii.gz "
             "file, or the folder of a DICOM series."
@@ -275,11 +279,22 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
     if offset < header.single_vox_offset:
         raise ValueError(f"voxels start at byte {offset}, inside the header")
     slope, intercept = header.get_slope_inter()  # None and None: no scaling
-    scaling = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
     affine = _nibabel_affine(header)
     _require_patient_size(path, shape, affine)
-    notes = tuple(f"{path} {note}" for note in _odd_positions(header, shape, affine))
-    return NiftiFile(path, header, shape, affine, dtype, *scaling, offset, notes)
+    notes = [f"{path} {note}" for note in _odd_positions(header, shape, affine)]
+    # asked for a.nii.gz, SimpleITK opens an a.nii that lies beside it
+    twin = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
+    if twin.name.endswith((".nii", ".nii.gz")) and os.path.isfile(twin):
+        notes.append(
+            f"{path} lies beside {twin.name}: other programs may open that one instead, so remove "
+            "one of them."
+        )
+    scaling = {"slope": 1.0, "intercept": 0.0}
+    if slope is not None:
+        scaling = {"slope": float(slope), "intercept": float(intercept)}
+    return NiftiFile(
+        shape, affine, header, path, tuple(notes), dtype=dtype, offset=offset, **scaling
+    )
 
 
 def _coded(header: nib.Nifti1Header, name: str) -> bool:
@@ -361,16 +376,16 @@ def _odd_positions(
     except ValueError as error:
         yield f"has a damaged qform ({error}): programs that read it show the scan elsewhere."
         return
-    if other is not None:
-        difference = np.abs(affine - other)[:3]
-        gap_mm = np.linalg.norm(difference @ [*(np.array(shape) - 1), 1])
-        if not gap_mm <= np.linalg.norm(affine[:3, :3], axis=0).min() / 10:
-            used = "qform" if np.allclose(affine, _in_mm(header, _qform(header))) else "sform"
-            yield (
-                f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library go by "
-                f"the {used} (codes: sform {codes['sform']}, qform {codes['qform']}), ITK programs "
-                "such as 3D Slicer by the other or by pixdim; what is written for it keeps both."
-            )
+    if other is None:
+        return
+    gap_mm = np.linalg.norm(np.abs(affine - other)[:3] @ [*(np.array(shape) - 1), 1])
+    if not gap_mm <= np.linalg.norm(affine[:3, :3], axis=0).min() / 10:
+        used = "qform" if np.allclose(affine, _in_mm(header, _qform(header))) else "sform"
+        yield (
+            f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library go by the "
+            f"{used} (codes: sform {codes['sform']}, qform {codes['qform']}), ITK programs such as "
+            "3D Slicer by the other or by pixdim; what is written for it keeps both."
+        )
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

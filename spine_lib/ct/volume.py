@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,10 +20,10 @@ import nibabel as nib
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.ct.dicom import DicomSeries, open_series
+from spine_lib.ct.dicom import open_series
 from spine_lib.ct.geometry import GRID_TOLERANCE_MM, largest_gap_mm, spacing_mm
 from spine_lib.ct.hounsfield import check_hu, hu_from_stored, label_likeness, labels_from_stored
-from spine_lib.ct.nifti import NiftiFile, is_straight, itk_affine, open_nifti, write_nifti
+from spine_lib.ct.nifti import SourceGrid, is_straight, itk_affine, open_nifti, write_nifti
 
 
 class Window(NamedTuple):
@@ -41,7 +41,6 @@ WINDOWS: dict[str, Window] = {
 }
 """The usual windows for reading a CT; "full" spans the 12 bits of a scanner, -1024 to 3071 HU."""
 
-
 MOST_IDS = 130
 """No scheme has more ids (TotalSegmentator has 117), so a map of more may be a scan."""
 
@@ -49,34 +48,11 @@ SPARE_BYTES = 900_000_000
 """A loaded file may take this much memory beside twice its own size; a gzip bomb takes more."""
 
 
-@dataclass(frozen=True, eq=False)
-class SourceGrid:
-    """The grid of the file that a volume came from.
-
-    Attributes:
-        shape: voxels along the three stored axes.
-        affine: 4x4 float64, stored voxel index -> mm in RAS+.
-        header: of a NIfTI file, for what it states on its position.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    header: nib.Nifti1Header | None = None
-
-    @property
-    def orientation(self) -> str:
-        """Where the stored axes point to, for example "LPS"."""
-        return "".join(nib.aff2axcodes(self.affine))
-
-    @property
-    def to_ras(self) -> np.ndarray:
-        """The axes and flips that turn a stored array to RAS+, as nibabel writes them."""
-        return nib.io_orientation(self.affine)
-
-    @property
-    def canonical_affine(self) -> np.ndarray:
-        """The affine after the axes were turned to RAS+, float64 4x4."""
-        return self.affine @ nib.orientations.inv_ornt_aff(self.to_ras, self.shape)
+SHEARED = (
+    "lies on a sheared grid (a tilted gantry, for example), which ITK programs such as 3D Slicer "
+    "cannot open: `save_nifti(..., straight=True)` or `spine predict --straight` writes it on a "
+    "straight one."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +108,9 @@ class Volume:
         return other @ np.linalg.inv(self.source.affine) @ self.affine
 
     def with_array(self, array: np.ndarray) -> Volume:
-        """Return a volume with the same geometry and another array of this shape, any dtype.
+        """Return a volume with the same geometry and another array, any dtype.
 
-        Raises:
-            SpineError: if the shape differs.
+        Raises a `SpineError` if its shape differs.
         """
         if array.shape != self.shape:
             raise SpineError(
@@ -169,15 +144,12 @@ def load_ct(path: str | Path, series: str | None = None) -> Volume:
         raise SpineError(f"{path} is no folder of DICOM series: leave --series out.")
     image = open_series(path, series) if os.path.isdir(path) else open_nifti(path)
     volume, low, high = _load(image, np.int16, hu_from_stored)
-    _warn([*_odd_file(image), *check_hu(volume.array, low, high, path)])
+    _warn([*image.notes, *check_hu(volume.array, low, high, path)])
     return volume
 
 
 def load_mask(path: str | Path) -> Volume:
-    """Load a label map in canonical orientation.
-
-    Args:
-        path: a `.nii` or `.nii.gz` file of whole numbers, which may be stored as floats.
+    """Load a label map of a `.nii` or `.nii.gz` file in canonical orientation.
 
     Returns:
         A volume with an array [x, y, z] of labels: uint8 if they fit, else uint16.
@@ -185,11 +157,10 @@ def load_mask(path: str | Path) -> Volume:
     Raises:
         SpineError: if the file is unreadable or a value is no label (fraction, negative, NaN).
     """
-    image = open_nifti(Path(path))
-    volume, high = _load_labels(image)
-    notes = _odd_file(image)
+    volume, high = _load_labels(path)
+    notes = volume.source.notes
     if high > MOST_IDS and label_likeness(volume.array) < 0.2:
-        notes.append(f"{path} has neighbours that differ as in a scan: give the mask, not the CT.")
+        notes += (f"{path} has neighbours that differ as in a scan: give the mask, not the CT.",)
     _warn(notes)
     return volume
 
@@ -199,22 +170,18 @@ def load_either(
 ) -> tuple[Volume, Literal["ct", "mask"], str]:
     """Load a CT or a label map, whichever a file is by its values; see `load_ct` for `series`.
 
-    Returns:
-        The volume, what it was read as, and the reason, with the doubt that there may be.
-
-    Raises:
-        SpineError: if the file can be read as neither.
+    Returns the volume, what it was read as, and the reason, with the doubt that there may be.
+    Raises a `SpineError` if the file can be read as neither.
     """
     reason = "values that are no labels"
     with contextlib.suppress(SpineError):  # then `load_ct` reports what is wrong, if anything is
-        image = open_nifti(Path(path))
-        labels, high = _load_labels(image)
+        labels, high = _load_labels(path)
         likeness = label_likeness(labels.array)
-        equal = f"whole numbers, of which {100 * likeness:.0f} % equal their neighbour"
-        doubt = ", so this is in doubt" if 0.2 < likeness < 0.7 or high == 0 else ""
-        reason = equal + doubt
+        reason = f"whole numbers, of which {100 * likeness:.0f} % equal their neighbour"
+        if 0.2 < likeness < 0.7 or high == 0:
+            reason += ", so this is in doubt"
         if likeness > 0.5:
-            _warn(_odd_file(image))
+            _warn(labels.source.notes)
             return labels, "mask", reason
         del labels
     return load_ct(path, series), "ct", reason
@@ -224,15 +191,12 @@ def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path
     """Write a volume on the grid and orientation of the file that it came from.
 
     The position is written as that file's header states it, so that every program places both
-    alike. ITK programs cannot open a sheared grid, such as that of a tilted gantry.
+    alike; without `volume.source` as RAS+. ITK programs cannot open a sheared grid, such as that of
+    a tilted gantry: with `straight` it is resampled, see `straighten`.
 
     Args:
         volume: image, label map or probabilities; bool becomes uint8, float becomes float32.
-        path: a name ending in `.nii` or `.nii.gz`.
-        straight: True resamples it to a grid that ITK opens, see `straighten`.
-
-    Returns:
-        The path. Without `volume.source` the file is written as RAS+.
+        path: a name ending in `.nii` or `.nii.gz`, which is returned.
 
     Raises:
         SpineError: if the volume no longer lies on its source's grid or writing fails.
@@ -242,8 +206,7 @@ def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path
         volume = straighten(volume)
     stored, affine, source = volume.array, volume.affine, volume.source
     if source is not None:
-        ras = nib.orientations.axcodes2ornt("RAS")
-        from_ras = nib.orientations.ornt_transform(ras, source.to_ras)
+        from_ras = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], source.to_ras)
         stored, affine = nib.apply_orientation(stored, from_ras), source.affine
         moved_mm = largest_gap_mm(volume.shape, volume.affine, source.canonical_affine)
         if stored.shape != source.shape or moved_mm > GRID_TOLERANCE_MM:
@@ -255,21 +218,15 @@ def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path
     written = write_nifti(stored, affine, path, source and source.header)
     with contextlib.suppress(ValueError):  # a damaged qform
         if itk_affine(written) is None:
-            note = (
-                f"{path} lies on a sheared grid (a tilted gantry, for example), which ITK programs "
-                "such as 3D Slicer cannot open: `save_nifti(..., straight=True)` or `spine predict "
-                "--straight` writes it on a straight one."
-            )
-            _warn([note])
+            _warn([f"{path} {SHEARED}"])
     return path
 
 
 def straighten(volume: Volume) -> Volume:
     """Resample a sheared volume to the patient's axes, no coarser; return any other as it is.
 
-    Returns:
-        A volume without `source`. Integers but int16 are labels: they, and bool, take the nearest
-        voxel; HU and probabilities are interpolated. Outside lies the lowest value.
+    The result has no `source`. Integers but int16 are labels: they, and bool, take the nearest
+    voxel; HU and probabilities are interpolated. Outside lies the lowest value.
     """
     if is_straight(volume.affine):
         return volume
@@ -289,17 +246,10 @@ def straighten(volume: Volume) -> Volume:
 
 
 def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
-    """Spread a range of HU over 0 (black) to 1 (white).
+    """Spread a range of HU, any shape, over 0 (black) to 1 (white), as float32.
 
-    Args:
-        array_hu: any shape, HU.
-        window: a `Window` or a name from `WINDOWS`.
-
-    Returns:
-        float32 array of the same shape, clipped to 0..1.
-
-    Raises:
-        SpineError: if the name is unknown or the width is not positive.
+    `window` is a `Window` or a name from `WINDOWS`. Raises a `SpineError` if the name is unknown or
+    the width is not positive.
     """
     if isinstance(window, str):
         if window not in WINDOWS:
@@ -313,11 +263,8 @@ def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
     return np.clip(grey, 0, 1, out=grey)
 
 
-def _load(
-    image: NiftiFile | DicomSeries, dtype: type, convert: Callable
-) -> tuple[Volume, float, float]:
+def _load(image: SourceGrid, dtype: type, convert: Callable) -> tuple[Volume, float, float]:
     """Read an image piece by piece into one canonical array; return its range too."""
-    source = SourceGrid(image.shape, image.affine, image.header)
     size = math.prod(image.shape) * np.dtype(dtype).itemsize
     files = image.path.iterdir() if os.path.isdir(image.path) else [image.path]
     on_disk = sum(file.stat().st_size for file in files if file.is_file())
@@ -326,30 +273,29 @@ def _load(
         raise SpineError(
             f"{refusal} and has {on_disk / 1e9:.3f} GB on disk, which is no scan: check the file."
         )
-    ends = []
+    first, ends = 0, []
     try:
-        stored = np.empty(size // np.dtype(dtype).itemsize, dtype)
+        array = np.empty(size // np.dtype(dtype).itemsize, dtype)
         with contextlib.closing(image.pieces()) as pieces:
-            for piece in pieces:
-                target = stored[piece.voxels]
+            for stored, *scaling in pieces:
+                target = array[first : first + stored.size]
                 try:
-                    ends.append(
-                        convert(piece.stored, piece.slope, piece.intercept, target, image.path)
-                    )
+                    ends.append(convert(stored, *scaling, target, image.path))
                 except SpineError:
                     for _ in pieces:  # if the file is damaged, that is the cause, and is raised
                         pass
                     raise
+                first += stored.size
     except MemoryError as error:
         raise SpineError(f"{refusal}, which is not there: close other programs.") from error
     lows, highs = zip(*ends, strict=True)
-    array = nib.apply_orientation(stored.reshape(image.shape, order="F"), source.to_ras)
-    volume = Volume(array, source.canonical_affine, source, image.path)
-    return volume, min(lows), max(highs)
+    array = nib.apply_orientation(array.reshape(image.shape, order="F"), image.to_ras)
+    return Volume(array, image.canonical_affine, image, image.path), min(lows), max(highs)
 
 
-def _load_labels(image: NiftiFile) -> tuple[Volume, float]:
+def _load_labels(path: str | Path) -> tuple[Volume, float]:
     """Read a label map in the smallest type that has its labels; return the highest too."""
+    image = open_nifti(Path(path))
     volume, _, high = _load(image, np.uint8, labels_from_stored)
     if high > 255:
         del volume  # so that only one of the two is in memory
@@ -357,18 +303,7 @@ def _load_labels(image: NiftiFile) -> tuple[Volume, float]:
     return volume, high
 
 
-def _odd_file(image: NiftiFile | DicomSeries) -> list[str]:
-    """Return what a user must know about a file's position, or its neighbour."""
-    # asked for a.nii.gz, SimpleITK opens an a.nii that lies beside it
-    path = image.path
-    sibling = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
-    if not sibling.name.endswith((".nii", ".nii.gz")) or not os.path.isfile(sibling):
-        return list(image.notes)
-    twin = f"{path} lies beside {sibling.name}: other programs may open that one instead, so remove"
-    return [*image.notes, f"{twin} one of them."]
-
-
-def _warn(notes: Sequence[str]) -> None:
+def _warn(notes: Iterable[str]) -> None:
     """Warn in the name of the line that called a public function of this module."""
     for note in notes:
         warnings.warn(note, stacklevel=3)

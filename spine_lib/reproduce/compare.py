@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, read_json, read_text, write_json
+from spine_lib.datasets.settings import short_repr
 from spine_lib.metrics import statistics
-from spine_lib.slices.augment import short_repr
 from spine_lib.training.recipe import run_name
 
 METRICS = {"dice": "Dice", "iou": "IoU", "nsd": "Surface Dice", "hd95": "HD95, mm"}

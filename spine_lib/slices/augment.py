@@ -10,25 +10,16 @@ The only module that imports albumentations, which would ask the network for its
 from __future__ import annotations
 
 import os
-import re
-import reprlib
-from typing import Annotated, Any, Self
+from typing import Annotated
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
-from spine_lib import SpineError
+from spine_lib.datasets.settings import Settings, Share
 from spine_lib.slices.cut import AIR_HU, IGNORE, UNLABELLED_TISSUE
 
 INPUT_RANGE_HU = (-250.0, 1000.0)
@@ -54,57 +45,8 @@ def network_input(image_hu: np.ndarray) -> np.ndarray:
     return image
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-"""A probability, or a part of the patches."""
-
 Zoom = Annotated[float, Field(ge=0.1, le=10)]
 """An enlargement."""
-
-
-def short_repr(value: Any) -> str:
-    """Return a value as text of at most 80 characters; `repr` may be endless, or raise an error."""
-    try:
-        return f"{reprlib.repr(value):.80}"
-    except ValueError:  # a whole number of more than 4300 digits
-        return "a number of thousands of digits"
-
-
-class Settings(BaseModel):
-    """Settings that are checked when they are made and never changed.
-
-    Raises:
-        SpineError: naming the first setting that is unknown or not allowed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            text = self._first_fault(error)
-            raise SpineError(f"{type(self).__name__.lower()}: {text}") from error
-
-    def changed(self, **values: Any) -> Self:
-        """Return a copy with other values, checked like a new one."""
-        return type(self)(**{**dict(self), **values})
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _require_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("it must not be true or false")
-        return value
-
-    @classmethod
-    def _first_fault(cls, error: ValidationError) -> str:
-        fault = error.errors()[0]
-        key = fault["loc"][0] if fault["loc"] else "it"
-        if fault["type"] == "extra_forbidden":
-            return f"there is no setting {key!r:.40}; there are {', '.join(cls.model_fields)}"
-        wanted = re.sub(r"^(Value error, |(Input|Tuple|Data) (?=should))", "", fault["msg"])
-        wanted = re.sub("^should", "it must", wanted)
-        return f"{key} is {short_repr(fault['input'])}; {wanted}"
 
 
 class Augmentation(Settings):

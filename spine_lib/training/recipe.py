@@ -13,8 +13,9 @@ from spine_lib import SpineError
 from spine_lib.ct.files import read_yaml
 from spine_lib.ct.geometry import PLANES
 from spine_lib.datasets.public import PUBLIC_SETS
+from spine_lib.datasets.settings import Settings, Share
 from spine_lib.models.build import require_weights
-from spine_lib.slices.augment import Augmentation, Settings, Share
+from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.patches import TARGETS
 from spine_lib.training.losses import LOSSES
 

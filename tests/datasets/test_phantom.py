@@ -11,8 +11,8 @@ from spine_lib.annotations import CANONICAL, HEAD_TO_FOOT, check_annotation, to_
 from spine_lib.datasets import make_phantom, phantom_cases
 from spine_lib.datasets.phantom import TISSUES
 from spine_lib.datasets.phantom.grid import RandomField, VoxelGrid, ellipsoid
-from spine_lib.datasets.phantom.scan import Scan, apply_kernel, scan_noise
-from spine_lib.datasets.phantom.spine import Build, build_column
+from spine_lib.datasets.phantom.scan import Phantom, apply_kernel, draw_patient, scan_noise
+from spine_lib.datasets.phantom.spine import build_column
 
 SMALL = {"shape": (40, 44, 36), "spacing_mm": 4.0}
 
@@ -52,7 +52,7 @@ def test_arrays_have_the_types_and_the_grid_of_a_case():
     assert not case.ignore.array.any()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_stack_of_480_mm_shows_all_four_regions(seed):
     case = make_phantom(seed, (32, 32, 96), 5.0)
     assert set(np.unique(to_regions(case.labels.array)).tolist()) == {0, 1, 2, 3, 4}
@@ -71,7 +71,8 @@ def test_a_whole_spine_has_its_vertebrae_in_order_and_passes_the_annotation_chec
 
 @pytest.mark.parametrize("extra", ["T13", "L6"])
 def test_an_extra_vertebra_lies_where_it_belongs(extra):
-    column = build_column(Build(extra=extra), np.random.default_rng(0))
+    patient = draw_patient(Phantom(seed=0, shape=(8, 8, 8), spacing_mm=8, extra=extra))
+    column = build_column(patient, 1.0, np.random.default_rng(0))
     names = [v.name for v in column]
     above, below = {"T13": ("T12", "L1"), "L6": ("L5", "S1")}[extra]
     index = names.index(extra)
@@ -137,22 +138,17 @@ def test_bone_is_denser_outside_than_inside(lumbar):
     assert np.percentile(lumbar.ct.array[shell], 75) > lumbar.ct.array[core].mean() + 60
 
 
-def test_less_trabecular_bone_is_darker_and_has_the_same_shape():
-    porous, dense = (
-        make_phantom(6, (40, 40, 30), 3.0, levels=("L1", "L3"), trabecular_hu=hu)
-        for hu in (60, 280)
+def test_labels_do_not_depend_on_density_or_scan_and_less_trabecular_bone_is_darker():
+    grid = {"shape": (40, 40, 30), "spacing_mm": 3.0, "levels": ("T7", "T9")}
+    clean = {"noise_hu": 0.0, "kernel": "sharp", "contrast": True}
+    noisy = {"noise_hu": 80.0, "kernel": "smooth", "contrast": False}
+    dense, porous = (
+        make_phantom(8, **grid, trabecular_hu=hu, **scan)
+        for hu, scan in ((280, clean), (60, noisy))
     )
-    assert np.array_equal(porous.labels.array, dense.labels.array)
+    assert dense.labels.array.any() and np.array_equal(dense.labels.array, porous.labels.array)
     spine = ndimage.binary_erosion(dense.labels.array > 0)
     assert porous.ct.array[spine].mean() < dense.ct.array[spine].mean() - 80
-
-
-def test_labels_do_not_depend_on_how_the_patient_is_scanned():
-    places = {"shape": (40, 40, 30), "spacing_mm": 3.0, "levels": ("T7", "T9")}
-    clean = make_phantom(8, **places, noise_hu=0.0, kernel="sharp", contrast=True)
-    noisy = make_phantom(8, **places, noise_hu=80.0, kernel="smooth", contrast=False)
-    assert clean.labels.array.any()
-    assert np.array_equal(clean.labels.array, noisy.labels.array)
 
 
 def test_finer_voxels_keep_the_volume_in_ml():
@@ -192,7 +188,7 @@ def test_a_tight_field_of_view_is_narrow_and_holds_the_vertebral_bodies():
     assert (np.abs(middle - np.array([nx, ny, nz]) / 2) < np.array([nx, ny, nz]) / 3).all()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_any_seed_gives_values_that_a_scanner_could_give(seed):
     case = make_phantom(seed, (36, 36, 20), 5.0)
     image, labels = case.ct.array, case.labels.array
@@ -204,7 +200,7 @@ def test_any_seed_gives_values_that_a_scanner_could_give(seed):
 
 
 def test_noise_is_grainy_not_white():
-    noise = scan_noise((64, 64, 20), (1.0, 1.0, 3.0), Scan(), np.random.default_rng(0))
+    noise = scan_noise((64, 64, 20), (1.0, 1.0, 3.0), 0.0, np.random.default_rng(0))
     assert noise.mean() == pytest.approx(0, abs=0.02)
     assert noise.std() == pytest.approx(1, abs=0.03)
     power = (np.abs(np.fft.fft2(noise, axes=(0, 1))) ** 2).mean(axis=2)
@@ -217,9 +213,8 @@ def test_noise_is_grainy_not_white():
 def test_a_sharp_kernel_overshoots_at_an_edge_and_a_smooth_one_does_not():
     step = np.zeros((40, 8, 4), np.float32)
     step[20:] = 1000.0
-    smooth, sharp = step.copy(), step.copy()
-    apply_kernel(smooth, (0.8, 0.8, 2.0), Scan(blur_mm=0.9))
-    apply_kernel(sharp, (0.8, 0.8, 2.0), Scan(blur_mm=0.4, sharpen=1.0))
+    smooth = apply_kernel(step, (0.8, 0.8, 2.0), 0.9, 0.0)
+    sharp = apply_kernel(step, (0.8, 0.8, 2.0), 0.4, 1.0)
     assert smooth.max() == pytest.approx(1000, abs=0.1)
     assert 20 < smooth[19, 4, 2] < 480
     assert sharp.max() > 1040
@@ -229,8 +224,7 @@ def test_a_filled_ball_has_the_label_and_the_partial_volume_of_a_ball():
     grid = VoxelGrid((24, 24, 24), (1.0, 1.0, 1.0), np.full(3, -11.5))
     block = grid.block((-10, -10, -10), (10, 10, 10))
     distance = ellipsoid(*block.around((0.3, 0.1, -0.2)), (8.0, 8.0, 8.0))
-    grid.fill(block, distance, 0.0)
-    grid.set_label(block, distance, 7)
+    grid.fill_vertebra(block, distance, 7, 0.0, 0.0, 0.0)
     x, y, z = np.meshgrid(*[np.arange(24) - 11.5] * 3, indexing="ij")
     inside = np.sqrt((x - 0.3) ** 2 + (y - 0.1) ** 2 + (z + 0.2) ** 2) < 8
     assert np.array_equal(grid.labels == 7, inside)
@@ -294,11 +288,9 @@ def test_a_bad_argument_is_named(arguments, named):
         make_phantom(**{"seed": 0, "shape": (16, 16, 16), "spacing_mm": 4.0, **arguments})
 
 
-def test_bad_arguments_of_cases_are_named_before_anything_is_generated():
-    for count, options, named in (
-        (0, {}, "count"),
-        (1.5, {}, "count"),
-        (1, {"colour": 3}, "colour"),
-    ):
-        with pytest.raises(SpineError, match=named):
-            phantom_cases(count, **options)
+@pytest.mark.parametrize(
+    ("count", "options", "named"), [(0, {}, "count"), (1.5, {}, "count"), (1, {"hue": 3}, "hue")]
+)
+def test_bad_arguments_of_cases_are_named_before_anything_is_generated(count, options, named):
+    with pytest.raises(SpineError, match=named):
+        phantom_cases(count, **options)

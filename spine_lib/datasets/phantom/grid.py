@@ -8,7 +8,7 @@ inside) and the thickness of a cortical shell, so intensities and labels cannot 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,56 +41,37 @@ class Block:
         return self.x - px, self.y - py, self.z - pz
 
 
-@dataclass
 class VoxelGrid:
-    """Arrays of intensity, label and tissue that shapes are filled into.
+    """Arrays of intensity, label and, if wanted, tissue that shapes are filled into.
 
-    Coordinates are the patient's, who lies rolled about the scanner's z axis.
-
-    Args:
-        shape: voxels along x, y, z.
-        spacing_mm: voxel size along x, y, z.
-        origin_mm: scanner position of the first voxel's centre.
-        roll_rad: rotation of the patient about the scanner's z axis.
-        keep_tissues: also record which tissue each voxel's centre lies in.
+    Coordinates are the patient's, who lies rolled about the scanner's z axis; `origin_mm` is the
+    scanner position of the first voxel's centre.
     """
 
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    origin_mm: np.ndarray
-    roll_rad: float = 0.0
-    keep_tissues: bool = False
-    hu: np.ndarray = field(init=False, repr=False)
-    labels: np.ndarray = field(init=False, repr=False)
-    tissues: np.ndarray | None = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.hu = np.full(self.shape, -1000.0, np.float32)
-        self.labels = np.zeros(self.shape, np.uint8)
-        self.tissues = np.zeros(self.shape, np.uint8) if self.keep_tissues else None
-        self._bones_mm = np.full(self.shape, FAR_MM, np.float32)
-        self._labelled_mm = np.full(self.shape, FAR_MM, np.float32)
-        x, y, z = (
-            self.origin_mm[i] + self.spacing_mm[i] * np.arange(n) for i, n in enumerate(self.shape)
-        )
-        cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
+    def __init__(self, shape, spacing_mm, origin_mm, roll_rad=0.0, keep_tissues=False) -> None:
+        self.shape, self.spacing_mm, self.origin_mm = shape, spacing_mm, origin_mm
+        self.edge_mm = float(np.sqrt(spacing_mm[0] * spacing_mm[1]))
+        self.hu = np.full(shape, -1000.0, np.float32)
+        self.labels = np.zeros(shape, np.uint8)
+        self.tissues = np.zeros(shape, np.uint8) if keep_tissues else None
+        self._bones_mm = np.full(shape, FAR_MM, np.float32)
+        self._labelled_mm = self._bones_mm.copy()
+        x, y, z = (origin_mm[i] + spacing_mm[i] * np.arange(n) for i, n in enumerate(shape))
+        cos, sin = np.cos(roll_rad), np.sin(roll_rad)
+        self._turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         x, y = x[:, None, None], y[None, :, None]
         self.x = (cos * x + sin * y).astype(np.float32)
         self.y = (cos * y - sin * x).astype(np.float32)
         self.z = z.astype(np.float32)[None, None, :]
-        self.edge_mm = float(np.sqrt(self.spacing_mm[0] * self.spacing_mm[1]))
 
     def block(self, low: Iterable[float], high: Iterable[float]) -> Block:
         """Return the voxels of a box given by two corners (mm)."""
-        low, high = np.asarray(tuple(low), float), np.asarray(tuple(high), float)
-        cos, sin = np.cos(self.roll_rad), np.sin(self.roll_rad)
-        turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        centre, half = turn @ ((low + high) / 2), np.abs(turn) @ ((high - low) / 2)
-        spacing = np.asarray(self.spacing_mm)
-        first = np.floor((centre - half - self.origin_mm) / spacing).astype(int)
-        last = np.ceil((centre + half - self.origin_mm) / spacing).astype(int) + 1
-        first, last = (np.clip(n, 0, self.shape) for n in (first, last))
-        i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+        low, high = np.asarray(low, float), np.asarray(high, float)
+        centre, half = self._turn @ ((low + high) / 2), np.abs(self._turn) @ ((high - low) / 2)
+        first = np.floor((centre - half - self.origin_mm) / self.spacing_mm).astype(int)
+        last = np.ceil((centre + half - self.origin_mm) / self.spacing_mm).astype(int) + 1
+        corners = np.clip([first, last], 0, self.shape)
+        i, j, k = (slice(*ends) for ends in corners.T.tolist())
         return Block((i, j, k), self.x[i, j], self.y[i, j], self.z[:, :, k])
 
     def fill(self, block: Block, distance: np.ndarray, hu, tissue: str = "") -> None:
@@ -101,20 +82,12 @@ class VoxelGrid:
         view += share
         self._record(block, distance, tissue)
 
-    def fill_bone(self, block: Block, distance, cortex_mm, cortical_hu, inner_hu) -> None:
-        """Fill a vertebra with trabecular bone under a cortical shell of the given thickness."""
-        view = self.hu[block.index]
-        outer, inner = self._coverage(distance), self._coverage(distance + cortex_mm)
-        view *= 1.0 - outer
-        outer -= inner
-        outer *= cortical_hu
-        view += outer
-        inner *= inner_hu
-        view += inner
+    def fill_vertebra(self, block: Block, distance, label: int, cortex_mm, cortical, inner) -> None:
+        """Fill and label a vertebra; where bones touch, the deeper one wins."""
+        self.hu[block.index] = self._bone(
+            self.hu[block.index], distance, cortex_mm, cortical, inner
+        )
         self._record(block, distance, "spine")
-
-    def set_label(self, block: Block, distance: np.ndarray, label: int) -> None:
-        """Label the voxels whose centres lie inside; where bones touch, the deeper one wins."""
         labelled = self._labelled_mm[block.index]
         inside = (distance < 0) & (distance < labelled)
         self.labels[block.index][inside] = label
@@ -125,14 +98,18 @@ class VoxelGrid:
         view = self._bones_mm[block.index]
         np.minimum(view, distance, out=view)
 
-    def fill_added_bones(self, cortex_mm, cortical_hu, inner_hu) -> None:
+    def fill_added_bones(self, cortex_mm, cortical, inner) -> None:
         """Fill all added bones at once, so that their pieces leave no walls inside each other."""
-        near = np.flatnonzero(self._bones_mm < self.edge_mm)
-        distance, hu = self._bones_mm.reshape(-1)[near], self.hu.reshape(-1)
-        outer, inner = self._coverage(distance), self._coverage(distance + cortex_mm)
-        hu[near] = hu[near] * (1 - outer) + cortical_hu * (outer - inner) + inner_hu * inner
+        near = self._bones_mm < self.edge_mm
+        distance = self._bones_mm[near]
+        self.hu[near] = self._bone(self.hu[near], distance, cortex_mm, cortical, inner)
         if self.tissues is not None:
-            self.tissues.reshape(-1)[near[distance < 0]] = TISSUES["other bone"]
+            self.tissues[self._bones_mm < 0] = TISSUES["other bone"]
+
+    def _bone(self, hu, distance, cortex_mm, cortical, inner) -> np.ndarray:
+        """Return HU with trabecular bone under a cortical shell mixed in."""
+        outer, core = self._coverage(distance), self._coverage(distance + cortex_mm)
+        return hu * (1 - outer) + cortical * (outer - core) + inner * core
 
     def _coverage(self, distance: np.ndarray) -> np.ndarray:
         """Return the fraction of each voxel that lies inside a shape (partial volume)."""
@@ -149,13 +126,8 @@ class VoxelGrid:
 class RandomField:
     """A smooth random field (mean 0, standard deviation 1) that any block can be cut from.
 
-    Random numbers on a coarse grid, joined by cubic B-splines: cheap at any size, and the same
-    bump lies at the same place for every shape that asks.
-
-    Args:
-        grid: the voxels.
-        rng: source of the coarse numbers.
-        scale_mm: distance of the coarse numbers; features are about twice as large.
+    Random numbers on a coarse grid, `scale_mm` apart, joined by cubic B-splines: cheap at any size,
+    and the same bump, about twice as large, lies at the same place for every shape that asks.
     """
 
     def __init__(self, grid: VoxelGrid, rng: np.random.Generator, scale_mm: float) -> None:
@@ -191,19 +163,10 @@ def _bspline_weights(position: np.ndarray, cells: int) -> np.ndarray:
     return weights
 
 
-# --- signed distances -----------------------------------------------------------------------------
-
-
 def union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """Join two shapes, the crease between them filled like a fillet weld."""
-    joined = np.minimum(a, b)
-    near = np.abs(a - b)
-    np.subtract(np.float32(blend_mm), near, out=near)
-    np.maximum(near, 0, out=near)
-    near *= near
-    near *= np.float32(1 / (4 * blend_mm))
-    joined -= near
-    return joined
+    near = np.maximum(np.float32(blend_mm) - np.abs(a - b), 0)
+    return np.minimum(a, b) - near * near * np.float32(1 / (4 * blend_mm))
 
 
 def ellipsoid(x, y, z, radii: tuple[float, float, float]) -> np.ndarray:
@@ -219,11 +182,8 @@ def capsule(x, y, z, start, end, radius, flatten=(1.0, 1.0, 1.0)) -> np.ndarray:
     a, b = np.asarray(start, np.float32) * scale, np.asarray(end, np.float32) * scale
     x, y, z = x * scale[0] - a[0], y * scale[1] - a[1], z * scale[2] - a[2]
     d = b - a
-    t = (x * d[0] + y * d[1] + z * d[2]) / max(float(d @ d), 1e-6)
-    np.clip(t, 0, 1, out=t)
-    squared = (x - t * d[0]) ** 2
-    squared = squared + (y - t * d[1]) ** 2
-    squared += (z - t * d[2]) ** 2
+    t = np.clip((x * d[0] + y * d[1] + z * d[2]) / max(float(d @ d), 1e-6), 0, 1)
+    squared = (x - t * d[0]) ** 2 + (y - t * d[1]) ** 2 + (z - t * d[2]) ** 2
     return (np.sqrt(squared) - radius) / scale.max()
 
 

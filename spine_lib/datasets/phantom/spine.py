@@ -13,8 +13,8 @@ Each part of a vertebra is written in its own axes (right, front, up; mm) and sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -30,62 +30,17 @@ from spine_lib.datasets.phantom.grid import (
 )
 
 _LABELS = {name: label for label, name in CANONICAL.items()}
-_SIZES = np.loadtxt(Path(__file__).with_name("vertebrae.csv"), str, delimiter=",", skiprows=1)
+_SIZES = np.loadtxt(Path(__file__).with_name("vertebrae.csv"), str, delimiter=",")
 
 
-@dataclass(frozen=True)
-class Build:
-    """One patient's spine in numbers.
-
-    Attributes:
-        size: scale of all lengths, 1 is a mean adult.
-        lordosis, kyphosis: scale of the lean of the lumbar and cervical, and of the thoracic, part.
-        scoliosis_deg: largest lateral lean.
-        degenerative: 0 (young) to 1 (osteophytes, thin discs, dense facets).
-        fracture: chance that a thoracolumbar body is a wedge.
-        extra: "", "T13" or "L6".
-    """
-
-    size: float = 1.0
-    lordosis: float = 1.0
-    kyphosis: float = 1.0
-    scoliosis_deg: float = 0.0
-    degenerative: float = 0.2
-    fracture: float = 0.0
-    extra: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Vertebra:
+class Vertebra(SimpleNamespace):
     """Size and position of one vertebra or sacral segment (mm; local axes right, front, up).
 
-    Attributes:
-        name: "C1" to "L6", "S1" to "S5".
-        label: canonical id; all sacral segments have 26.
-        centre: of the body, in the patient's coordinates.
-        axes: 3x3, columns are the local axes.
-        osteophyte_mm: how far the rims of the body bulge, per quarter-turn of its circumference.
-        wedge_mm: loss of anterior height.
+    Its sizes are the columns of `vertebrae.csv`. `name` is "C1" to "L6", or "S1" to "S5", and
+    `label` the canonical id. `centre` is that of the body in the patient's coordinates, the columns
+    of `axes` are the local axes. `osteophyte_mm` says how far the rims of the body bulge, per
+    quarter-turn of its circumference; `wedge_mm` is the loss of anterior height.
     """
-
-    name: str
-    label: int
-    width: float
-    depth: float
-    height: float
-    disc: float
-    canal_width: float
-    canal_depth: float
-    pedicle_width: float
-    pedicle_height: float
-    span: float
-    spinous: float
-    slope_rad: float
-    lean_rad: float
-    osteophyte_mm: tuple[float, float, float, float]
-    wedge_mm: float
-    centre: np.ndarray | None = None
-    axes: np.ndarray | None = None
 
     @property
     def region(self) -> str:
@@ -104,11 +59,6 @@ class Vertebra:
         """Local y of the canal's rear wall."""
         return -(self.depth / 2 + self.canal_depth)
 
-    @property
-    def canal_centre(self) -> np.ndarray:
-        """Middle of the canal behind the body, in the patient's coordinates."""
-        return self.centre - self.axes[:, 1] * (self.depth + self.canal_depth) / 2
-
     def point(self, x: float, y: float, z: float) -> np.ndarray:
         """Return a local position in the patient's coordinates."""
         return self.centre + self.axes @ np.array([x, y, z])
@@ -120,39 +70,42 @@ class Vertebra:
         return tuple((x * turn[0, i] + y * turn[1, i]) + z * turn[2, i] for i in range(3))
 
 
-def build_column(build: Build, rng: np.random.Generator) -> list[Vertebra]:
+def build_column(patient, size: float, rng: np.random.Generator) -> list[Vertebra]:
     """Stack the vertebrae from the sacrum up along the patient's curves.
 
     Args:
-        build: the patient.
+        patient: what `draw_patient` returns.
+        size: scale of all lengths, 1 is a mean adult.
         rng: draws the small differences from level to level.
 
     Returns:
         C1 to S5 from head to foot. The front of the endplate of S1 lies near the origin.
     """
     rows = []
-    for name, *numbers in _SIZES:
+    for name, *numbers in _SIZES[1:]:
         rows.append((str(name), np.array(numbers, float)))
-        if (name, build.extra) in (("T12", "T13"), ("L5", "L6")):
-            rows.append((build.extra, rows[-1][1]))
+        if (name, patient.extra) in (("T12", "T13"), ("L5", "L6")):
+            rows.append((patient.extra, rows[-1][1]))
     phase, waves = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.6)
     lean_all, side_all = np.radians(rng.normal(0, [2.5, 1.5]))
-    scoliosis = np.radians(build.scoliosis_deg)
+    scoliosis = np.radians(patient.scoliosis_deg)
     column, top = [], np.zeros(3)
     for i, (name, numbers) in enumerate(reversed(rows)):
-        vertebra = _draw_vertebra(name, numbers, build, rng)
+        vertebra, lean = _draw_vertebra(name, numbers, patient, size, rng)
         # The column bends in the coronal plane and twists with it; the pelvis stays.
         turn = phase + 2 * np.pi * waves * i / len(rows)
-        side = scoliosis * np.cos(turn) + side_all
         jitter = rng.normal(0, 0.6, 2) * (vertebra.region != "S")
-        lean = vertebra.lean_rad + lean_all + np.radians(jitter[0])
+        lean = lean + lean_all + np.radians(jitter[0])
+        side = scoliosis * np.cos(turn) + side_all
         side = (side + np.radians(jitter[1])) * (vertebra.region != "S")
-        axes = _rotation(lean, side, 0.6 * scoliosis * np.sin(turn))
-        centre = top + axes[:, 2] * vertebra.height / 2
-        column.append(replace(vertebra, centre=centre, axes=axes, lean_rad=lean))
-        top = centre + axes[:, 2] * (vertebra.height / 2 + vertebra.disc)
+        vertebra.axes = _rotation(lean, side, 0.6 * scoliosis * np.sin(turn))
+        vertebra.centre = top + vertebra.axes[:, 2] * vertebra.height / 2
+        top = vertebra.centre + vertebra.axes[:, 2] * (vertebra.height / 2 + vertebra.disc)
+        column.append(vertebra)
     sacrum_top = next(v for v in column if v.name == "S1").centre
-    return [replace(v, centre=v.centre - sacrum_top) for v in reversed(column)]
+    for vertebra in column:
+        vertebra.centre = vertebra.centre - sacrum_top
+    return column[::-1]
 
 
 def _rotation(lean: float, side: float, twist: float) -> np.ndarray:
@@ -164,29 +117,29 @@ def _rotation(lean: float, side: float, twist: float) -> np.ndarray:
     return about_z @ about_y @ about_x
 
 
-def _draw_vertebra(
-    name: str, numbers: np.ndarray, build: Build, rng: np.random.Generator
-) -> Vertebra:
-    size, lean = numbers[:10] * build.size, numbers[11]
+def _draw_vertebra(name: str, numbers: np.ndarray, patient, scale: float, rng):
+    """Return a vertebra without its place, and its lean (radians)."""
+    size = numbers[:10] * scale
     size = size * rng.normal(1, 0.025, 10).clip(0.93, 1.07)
-    curve = build.kyphosis if name[0] == "T" else build.lordosis
-    worn = build.degenerative * rng.uniform(0, 1, 4) * (name[0] != "S")
-    size[3] *= 1 - 0.45 * build.degenerative * rng.uniform(0, 1) * (name not in ("C1", "C2"))
-    breakable = name[0] in "TL" and rng.uniform() < build.fracture
-    return Vertebra(
-        name,
-        _LABELS.get(name, SACRUM),
-        *size.tolist(),
+    curve = patient.kyphosis if name[0] == "T" else patient.lordosis
+    worn = patient.degenerative * rng.uniform(0, 1, 4) * (name[0] != "S")
+    size[3] *= 1 - 0.45 * patient.degenerative * rng.uniform(0, 1) * (name not in ("C1", "C2"))
+    breakable = name[0] in "TL" and rng.uniform() < patient.fracture
+    vertebra = Vertebra(
+        name=name,
+        label=_LABELS.get(name, SACRUM),
+        **dict(zip(_SIZES[0, 1:11], size.tolist(), strict=True)),
         slope_rad=float(np.radians(numbers[10] + rng.normal(0, 3))),
-        lean_rad=float(np.radians(lean * curve)),
-        osteophyte_mm=tuple((6.0 * worn**2 * build.size * (name not in ("C1", "C2"))).tolist()),
+        osteophyte_mm=tuple((6.0 * worn**2 * scale * (name not in ("C1", "C2"))).tolist()),
         wedge_mm=float(size[2]) * rng.uniform(0.15, 0.45) * breakable,
     )
+    return vertebra, float(np.radians(numbers[11] * curve))
 
 
-def fill_spine(grid: VoxelGrid, column: list[Vertebra], habitus, worn: float, rng) -> None:
+def fill_spine(grid: VoxelGrid, column: list[Vertebra], patient, rng) -> None:
     """Fill and label the vertebrae: spongy inside, cortex outside, denser in the arch."""
     visible = min(1.0, 0.9 / grid.edge_mm)  # what coarse voxels leave of the trabeculae
+    worn, spongy = patient.degenerative, patient.trabecular_hu
     bumps, grain = RandomField(grid, rng, 7.0), RandomField(grid, rng, 1.2)
     for v in column:
         front, back = v.depth / 2 + 8, v.depth / 2 + v.canal_depth + v.spinous + 16
@@ -196,61 +149,41 @@ def fill_spine(grid: VoxelGrid, column: list[Vertebra], habitus, worn: float, rn
         block = grid.block(centre - half, centre + half)
         dense = rng.normal(1, 0.06)
         rough = bumps.on(block) * np.float32(0.45 + 0.35 * worn)
-        distance = vertebra_distance(v, block, rough)
-        _, y, z = v.local(block)
+        x, y, z = v.local(block)
         arch = np.clip((-y - v.depth / 2 + 3) / 8, 0, 1)
         plate = np.clip((np.abs(z) * (2 / v.height) - 0.72) * 4, 0, 1) * (1 - arch)
-        inner = (
-            habitus.trabecular_hu * dense * (1 + (0.2 + 0.6 * worn) * plate)
-            + (40 + 110 * worn) * arch
-        )
-        inner += grain.on(block) * np.float32(visible * (28 + 0.22 * habitus.trabecular_hu))
+        inner = spongy * dense * (1 + (0.2 + 0.6 * worn) * plate) + (40 + 110 * worn) * arch
+        inner += grain.on(block) * np.float32(visible * (28 + 0.22 * spongy))
         inner += rough * 40
         thickness = np.maximum(0.42 + 0.65 * arch + 0.2 * plate + 0.35 * rough, 0.2)
-        cortex_mm = habitus.cortex_mm * thickness
-        grid.fill_bone(block, distance, cortex_mm, habitus.cortical_hu, inner)
-        grid.set_label(block, distance, v.label)
+        cortex_mm = patient.cortex_mm * thickness
+        # Left and right differ a little, or the network could learn the mirror.
+        side = np.abs(x + np.float32(0.02) * z)
+        distance = np.maximum(_vertebra(v, x, side, y, z) + rough, -_canal(v, side, y))
+        grid.fill_vertebra(block, distance, v.label, cortex_mm, patient.cortical_hu, inner)
 
 
-# --- the shape of a vertebra ----------------------------------------------------------------------
-
-
-def vertebra_distance(v: Vertebra, block: Block, bumps: np.ndarray) -> np.ndarray:
-    """Return the signed distance to a vertebra.
-
-    Args:
-        v: the vertebra or sacral segment.
-        block: voxels.
-        bumps: smooth irregularity of the surface in mm, [bx, by, bz].
-
-    Returns:
-        float32 [bx, by, bz] in mm, negative inside the bone.
-    """
-    x, y, z = v.local(block)
-    # Left and right differ a little, or the network could learn the mirror.
-    side = np.abs(x + np.float32(0.02) * z)
+def _vertebra(v: Vertebra, x, side, y, z) -> np.ndarray:
+    """Return the signed distance to a vertebra or sacral segment without its canal."""
     if v.name == "C1":
-        distance = _atlas(v, side, y, z)
-    elif v.region == "S":
-        distance = _sacral_segment(v, side, y, z)
-    else:
-        distance = union(_body(v, x, y, z), _arch(v, side, y, z), 3.0 * v.width / 40 + 0.5)
+        return _atlas(v, side, y, z)
+    if v.region == "S":
+        return _sacral_segment(v, side, y, z)
+    distance = union(_body(v, v.height, x, y, z), _arch(v, side, y, z), 3.0 * v.width / 40 + 0.5)
     if v.name == "C2":
         dens = ((0, 1.5, 0), (0, 0.5, v.height / 2 + 19 * v.width / 17), 4.8 * v.width / 17)
         distance = union(distance, capsule(side, y, z, *dens), 2.0)
-    distance += bumps
-    return np.maximum(distance, -_canal(v, side, y))
+    return distance
 
 
-def _body(v: Vertebra, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _body(v: Vertebra, full_height: float, x, y, z) -> np.ndarray:
     # Thoracic bodies are heart-shaped: they narrow to the front.
     taper = {"C": 0.04, "T": 0.14, "L": 0.03, "S": -0.03}[v.region]
     along = y * np.float32(2 / v.depth)
     across = x * (np.float32(2 / v.width) * (1 + np.float32(taper) * along))
     rho = np.maximum(superellipse_ratio(across, along), np.float32(1e-3))  # 1 on the outline
     reach = np.sqrt(x * x + y * y) / rho  # from the centre to the outline along this ray
-    height = z * np.float32(2 / v.height)
-    flare = height * height
+    flare = (z * np.float32(2 / full_height)) ** 2
     rim = np.float32(0.075) * (flare - 1) * reach
     right, front, left, back = v.osteophyte_mm
     if max(v.osteophyte_mm) > 0.2:
@@ -259,20 +192,20 @@ def _body(v: Vertebra, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarra
         rim += share * (bulge_x * np.abs(x) + bulge_y * np.abs(y)) / np.maximum(rho, 1e-3)
     wall = (rho - 1) * reach - rim
     # Endplates are hollow in the middle; a wedge lowers the front of the upper one.
-    hollow = np.float32(0.04 * v.height) * np.clip(1 - rho * rho, 0, 1)
+    hollow = np.float32(0.04 * full_height) * np.clip(1 - rho * rho, 0, 1)
     lowered = np.float32(v.wedge_mm) * np.clip(y / v.depth + 0.5, 0, 1) * (z > 0)
-    plate = np.abs(z) - np.float32(v.height / 2) + hollow + lowered
-    return -union(-wall, -plate, 0.1 * v.height)
+    plate = np.abs(z) - np.float32(full_height / 2) + hollow + lowered
+    return -union(-wall, -plate, 0.1 * full_height)
 
 
-def _canal(v: Vertebra, side: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _canal(v: Vertebra, side, y) -> np.ndarray:
     middle = np.float32(-(v.depth + v.canal_depth) / 2)
     half_x, half_y = np.float32(v.canal_width / 2), np.float32(v.canal_depth / 2)
     if v.name == "C1":
-        return (np.sqrt((side / half_x) ** 2 + ((y + half_y * 0.9) / half_y) ** 2) - 1) * half_y
-    behind = np.clip((middle - y) / half_y, 0, 1)
-    narrow = half_x * (1 - np.float32(0.25) * behind)
-    return (np.sqrt((side / narrow) ** 2 + ((y - middle) / half_y) ** 2) - 1) * half_y
+        middle = -half_y * 0.9
+    else:
+        half_x = half_x * (1 - np.float32(0.25) * np.clip((middle - y) / half_y, 0, 1))
+    return (np.sqrt((side / half_x) ** 2 + ((y - middle) / half_y) ** 2) - 1) * half_y
 
 
 def _arch(v: Vertebra, side: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -298,7 +231,7 @@ def _arch(v: Vertebra, side: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.nda
     return union(arch, _spinous(v, side, y, z, s), 3.0 * s)
 
 
-def _plate(x: np.ndarray, y: np.ndarray, start, end) -> np.ndarray:
+def _plate(x, y, start, end) -> np.ndarray:
     """Return the distance to an upright plate between two points of the axial plane."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     x, y = x - np.float32(start[0]), y - np.float32(start[1])
@@ -381,7 +314,7 @@ def _atlas(v: Vertebra, side, y, z) -> np.ndarray:
 def _sacral_segment(v: Vertebra, side, y, z) -> np.ndarray:
     """Return one of five: a body, two wings and a roof; holes stay open between the wings."""
     s = v.width / 50
-    body = _body(replace(v, height=v.height + 1.5), side, y, z)
+    body = _body(v, v.height + 1.5, side, y, z)
     thick = 13.5 * s**0.7
     drop = 3.0 if v.name == "S1" else 0.0
     inner = (0.3 * v.width, -3 * s, -drop)

@@ -1,13 +1,15 @@
 """The phantom's trunk: outline, wall, cavity and lungs, and everything that lies in it.
 
-Lengths that change from head to foot are given at a few vertebral levels (C1 = 1, T1 = 8, L1 = 20,
-S1 = 25, S5 = 29) and interpolated, so the trunk follows whatever curve the spine has. The values
-are typical of adults lying on their backs, chosen by eye against CT.
+Lengths that change from head to foot are given in `trunk.csv` at a few vertebral levels (C1 = 1,
+T1 = 8, L1 = 20, S1 = 25, S5 = 29) and interpolated, so the trunk follows whatever curve the spine
+has. `vessels.csv` says between which levels a vessel runs, and how far to the right of the spine
+and before the bodies. The values are typical of adults lying on their backs, chosen by eye against
+CT (mm).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,59 +27,29 @@ from spine_lib.datasets.phantom.grid import (
 )
 from spine_lib.datasets.phantom.spine import Vertebra
 
-_LEVELS = (1, 4, 7, 8, 10, 13, 17, 20, 22, 24, 25, 27, 29)
-_HALF_WIDTH = (74, 60, 84, 140, 168, 148, 142, 138, 136, 146, 154, 166, 168)
-_BACK = (62, 58, 68, 70, 66, 62, 64, 74, 82, 86, 82, 66, 50)
-_DEPTH = (165, 112, 124, 148, 176, 202, 214, 208, 203, 202, 200, 196, 190)
-_CAVITY = (1, 1, 8, 52, 88, 116, 128, 126, 121, 120, 112, 92, 72)
-_GUTTER = (10, 10, 14, 24, 34, 40, 40, 32, 16, 6, 0, -8, -6)
-_WALL = (20, 20, 20, 16, 14, 12, 14, 16, 16, 16, 18, 24, 30)
-
-
-@dataclass(frozen=True)
-class Habitus:
-    """One patient's trunk in numbers (mm, HU)."""
-
-    width: float  # scales
-    depth: float
-    fat_mm: float
-    muscle_hu: float
-    wasting: float  # 0..1: fat between and in the back muscles
-    fat_hu: float
-    lung_hu: float
-    blood_hu: float  # arteries
-    vein_hu: float
-    organ_hu: float
-    kidney_hu: float
-    cortical_hu: float
-    trabecular_hu: float
-    cortex_mm: float
+_FOLDER = Path(__file__).parent
+_LEVELS, _HALF_WIDTH, _BACK, _DEPTH, _CAVITY, _GUTTER, _WALL = np.loadtxt(
+    _FOLDER / "trunk.csv", delimiter=",", skiprows=1, unpack=True
+)
+_VESSELS = np.loadtxt(_FOLDER / "vessels.csv", str, delimiter=",", skiprows=1)
 
 
 class Trunk:
-    """The trunk of one patient: lengths along z, and positions that follow the spine.
+    """The trunk of one patient: lengths along z, and positions that follow the spine."""
 
-    Args:
-        column: C1 to S5.
-        habitus: the patient's sizes and intensities.
-    """
-
-    def __init__(self, column: list[Vertebra], habitus: Habitus) -> None:
-        self.column, self.habitus = column, habitus
+    def __init__(self, column: list[Vertebra], patient: SimpleNamespace) -> None:
+        self.column, self.patient = column, patient
         upwards = sorted(column, key=lambda v: v.centre[2])
         self._centres = np.array([v.centre for v in upwards])
         self._levels = np.array([v.level for v in upwards])
         self._sizes = np.array([(v.width, v.depth) for v in upwards])
         self.size = float(np.mean([v.width for v in column[7:24]]) / 36.0)
         fine = np.linspace(self._centres[0, 2] - 150, self._centres[-1, 2] + 200, 800)
-        y = self._interpolate(fine, self._centres[:, 1])
+        y = np.interp(fine, self._centres[:, 2], self._centres[:, 1])
         kernel = np.hanning(121)
         y = np.convolve(np.pad(y, 60, mode="edge"), kernel / kernel.sum(), mode="valid")
         # Lying flat takes some of the curves out of the back.
         self._fine, self._back_y = fine, y.mean() + 0.75 * (y - y.mean())
-
-    def _interpolate(self, z: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return np.interp(z, self._centres[:, 2], values)
 
     def height(self, level: float) -> float:
         """Return z (mm) of a level, extended evenly beyond both ends."""
@@ -86,9 +58,9 @@ class Trunk:
 
     def section(self, z: np.ndarray) -> SimpleNamespace:
         """Return the trunk's lengths at heights z as float32 arrays of z's shape (mm)."""
-        h = self.habitus
-        level = self._interpolate(z, self._levels)
-        spine_x, spine_y = (self._interpolate(z, self._centres[:, i]) for i in (0, 1))
+        h = self.patient
+        level = np.interp(z, self._centres[:, 2], self._levels)
+        spine_x, spine_y = (np.interp(z, self._centres[:, 2], self._centres[:, i]) for i in (0, 1))
         back = np.interp(z, self._fine, self._back_y) - self.size * np.interp(level, _LEVELS, _BACK)
         # The spinous processes stay under the skin.
         back = np.minimum(back, spine_y - 46 * self.size)
@@ -99,8 +71,8 @@ class Trunk:
             "level": level,
             "spine_x": spine_x,
             "spine_y": spine_y,
-            "body_w": self._interpolate(z, self._sizes[:, 0]) / 2,
-            "body_d": self._interpolate(z, self._sizes[:, 1]) / 2,
+            "body_w": np.interp(z, self._centres[:, 2], self._sizes[:, 0]) / 2,
+            "body_d": np.interp(z, self._centres[:, 2], self._sizes[:, 1]) / 2,
             "x": 0.5 * spine_x,
             "y": (back + front) / 2,
             "half_width": np.interp(level, _LEVELS, _HALF_WIDTH) * h.width + h.fat_mm,
@@ -112,61 +84,42 @@ class Trunk:
         return SimpleNamespace(**{n: np.asarray(v, np.float32) for n, v in lengths.items()})
 
     def block(self, grid: VoxelGrid, top: float, bottom: float, margins) -> Block:
-        """Return a box along the spine between two levels.
-
-        Args:
-            grid: the voxels.
-            top, bottom: levels.
-            margins: how far it reaches to the left, right, back and front of the bodies' middles.
-        """
+        """Return a box between two levels with margins to the left, right, back and front."""
         z = np.linspace(self.height(bottom), self.height(top), 12)
         section = self.section(z)
         left, right, back, front = margins
         low = section.spine_x.min() - left, section.spine_y.min() - back, z[0]
-        return grid.block(
-            low, (section.spine_x.max() + right, section.spine_y.max() + front, z[-1])
-        )
+        high = section.spine_x.max() + right, section.spine_y.max() + front, z[-1]
+        return grid.block(low, high)
 
 
-def fill_trunk(grid: VoxelGrid, trunk: Trunk, table_hu: float, disc_hu: float, rng) -> None:
-    """Fill everything round the vertebrae, from the skin inwards; later tissues cover earlier ones.
-
-    Args:
-        grid: the voxels.
-        trunk: the patient.
-        table_hu: intensity of the table's shell; below -900 there is none.
-        disc_hu: intensity of the discs.
-        rng: draws shapes and positions.
-    """
+def fill_trunk(grid: VoxelGrid, trunk: Trunk, rng: np.random.Generator) -> None:
+    """Fill everything round the vertebrae, from the skin inwards; later tissues cover earlier."""
     scales_mm = {"shape": 38.0, "lumps": 13.0, "strands": 4.0, "branches": 10.0}
     fields = {name: RandomField(grid, rng, scale) for name, scale in scales_mm.items()}
-    _fill_wall_and_cavity(grid, trunk, fields, table_hu)
+    _fill_wall_and_cavity(grid, trunk, fields)
     _fill_pads(grid, trunk, fields)
     _fill_organs(grid, trunk, fields, rng)
     _fill_vessels(grid, trunk, rng)
     _fill_back(grid, trunk, fields)
     _fill_canal(grid, trunk)
-    _fill_discs(grid, trunk, disc_hu, rng)
+    _fill_discs(grid, trunk, rng)
     _add_head(grid, trunk)
     _add_ribs(grid, trunk, rng)
     _add_shoulders(grid, trunk)
     _add_pelvis(grid, trunk, rng)
-    h = trunk.habitus
-    grid.fill_added_bones(h.cortex_mm, h.cortical_hu, 0.8 * h.trabecular_hu)
+    patient = trunk.patient
+    grid.fill_added_bones(patient.cortex_mm, patient.cortical_hu, 0.8 * patient.trabecular_hu)
 
 
-# --- wall, cavity, lungs --------------------------------------------------------------------------
-
-
-def _fill_wall_and_cavity(grid: VoxelGrid, trunk: Trunk, fields, table_hu: float) -> None:
-    """Fill table, skin, fat, muscle, the cavity and the lungs, a few planes at a time."""
-    section = trunk.section(grid.z)
+def _fill_wall_and_cavity(grid: VoxelGrid, trunk: Trunk, fields) -> None:
+    section, table_hu = trunk.section(grid.z), trunk.patient.table_hu
     table_y = float((section.y - section.half_depth).min()) - 7.0
-    for first in range(0, grid.shape[0], 8):
-        index = (slice(first, first + 8), slice(None), slice(None))
-        block = Block(index, grid.x[first : first + 8], grid.y[first : first + 8], grid.z)
+    for first in range(0, grid.shape[0], 8):  # a few planes at a time
+        part = slice(first, first + 8)
+        block = Block((part, slice(None), slice(None)), grid.x[part], grid.y[part], grid.z)
         noise = {name: field.on(block) for name, field in fields.items()}
-        if table_hu > -900:
+        if table_hu > -900:  # else there is no table
             shell = np.abs(block.y - table_y - (block.x / 28) ** 2 * 0.5) - np.float32(1.6)
             shell = np.maximum(shell, np.abs(block.x) - 210)
             grid.fill(block, shell, table_hu, "table")
@@ -175,7 +128,7 @@ def _fill_wall_and_cavity(grid: VoxelGrid, trunk: Trunk, fields, table_hu: float
 
 
 def _fill_wall(grid: VoxelGrid, block: Block, trunk: Trunk, section, noise) -> None:
-    h = trunk.habitus
+    h = trunk.patient
     x, y = block.x - section.x, block.y - section.y
     # A furrow runs down the middle of the back.
     furrow = np.exp(-((x / 16) ** 2)) * np.where(y < 0, 5.0, 0.0).astype(np.float32)
@@ -193,10 +146,15 @@ def _fill_wall(grid: VoxelGrid, block: Block, trunk: Trunk, section, noise) -> N
     grid.fill(block, muscle, lean, "muscle")
 
 
-def _fill_cavity(grid: VoxelGrid, block: Block, trunk: Trunk, section, noise) -> None:
-    h = trunk.habitus
+def _cavity(block: Block, section: SimpleNamespace) -> np.ndarray:
+    """Return the signed distance to the wall of chest and belly."""
     x, y = block.x - section.x, block.y - section.cavity_y
-    cavity = superellipse(x, y, section.cavity_w, section.cavity_d)
+    return superellipse(x, y, section.cavity_w, section.cavity_d)
+
+
+def _fill_cavity(grid: VoxelGrid, block: Block, trunk: Trunk, section, noise) -> None:
+    h = trunk.patient
+    cavity = _cavity(block, section)
     # The spine and what lies beside it bulge into the cavity from behind.
     dx, dy = np.abs(block.x - section.spine_x), block.y - section.spine_y
     bulge = dx - (section.body_w + 5 + np.clip(-dy, 0, 60) * 0.75 - np.clip(dy, 0, 60) * 0.4)
@@ -212,7 +170,8 @@ def _fill_cavity(grid: VoxelGrid, block: Block, trunk: Trunk, section, noise) ->
     lung = np.maximum(lung, _diaphragm(trunk, section, block) - block.z)
     lung = np.maximum(lung, block.z - trunk.height(7.6)) + noise["lumps"] * np.float32(1.2)
     branch = np.clip(1 - branching * 9, 0, 1)
-    air = h.lung_hu - (y + 40) * 0.6 + noise["branches"] * 14 + branch * (840 + h.vein_hu * 0.6)
+    air = h.lung_hu - (block.y - section.cavity_y + 40) * 0.6 + noise["branches"] * 14
+    air = air + branch * (840 + h.vein_hu * 0.6)
     grid.fill(block, lung, air, "lung")
 
 
@@ -239,17 +198,13 @@ def _mediastinum(trunk: Trunk, section, block: Block) -> np.ndarray:
     return union(union(heart, upper, 15.0), strip, 10.0)
 
 
-# --- organs, fat, vessels -------------------------------------------------------------------------
-
-
 def _fill_organs(grid: VoxelGrid, trunk: Trunk, fields, rng) -> None:
-    """Fill liver, spleen, stomach, heart, kidneys, bowel and muscles beside the spine."""
-    h, s, lumps = trunk.habitus, trunk.size, fields["lumps"]
+    h, s, lumps = trunk.patient, trunk.size, fields["lumps"]
     solid = [  # level, x, y from the cavity's middle, radii, HU, whether it lies below the lungs
-        (18.4, 72, 10, (98, 100, 88), h.organ_hu, True),
-        (18.2, -88, -38, (44, 54, 58), h.organ_hu + 12, True),
-        (18.3, -58, 34, (58, 52, 66), 30.0, True),
-        (15.3, -16, 22, (54, 42, 54), h.blood_hu * rng.uniform(0.5, 1.0), False),
+        (18.4, 72, 10, (98, 100, 88), h.organ_hu, True),  # liver
+        (18.2, -88, -38, (44, 54, 58), h.organ_hu + 12, True),  # spleen
+        (18.3, -58, 34, (58, 52, 66), 30.0, True),  # stomach
+        (15.3, -16, 22, (54, 42, 54), h.blood_hu * rng.uniform(0.5, 1.0), False),  # heart
     ]
     for level, x, y, radii, hu, below in solid:
         radii = tuple(r * s * f for r, f in zip(radii, rng.uniform(0.85, 1.12, 3), strict=True))
@@ -271,22 +226,19 @@ def _fill_organ(grid, trunk: Trunk, lumps: RandomField, position, radii, hu, bel
     reach = np.asarray(radii) * 1.25
     block = grid.block(centre - reach, centre + reach)
     bump = lumps.on(block)
-    distance = ellipsoid(*block.around(centre), radii) + bump * 4
     section = trunk.section(block.z)
-    x, y = block.x - section.x, block.y - section.cavity_y
-    wall = superellipse(x, y, section.cavity_w, section.cavity_d)
-    distance = np.maximum(distance, wall + 4)
+    wall = _cavity(block, section)
+    distance = np.maximum(ellipsoid(*block.around(centre), radii) + bump * 4, wall + 4)
     # Leave the spine, the aorta and the fat around them alone.
     x, y = block.x - section.spine_x, block.y - section.spine_y - 10
-    spine = tube(x, y, section.body_w + 16, section.body_d + 26)
-    distance = np.maximum(distance, 4 - spine)
+    distance = np.maximum(distance, 4 - tube(x, y, section.body_w + 16, section.body_d + 26))
     if below_lungs:
         distance = np.maximum(distance, block.z - _diaphragm(trunk, section, block) + 3)
     grid.fill(block, distance, hu + bump * 4, "organ")
 
 
 def _fill_kidney(grid: VoxelGrid, trunk: Trunk, lumps: RandomField, sign: int) -> None:
-    h, s, z = trunk.habitus, trunk.size, trunk.height(21.2 + 0.5 * (sign > 0))
+    h, s, z = trunk.patient, trunk.size, trunk.height(21.2 + 0.5 * (sign > 0))
     section = trunk.section(np.float32(z))
     centre = np.array([sign * 62 * s + section.spine_x, -28 * s + section.spine_y + 18, z])
     block = grid.block(centre - 65 * s, centre + 65 * s)
@@ -309,11 +261,10 @@ def _fill_psoas(grid: VoxelGrid, trunk: Trunk, sign: int) -> None:
     x = block.x - section.spine_x - sign * (section.body_w + 4 + 12 * grow * s + 7 * away)
     y = block.y - section.spine_y - 9 * away + 4
     distance = tube(x, y, (6 + 15 * grow) * s, (8 + 15 * grow) * s)
-    grid.fill(block, distance, trunk.habitus.muscle_hu, "muscle")
+    grid.fill(block, distance, trunk.patient.muscle_hu, "muscle")
 
 
 def _fill_bowel(grid: VoxelGrid, trunk: Trunk, fields, rng) -> None:
-    """Fill one loop: wall, contents, sometimes gas above a level, sometimes bright contrast."""
     s, z = trunk.size, trunk.height(rng.uniform(19.5, 27))
     section = trunk.section(np.float32(z))
     angle, away = rng.uniform(-0.35, np.pi + 0.35), rng.uniform(0.25, 0.85)
@@ -336,7 +287,7 @@ def _fill_bowel(grid: VoxelGrid, trunk: Trunk, fields, rng) -> None:
 
 def _fill_pads(grid: VoxelGrid, trunk: Trunk, fields) -> None:
     """Fill the fat between muscles: sides of the neck, armpits, buttocks."""
-    h, s = trunk.habitus, trunk.size
+    h, s = trunk.patient, trunk.size
     share = min(h.fat_mm / 14, 1.4)
     # levels, to the side, behind the spine's middle, radii
     pads = [
@@ -359,36 +310,17 @@ def _fill_pads(grid: VoxelGrid, trunk: Trunk, fields) -> None:
 
 
 def _fill_vessels(grid: VoxelGrid, trunk: Trunk, rng) -> None:
-    """Fill aorta with its arch, vena cava, airway, gullet and the vessels of the neck."""
-    h, s = trunk.habitus, trunk.size
+    h, s = trunk.patient, trunk.size
     wide = rng.uniform(0.8, 1.25) * s
-    plaque_hu = h.cortical_hu * 0.8 if rng.uniform() < 0.4 else None
-    vessels = [  # from level, to level, x, y before the body's front, radius at both ends, HU
-        (11.0, 17.5, -19, -2, 13.0, 12.0, h.blood_hu, plaque_hu),
-        (17.5, 24.0, -8, 9, 12.0, 8.5, h.blood_hu, plaque_hu),
-        (18.0, 24.2, 17, 8, 11.0, 10.0, h.vein_hu, None),
-        (24.0, 28.0, -28, 12, 6.0, 5.0, h.blood_hu, plaque_hu),
-        (24.0, 28.0, 28, 12, 6.0, 5.0, h.blood_hu, plaque_hu),
-        (8.0, 18.0, -6, 8, 7.0, 8.0, 35.0, None),
-        (10.5, 14.0, 14, 48, 16.0, 16.0, h.blood_hu, None),
-        (1.0, 9.0, -30, 12, 3.5, 4.0, h.blood_hu, None),
-        (1.0, 9.0, 30, 12, 3.5, 4.0, h.blood_hu, None),
-        (1.0, 9.0, -38, 10, 6.0, 6.0, h.vein_hu, None),
-        (1.0, 9.0, 38, 10, 5.0, 6.0, h.vein_hu, None),
-        (5.5, 8.0, -20, 24, 10.0, 7.0, 90.0, None),
-        (5.5, 8.0, 20, 24, 10.0, 7.0, 90.0, None),
-    ]
-    airway = [
-        (1.0, 11.5, 0, 22, 10.0, 10.0, 60.0, None),
-        (1.0, 11.5, 0, 22, 8.0, 8.0, -990.0, None),
-    ]
-    for vessel in vessels:
-        _fill_vessel(grid, trunk, wide, *vessel)
-    for vessel in airway:
-        _fill_vessel(grid, trunk, s, *vessel)
+    calcified = rng.uniform() < 0.4
+    hu = {"artery": h.blood_hu, "vein": h.vein_hu, "oesophagus": 35.0, "thyroid": 90.0}
+    hu |= {"trachea": 60.0, "air": -990.0}
+    for _, content, plaque, *lengths in _VESSELS:
+        scale = s if content in ("trachea", "air") else wide
+        plaque_hu = h.cortical_hu * 0.8 if calcified and plaque == "1" else None
+        _fill_vessel(grid, trunk, scale, *map(float, lengths), hu[content], plaque_hu)
     section = trunk.section(np.float32(trunk.height(11)))
-    y = section.spine_y + section.body_d
-    arch = np.array([section.spine_x, y, trunk.height(10.8)])
+    arch = np.array([section.spine_x, section.spine_y + section.body_d, trunk.height(10.8)])
     block = grid.block(arch - 90 * s, arch + 90 * s)
     ends = (-19 * s, 0, 0), (10 * s, 50 * s, 0)
     distance = capsule(*block.around(arch), *ends, 13 * wide)
@@ -415,12 +347,9 @@ def _fill_vessel(
         grid.fill(block, rim, plaque_hu, "vessel")
 
 
-# --- beside the spine -----------------------------------------------------------------------------
-
-
 def _fill_back(grid: VoxelGrid, trunk: Trunk, fields) -> None:
     """Fill the long back muscles as groups parted by fat, and fat between the processes."""
-    h, s = trunk.habitus, trunk.size
+    h, s = trunk.patient, trunk.size
     groups = [(11, 34, 13, 16), (29, 38, 16, 15), (50, 32, 15, 13)]  # x, y behind, radii
     block = trunk.block(grid, 1.5, 26, (75 * s, 75 * s, 75 * s, 0))
     section = trunk.section(block.z)
@@ -445,7 +374,7 @@ def _fill_back(grid: VoxelGrid, trunk: Trunk, fields) -> None:
 def _fill_canal(grid: VoxelGrid, trunk: Trunk) -> None:
     """Fill the canal's fat, the sac of the dura and, down to L1, the cord."""
     column = sorted(trunk.column, key=lambda v: v.centre[2])
-    middles = np.array([v.canal_centre for v in column])
+    middles = np.array([v.point(0, -(v.depth + v.canal_depth) / 2, 0) for v in column])
     halves = np.array([(v.canal_width, v.canal_depth) for v in column]) / 2
     block = grid.block(middles.min(axis=0) - [20, 20, 0], middles.max(axis=0) + [20, 20, 30])
     x0, y0, half_x, half_y = (
@@ -460,8 +389,7 @@ def _fill_canal(grid: VoxelGrid, trunk: Trunk) -> None:
     grid.fill(block, np.maximum(cord, trunk.height(20.5) - block.z), 42.0, "canal")
 
 
-def _fill_discs(grid: VoxelGrid, trunk: Trunk, disc_hu: float, rng) -> None:
-    """Fill the discs, under the bones that are filled later."""
+def _fill_discs(grid: VoxelGrid, trunk: Trunk, rng) -> None:
     for above, below in zip(trunk.column[1:], trunk.column[2:], strict=False):
         gas = rng.uniform() < 0.06
         if below.disc < 1:
@@ -473,19 +401,17 @@ def _fill_discs(grid: VoxelGrid, trunk: Trunk, disc_hu: float, rng) -> None:
         z = z - np.float32((below.height + below.disc) / 2)
         outline = tube(x, y, np.float32(below.width / 2 + 0.5), np.float32(below.depth / 2 + 0.5))
         disc = np.maximum(outline, np.abs(z) - (below.disc / 2 + 0.16 * below.height))
-        grid.fill(block, disc, disc_hu + 18 * (outline > -5), "disc")
+        grid.fill(block, disc, trunk.patient.disc_hu + 18 * (outline > -5), "disc")
         if gas and above.region == "L":
             grid.fill(block, np.maximum(outline + 9, np.abs(z) - 1.2), -250.0)
 
 
-# --- bones without a label ------------------------------------------------------------------------
-
-
-def _add_rod(grid: VoxelGrid, start, end, radius: float, flatten=(1.0, 1.0, 1.0)) -> None:
-    start, end = np.asarray(start), np.asarray(end)
+def _add_rod(grid: VoxelGrid, points, radius: float, flatten=(1.0, 1.0, 1.0)) -> None:
+    """Add a thick line through points."""
     reach = radius / min(flatten) + 4
-    block = grid.block(np.minimum(start, end) - reach, np.maximum(start, end) + reach)
-    grid.add_bone(block, capsule(block.x, block.y, block.z, start, end, radius, flatten))
+    for start, end in zip(points[:-1], points[1:], strict=True):
+        block = grid.block(np.minimum(start, end) - reach, np.maximum(start, end) + reach)
+        grid.add_bone(block, capsule(block.x, block.y, block.z, start, end, radius, flatten))
 
 
 def _add_ribs(grid: VoxelGrid, trunk: Trunk, rng) -> None:
@@ -494,18 +420,14 @@ def _add_ribs(grid: VoxelGrid, trunk: Trunk, rng) -> None:
     for vertebra in (v for v in trunk.column if v.region == "T"):
         radius = 4.2 * s * (0.8 if vertebra.name in ("T11", "T12", "T13") else 1.0)
         for sign in (-1, 1):
-            points = _rib(trunk, vertebra, sign, slope)
-            for start, end in zip(points[:-1], points[1:], strict=True):
-                _add_rod(grid, start, end, radius, (1.0, 1.0, 0.72))
+            _add_rod(grid, _rib(trunk, vertebra, sign, slope), radius, (1.0, 1.0, 0.72))
     z = np.linspace(trunk.height(16.0), trunk.height(10.2), 9)
     section = trunk.section(z)
-    sternum = list(zip(section.x, section.cavity_y + section.cavity_d + 4, z, strict=True))
-    for start, end in zip(sternum[:-1], sternum[1:], strict=True):
-        _add_rod(grid, start, end, 16 * s, (1.0, 3.2, 1.0))
-    x, y, z = sternum[-1]
-    for sign in (-1, 1):
-        start = np.array([x + sign * 18, y, z + 8])
-        _add_rod(grid, start, start + np.array([sign * 125, -62, 26]) * s, 6.0 * s)
+    sternum = np.stack([section.x, section.cavity_y + section.cavity_d + 4, z], axis=1)
+    _add_rod(grid, sternum, 16 * s, (1.0, 3.2, 1.0))
+    for sign in (-1, 1):  # collarbones
+        start = np.array([section.x[-1] + sign * 18, *(sternum[-1, 1:] + (0, 8))])
+        _add_rod(grid, [start, start + np.array([sign * 125, -62, 26]) * s], 6.0 * s)
 
 
 def _rib(trunk: Trunk, v: Vertebra, sign: int, slope: float) -> np.ndarray:
@@ -542,17 +464,14 @@ def _add_shoulders(grid: VoxelGrid, trunk: Trunk) -> None:
         x = section.x + sign * (section.cavity_w * 0.86)
         middle, half = np.array([x, y, z]), np.array([46.0, 40.0, length / 2 + 6])
         block = grid.block(middle - half, middle + half)
-        chest = trunk.section(block.z)
-        wall = superellipse(
-            block.x - chest.x, block.y - chest.cavity_y, chest.cavity_w, chest.cavity_d
-        )
+        wall = _cavity(block, trunk.section(block.z))
         across, _, up = block.around((x, y, z))
         width = 34 * s * (0.35 + 0.65 * np.clip(up / length + 0.5, 0, 1))
         edge = np.maximum(np.abs(sign * across + 4) - width, np.abs(up) - length / 2)
         rim = np.clip((np.abs(edge) < 6) * 1.2, 0, 1.2)
         grid.add_bone(block, np.maximum(np.abs(wall - 15) - 1.8 - rim, edge))
         start = np.array([x - sign * 26, y - 14, z + 0.28 * length])
-        _add_rod(grid, start, start + np.array([sign * 75, -6, 22]), 5.0)
+        _add_rod(grid, [start, start + np.array([sign * 75, -6, 22])], 5.0)
 
 
 def _add_pelvis(grid: VoxelGrid, trunk: Trunk, rng) -> None:

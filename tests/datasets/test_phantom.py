@@ -142,10 +142,8 @@ def test_labels_do_not_depend_on_density_or_scan_and_less_trabecular_bone_is_dar
     grid = {"shape": (40, 40, 30), "spacing_mm": 3.0, "levels": ("T7", "T9")}
     clean = {"noise_hu": 0.0, "kernel": "sharp", "contrast": True}
     noisy = {"noise_hu": 80.0, "kernel": "smooth", "contrast": False}
-    dense, porous = (
-        make_phantom(8, **grid, trabecular_hu=hu, **scan)
-        for hu, scan in ((280, clean), (60, noisy))
-    )
+    dense = make_phantom(8, **grid, **clean, trabecular_hu=280)
+    porous = make_phantom(8, **grid, **noisy, trabecular_hu=60)
     assert dense.labels.array.any() and np.array_equal(dense.labels.array, porous.labels.array)
     spine = ndimage.binary_erosion(dense.labels.array > 0)
     assert porous.ct.array[spine].mean() < dense.ct.array[spine].mean() - 80

@@ -9,7 +9,7 @@
 # - **interpret** Hounsfield units, and say why those of bone are not one number,
 # - **load** a DICOM series with pydicom: rescaled, sorted, and with the right affine.
 #
-# About 75 minutes. The library's version of this lesson is `spine_lib/ct/`.
+# About 70 minutes. The library's version of this lesson is `spine_lib/ct/`.
 
 # %% [markdown]
 # ## 1. A NIfTI file (2 min)
@@ -487,7 +487,7 @@ print(np.clip((samples_hu - (40 - 400 / 2)) / 400, 0, 1))
 # What a window cuts off is lost for whoever uses its output, a network included.
 
 # %% [markdown]
-# ## 7. Proportions (7 min)
+# ## 7. Proportions (2 min)
 #
 # Voxels are seldom cubes. The chest's are 0.7 mm wide, but its slices are 2.5 mm apart. **Predict**: if
 # a sagittal slice is drawn with one square pixel a voxel, will the patient look too short or too tall?
@@ -508,23 +508,6 @@ plt.show()
 #
 # Lengths, areas and angles measured on the left picture are wrong. A network that is given such slices
 # from different scanners would have to learn each ratio; lesson 3 resamples to one pixel size.
-#
-# ### Exercise 1.6 ★☆☆: the aspect of a pixel
-
-
-# %% tags=["exercise"]
-def pixel_aspect(spacing_mm, plane):
-    """Return how many times as high as wide a pixel of a slice is.
-
-    spacing_mm: of the volume, along x (left-right), y (back-front) and z (feet-head).
-    plane:      "axial", "coronal" or "sagittal"; the slices are upright, so rows of a coronal and
-                of a sagittal slice lie along z.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("1.6", pixel_aspect)
 
 # %% tags=["nbval-check-output"]
 for plane in ("axial", "coronal", "sagittal"):

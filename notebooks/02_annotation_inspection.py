@@ -10,7 +10,7 @@
 # - **find real stray voxels** in a real mask, and decide whether they are wrong,
 # - **compare** four label maps of one patient, and say what "silver" labels are.
 #
-# It takes about 80 minutes, five exercises included; the cells alone run in half a minute. A good place
+# It takes about 75 minutes, four exercises included; the cells alone run in half a minute. A good place
 # for a break is after section 3.
 
 # %% [markdown]
@@ -547,30 +547,10 @@ print(f"{sum(same)} of {len(same)} neighbouring slices of the mask are the same 
 #
 # **Predict** the Dice between them. (Dice is 1 for equal masks and 0 for masks without a common voxel;
 # lesson 7 takes it apart.)
-#
-# ### Exercise 2.5: a mask against itself
-
-
-# %% tags=["exercise"]
-def dice_after_smoothing(mask, spacing_mm, sigma_mm):
-    """Return the Dice of a mask with itself after smoothing.
-
-    The smoothed mask is where a Gaussian of the mask exceeds one half.
-
-    mask:       boolean array [x, y, z].
-    spacing_mm: size of a voxel along x, y and z in mm.
-    sigma_mm:   width of the Gaussian (its sigma) in mm, the same in every direction.
-    returns a number from 0 to 1: twice the overlap, divided by the sum of the two sizes.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("2.5", dice_after_smoothing)
 
 # %% [markdown]
-# Now for this patient, with three widths. As a yardstick, the same for a phantom on the same grid,
-# whose mask is exact because it was there before the scan.
+# Three widths of the Gaussian. As a yardstick, the same for a phantom on the same grid, whose mask is exact
+# because it was there before the scan.
 
 # %%
 from spine_lib import metrics

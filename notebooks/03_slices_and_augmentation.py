@@ -9,7 +9,7 @@
 # - **write** a `Dataset` and a `DataLoader`, with seeds that reach every worker,
 # - **augment** image and mask together with albumentations, and measure what helps.
 #
-# About 75 minutes. The library's version of this lesson is `spine_lib/slices/`.
+# About 70 minutes. The library's version of this lesson is `spine_lib/slices/`.
 #
 # ![The pipeline: a scan is cut into slices, resampled and stored once; in every training step slices are augmented, batched and given to a network; its predictions become a volume on the scan again](figures/pipeline.svg)
 #
@@ -346,7 +346,7 @@ figures.patient_scores(by_split, "Dice on the same slices")
 # paper split its slices is not known**; all results of this course are split by patient.
 
 # %% [markdown]
-# ## 4. A window, a store, a Dataset (11 min)
+# ## 4. A window, a store, a Dataset (6 min)
 #
 # Networks and albumentations take floats, albumentations from 0 to 1. **Predict** what a brightness step
 # makes of an image in HU.
@@ -369,24 +369,6 @@ print(f"as float32: from {result.min():.1f} to {result.max():.1f}, {len(np.uniqu
 # %% [markdown]
 # int16 is refused with an unhelpful message. float32 is worse: the image is clipped to 0..1 without a
 # warning, so that a silhouette remains. So HU are brought to 0..1 first, by a window chosen for the task.
-#
-# ### Exercise 3.4 ★☆☆: a window to 0..1
-
-
-# %% tags=["exercise"]
-def to_unit(image_hu, low_hu, high_hu):
-    """Spread a range of HU over 0 to 1.
-
-    image_hu: int16 array of any shape.
-    low_hu:   this and everything below becomes 0.
-    high_hu:  this and everything above becomes 1.
-    returns a float32 array of the same shape.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("3.4", to_unit)
 
 # %% [markdown]
 # The networks of this course see -250 to 1000 HU, from fat to dense bone.

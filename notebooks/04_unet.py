@@ -12,7 +12,7 @@
 # - **write** residual blocks and ResNet34, and match them with `smp.Unet` to the last bit,
 # - **transfer** pretrained weights, and measure what they save.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in two to three.
+# It takes about 70 minutes, five exercises included; the cells alone run in two to three.
 
 # %% [markdown]
 # ## 1. Convolution and receptive field (6 min)
@@ -190,7 +190,7 @@ print(tuple(block(slices).shape), count(block))
 # image size.
 
 # %% [markdown]
-# ## 3. Down, up and skip (17 min)
+# ## 3. Down, up and skip (12 min)
 #
 # ![U-Net: on the left four blocks, each half as high and twice as wide as the one before, with arrows
 # down to a bottom block; on the right four blocks with arrows up; a dashed arrow, the skip, goes from
@@ -229,24 +229,6 @@ plt.show()
 # The network may write into its many channels what lay where within a pixel, but it has to learn that.
 # The *skip connection* is the direct way: on the way up, each level gets the map that the way down had
 # at that size. `functional.interpolate` enlarges, as above; `torch.cat` joins tensors.
-#
-# ### Exercise 4.2 ★☆☆: enlarge and join
-
-
-# %% tags=["exercise"]
-def enlarge_and_join(below, skip):
-    """Bring a map to twice its size and put the skip's channels behind its own.
-
-    below: float tensor [batch, channel, row, column] from the level below.
-    skip:  float tensor [batch, other channel, 2 row, 2 column] from the way down.
-    returns a tensor [batch, channel + other channel, 2 row, 2 column]. Each pixel of `below`
-    becomes a block of 2 x 2 equal ones.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("4.2", enlarge_and_join)
 
 # %% [markdown]
 # `Up` enlarges, joins and convolves twice (the original enlarges by a transposed convolution; many U-Nets

@@ -11,7 +11,7 @@
 # - **build** ASPP and the decoder, assemble DeepLabv3+, and match it with `smp.DeepLabV3Plus`,
 # - **choose** atrous rates for a patch size, and say what image pooling does on a whole slice.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in one.
+# It takes about 70 minutes, five exercises included; the cells alone run in one.
 
 # %% [markdown]
 # ## 1. Atrous convolution (16 min)
@@ -426,7 +426,7 @@ with torch.inference_mode():
 # one patient: elsewhere it may matter less.)
 
 # %% [markdown]
-# ## 5. The decoder, and the whole network (9 min)
+# ## 5. The decoder, and the whole network (4 min)
 #
 # ASPP's map is 16 times smaller than the image. How well can so coarse a map hold an outline? As a thought
 # experiment, we bring a true mask to maps of 1/4, 1/8 and 1/16 and enlarge it again.
@@ -461,24 +461,6 @@ plt.show()
 # 1 x 1 convolution and another enlargement by 4 give the logits.](figures/deeplabv3plus.svg)
 #
 # *DeepLabv3+. The dashed way is the decoder's one skip.*
-#
-# ### Exercise 5.6 ★☆☆: the decoder's step
-
-
-# %% tags=["exercise"]
-def decode(deep, low, fuse):
-    """Do the step of DeepLabv3+'s decoder: enlarge, join, fuse.
-
-    deep: float tensor [batch, channel, row, column], coarse; what ASPP made.
-    low:  float tensor of the same batch, 2 or 4 times as many rows and columns, other channels.
-    fuse: nn.Module that takes the channels of deep, then those of low, on the grid of low.
-    returns what fuse makes of the two. deep is enlarged bilinearly with align_corners=True.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("5.6", decode)
 
 # %% [markdown]
 # Now the whole network. The encoder is smp's ResNet34 (lesson 4 wrote it out) at output stride 16; it gives

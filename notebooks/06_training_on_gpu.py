@@ -10,7 +10,7 @@
 # - **find** what keeps a GPU waiting,
 # - **stop** a run, resume it to the same numbers, and hand it to Lightning in one or many processes.
 #
-# It takes about 75 minutes, six exercises included; the cells alone run in one or two.
+# It takes about 70 minutes, five exercises included; the cells alone run in one or two.
 #
 # No GPU is needed. Each cell asks what is there and takes it; what is said about speed is measured on
 # the machine that ran the notebook, and a GPU would print other numbers.
@@ -236,25 +236,12 @@ for kind in ("bce", "focal", "dice", "bce_dice", "focal_dice"):
 # is its share of the pixels. Dice weighs the two sides against each other, and half of its push comes
 # from the few spine pixels. In the sums the other part still pushes harder, at first.
 #
-# ### Exercise 6.2: soft Dice
-
-
-# %% tags=["exercise"]
-def soft_dice_loss(logits, target, weight):
-    """Return one minus the soft Dice of a whole batch, a tensor that has a slope.
-
-    logits: float32 tensor [batch, 1, row, column]; a sigmoid makes probabilities p of them.
-    target: float32 tensor t of the same shape, 0 or 1.
-    weight: float32 tensor w of the same shape; 0 where nobody knows the label: such a pixel must
-            not count anywhere.
-    The soft Dice is (2 * sum(p t w) + 10) / (sum(p w) + sum(t w) + 10), each sum over all pixels
-    of the batch. The 10 keeps a batch without spine from dividing 0 by 0.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("6.2", soft_dice_loss)
+# With probabilities $p$, targets $t$ and weights $w$ (0 where nobody knows the label), all sums over the
+# pixels of the whole batch, the soft Dice loss is
+#
+# $$1 - \\frac{2 \\sum p\\,t\\,w + 10}{\\sum p\\,w + \\sum t\\,w + 10}.$$
+#
+# The 10 keeps a batch without spine from dividing 0 by 0.
 
 # %% [markdown]
 # The focal loss (Lin and others, 2017, doi:10.1109/ICCV.2017.324) goes another way. A pixel that is

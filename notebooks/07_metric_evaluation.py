@@ -12,7 +12,7 @@
 # - **tell apart** two predictions of equal Dice that suit different uses,
 # - **give** an interval and a paired test over patients, and say when neither can be given.
 #
-# It takes about 105 minutes, six exercises included; the cells alone run in about half a minute. A good
+# It takes about 90 minutes, four exercises included; the cells alone run in about half a minute. A good
 # place for a break is after section 6.
 
 # %% [markdown]
@@ -121,23 +121,6 @@ for name, count in counts.items():
 # | recall, sensitivity | $\\frac{TP}{TP + FN}$ | share of the truth that was found |
 #
 # F1 is the harmonic mean of precision and recall. **Predict**: how does it differ from Dice?
-#
-# ### Exercise 7.2: scores from counts
-
-
-# %% tags=["exercise"]
-def overlap_scores(tp, fp, fn, tn):
-    """Make the usual scores of the four counts.
-
-    tp, fp, fn, tn: whole numbers, as in 7.1.
-    returns a dictionary with the keys "iou", "dice", "precision", "recall" and "accuracy", each
-    a fraction from 0 to 1, or NaN (math.nan) where it would be 0 / 0.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("7.2", overlap_scores)
 
 # %%
 print(f"{'':11}" + "".join(f"{name:>10}" for name in metrics.SCORES))
@@ -438,26 +421,6 @@ for name, axis in (("to the right", 0), ("upwards", 2)):
 # $$HD_{95} = \\max\\{\\, P_{95}\\{d(a, S_T) : a \\in S_P\\},\\; P_{95}\\{d(b, S_P) : b \\in S_T\\} \\,\\}.$$
 #
 # (The largest distance of all is the Hausdorff distance.)
-#
-# ### Exercise 7.4: surface distances in mm
-
-
-# %% tags=["exercise"]
-def surface_distances_mm(prediction, truth, spacing_mm):
-    """Measure how far the surface of a prediction lies from the surface of the truth, in mm.
-
-    prediction, truth: boolean arrays [x, y, z], neither empty.
-    spacing_mm:        size of a voxel along x, y and z in mm.
-    A surface voxel is a voxel of a mask of which a face touches the background or the edge of
-    the array.
-    returns one number for each surface voxel of the prediction, in any order: how far it is from
-    the nearest surface voxel of the truth, from centre to centre.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("7.4", surface_distances_mm)
 
 # %% [markdown]
 # The library measures in both directions: a missing process has no surface in the prediction, so only

@@ -11,7 +11,7 @@
 # - **compare** our own predictions with the paper's pattern, averaging by averaging,
 # - **state** what was reproduced, what was not, and what nobody can know from here.
 #
-# It takes about 70 minutes, six exercises included; the cells alone run in about one.
+# It takes about 60 minutes, four exercises included; the cells alone run in about one.
 
 # %% [markdown]
 # ## 1. A table of eight numbers
@@ -49,31 +49,10 @@ print(f"Dice {metrics.dice(counts):.3f}, IoU {metrics.iou(counts):.3f}")
 # have the overlap on top; Dice counts it twice, above and below, and so forgives more. In the paper's
 # two rows the IoU is the *higher* number.
 #
-# ### Exercise 8.1: from Dice to IoU
+# Dice = 2 TP / (2 TP + E) and IoU = TP / (TP + E), where E counts all errors. Without TP and E that is
+# IoU = Dice / (2 - Dice): the IoU follows from the Dice alone. **Predict**: where are the two equal?
 #
-# Dice = 2 TP / (2 TP + E) and IoU = TP / (TP + E), where E counts all errors. Get rid of TP and E:
-# the IoU follows from the Dice alone. **Predict** first: where are the two equal?
-
-
-# %% tags=["exercise"]
-def iou_from_dice(dice):
-    """Return the IoU of the mask pair that has this Dice.
-
-    dice: a number from 0 to 1. The counts of the pair are not given, and not needed.
-    returns a number from 0 to 1.
-    """
-    raise NotImplementedError
-
-
-# %%
-from spine_lib.course import check, hint, progress, solution
-
-check("8.1", iou_from_dice)
-
-# %% [markdown]
-# Stuck? Run `hint("8.1")` in a cell of your own, as often as you like; `solution("8.1")` shows one
-# way. The library's version stands in `spine_lib/metrics/paper.py`. What would the paper's Dice scores mean,
-# if each came from one pair of masks?
+# What would the paper's Dice scores mean, if each came from one pair of masks?
 
 # %% tags=["nbval-check-output"]
 from spine_lib.metrics import paper
@@ -146,6 +125,8 @@ def mean_iou_bounds(mean_dice, decimals):
 
 
 # %%
+from spine_lib.course import check, hint, progress, solution
+
 check("8.2", mean_iou_bounds)
 
 # %% tags=["nbval-check-output"]
@@ -364,30 +345,7 @@ print(results_table(results))
 # over slices. And two IoUs, since we do not know which one was meant. Nowhere does the spine's own IoU
 # exceed the Dice, and it cannot. Look at the column beside it.
 #
-# ### Exercise 8.5: every run, patient by patient
-#
-# A mean hides what it is made of. Take the results apart again: every model, every patient, every seed.
-
-
-# %% tags=["exercise"]
-def dice_by_patient(results):
-    """List the test Dice of every training run, by model and patient.
-
-    results: what results.json holds. results["models"] has an entry for each model id, and its
-             "runs" is a list of dicts, one for each seed. A run's ["test"]["volumes"] holds, by
-             case id, a dict with "dice" (None where it is undefined) and "patient_id". Every
-             patient has one case.
-    returns {model id: {patient id: [Dice of the first run, of the second, ...]}}, with
-            float("nan") in place of None.
-    """
-    raise NotImplementedError
-
-
-# %%
-check("8.5", dice_by_patient)
-
-# %% [markdown]
-# The library's version is `scores_by_patient`, in `spine_lib/course/measurements.py`.
+# A mean hides what it is made of. Here are the results again for every model, every patient, every seed.
 
 # %%
 from spine_lib.course.measurements import scores_by_patient

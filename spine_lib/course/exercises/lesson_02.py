@@ -8,7 +8,6 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib.course.exercise import Exercise
-from spine_lib.metrics import overlap
 
 TOUCHING = np.ones((3, 3, 3), int)
 
@@ -313,71 +312,4 @@ STRAY = Exercise(
         ),
     },
     inputs=lambda rng: [(a_scattered_mask(rng, loose),) for loose in (3, 2, 0)],
-)
-
-
-# --- 2.5 ------------------------------------------------------------------------------------------
-
-
-def dice_after_smoothing(mask, spacing_mm, sigma_mm):
-    sigma_voxels = [sigma_mm / size for size in spacing_mm]
-    smooth = ndimage.gaussian_filter(mask.astype(np.float32), sigma_voxels) > 0.5
-    return 2 * (mask & smooth).sum() / (mask.sum() + smooth.sum())
-
-
-def a_jagged_mask(rng: np.random.Generator) -> np.ndarray:
-    """Make a boolean mask [x, y, z]: a bone with a thin process and a step of noise."""
-    mask = np.zeros((36, 32, 20), bool)
-    mask[8:26, 8:20, 4:15] = True
-    mask[15:18, 20:29, 8:10] = True
-    teeth = np.kron(rng.random((9, 8, 10)) > 0.5, np.ones((4, 4, 2), bool)).astype(bool)
-    mask[6:28, 6:8, 4:15] |= teeth[6:28, 6:8, 4:15]
-    mask[26:29, 8:20, 4:15] |= teeth[26:29, 8:20, 4:15]
-    return mask
-
-
-def _smoothed(sigma=np.divide, score=overlap.dice, above=0.5, dtype=np.float32):
-    """Return a score of a mask with itself after another smoothing."""
-
-    def compute(mask, spacing_mm, sigma_mm):
-        smooth = ndimage.gaussian_filter(mask.astype(dtype), sigma(sigma_mm, spacing_mm)) > above
-        return float(score(overlap.confusion(smooth, mask)))
-
-    return compute
-
-
-SMOOTH = Exercise(
-    "2.5",
-    reference=dice_after_smoothing,
-    wrong={
-        "you gave the Gaussian its width in mm, and it counts in voxels: divide by the spacing "
-        "along each axis": _smoothed(lambda sigma, spacing: sigma),
-        "you multiplied by the spacing: millimetres become voxels by dividing": (
-            _smoothed(np.multiply),
-            _smoothed(lambda sigma, spacing: np.divide(spacing, sigma)),
-        ),
-        "one width does not fit all axes: divide by the spacing along each of the three": (
-            _smoothed(lambda sigma, spacing: sigma / spacing[0]),
-            _smoothed(lambda sigma, spacing: sigma / spacing[2]),
-            _smoothed(lambda sigma, spacing: sigma / np.mean(spacing)),
-        ),
-        "this is the IoU: for Dice the overlap counts twice": _smoothed(score=overlap.iou),
-        "the overlap counts twice in Dice": (
-            lambda *arguments: dice_after_smoothing(*arguments) / 2
-        ),
-        "the smoothed mask is where the Gaussian exceeds one half; yours is wherever it exceeds 0, "
-        "which makes the bone fatter": (_smoothed(above=0), _smoothed(above=1e-6)),
-        "this is the accuracy, in which all the background counts too": (
-            _smoothed(score=overlap.accuracy)
-        ),
-        "a Gaussian of a boolean array stays boolean, which cuts everything below 1 off: turn the "
-        "mask into float first": (_smoothed(dtype=bool), lambda *arguments: 1.0),
-    },
-    inputs=lambda rng: [
-        (a_jagged_mask(rng), (0.9, 1.1, 2.0), 2.0),
-        (a_jagged_mask(rng), (1.5, 1.2, 2.5), 3.0),
-        (a_jagged_mask(rng), (0.7, 0.8, 1.9), 1.4),
-    ],
-    rtol=0,
-    atol=1e-3,
 )

@@ -100,61 +100,6 @@ BLOCK = Exercise(
 )
 
 
-# --- 4.2 ------------------------------------------------------------------------------------------
-
-
-def enlarge_and_join(below, skip):
-    enlarged = functional.interpolate(below, scale_factor=2, mode="nearest")
-    return torch.cat([enlarged, skip], dim=1)
-
-
-def two_maps(rng: np.random.Generator, channels: int, others: int) -> tuple:
-    """Make a small map and a skip of twice its size, every number another."""
-    generator, (rows, columns) = generator_of(rng), rng.permutation([3, 5]).tolist()
-    below = torch.randn(2, channels, rows, columns, generator=generator)
-    return below, torch.randn(2, others, 2 * rows, 2 * columns, generator=generator)
-
-
-def _join(enlarge=lambda below: functional.interpolate(below, scale_factor=2), first=False):
-    return lambda below, skip: torch.cat([enlarge(below), skip][:: -1 if first else 1], 1)
-
-
-def _linear(corners: bool):
-    return lambda below: functional.interpolate(
-        below, scale_factor=2, mode="bilinear", align_corners=corners
-    )
-
-
-JOIN = Exercise(
-    "4.2",
-    reference=enlarge_and_join,
-    wrong={
-        "the skip's channels come behind, not before": _join(first=True),
-        "you interpolated linearly: each pixel should become a block of 2 x 2 equal ones (mode "
-        "nearest)": (
-            _join(_linear(False)),
-            _join(_linear(True)),
-            _join(_linear(False), first=True),
-        ),
-        "you laid the whole map down four times: each pixel should become a block of 2 x 2 equal "
-        "ones": _join(lambda below: below.repeat(1, 1, 2, 2)),
-        "the skip is missing: join the two along the channels": (
-            lambda b, s: functional.interpolate(b, scale_factor=2)
-        ),
-        "you added the two maps: a U-Net keeps both, side by side as channels": (
-            lambda b, s: s + functional.interpolate(b, scale_factor=2)
-        ),
-        "you made the skip small instead of the map large, and lost its detail again": (
-            lambda b, s: torch.cat([b, functional.max_pool2d(s, 2)], 1),
-            lambda b, s: torch.cat([b, functional.avg_pool2d(s, 2)], 1),
-            lambda b, s: torch.cat([b, functional.interpolate(s, scale_factor=0.5)], 1),
-        ),
-    },
-    inputs=lambda rng: [two_maps(rng, 3, 2), two_maps(rng, 4, 4), two_maps(rng, 1, 5)],
-    atol=1e-6,
-)
-
-
 # --- 4.3 ------------------------------------------------------------------------------------------
 
 

@@ -143,14 +143,13 @@ STEP = Exercise(
 )
 
 
-# --- 6.2 ------------------------------------------------------------------------------------------
+# --- 6.3 ------------------------------------------------------------------------------------------
 
 
-def soft_dice_loss(logits, target, weight):
-    probability = torch.sigmoid(logits) * weight
-    target = target * weight
-    overlap = 2 * (probability * target).sum() + 10
-    return 1 - overlap / (probability.sum() + target.sum() + 10)
+def focal_loss(logits, target, weight):
+    each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    wrong_by = (torch.sigmoid(logits) - target).abs()
+    return (weight * wrong_by**2 * each).sum() / weight.sum()
 
 
 def some_logits(rng: np.random.Generator, extreme: bool = False) -> tuple[torch.Tensor, ...]:
@@ -180,69 +179,6 @@ def _observe_loss(function, logits, target, weight):
         "your loss": loss.item(),
         "the gradient of your loss": torch.zeros(0) if leaf.grad is None else leaf.grad,
     }
-
-
-def _dice(p=torch.sigmoid, overlap=None, below=None, smoothing=10.0, axes=None, factor=2, square=1):
-    """Return a loss with other weights, probabilities, smoothing or images each on its own."""
-
-    def loss(logits, target, weight):
-        probability = p(logits)
-        above = probability * target * (weight if overlap is None else overlap)
-        under = (probability**square + target) * (weight if below is None else below)
-        dice = (factor * above.sum(axes) + smoothing) / (under.sum(axes) + smoothing)
-        return 1 - dice.mean()
-
-    return loss
-
-
-DICE = Exercise(
-    "6.2",
-    reference=soft_dice_loss,
-    wrong={
-        "this is the Dice itself: a loss is small where it is good": (
-            lambda *tensors: 1 - soft_dice_loss(*tensors)
-        ),
-        "pixels of weight 0 count: they must leave all three sums": _dice(overlap=1, below=1),
-        "pixels of weight 0 still count below the line: they must leave all three sums": (
-            _dice(below=1)
-        ),
-        "these are logits: a sigmoid makes probabilities": _dice(lambda logits: logits),
-        "a threshold has no gradient: take the probabilities": (
-            _dice(lambda logits: (logits > 0).float())
-        ),
-        "this is the mean over images of their own losses: sum over the whole batch, so that "
-        "images with little spine count little": _dice(axes=(1, 2, 3)),
-        "the 10 is missing, or stands on one side of the line only": (
-            _dice(smoothing=0),
-            _dice(smoothing=1),
-            _dice(smoothing=1e-6),
-        ),
-        "the overlap counts twice": _dice(factor=1),
-        "brackets are missing: the whole numerator stands above the whole denominator": (
-            lambda x, t, w: (
-                1 - 2 * (x.sigmoid() * t * w).sum() + 10 / ((w * (x.sigmoid() + t)).sum() + 10)
-            )
-        ),
-        "this is the soft IoU: its denominator counts the overlap once": lambda x, t, w: _dice(
-            factor=1, below=w - w * t * x.sigmoid() / (x.sigmoid() + t)
-        )(x, t, w),
-        "sum over all pixels; means make the 10 far too heavy": _dice(smoothing=10.0 * 768),
-        "the sums below the line are of p and t, not of their squares": _dice(square=2),
-    },
-    inputs=lambda rng: [some_logits(rng) for _ in range(3)],
-    observe=_observe_loss,
-    changes_inputs=True,  # a copy of the logits would get the gradient
-    atol=1e-6,
-)
-
-
-# --- 6.3 ------------------------------------------------------------------------------------------
-
-
-def focal_loss(logits, target, weight):
-    each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    wrong_by = (torch.sigmoid(logits) - target).abs()
-    return (weight * wrong_by**2 * each).sum() / weight.sum()
 
 
 def _focal(factor=lambda p, t: (p - t).abs() ** 2, mean=lambda each, w: (w * each).sum() / w.sum()):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from numbers import Real
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import stats
 
 from spine_lib.course.exercise import Exercise, Wrong, describe, variants
 
@@ -64,87 +63,6 @@ COUNTS = Exercise(
         a_scored_pair(rng, shape, share)
         for shape, share in (((9, 11), 0.2), ((9, 7, 5), 0.3), ((40,), 0.2))
     ],
-)
-
-# --- 7.2 ------------------------------------------------------------------------------------------
-
-
-def overlap_scores(tp, fp, fn, tn):
-    def ratio(part, whole):
-        return part / whole if whole else math.nan
-
-    return {
-        "iou": ratio(tp, tp + fp + fn),
-        "dice": ratio(2 * tp, 2 * tp + fp + fn),
-        "precision": ratio(tp, tp + fp),
-        "recall": ratio(tp, tp + fn),
-        "accuracy": ratio(tp + tn, tp + fp + fn + tn),
-    }
-
-
-def _changed(change=lambda value: value, **taken_for):
-    """Return the scores, each changed, some taken for others (by name)."""
-
-    def scores(*counts):
-        right = overlap_scores(*counts)
-        return {name: change(right[taken_for.get(name, name)]) for name in right}
-
-    return scores
-
-
-@variants
-def _divided(tp, fp, fn, tn, more=0, above=0, twice=2):
-    """Return the scores by plain division, with a little added below and above the line."""
-    return {
-        "iou": (tp + above) / (tp + fp + fn + more),
-        "dice": (2 * tp + above) / (twice * tp + fp + fn + more),
-        "precision": (tp + above) / (tp + fp + more),
-        "recall": (tp + above) / (tp + fn + more),
-        "accuracy": (tp + tn + above) / (tp + fp + fn + tn + more),
-    }
-
-
-SCORES = Exercise(
-    "7.2",
-    reference=overlap_scores,
-    wrong={
-        "where nothing is predicted, or nothing is true, a score would be 0 / 0: test the "
-        "denominator first, and give `math.nan` where it is 0": _divided(),
-        "0 / 0 has no value: whoever gives it one decides what an empty mask is worth, so give "
-        "`math.nan`": (
-            *(
-                _changed(lambda value, none=none: none if math.isnan(value) else value)
-                for none in (0.0, 1.0, None, math.inf)
-            ),
-            *(_divided(more=e, above=a) for e in (1e-3, 1) for a in (0, e)),
-        ),
-        "a score whose numerator alone is 0 is 0: only a denominator of 0 gives NaN": (
-            _changed(lambda value: value or math.nan)
-        ),
-        "precision asks how much of what was *predicted* is right, recall how much of the *truth* "
-        "was found: yours are the same or exchanged": (
-            _changed(precision="recall", recall="precision"),
-            _changed(precision="recall"),
-            _changed(recall="precision"),
-        ),
-        "IoU counts tp once, and Dice twice, above and below the line: yours are the same or "
-        "exchanged": (
-            _changed(iou="dice", dice="iou"),
-            _changed(iou="dice"),
-            _changed(dice="iou"),
-        ),
-        "Dice counts tp twice below the line, too": _divided(twice=1),
-        "accuracy counts true negatives, too: background that is right is right": (
-            lambda *n: overlap_scores(*n) | {"accuracy": n[0] / sum(n)},
-            _changed(accuracy="iou"),
-        ),
-        "scores are fractions from 0 to 1, not per cent": _changed(lambda value: 100 * value),
-    },
-    inputs=lambda rng: [
-        *(tuple(rng.integers(5, 90, 4).tolist()) for _ in range(3)),
-        *((0, 0, 0, 500), (0, 7, 0, 93), (0, 0, 9, 91), (8, 0, 2, 0), (0, 5, 6, 0)),
-    ],
-    atol=1e-5,
 )
 
 # --- 7.3 ------------------------------------------------------------------------------------------
@@ -217,83 +135,6 @@ MEAN = Exercise(
     inputs=lambda rng: [
         (some_counts(rng, *kinds),) for kinds in ((2, 1, 2), (3, 2, 1), (1, 4, 3), (4, 0, 1))
     ],
-)
-
-# --- 7.4 ------------------------------------------------------------------------------------------
-
-
-def surface_distances_mm(prediction, truth, spacing_mm):
-    surface = prediction & ~ndimage.binary_erosion(prediction)
-    true_surface = truth & ~ndimage.binary_erosion(truth)
-    away_mm = ndimage.distance_transform_edt(~true_surface, sampling=spacing_mm)
-    return away_mm[surface]
-
-
-def a_surface_pair(rng: np.random.Generator) -> tuple:
-    """Make two solids that differ and reach the edge, with a hole, on voxels that are no cubes."""
-    at = np.moveaxis(np.indices((15, 17, 12)), 0, -1)
-    middle = rng.uniform(6, 8, 3) - (0, 0, 2)
-    truth = (((at - middle) / (5, 4.2, 3.2)) ** 2).sum(axis=-1) < 1
-    prediction = np.roll(truth, (1, 2), (0, 2))
-    prediction[6:9, 5:8] = False
-    prediction[5:7, 14:17, 5] = True
-    prediction[12:15, 9:12, 3:6] = truth[4:8, 10:17, 4:7] = True
-    spacing = rng.permutation([0.7, 1.0, 3.0]) * rng.uniform(0.9, 1.1)
-    return prediction, truth, tuple(spacing.round(2).tolist())
-
-
-def _sorted(function, *arguments):
-    """Return the answer in ascending order, since any order is right."""
-    answer = function(*arguments)
-    with contextlib.suppress(TypeError, ValueError):
-        return np.sort(np.asarray(answer, float).ravel())
-    return answer
-
-
-@variants
-def _distances(p, t, mm, sampling=np.array, to=lambda t, goal: ~goal, take=None, **how):
-    surface, goal = (mask & ~ndimage.binary_erosion(mask, **how) for mask in (p, t))
-    away = ndimage.distance_transform_edt(to(t, goal), sampling(mm))
-    return take(away, p) if take else away[surface]
-
-
-DISTANCES = Exercise(
-    "7.4",
-    reference=surface_distances_mm,
-    wrong={
-        "your distances are in voxels: a step along each axis has its own length in mm": _distances(
-            sampling=np.ones_like
-        ),
-        "spacing_mm is in the order x, y, z, as the axes of the arrays are": _distances(
-            sampling=np.flip
-        ),
-        "inside the truth your distances are 0: measure to its *surface*, so that a prediction "
-        "that is too small is found, too": _distances(to=lambda t, goal: ~t),
-        "the transform measures to the nearest False, so turn the truth's surface round (~)": (
-            _distances(to=lambda t, goal: goal),
-            _distances(to=lambda t, goal: t),
-        ),
-        "these are the distances from the truth's surface to the prediction's: go from the "
-        "prediction to the truth": lambda p, t, mm: surface_distances_mm(t, p, mm),
-        "this is one number of all distances: return one for each surface voxel of the "
-        "prediction": tuple(
-            lambda *pair, score=score: score(surface_distances_mm(*pair))
-            for score in (np.mean, np.max, np.median, np.min, lambda d: np.percentile(d, 95))
-        ),
-        "these are the distances of all voxels: look up those of the prediction's surface": (
-            _distances(take=lambda away, p: away[p]),
-            _distances(take=lambda away, p: away),
-        ),
-        "voxels at the edge of the array are missing: the mask ends there, so they are surface, "
-        "too": _distances(border_value=1),
-        "a surface voxel has a *face* that touches the background: an edge or a corner is not "
-        "enough": _distances(structure=np.ones((3, 3, 3))),
-        "these are both directions together: return those from the prediction to the truth": (
-            lambda p, t, mm: np.r_[surface_distances_mm(p, t, mm), surface_distances_mm(t, p, mm)]
-        ),
-    },
-    inputs=lambda rng: [a_surface_pair(rng) for _ in range(3)],
-    observe=_sorted,
 )
 
 # --- 7.5 ------------------------------------------------------------------------------------------

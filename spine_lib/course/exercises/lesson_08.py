@@ -6,10 +6,9 @@ import numpy as np
 
 from spine_lib.course.exercise import Exercise, variants
 
-# --- 8.1 ------------------------------------------------------------------------------------------
-
 
 def iou_from_dice(dice):
+    """Return the IoU of the mask pair that has this Dice."""
     return dice / (2 - dice)
 
 
@@ -17,32 +16,6 @@ def some_dices(rng: np.random.Generator, count: int = 3) -> list[float]:
     """Draw a few Dice scores as papers print them."""
     return rng.uniform(0.3, 0.98, count).round(3).tolist()
 
-
-IOU = Exercise(
-    "8.1",
-    reference=iou_from_dice,
-    wrong={
-        "this is the Dice of a pair whose IoU is given: you solved for the other "
-        "score": lambda dice: 2 * dice / (1 + dice),
-        "IoU and Dice are the same only at 0 and at 1; in between the IoU is lower": (
-            lambda dice: dice
-        ),
-        "the IoU of a perfect pair is 1, and yours is not: halving does not lead from Dice to "
-        "IoU": lambda dice: dice / 2,
-        "squaring comes close, but is not equal: write both scores with TP and errors": (
-            lambda dice: dice**2
-        ),
-        "the numerator is right, and the denominator is 2 - Dice, since the overlap counts twice "
-        "in the Dice": (
-            lambda dice: dice / (1 - dice),
-            lambda dice: dice / (1 + dice),
-            lambda dice: dice / (2 + dice),
-        ),
-        "brackets are missing: `dice / 2 - dice` divides by 2 first": lambda dice: dice / 2 - dice,
-        "the numerator is the Dice, not twice the Dice": lambda dice: 2 * dice / (2 - dice),
-    },
-    inputs=lambda rng: [(dice,) for dice in (0.8, *some_dices(rng), 1.0, 0.0)],
-)
 
 # --- 8.2 ------------------------------------------------------------------------------------------
 
@@ -222,90 +195,6 @@ PREVALENCE = Exercise(
         ),
     },
     inputs=lambda rng: [two_scores(rng) for _ in range(4)],
-)
-
-# --- 8.5 ------------------------------------------------------------------------------------------
-
-
-def dice_by_patient(results):
-    found = {}
-    for model, entry in results["models"].items():
-        found[model] = {}
-        for run in entry["runs"]:
-            for volume in run["test"]["volumes"].values():
-                dice = float("nan") if volume["dice"] is None else volume["dice"]
-                found[model].setdefault(volume["patient_id"], []).append(dice)
-    return found
-
-
-def some_results(rng: np.random.Generator, runs: int, undefined: bool) -> dict:
-    """Make the part of a results.json that scores are read from."""
-    cases, models = rng.permutation(50)[:3], {}
-    for model in ("unet_resnet34", "deeplabv3plus_resnet34"):
-        entries = []
-        for number in range(runs):
-            dices = rng.uniform(0.5, 0.95, len(cases)).round(4).tolist()
-            test = {"per_volume": {"dice": float(np.mean(dices))}, "volumes": {}}
-            if undefined and number == runs - 1:
-                dices[0] = None
-            for case, dice in zip(cases, dices):
-                volume = {"dice": dice, "iou": dice and iou_from_dice(dice)}
-                test["volumes"][f"case-{case}"] = volume | {"patient_id": f"patient-{case}"}
-            entries.append({"seed": number, "test": test})
-        models[model] = {"name": model.upper(), "test": entries[0]["test"], "runs": entries}
-    return {"models": models}
-
-
-@variants
-def _listed(results, value=None, runs=lambda entry: entry["runs"], by_case=False, merged=None):
-    found = {}
-    for model, entry in results["models"].items():
-        rows = found.setdefault(model, {})
-        for run in runs(entry):
-            for case, volume in run["test"]["volumes"].items():
-                dice = np.nan if volume["dice"] is None else volume["dice"]
-                row = rows.setdefault(case if by_case else volume["patient_id"], [])
-                row.append(value(volume, run) if value else dice)
-        found[model] = {k: merged(row) if merged else row for k, row in rows.items()}
-    return found
-
-
-BY_PATIENT = Exercise(
-    "8.5",
-    reference=dice_by_patient,
-    wrong={
-        'go through "runs": the model has a "test" of its own, which is that of the first run': (
-            _listed(runs=lambda entry: [entry]),
-            _listed(runs=lambda entry: entry["runs"][-1:]),
-            _listed(runs=lambda entry: [entry] * len(entry["runs"])),
-        ),
-        'you sorted by case; the unit is the patient, whose id is in "patient_id" of each volume': (
-            _listed(by_case=True)
-        ),
-        "these are the IoUs": _listed(value=lambda volume, run: volume["iou"] or np.nan),
-        "these are the means over all volumes of a run, not this patient's": (
-            _listed(value=lambda volume, run: run["test"]["per_volume"]["dice"])
-        ),
-        "each patient needs a list with one Dice for each run, not their mean or the last one": (
-            _listed(merged=np.mean),
-            _listed(merged=np.nanmean),
-            _listed(merged=lambda values: values[-1]),
-        ),
-        'None cannot be averaged: put float("nan") for an undefined Dice': (
-            _listed(value=lambda volume, run: volume["dice"])
-        ),
-        'an undefined Dice keeps its place in the list, as float("nan")': (
-            _listed(merged=lambda values: [value for value in values if value == value])
-        ),
-        'an undefined Dice is not 0: put float("nan") in its place': (
-            _listed(value=lambda volume, run: volume["dice"] or 0.0)
-        ),
-        "use the models' ids as keys, not their names": lambda results: {
-            results["models"][model]["name"]: rows
-            for model, rows in dice_by_patient(results).items()
-        },
-    },
-    inputs=lambda rng: [(some_results(rng, runs, runs != 3),) for runs in (3, 2, 1, 4)],
 )
 
 # --- 8.6 ------------------------------------------------------------------------------------------

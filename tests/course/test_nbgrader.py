@@ -83,7 +83,6 @@ def crashing(key: str) -> str:
         "2.2": "def centroid_mm(labels, label, affine)\n    return 0",
         "2.3": f'{marked_solution(find_exercise("2.3"))}\n\nraise RuntimeError("too late")',
         "2.4": "def stray_voxels(mask):\n    while True:\n        pass",
-        "2.5": "def dice_after_smoothing(*arguments):\n    raise SystemExit(3)",
     }[key]
 
 
@@ -92,7 +91,6 @@ WRONG = {
     "2.2": ("np.argwhere(labels == label).mean(axis=0)", "as a voxel index"),
     "2.3": ("image_hu[mask].mean() < 100", "a fixed number of HU"),
     "2.4": ("ndimage.label(mask, np.ones((3, 3, 3)))[1]", "the number of pieces"),
-    "2.5": ("1.0", "stays boolean"),
 }
 
 
@@ -253,7 +251,6 @@ def test_a_crash_costs_its_own_point_alone_and_is_told_with_its_line(course):
     assert "name 'centroid_mm' is not defined" in told["2.2"]
     assert "Score: 1.0 / 1.0" in told["2.3"]
     assert "was stopped after 5 seconds" in told["2.4"]
-    assert "stopped with an error in line 2 (`raise SystemExit(3)`)" in told["2.5"]
 
 
 @pytest.mark.slow

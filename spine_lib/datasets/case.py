@@ -154,15 +154,10 @@ class StructuresCase(Case):
 
 @dataclass(frozen=True)
 class PngCase(Case):
-    """A case whose image and mask are folders of PNG slices, the lowest number lowest.
+    """A case whose image and mask are folders of PNG slices, the lowest number lowest."""
 
-    Attributes:
-        spacing_mm: distance of columns, rows and slices.
-        window_hu: HU of grey 0 and of the brightest grey value.
-    """
-
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    window_hu: tuple[float, float] = (-1024.0, 1024.0)
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of columns, rows and slices
+    window_hu: tuple[float, float] = (-1024.0, 1024.0)  # of grey 0 and the brightest grey value
 
     def load_image(self) -> Volume:
         """Load the slices, their grey values as HU."""

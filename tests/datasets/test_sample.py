@@ -187,16 +187,16 @@ def test_a_python_without_pip_is_told_how_to_get_it(wheel, tmp_path, monkeypatch
 def test_an_interrupted_fetch_leaves_nothing_and_the_next_one_completes(
     wheel, without_pip, tmp_path, monkeypatch, stop, raised, message
 ):
-    real, written = fetch._write, []
+    real, written = fetch.shutil.copyfileobj, []
 
-    def interrupted(stream, path):
+    def interrupted(source, target):
         if written:
             raise stop
-        written.append(path)
-        real(stream, path)
+        written.append(target)
+        real(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(fetch, "_write", interrupted)
+        patched.setattr(fetch.shutil, "copyfileobj", interrupted)
         with pytest.raises(raised, match=message):
             fetch_package(wheel[1], tmp_path / "data", str)
     assert visible(tmp_path / "data") == []

@@ -27,7 +27,7 @@ from filelock import FileLock
 from scipy import ndimage
 
 from spine_lib import SpineError, __version__
-from spine_lib.ct.files import atomic_file, read_json, write_json
+from spine_lib.ct.files import array_sha256, atomic_file, read_json, write_json
 from spine_lib.ct.geometry import PLANES, to_slices
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import Case, CaseData
@@ -36,7 +36,7 @@ from spine_lib.metrics import overlap, statistics
 from spine_lib.models import split_name
 from spine_lib.reproduce import provenance
 from spine_lib.reproduce.compare import aligned, estimate_text, number, paired
-from spine_lib.reproduce.evaluate import Truth
+from spine_lib.reproduce.evaluate import Truth, require_unseen
 from spine_lib.reproduce.report import duration
 from spine_lib.reproduce.sources import gather, prepare, prepared_root
 from spine_lib.slices import Draw
@@ -396,9 +396,15 @@ def split_slices(
 
 @dataclass(frozen=True)
 class Training(Job):
-    """One training of an ablation, and the cases that it is scored on."""
+    """One training of an ablation, and the cases that it is scored on.
+
+    Attributes:
+        scored: cases that it must not have seen.
+        leaks: it has seen other slices of them on purpose, to measure what such a split pretends.
+    """
 
     scored: tuple[Scored, ...] = ()
+    leaks: bool = False
 
 
 def crop_to_spine(data: CaseData, margin_mm: float = MARGIN_MM) -> CaseData:
@@ -448,6 +454,11 @@ def _trivial(scored: Scored) -> dict[str, float]:
     return {"whole box": whole, "best threshold": max(dice)}
 
 
+@lru_cache(maxsize=64)
+def _image_sha256(case: Case) -> str:
+    return array_sha256(case.load().ct.array)
+
+
 def _finish(training: Training, device: str) -> tuple[float, dict[str, dict]]:
     """Load or train a network; return the seconds it was trained and its scores by case id.
 
@@ -456,6 +467,8 @@ def _finish(training: Training, device: str) -> tuple[float, dict[str, dict]]:
     """
     data = (training.training, training.validation, training.folder)
     fitted = load_or_train(training.model, training.recipe, *data, device, progress=False)
+    for item in () if training.leaks else training.scored:
+        require_unseen([fitted], item.case.case_id, _image_sha256(item.case))
     digest = hashlib.sha256(fitted.weights.read_bytes())
     digest.update(f"{__version__} {MARGIN_MM} {training.scored}".encode())
     path, key = training.folder / "scores.json", digest.hexdigest()
@@ -580,6 +593,7 @@ def _trainings(
                     volumes_of(validation, cases.validation, changed.planes),
                     parent / fold.name / f"seed-{seed}",
                     scored,
+                    leaks=variant.split == "slice",
                 )
     return trainings
 

@@ -319,7 +319,7 @@ print("same data as the paper:", results["data"]["same_as_paper"])
 # paper's. **With what** was it made, and could you make it again?
 
 # %%
-from spine_lib.reproduce import duration, test_looks_sentence
+from spine_lib.reproduce import duration
 
 recipe = results["recipe"]
 seeds = {run["seed"] for entry in results["models"].values() for run in entry["runs"]}
@@ -327,7 +327,7 @@ print(f"seeds {sorted(seeds)}, {recipe['steps']} steps of {recipe['batch']} patc
 print(f"{duration(results['wall_seconds'])} on {results['device']}, {results['created']}")
 print(", ".join(f"{name} {version}" for name, version in results["versions"].items()))
 print(len(results["data"]["checksums"]), "checksums of what was trained on")
-print(test_looks_sentence(results["test_looks"]))
+print(results["test_looks"])
 
 # %% [markdown]
 # The last line is the one that papers leave out. Each look at the test patients is a chance to choose

@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "deviations",
             "duration",
             "results_table",
-            "test_looks_sentence",
             "write_report",
         ],
         "compare": ["compare_runs", "comparison_text", "load_run"],

@@ -140,8 +140,8 @@ def data_sources(parts: dict[str, list]) -> list[dict[str, str]]:
     return rows
 
 
-def test_looks(dataset: str) -> dict | str:
-    """Say how often test patients had been looked at while the recipe was made."""
+def test_looks(dataset: str) -> str:
+    """Return how often test patients had been looked at while the recipe was made."""
     if dataset == "phantom":
         return "The test phantoms were made for this run."
     if dataset != "sample":

@@ -20,7 +20,6 @@ from spine_lib.explore.render import Grid, Style
 from spine_lib.reproduce.compare import METRICS, patient_scores
 from spine_lib.training import logs
 
-KINDS = ("best", "median", "worst")
 PATIENTS_BY_NAME = 12
 """More patients than this are drawn by rank, without their names."""
 _MARGIN_MM, _NARROWEST_MM, _WIDTH_PX = 25.0, 120.0, 512
@@ -104,25 +103,29 @@ def ranked_patients(
 
 
 def region_plot(scores: pd.DataFrame) -> dict:
-    """Draw the Dice of each region, a dot for each volume ("model", "region", "dice")."""
-    scores = scores.dropna(subset="dice")
+    """Draw the Dice of each region, a dot for each volume ("model", "Region", "Dice")."""
+    scores = scores.dropna(subset="Dice")
     by_model = {
-        name: rows.groupby("region", sort=False).dice.apply(list).to_dict()
+        name: rows.groupby("Region", sort=False).Dice.apply(list).to_dict()
         for name, rows in scores.groupby("model", sort=False)
     }
-    means = scores.groupby(["model", "region"], sort=False).dice.mean()
+    means = scores.groupby(["model", "Region"], sort=False).Dice.mean()
     texts = "; ".join(f"{model}, {region} {mean:.3f}" for (model, region), mean in means.items())
     figure = figures.patient_scores(by_model, "Dice in the region")
     return encode(figure, f"Dot plot of test Dice by region and model, mean Dice: {texts}.")
 
 
-def calibration_plot(tests: Mapping[str, Mapping]) -> dict:
-    """Draw a reliability diagram of each model's "calibration"."""
-    errors = "; ".join(f"{name} {test['calibration']['ece']:.3f}" for name, test in tests.items())
+def calibration_plot(tests: Mapping[str, Mapping]) -> dict | None:
+    """Draw a reliability diagram of each model's "calibration"; None where none was measured."""
+    measured = {name: test.get("calibration") or {} for name, test in tests.items()}
+    measured = {name: row for name, row in measured.items() if row.get("voxels")}
+    if not measured:
+        return None
+    errors = "; ".join(f"{name} {row['ece']:.3f}" for name, row in measured.items())
     alt = f"Reliability diagram near the spine. Expected calibration error: {errors}."
     tables = {
-        name: pd.DataFrame.from_dict(test["calibration"]["bins"], orient="index").astype(float)
-        for name, test in tests.items()
+        name: pd.DataFrame.from_dict(row["bins"], orient="index").astype(float)
+        for name, row in measured.items()
     }
     with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(4.4, 5), layout="constrained")
@@ -160,6 +163,26 @@ class Overlay:
     kind: str
     plane: str
     pixel_mm: float
+
+    @property
+    def uri(self) -> str:
+        """The image as an address that holds all of it."""
+        return data_uri("png", render.encode_png(self.image))
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The letters of the directions, by side."""
+        return render.orientation_marks(self.plane)
+
+    @property
+    def width_mm(self) -> float:
+        """The width of the image."""
+        return self.image.shape[1] * self.pixel_mm
+
+    @property
+    def bar_mm(self) -> float:
+        """The length of a scale bar."""
+        return render.scale_bar_mm(self.width_mm)
 
 
 class _Crop(NamedTuple):

@@ -4,16 +4,20 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import to_regions
+from spine_lib.ct.files import array_sha256
 from spine_lib.datasets import phantom_cases
+from spine_lib.reproduce import sources
 from spine_lib.reproduce.report import deviations
 from spine_lib.reproduce.sources import gather
 from spine_lib.slices import Draw, TrainingSlices, prepare
+from spine_lib.training.checkpoints import DataRecord
 from spine_lib.training.loading import PatchSampler
 from spine_lib.training.recipe import load_recipe, recipe_from_dict
 
@@ -213,6 +217,19 @@ def test_slices_that_are_not_asked_for_are_not_scored():
     assert sorted(set(np.argwhere(scored)[:, 2])) == [2, 5]
 
 
+@pytest.mark.parametrize("name", ["phantom-0003", "copy"])
+def test_a_network_is_not_scored_on_a_scan_that_it_has_seen(name, monkeypatch, tmp_path):
+    (case,) = phantom_cases(1, 3, shape=(32, 32, 24), spacing_mm=6.0)
+    row = (name, "axial", "phantom", (24, 32, 32), 6.0, "")
+    record = DataRecord([row], [], {name: array_sha256(case.load().ct.array)})
+    fitted = SimpleNamespace(data=record, weights=tmp_path / "w.safetensors")
+    monkeypatch.setattr(ablations, "load_or_train", lambda *given, **options: fitted)
+    scored = (ablations.Scored(case, "phantoms"),)
+    training = ablations.Training("unet_own", MINI, None, None, tmp_path, scored)
+    with pytest.raises(SpineError, match=f"phantom-0003 cannot test .* in training .{name}"):
+        ablations._finish(training, "cpu")
+
+
 # --- comparisons ----------------------------------------------------------------------------------
 
 CASES = {f"phantom-{n}": 0.5 + 0.02 * n for n in range(8)}
@@ -296,6 +313,8 @@ def mini(tmp_path_factory):
     options = {"seeds": (0, 1), "at_once": 1, "root": folder, "cohort": 6}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(folder / "data"))
+        patch.setattr(sources, "PHANTOM_GRID", {"shape": (40, 40, 74), "spacing_mm": 6.0})
+        patch.setattr(ablations, "COHORT_GRID", {"shape": (32, 32, 20), "spacing_mm": 6.0})
         ablations.ablate("split", MINI, say=lambda line: None, **options)
         weights = sorted((folder / "ablations").rglob("weights.safetensors"))
         times = [path.stat().st_mtime_ns for path in weights]

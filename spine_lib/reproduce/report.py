@@ -368,7 +368,7 @@ def deviations(
         For each setting its "setting", "paper" ("" where unknown), "ours" and "note", what an
         ablation found.
     """
-    template = _environment().get_template("deviations.yaml")
+    template = _environment().get_template("deviations.txt")
     text = template.render(recipe=recipe, split=split, faults=list(faults))
     kept = read_json(ABLATIONS)["ablations"].values() if ABLATIONS.is_file() else ()
     page = "The tables: benchmarks/ablations.md."

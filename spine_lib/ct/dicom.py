@@ -111,8 +111,7 @@ def _image_headers(folder: Path) -> tuple[list[pydicom.Dataset], tuple[str, ...]
     images = [header for header in files.values() if header is not None and "Rows" in header]
     if not images:
         raise SpineError(
-            f"{folder} holds no DICOM image: give the folder that has the slices of one CT series "
-            "directly in it."
+            f"{folder} holds no DICOM image: give the folder with the slices of one CT series."
         )
     suffixes = {Path(header.filename).suffix.lower() for header in images}
     others = [path for path, header in files.items() if header is None]
@@ -153,11 +152,8 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
 
 def _read(path: Path, **options: Any) -> pydicom.Dataset:
     """Read a DICOM file; where no transfer syntax is stated, take the one that was found."""
-    # a mapped file gives no more bytes than it has, whatever length a damaged element announces
-    with (
-        path.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # gives no more bytes than it has, whatever length a damaged element announces
         dataset = pydicom.dcmread(content, force=True, **options)
     dataset.filename = str(path)
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -233,31 +229,29 @@ def _slice(header: pydicom.Dataset) -> Slice:
     rows, columns, bits = (
         int(_numbers(header, name, 1)[0]) for name in ("Rows", "Columns", "BitsAllocated")
     )
-    syntax = header.file_meta.TransferSyntaxUID
-    _check_decoder(path, syntax)
-    packed = syntax.is_encapsulated or syntax.is_deflated
-    size = path.stat().st_size
-    if not 0 < rows * columns * bits / 8 <= size * (MAX_DEFLATE_RATIO if packed else 1):
-        raise SpineError(
-            f"{path} is cut off, its {size} bytes cannot hold {rows} x {columns} pixels: "
-            "copy the series again."
-        )
+    position = _numbers(header, "ImagePositionPatient", 3)
     spacing_mm = _numbers(header, "PixelSpacing", 2)
-    if not (SPACING_LIMITS_MM[0] <= spacing_mm.min() <= spacing_mm.max() <= SPACING_LIMITS_MM[1]):
-        raise SpineError(f"{path} has the PixelSpacing {spacing_mm.tolist()} mm: {AGAIN}")
     directions = _numbers(header, "ImageOrientationPatient", 6).reshape(2, 3)
-    if np.abs(directions @ directions.T - np.eye(2)).max() > ANGLE_TOLERANCE:
-        raise SpineError(
-            f"{path} has the ImageOrientationPatient {directions.ravel().tolist()}, which are not "
-            f"two unit vectors at a right angle: {AGAIN}"
-        )
     slope, intercept = (
         None if _value(header, name) is None else float(_numbers(header, name, 1)[0])
         for name in ("RescaleSlope", "RescaleIntercept")
     )
-    if slope == 0:
-        raise SpineError(f"{path} has the RescaleSlope 0, which makes all pixels equal: {AGAIN}")
-    position = _numbers(header, "ImagePositionPatient", 3)
+    syntax, size = header.file_meta.TransferSyntaxUID, path.stat().st_size
+    _check_decoder(path, syntax)
+    largest = size * (MAX_DEFLATE_RATIO if syntax.is_encapsulated or syntax.is_deflated else 1)
+    low, high = SPACING_LIMITS_MM
+    problem = ""
+    if not 0 < rows * columns * bits / 8 <= largest:
+        problem = f"is cut off, its {size} bytes cannot hold {rows} x {columns} pixels"
+    elif not (low <= spacing_mm.min() <= spacing_mm.max() <= high):
+        problem = f"has the PixelSpacing {spacing_mm.tolist()} mm"
+    elif np.abs(directions @ directions.T - np.eye(2)).max() > ANGLE_TOLERANCE:
+        values = directions.ravel().tolist()
+        problem = f"has the ImageOrientationPatient {values}, not two unit vectors at a right angle"
+    elif slope == 0:
+        problem = "has the RescaleSlope 0, which makes all pixels equal"
+    if problem:
+        raise SpineError(f"{path} {problem}: {AGAIN}")
     return Slice(path, position, directions, spacing_mm, (rows, columns), slope, intercept)
 
 
@@ -289,9 +283,7 @@ def _check_decoder(path: Path, syntax: pydicom.uid.UID) -> None:
             advice = f"pip install {' '.join(dict.fromkeys(packages))}"
     except NotImplementedError:
         pass
-    raise SpineError(
-        f"{path} is compressed as {syntax.name}, which cannot be decoded here: {advice}."
-    )
+    raise SpineError(f"{path} is compressed as {syntax.name}, which nothing can decode: {advice}.")
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
@@ -315,10 +307,7 @@ def _check_alike(slices: Sequence[Slice]) -> None:
 def _check_gaps(folder: Path, slices: Sequence[Slice]) -> None:
     """Raise if slices are missing, doubled or irregularly spaced."""
     if len(slices) < 2:
-        raise SpineError(
-            f"{folder} holds one DICOM slice only, so no distance between slices is known: "
-            "give the whole series."
-        )
+        raise SpineError(f"{folder} holds one DICOM slice only: give the whole series.")
     gaps_mm = np.diff([image.height_mm for image in slices])
     usual_mm = np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2]
     for gap_mm, (lower, upper) in zip(gaps_mm, pairwise(slices), strict=True):
@@ -328,11 +317,9 @@ def _check_gaps(folder: Path, slices: Sequence[Slice]) -> None:
             problem = f"has two slices at one position ({between}): keep one image a position."
         elif gap_mm > 1.5 * usual_mm:
             count = max(1, round(gap_mm / usual_mm) - 1)
-            problem = f"misses {count} slice(s) between {between}, where the gap is {gap}: copy "
-            problem += "the whole series."
+            problem = f"misses {count} slice(s) between {between} ({gap}): copy the whole series."
         elif abs(gap_mm - usual_mm) > GAP_TOLERANCE * usual_mm:
-            problem = f"is irregularly spaced between {between} ({gap}): resample the series to "
-            problem += "regular slices first."
+            problem = f"is irregularly spaced between {between} ({gap}): resample the series first."
         else:
             continue
         raise SpineError(f"{folder} {problem}")

@@ -31,21 +31,17 @@ MAX_DEFLATE_RATIO = 1032
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-POSITION_FIELDS = (
-    *("xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z"),
-)
+POSITION_FIELDS = """
+    xyzt_units qform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z
+    sform_code srow_x srow_y srow_z
+""".split()
 """What a header states on where its voxels lie, beside the first four numbers of `pixdim`."""
 
 UNITS_MM = (1.0, 1000.0, 1.0, 0.001)
 """Millimetres in a header's unit of length: unknown, metre, millimetre, micrometre."""
 
-SPACING_LIMITS_MM = (0.01, 100.0)
-LARGEST_EXTENT_MM, FARTHEST_MM = 5e3, 1e5
+SPACING_LIMITS_MM, LARGEST_EXTENT_MM, FARTHEST_MM = (0.01, 100.0), 5e3, 1e5
 """No scan of a patient has other voxels, is longer, or begins farther from the scanner's centre."""
-
-ORTHONORMAL_WITHIN = 1e-4
-"""ITK refuses direction cosines that are farther from orthonormal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,42 +78,36 @@ class SourceGrid:
         return self.affine @ nib.orientations.inv_ornt_aff(self.to_ras, self.shape)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
 class NiftiFile(SourceGrid):
-    """One NIfTI file: voxels begin at byte `offset`, and value = stored * slope + intercept."""
-
-    dtype: np.dtype
-    slope: float
-    intercept: float
-    offset: int
+    """One NIfTI file, whose voxels can be read in pieces."""
 
     @property
     def bytes_needed(self) -> int:
         """How long the file must be, uncompressed."""
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+        size = self.header.get_data_dtype().itemsize
+        return int(self.header.get_data_offset()) + math.prod(self.shape) * size
 
     def pieces(self) -> Iterator[tuple[np.ndarray, float, float]]:
-        """Yield some voxels at a time, as stored, with slope and intercept.
+        """Yield some voxels at a time, as stored, and the slope and intercept that scale them.
 
         They are 1-D, the first axis fastest; the next piece overwrites the one before.
         """
-        total, size = math.prod(self.shape), self.dtype.itemsize
-        buffer = np.empty(min(total, PIECE_BYTES // size), self.dtype)
+        total, dtype = math.prod(self.shape), self.header.get_data_dtype()
+        slope, intercept = self.header.get_slope_inter()  # None and None: no scaling
+        buffer = np.empty(min(total, PIECE_BYTES // dtype.itemsize), dtype)
         with reading(self.path) as stream:
-            stream.seek(self.offset)
+            stream.seek(int(self.header.get_data_offset()))
             for first in range(0, total, len(buffer)):
                 piece = buffer[: total - first]
                 if stream.readinto(piece.view(np.uint8)) < piece.nbytes:
                     raise EOFError
-                yield piece, self.slope, self.intercept
+                yield piece, float(slope or 1), float(intercept or 0)
             surplus = 0  # the checksum stands behind the last byte
             while block := stream.read(PIECE_BYTES):
                 surplus += len(block)
                 if block.strip(b"\0") or surplus > self.bytes_needed:
-                    raise SpineError(
-                        f"{self.path} holds more voxels than the {'x'.join(map(str, self.shape))} "
-                        "that its header announces: export the file again."
-                    )
+                    what = f"more voxels than the {'x'.join(map(str, self.shape))} of its header"
+                    raise SpineError(f"{self.path} holds {what}: export the file again.")
 
 
 def open_nifti(path: Path) -> NiftiFile:
@@ -127,9 +117,8 @@ def open_nifti(path: Path) -> NiftiFile:
     try:
         image = _checked(path, header)
     except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
-        raise SpineError(
-            f"{path} has a damaged NIfTI header ({error}): export the file again."
-        ) from error
+        what = f"a damaged NIfTI header ({error})"
+        raise SpineError(f"{path} has {what}: export the file again.") from error
     with open(path, "rb") as raw:
         ratio = MAX_DEFLATE_RATIO if raw.read(2) == GZIP_MAGIC else 1
     size = path.stat().st_size
@@ -142,10 +131,7 @@ def open_nifti(path: Path) -> NiftiFile:
 
 
 def write_nifti(
-    array: np.ndarray,
-    affine: np.ndarray,
-    path: Path,
-    position: nib.Nifti1Header | None = None,
+    array: np.ndarray, affine: np.ndarray, path: Path, position: nib.Nifti1Header | None = None
 ) -> nib.Nifti1Header:
     """Write one array [i, j, k] with its affine (voxel index -> mm in RAS+), all or nothing.
 
@@ -167,12 +153,13 @@ def write_nifti(
         for field in POSITION_FIELDS:
             header[field] = position[field]
         header["pixdim"][:4] = position["pixdim"][:4]
-    with atomic_file(path) as stream, contextlib.ExitStack() as stack:
+    with atomic_file(path) as stream:
         if path.name.endswith(".gz"):
             # no name and no time inside: the same result gives the same bytes
-            packed = igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0)
-            stream = stack.enter_context(packed)
-        image.to_stream(stream)
+            with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(stream)
     return header
 
 
@@ -199,10 +186,10 @@ def itk_affine(header: nib.Nifti1Header) -> np.ndarray | None:
 
 
 def is_straight(affine: np.ndarray) -> bool:
-    """Return whether the axes of an affine are perpendicular, as ITK requires."""
+    """Return whether the axes of an affine are perpendicular, as far as ITK requires."""
     with np.errstate(invalid="ignore"):  # an axis of length 0 gives NaN, which is not close
         axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=ORTHONORMAL_WITHIN)
+    return np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=1e-4)
 
 
 @contextlib.contextmanager
@@ -217,14 +204,10 @@ def reading(path: Path) -> Iterator[BinaryIO]:
                 # the buffer below a gzip file fills our memory directly, the file copies once more
                 yield getattr(stream, "_buffer", stream)
     except EOFError as error:
-        raise SpineError(
-            f"{path} is truncated, its data end too early: copy or download it again."
-        ) from error
+        raise SpineError(f"{path} is truncated: copy or download it again.") from error
     except (igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
-        raise SpineError(
-            f"{path} is damaged, its gzip data do not check out ({error}): "
-            "copy or download it again."
-        ) from error
+        reason = f"its gzip data do not check out ({error})"
+        raise SpineError(f"{path} is damaged, {reason}: copy or download it again.") from error
     except OSError as error:
         raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
 
@@ -232,8 +215,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
     """Return the NIfTI-1 or NIfTI-2 header at the start of a stream."""
     block = stream.read(nib.Nifti2Header.sizeof_hdr)
-    sizes = {struct.pack(order + "i", size): size for order in "<>" for size in (348, 540)}
-    size = sizes.get(block[:4], 0)
+    size = {struct.pack(order + "i", n): n for order in "<>" for n in (348, 540)}.get(block[:4], 0)
     if len(block) < size:
         raise EOFError
     kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
@@ -243,17 +225,13 @@ def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
             "file, or the folder of a DICOM series."
         )
     header = kind(block[:size], check=False)
-    magic = header["magic"].item()
+    magic, length = header["magic"].item(), header["sizeof_hdr"]
     if magic in (b"ni1", b"ni2"):
-        raise SpineError(
-            f"{path} is the header of a .hdr/.img pair: convert the pair to one .nii.gz file."
-        )
+        raise SpineError(f"{path} belongs to a .hdr/.img pair: convert it to one .nii.gz file.")
     torn = size == 540 and header["eol_check"].tolist() not in ([13, 10, 26, 10], [0, 0, 0, 0])
-    if torn or header["sizeof_hdr"] != size or magic not in (b"n+1", b"n+2"):
-        raise SpineError(
-            f"{path} has a damaged NIfTI header (sizeof_hdr {header['sizeof_hdr']}, magic "
-            f"{magic!r}): export the file again."
-        )
+    if torn or length != size or magic not in (b"n+1", b"n+2"):
+        reason = f"sizeof_hdr {length}, magic {magic!r}"
+        raise SpineError(f"{path} has a damaged NIfTI header ({reason}): export it again.")
     return header
 
 
@@ -263,10 +241,8 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
-        raise SpineError(
-            f"{path} has the shape {'x'.join(map(str, shape))}, not one 3-D volume: "
-            "export a single volume."
-        )
+        sizes = "x".join(map(str, shape))
+        raise SpineError(f"{path} has the shape {sizes}, not one 3-D volume: export a single one.")
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         what = "colours (RGB)" if dtype.names or dtype.kind == "V" else f"{dtype} values"
@@ -275,26 +251,17 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
         raise ValueError(f"bitpix {header['bitpix']} contradicts the data type {dtype}")
     if not np.isfinite(header["pixdim"][1:4]).all():
         raise ValueError(f"spacing {header['pixdim'][1:4].tolist()}")
-    offset = int(header.get_data_offset())
-    if offset < header.single_vox_offset:
+    if (offset := int(header.get_data_offset())) < header.single_vox_offset:
         raise ValueError(f"voxels start at byte {offset}, inside the header")
-    slope, intercept = header.get_slope_inter()  # None and None: no scaling
+    header.get_slope_inter()  # raises where they contradict each other
     affine = _nibabel_affine(header)
     _require_patient_size(path, shape, affine)
     notes = [f"{path} {note}" for note in _odd_positions(header, shape, affine)]
     # asked for a.nii.gz, SimpleITK opens an a.nii that lies beside it
     twin = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
     if twin.name.endswith((".nii", ".nii.gz")) and os.path.isfile(twin):
-        notes.append(
-            f"{path} lies beside {twin.name}: other programs may open that one instead, so remove "
-            "one of them."
-        )
-    scaling = {"slope": 1.0, "intercept": 0.0}
-    if slope is not None:
-        scaling = {"slope": float(slope), "intercept": float(intercept)}
-    return NiftiFile(
-        shape, affine, header, path, tuple(notes), dtype=dtype, offset=offset, **scaling
-    )
+        notes.append(f"{path} lies beside {twin.name}: other programs may open that, so keep one.")
+    return NiftiFile(shape, affine, header, path, tuple(notes))
 
 
 def _coded(header: nib.Nifti1Header, name: str) -> bool:
@@ -315,20 +282,15 @@ def _qform(header: nib.Nifti1Header) -> np.ndarray:
 def _in_mm(header: nib.Nifti1Header, affine: np.ndarray) -> np.ndarray:
     unit = int(header["xyzt_units"]) & 7
     scale = UNITS_MM[unit] if unit < len(UNITS_MM) else 1.0
-    return np.diag([scale, scale, scale, 1]) @ np.asarray(affine, np.float64)
+    return np.diag([scale, scale, scale, 1]) @ affine
 
 
 def _nibabel_affine(header: nib.Nifti1Header) -> np.ndarray:
-    """Return the affine in mm: the sform, else the qform, else the spacing about the middle.
-
-    The qform also counts where the sform has a code and no numbers, as some programs write it.
-    """
-    qform_set, sform = _coded(header, "qform"), header.get_sform()
-    if _coded(header, "sform") and (sform[:3].any() or not qform_set):
-        affine = sform
-    else:
-        affine = _qform(header) if qform_set else header.get_base_affine()
-    return _in_mm(header, affine)
+    """Return the affine in mm: the sform, else the qform, else the spacing about the middle."""
+    sform = header.get_sform()  # some programs give it a code and no numbers
+    if _coded(header, "sform") and (sform[:3].any() or not _coded(header, "qform")):
+        return _in_mm(header, sform)
+    return _in_mm(header, _qform(header) if _coded(header, "qform") else header.get_base_affine())
 
 
 def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
@@ -337,19 +299,16 @@ def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.nd
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         volume = abs(np.linalg.det(affine[:3, :3] / spacing))
     if not volume > 0.1:  # also where it is NaN; a gantry tilted by 30 degrees has 0.87
-        raise SpineError(
-            f"{path} has an affine that maps voxels to no volume ({affine[:3].tolist()}): "
-            "export the file again with its orientation."
-        )
+        what = f"maps voxels to no volume ({affine[:3].tolist()})"
+        raise SpineError(f"{path} has an affine that {what}: export it with its orientation.")
     low, high = SPACING_LIMITS_MM
     plausible = low <= spacing.min() and spacing.max() <= high
     far_mm = np.abs(affine[:3, 3]).max()
     if not plausible or (spacing * shape).max() > LARGEST_EXTENT_MM or not far_mm < FARTHEST_MM:
+        voxels, first = (" x ".join(f"{n:.3g}" for n in row) for row in (spacing, affine[:3, 3]))
         raise SpineError(
-            f"{path} has {'x'.join(map(str, shape))} voxels of "
-            f"{' x '.join(f'{mm:.3g}' for mm in spacing)} mm with the first at "
-            f"{', '.join(f'{mm:.3g}' for mm in affine[:3, 3])} mm, which is no patient: put the "
-            "spacing and the unit of its header right."
+            f"{path} has {'x'.join(map(str, shape))} voxels of {voxels} mm with the first at "
+            f"{first} mm, which is no patient: put the spacing and the unit of its header right."
         )
 
 
@@ -364,10 +323,7 @@ def _odd_positions(
         if not 0 <= code <= 5:
             yield f"has the {name}_code {code}, which NIfTI does not define: it counts as 0."
     if not _coded(header, "sform") and not _coded(header, "qform"):
-        yield (
-            "says nothing about orientation (sform and qform code 0): left and right are a guess, "
-            "so check them against the patient."
-        )
+        yield "says nothing about orientation (codes 0): left and right are a guess, so check them."
         return
     if codes["sform"] and not header.get_sform()[:3].any():
         yield "has an sform of zeros: its qform is used."

@@ -41,17 +41,13 @@ WINDOWS: dict[str, Window] = {
 }
 """The usual windows for reading a CT; "full" spans the 12 bits of a scanner, -1024 to 3071 HU."""
 
-MOST_IDS = 130
-"""No scheme has more ids (TotalSegmentator has 117), so a map of more may be a scan."""
-
-SPARE_BYTES = 900_000_000
-"""A loaded file may take this much memory beside twice its own size; a gzip bomb takes more."""
-
+MOST_IDS, SPARE_BYTES = 130, 900_000_000
+"""No scheme has more ids (TotalSegmentator has 117), so a map of more may be a scan. A loaded file
+may take this much memory beside twice its own size; a gzip bomb takes more."""
 
 SHEARED = (
     "lies on a sheared grid (a tilted gantry, for example), which ITK programs such as 3D Slicer "
-    "cannot open: `save_nifti(..., straight=True)` or `spine predict --straight` writes it on a "
-    "straight one."
+    "cannot open: write it with `save_nifti(..., straight=True)` or `spine predict --straight`."
 )
 
 
@@ -80,10 +76,8 @@ class Volume:
     def __post_init__(self) -> None:
         affine = np.asarray(self.affine, np.float64)
         if self.array.ndim != 3 or affine.shape != (4, 4):
-            raise SpineError(
-                f"A volume needs a 3-D array and a 4x4 affine, not {self.array.ndim}-D and "
-                f"{affine.shape}: pass one scan with its affine."
-            )
+            shapes = f"{self.array.ndim}-D and {affine.shape}"
+            raise SpineError(f"A volume needs a 3-D array and a 4x4 affine, not {shapes}.")
         object.__setattr__(self, "affine", affine)
 
     @property
@@ -99,13 +93,11 @@ class Volume:
     @property
     def itk_affine(self) -> np.ndarray:
         """The affine by which ITK programs place the voxels, where the file's header has two."""
-        other = None
-        if self.source is not None and self.source.header is not None:
-            with contextlib.suppress(ValueError):  # a damaged qform
-                other = itk_affine(self.source.header)
-        if other is None:
-            return self.affine
-        return other @ np.linalg.inv(self.source.affine) @ self.affine
+        header = self.source and self.source.header
+        with contextlib.suppress(ValueError):  # a damaged qform
+            if header is not None and (other := itk_affine(header)) is not None:
+                return other @ np.linalg.inv(self.source.affine) @ self.affine
+        return self.affine
 
     def with_array(self, array: np.ndarray) -> Volume:
         """Return a volume with the same geometry and another array, any dtype.
@@ -121,23 +113,17 @@ class Volume:
 
 
 def load_ct(path: str | Path, series: str | None = None) -> Volume:
-    """Load a CT scan in HU, in canonical orientation.
+    """Load a CT scan in canonical orientation, as int16 [x, y, z] in HU.
+
+    HU are rounded; padding outside the field of view (-2048, for example) is kept.
 
     Args:
         path: a `.nii` or `.nii.gz` file, or the folder of a DICOM series.
         series: number, description or UID of one DICOM series where a folder has several.
 
-    Returns:
-        A volume with an int16 array [x, y, z] in HU, rounded; padding outside the field of view
-        (-2048, for example) is kept.
-
     Raises:
         SpineError: if the file is missing, damaged, no 3-D scalar image, or not in HU. What is
             odd and harmless is a warning.
-
-    Example:
-        >>> ct = load_ct("data/sample/chest/ct.nii.gz")  # doctest: +SKIP
-        >>> ct.array[256, 256, 60], ct.spacing_mm  # doctest: +SKIP
     """
     path = Path(path)
     if series is not None and not os.path.isdir(path):
@@ -149,13 +135,9 @@ def load_ct(path: str | Path, series: str | None = None) -> Volume:
 
 
 def load_mask(path: str | Path) -> Volume:
-    """Load a label map of a `.nii` or `.nii.gz` file in canonical orientation.
+    """Load a label map of a `.nii` or `.nii.gz` file: uint8 [x, y, z] if they fit, else uint16.
 
-    Returns:
-        A volume with an array [x, y, z] of labels: uint8 if they fit, else uint16.
-
-    Raises:
-        SpineError: if the file is unreadable or a value is no label (fraction, negative, NaN).
+    Raises a `SpineError` if a value is no label (fraction, negative, NaN) or nothing can be read.
     """
     volume, high = _load_labels(path)
     notes = volume.source.notes
@@ -211,9 +193,8 @@ def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path
         moved_mm = largest_gap_mm(volume.shape, volume.affine, source.canonical_affine)
         if stored.shape != source.shape or moved_mm > GRID_TOLERANCE_MM:
             raise SpineError(
-                f"{path} cannot be written on the grid of {volume.path or 'its source'}: shape "
-                f"{volume.shape} and affine changed since loading, so resample it back or drop "
-                "`source`."
+                f"{path} cannot be written on the grid of {volume.path or 'its source'}, which its "
+                f"shape {volume.shape} or affine left: resample it back or drop `source`."
             )
     written = write_nifti(stored, affine, path, source and source.header)
     with contextlib.suppress(ValueError):  # a damaged qform

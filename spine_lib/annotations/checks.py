@@ -55,17 +55,15 @@ class Finding:
 
 
 def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> list[Finding]:
-    """Return the mistakes that are found in a label map of the spine.
+    """Return the mistakes that are found in a label map of the spine, worst first.
+
+    No finding does not mean that the annotation is good. Codes: "geometry", "empty", "unknown-ids",
+    "scheme", "implausible", "order", "gap", "tiny", "stray", "shifted", "mirrored".
 
     Args:
         ct: scan in HU, [x, y, z].
         mask: label map of the same patient with the ids of `scheme`, other organs included.
         scheme: key of `SCHEMES` under which the map is to be read.
-
-    Returns:
-        Findings, worst first; an empty list does not mean that the annotation is good. Codes:
-        "geometry", "empty", "unknown-ids", "scheme", "implausible", "order", "gap", "tiny",
-        "stray", "shifted", "mirrored".
 
     Raises:
         SpineError: if the scheme does not exist or the map does not hold whole numbers.
@@ -77,7 +75,7 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
     except SpineError as error:
         findings, image = [Finding("geometry", "error", str(error))], None
     structures = measures.measure(mask, image)
-    unknown = tuple(s.label for s in structures if not chosen.knows(s.label))
+    unknown = tuple(s.label for s in structures if s.label not in chosen.names)
     if unknown:
         message = f"The ids {listed(unknown)} mean nothing in the scheme {scheme!r}."
         findings.append(Finding("unknown-ids", "error", message, unknown))

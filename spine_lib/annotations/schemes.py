@@ -32,17 +32,13 @@ class LabelScheme:
 
     Attributes:
         name: key in `SCHEMES`.
-        names: every id that the scheme knows, with its name; 0 is always background.
+        names: every id that means something, with its name; 0 is always background.
         canonical: canonical vertebra id of each id that is spine; other ids become background.
     """
 
     name: str
     names: Mapping[int, str]
     canonical: Mapping[int, int]
-
-    def knows(self, label: int) -> bool:
-        """Return whether an id means something in this scheme; background always does."""
-        return label == 0 or label in self.names
 
 
 def _read_schemes() -> dict[str, LabelScheme]:
@@ -64,9 +60,7 @@ CANONICAL = SCHEMES["canonical"].names
 def get_scheme(name: str) -> LabelScheme:
     """Return a label scheme by name; raise a `SpineError` if there is none."""
     if name not in SCHEMES:
-        raise SpineError(
-            f"The label scheme {name!r} is not known: use one of {', '.join(SCHEMES)}."
-        )
+        raise SpineError(f"The label scheme {name!r} is unknown: use one of {', '.join(SCHEMES)}.")
     return SCHEMES[name]
 
 
@@ -81,17 +75,10 @@ def require_labels(labels: np.ndarray) -> None:
 
 
 def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
-    """Return a label map in canonical vertebra ids.
+    """Return labels of any shape, ids of a key of `SCHEMES`, as canonical vertebra ids, uint8.
 
-    Args:
-        labels: whole numbers of any shape, ids of `scheme`.
-        scheme: key of `SCHEMES`.
-
-    Returns:
-        uint8 of the same shape; 0 for background and for structures that are not spine.
-
-    Raises:
-        SpineError: if an id means nothing in the scheme.
+    Background and structures that are not spine become 0. Raises a `SpineError` if an id means
+    nothing in the scheme.
 
     Example:
         >>> to_canonical(np.array([0, 5, 27, 50]), "totalsegmentator").tolist()
@@ -115,11 +102,8 @@ def to_canonical(labels: np.ndarray, scheme: str) -> np.ndarray:
 def to_regions(canonical: np.ndarray) -> np.ndarray:
     """Return the regions of canonical vertebra ids, as `to_canonical` returns them.
 
-    Returns:
-        uint8 of the same shape: 0 background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral.
-
-    Raises:
-        SpineError: if an id is not canonical.
+    They are uint8: 0 background, 1 cervical, 2 thoracic, 3 lumbar, 4 sacral. Raises a `SpineError`
+    if an id is not canonical.
     """
     table = np.zeros(256, np.uint8)
     table[1:8], table[8:20], table[20:26] = 1, 2, 3

@@ -56,16 +56,12 @@ class Structure:
 
 
 def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
-    """Return every id of a map with its measures, slice by slice so that memory stays small.
-
-    Args:
-        mask: label map, whole numbers from 0.
-        image: HU on the same grid, or None where there is no such image.
-    """
+    """Return every id of a label map with its measures; `image` is HU on the same grid, or None."""
     array = mask.array
     require_labels(array)
     size = int(array.max()) + 1
     count, height, square, hu = np.zeros((4, size))
+    # slice by slice, so that memory stays small
     for index, z_mm in enumerate(np.arange(array.shape[2]) * mask.spacing_mm[2]):
         marked = array[:, :, index] > 0
         labels = array[:, :, index][marked]
@@ -91,7 +87,7 @@ def misfit(structures: Sequence[Structure], scheme: LabelScheme, plain: bool = F
 
     With `plain`, only reasons that no patient and no choice of labels explains count.
     """
-    if unknown := [s.label for s in structures if not scheme.knows(s.label)]:
+    if unknown := [s.label for s in structures if s.label not in scheme.names]:
         return f"ids {listed(unknown)} mean nothing"
     spine = [s for s in structures if s.label in scheme.canonical]
     if not spine:
@@ -125,8 +121,8 @@ def better_scheme(
 ) -> tuple[LabelScheme, str] | None:
     """Return the scheme in which a map is meant, and why not in the given one; None if it may be.
 
-    Another scheme is better where the given one does not fit, takes for organs what are bones in a
-    row with its vertebrae, or makes a giant of a human.
+    Another is better where the given one does not fit, takes for organs what are bones in a row
+    with its vertebrae, or makes a giant of a human.
     """
     fitting = [s for s in SCHEMES.values() if misfit(structures, s) is None]
     if not fitting:

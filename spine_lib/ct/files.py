@@ -93,20 +93,15 @@ def sole_use(folder: Path, seconds: float = 10) -> Iterator[None]:
 
     Raises a `SpineError` if another process holds it for longer than these seconds.
     """
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout as error:
-        raise SpineError(
-            f"{folder} is in use by another process: wait until that has ended, or choose another "
-            "--name."
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / ".lock").acquire(timeout=seconds))
+        except Timeout as error:
+            advice = "wait until that has ended, or choose another --name."
+            raise SpineError(f"{folder} is in use by another process: {advice}") from error
         for draft in folder.glob(".*.part"):
             draft.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def check_output(
@@ -119,7 +114,6 @@ def check_output(
     """Return the path of a file to write, or raise an error before anything is computed.
 
     Args:
-        path: the file to write.
         inputs: files, and folders with all of their files, that must never be written onto.
         overwrite: whether a file that exists may be replaced.
         suffixes: endings, one of which the name must have; empty for any.
@@ -141,22 +135,17 @@ def check_output(
     except (OSError, ValueError) as error:
         raise SpineError(f"{path} cannot be written, {os_reason(error)}") from error
     if size > free:
-        raise SpineError(
-            f"{path} needs {size / 1e6:,.0f} MB and {folder} has {free / 1e6:,.0f} MB free: free "
-            "some space, or choose another folder."
-        )
+        space = f"needs {size / 1e6:,.0f} MB and {folder} has {free / 1e6:,.0f} MB free"
+        raise SpineError(f"{path} {space}: free some space, or choose another folder.")
     return path
 
 
 def _require_replaceable(path: Path, inputs: Iterable, overwrite: bool) -> None:
     """Raise an error where a path that exists is an input, no plain file, or not to be replaced."""
-    for item in filter(None, inputs):
-        files = (file for file in Path(item).rglob("*") if file.is_file())
-        for file in files if Path(item).is_dir() else [Path(item)]:
-            if path.exists() and file.exists() and path.samefile(file):
-                raise SpineError(
-                    f"{path} is an input of this command ({file}): choose another output."
-                )
+    for item in map(Path, filter(None, inputs)):
+        for file in item.rglob("*") if item.is_dir() else [item]:
+            if file.is_file() and path.exists() and path.samefile(file):
+                raise SpineError(f"{path} is an input of this command ({file}): write elsewhere.")
     if path.exists() and not path.is_file():
         raise SpineError(f"{path} is no file that can be replaced: choose another output.")
     if not overwrite:
@@ -193,10 +182,8 @@ def read_text(path: Path, most_bytes: int = 4 << 20) -> str:
             raise SpineError(f"{path} is larger than {most_bytes:,} bytes: is it another file?")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpineError(
-            f"{path} is not UTF-8 (byte {error.start} is {content[error.start]:#04x}): "
-            "save it as UTF-8 text."
-        ) from error
+        what = f"byte {error.start} is {content[error.start]:#04x}"
+        raise SpineError(f"{path} is not UTF-8 ({what}): save it as UTF-8 text.") from error
     except OSError as error:
         raise SpineError(f"{path} cannot be read, {os_reason(error)}") from error
 
@@ -280,10 +267,7 @@ def read_yaml(path: Path, text: bool = False, most_bytes: int = 100_000) -> dict
 
 
 def array_sha256(array: np.ndarray) -> str:
-    """Return the SHA-256 of a volume's values, by kind, shape and order [x, y, z] alone.
-
-    It is the same for a copy of a scan under another name, or with another orientation in its file.
-    """
+    """Return the SHA-256 of a volume's values, by kind, shape and order [x, y, z] alone."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     for plane in range(array.shape[-1]):  # one at a time: a turned view would be copied whole
         digest.update(np.ascontiguousarray(array[..., plane]))
@@ -303,7 +287,7 @@ def file_identity(path: Path) -> str:
     if not os.path.exists(path):
         return ""
     digest = hashlib.sha256()
-    for file in filter(Path.is_file, sorted(path.rglob("*")) if path.is_dir() else [path]):
+    for file in filter(Path.is_file, [path, *sorted(path.rglob("*"))]):
         try:
             entry = file.stat()
             name = file.relative_to(path).as_posix()

@@ -17,11 +17,9 @@ from spine_lib import SpineError
 
 PLANES = ("axial", "coronal", "sagittal")
 
-GRID_TOLERANCE_MM = 1e-2
-"""How far two grids may lie apart without a word (headers store 32-bit floats)."""
-
-HARMLESS_VOXELS = 0.1
-"""How far, in the smallest spacing, two grids may lie apart and still be the same."""
+GRID_TOLERANCE_MM, HARMLESS_VOXELS = 1e-2, 0.1
+"""How far two grids may lie apart without a word (headers store 32-bit floats), and how far, in the
+smallest spacing, they may lie apart and still be the same."""
 
 # The array axis that a plane cuts, and those that run, backwards, down the rows and columns.
 _AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
@@ -62,18 +60,14 @@ def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
     """
     for volume in (a, b):
         if not hasattr(volume, "affine"):
-            raise SpineError(
-                f"The {names} must both be volumes; a {type(volume).__name__} without an affine "
-                "has no position in the patient: give a Volume, for example ct.with_array(array)."
-            )
+            kind = f"a {type(volume).__name__} without an affine has no position in the patient"
+            raise SpineError(f"The {names} must be volumes, {kind}: give ct.with_array(array).")
     first, second = (getattr(volume, "path", None) for volume in (a, b))
     names = f"{names} ({first or 'first volume'} and {second or 'second volume'})"
     advice = "use the mask that belongs to this image or resample one to the other."
-    if a.array.shape != b.array.shape:
-        raise SpineError(
-            f"The {names} differ in shape, {a.array.shape} and {b.array.shape}: {advice}"
-        )
-    gap_mm = largest_gap_mm(a.array.shape, a.affine, b.affine)
+    if (shape := a.array.shape) != b.array.shape:
+        raise SpineError(f"The {names} differ in shape, {shape} and {b.array.shape}: {advice}")
+    gap_mm = largest_gap_mm(shape, a.affine, b.affine)
     spacings = [spacing_mm(volume.affine) for volume in (a, b)]
     limit_mm = HARMLESS_VOXELS * min(map(min, spacings))
     if gap_mm <= GRID_TOLERANCE_MM:
@@ -82,7 +76,7 @@ def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
     pairs = [(a.affine, others[1]), (others[0], b.affine), (others[0], others[1])]
     if gap_mm <= limit_mm:
         note = f"lie up to {gap_mm:.2g} mm apart: harmless."
-    elif any(largest_gap_mm(a.array.shape, *pair) <= limit_mm for pair in pairs):
+    elif any(largest_gap_mm(shape, *pair) <= limit_mm for pair in pairs):
         note = (
             "lie on the same voxels by the position that ITK programs read, though "
             f"{gap_mm:.3g} mm apart by nibabel's: check that they belong together."
@@ -102,7 +96,7 @@ def plane_axes(plane: str) -> tuple[int, int, int]:
 
 
 def orientation_marks(plane: str) -> dict[str, str]:
-    """Return the letters that belong at the "left", "right", "top" and "bottom" of a slice.
+    """Return the letters that belong at a slice's sides.
 
     Example:
         >>> orientation_marks("axial")
@@ -187,15 +181,10 @@ def scale_bar_mm(width_mm: float) -> float:
 
 
 def resample_image(image: np.ndarray, shape_hw: tuple[int, int], smooth: bool = True) -> np.ndarray:
-    """Resample images linearly in their plane, smoothing first where pixels get larger.
+    """Resample images [..., row, column] linearly in their plane to float32 of the same area.
 
-    Args:
-        image: [row, column] or [slice, row, column], any real dtype.
-        shape_hw: rows and columns wanted.
-        smooth: False leaves the smoothing out, which a picture that follows a slider must.
-
-    Returns:
-        float32 [..., row, column], covering the same area.
+    Where pixels get larger they are smoothed first, unless `smooth` is False, which a picture that
+    follows a slider needs.
     """
     image = np.asarray(image, np.float32)
     ratios = [old / new for old, new in zip(image.shape[-2:], shape_hw, strict=True)]

@@ -22,6 +22,8 @@ PADDING_HU, TISSUE_FROM_HU, AIR_TO_HU = -1200, -300, -30
 """Up to the first lies padding outside the field of view, from the second on soft tissue, and
 below the third air and fat."""
 
+EXPORT = "export the CT with its rescale slope and intercept."
+
 RARE, SAMPLE = 0.01, 100_000
 """A share that noise explains (even a crop about a vertebra has 0.2 of fat), and of how many."""
 
@@ -39,10 +41,8 @@ def hu_from_stored(
     if math.isnan(low) or math.isnan(high):
         raise SpineError(f"{name} has voxels that are not a number (NaN): export the scan again.")
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
-        raise SpineError(
-            f"{name} has values from {low:g} to {high:g}, which cannot be HU "
-            f"({HU_RANGE[0]} to {HU_RANGE[1]}): export the CT with its rescale slope and intercept."
-        )
+        values = f"values from {low:g} to {high:g}"
+        raise SpineError(f"{name} has {values}, which cannot be HU: {EXPORT}")
     if stored.dtype.kind in "iu" and (slope, intercept) == (1, 0):
         out[...] = stored
     elif stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
@@ -67,17 +67,13 @@ def labels_from_stored(
         with np.errstate(invalid="ignore"):
             odd = ~(np.abs(values - labels) < 1e-3)  # also True for NaN and infinity
         if odd.any():
-            raise SpineError(
-                f"{name} is no label map, it holds {values[odd][0]:g}: "
-                "give whole labels, or threshold a probability map first."
-            )
+            what = f"{name} is no label map, it holds {values[odd][0]:g}"
+            raise SpineError(f"{what}: give whole labels, or threshold a probability map first.")
         stored = labels
     low, high = int(stored.min()), int(stored.max())
     if low < 0 or high > 65535:
-        raise SpineError(
-            f"{name} is no label map, its values go from {low} to {high}: "
-            "give the mask rather than the image."
-        )
+        what = f"{name} is no label map, its values go from {low} to {high}"
+        raise SpineError(f"{what}: give the mask rather than the image.")
     out[...] = stored
     return low, high
 
@@ -87,18 +83,13 @@ def check_hu(array: np.ndarray, low: float, high: float, path: Path) -> list[str
 
     Raises a `SpineError` if the values cannot be tissue in HU.
     """
+    values = f"{path} has values from {low:g} to {high:g}"
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
-        raise SpineError(
-            f"{path} has values from {low:g} to {high:g} only, in which no tissue can be: "
-            "export the CT with its rescale slope and intercept."
-        )
+        raise SpineError(f"{values} only, in which no tissue can be: {EXPORT}")
     if low == high:
         return [f"{path} holds the value {low:g} in every voxel: it is no scan, or an empty one."]
     if NORMALISED_RANGE[0] < low and high < NORMALISED_RANGE[1]:
-        raise SpineError(
-            f"{path} has values from {low:g} to {high:g} only, so it is a mask or a normalised "
-            "image: give the CT in HU."
-        )
+        raise SpineError(f"{values} only, so it is a mask or a normalised image: give it in HU.")
     step = int((array.size / SAMPLE) ** (1 / 3)) | 1
     inside = array[::step, ::step, ::step]
     inside = inside[inside > PADDING_HU]
@@ -109,10 +100,8 @@ def check_hu(array: np.ndarray, low: float, high: float, path: Path) -> list[str
         what, cause = f"soft tissue, above {TISSUE_FROM_HU} HU", "applied twice"
     else:
         return []
-    return [
-        f"{path} (from {low:g} to {high:g}) has hardly a voxel of {what}, so its intercept may be "
-        f"{cause}: export the CT with its rescale slope and intercept, if this is not meant."
-    ]
+    what = f"hardly a voxel of {what}, so its intercept may be {cause}"
+    return [f"{path} (from {low:g} to {high:g}) has {what}: if this is not meant, {EXPORT}"]
 
 
 def label_likeness(values: np.ndarray) -> float:

@@ -126,7 +126,7 @@ check("5.2", receptive_field)
 # width of a body, or more?
 
 # %% tags=["nbval-check-output"]
-from spine_lib.models.atrous import encoder_layers, receptive_field
+from spine_lib.models import encoder_layers, receptive_field
 
 for stages in range(5):
     side = receptive_field(encoder_layers(stages=stages))

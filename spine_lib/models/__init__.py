@@ -4,11 +4,10 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["atrous"],
     submod_attrs={
-        "atrous": ["atrous_convolution", "pixel_gradient", "receptive_field"],
         "build": ["ARCHITECTURES", "build_model", "split_name"],
         "deeplab": ["ASPP", "DeepLabV3Plus"],
+        "receptive": ["encoder_layers", "receptive_field"],
         "resnet": ["ResNet34"],
         "unet": ["UNet"],
     },

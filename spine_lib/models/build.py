@@ -39,8 +39,8 @@ def split_name(name: str) -> tuple[str, str]:
     architecture, _, encoder = name.partition("_")
     if architecture not in ARCHITECTURES or not encoder:
         raise SpineError(
-            f"unknown model {name!r:.60}: use one of {', '.join(ARCHITECTURES)} and _ and an "
-            "and an encoder, for example unet_resnet34"
+            f"unknown model {name!r:.60}: use one of {', '.join(ARCHITECTURES)}, _ and an encoder, "
+            "for example unet_resnet34"
         )
     # timm itself would ask a model hub for "hf-hub:..." and a disk for "local-dir:..."
     known = encoder in (OWN, *smp.encoders.get_encoder_names())

@@ -4,9 +4,9 @@ Source: Chen et al. 2018, doi:10.1007/978-3-030-01234-2_49. Kernels of several r
 the whole image are applied to the coarse map side by side (ASPP); the decoder enlarges the result
 four-fold, joins it with an early, fine map, and enlarges once more.
 
-The layers come in the order of segmentation_models_pytorch's network with the encoder resnet34, so
-that its weights can be moved here (`copy_from_library`) and both then give the same logits. They
-start alike, too: the encoder's stages as He et al. draw them, the rest as PyTorch does.
+The layers come in the order of segmentation_models_pytorch's network with the encoder resnet34, and
+with its weights they give its logits. Both start alike, too: the encoder's stages as He et al. draw
+them, the rest as PyTorch does.
 """
 
 from __future__ import annotations
@@ -165,64 +165,3 @@ def norm_relu(convolution: nn.Conv2d | SeparableConv) -> nn.Sequential:
 def enlarge(x: Tensor, shape_hw: tuple[int, int] | torch.Size) -> Tensor:
     """Enlarge maps [batch, channel, row, column] bilinearly; corner pixels stay in the corners."""
     return functional.interpolate(x, tuple(shape_hw), mode="bilinear", align_corners=True)
-
-
-def paired_layers(own: nn.Module, library: nn.Module) -> list[tuple[str, str]]:
-    """Return pairs of layers with weights, in the order in which both networks define them.
-
-    Args:
-        own: a `DeepLabV3Plus`.
-        library: segmentation_models_pytorch's, of the encoder resnet34.
-
-    Returns:
-        For each pair the two names, for example
-        ("encoder.stages.0.0.conv1", "encoder.layer1.0.conv1").
-
-    Raises:
-        SpineError: if the two are not built alike: another number of layers, or a pair of which
-            kind, channels, kernel, stride or dilation differ.
-    """
-    mine, theirs = _layers_with_weights(own), _layers_with_weights(library)
-    if len(mine) != len(theirs):
-        raise SpineError(
-            f"the networks have {len(mine)} and {len(theirs)} layers with weights, so they are no "
-            "twins: compare with deeplabv3plus_resnet34"
-        )
-    for (name, layer), (other_name, other) in zip(mine.items(), theirs.items()):
-        if _described(layer) != _described(other):
-            raise SpineError(
-                f"{name} is {_described(layer)} and its partner {other_name} is "
-                f"{_described(other)}: build both with the same channels, rates and output stride"
-            )
-    return list(zip(mine, theirs))
-
-
-def copy_from_library(own: nn.Module, library: nn.Module) -> None:
-    """Copy the weights of the library's network into our own, in place.
-
-    Args:
-        own: a `DeepLabV3Plus`.
-        library: its twin, made by `build_model("deeplabv3plus_resnet34", ...)`.
-
-    Raises:
-        SpineError: if the two are not built alike.
-    """
-    for name, other_name in paired_layers(own, library):
-        weights = library.get_submodule(other_name).state_dict()
-        own.get_submodule(name).load_state_dict(weights)
-
-
-def _layers_with_weights(network: nn.Module) -> dict[str, nn.Module]:
-    kinds = (nn.Conv2d, nn.BatchNorm2d)
-    return {name: layer for name, layer in network.named_modules() if isinstance(layer, kinds)}
-
-
-def _described(layer: nn.Module) -> str:
-    if isinstance(layer, nn.BatchNorm2d):
-        return f"a batch normalisation of {layer.num_features} channels"
-    # The library also dilates 1 x 1 kernels, in which dilation changes nothing.
-    rate = layer.dilation[0] if max(layer.kernel_size) > 1 else 1
-    return (
-        f"a convolution of {layer.in_channels} to {layer.out_channels} channels, kernel "
-        f"{layer.kernel_size[0]}, stride {layer.stride[0]}, rate {rate}, {layer.groups} groups"
-    )

@@ -147,26 +147,3 @@ class UNet(nn.Module):
             skip = maps.pop()
             x = up(x, skip if self.skips else None)
         return self.head(x)
-
-
-def unet_parameters(
-    in_channels: int = 1, classes: int = 1, width: int = 32, depth: int = 4, skips: bool = True
-) -> int:
-    """Return how many parameters a `UNet` of these arguments has, without building it.
-
-    A double convolution from a to b channels has 9 weights for each pair of channels, 9ab + 9bb,
-    and a scale and a shift for each channel of both normalisations, 4b.
-
-    Example:
-        >>> unet_parameters(width=32, depth=4)
-        7849025
-    """
-
-    def double(inputs: int, outputs: int) -> int:
-        return 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
-
-    levels = [width * 2**level for level in range(depth + 1)]
-    total = double(in_channels, levels[0]) + classes * (levels[0] + 1)
-    for above, below in zip(levels[:-1], levels[1:]):
-        total += double(above, below) + double(below + (above if skips else 0), above)
-    return total

@@ -5,7 +5,7 @@ import torch
 
 from spine_lib import SpineError
 from spine_lib.datasets import make_phantom, phantom_cases
-from spine_lib.models import build_model
+from spine_lib.models import ARCHITECTURES, build_model
 from spine_lib.slices import prepare
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.checkpoints import load_weights, save_weights
@@ -35,25 +35,27 @@ def test_a_name_without_architecture_or_encoder_is_refused(name):
         build_model(name)
 
 
-def test_an_unknown_encoder_is_refused():
-    with pytest.raises(SpineError, match="unknown encoder 'resnet35'"):
-        build_model("unet_resnet35")
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("unet_resnet35", None, "unknown encoder 'resnet35'"),
+        (PAPERS_TWO[0], "mine", "no weights 'mine' for resnet34"),
+        (PAPERS_TWO[0], "package", "no package carries weights for resnet34.*lite0"),
+        ("unet_own", "imagenet", "unet_own starts from random weights, and 'imagenet'"),
+    ],
+)
+def test_an_encoder_or_weights_that_there_are_not_are_refused(name, weights, message):
+    with pytest.raises(SpineError, match=message):
+        build_model(name, encoder_weights=weights)
 
 
 def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
     def no_network(*args, **kwargs):
         raise ConnectionError("unreachable")
 
-    monkeypatch.setitem(
-        __import__("spine_lib.models.build", fromlist=["x"]).ARCHITECTURES, "unet", no_network
-    )
+    monkeypatch.setitem(ARCHITECTURES, "unet", no_network)
     with pytest.raises(SpineError, match="cannot be fetched .ConnectionError.: connect to the"):
         build_model(PAPERS_TWO[0], encoder_weights="imagenet")
-
-
-def test_weights_that_nobody_has_are_refused_by_name():
-    with pytest.raises(SpineError, match="no weights 'mine' for resnet34"):
-        build_model(PAPERS_TWO[0], encoder_weights="mine")
 
 
 def test_packaged_weights_are_imagenets_and_fit_a_grey_image(sample_root):
@@ -67,11 +69,6 @@ def test_packaged_weights_are_imagenets_and_fit_a_grey_image(sample_root):
     assert not torch.allclose(colour["bn1.running_var"], random)
 
 
-def test_an_encoder_without_a_package_is_refused_with_one_that_has():
-    with pytest.raises(SpineError, match="no package carries weights for resnet34.*lite0"):
-        build_model(PAPERS_TWO[0], encoder_weights="package")
-
-
 OWN = ("unet_own", "deeplabv3plus_own")
 
 
@@ -81,12 +78,6 @@ def test_a_written_out_network_is_built_by_its_name(name):
     assert type(network).__module__.startswith("spine_lib.models.")
     with torch.inference_mode():
         assert network(torch.zeros(1, 2, 64, 96)).shape == (1, 3, 64, 96)
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_a_written_out_network_has_no_weights_to_start_from(name):
-    with pytest.raises(SpineError, match=f"{name} starts from random weights, and 'imagenet'"):
-        build_model(name, encoder_weights="imagenet")
 
 
 @pytest.mark.parametrize("name", OWN)

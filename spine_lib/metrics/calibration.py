@@ -1,8 +1,7 @@
 """Lesson 7: of the voxels with a probability of 80 %, are 80 of 100 spine?
 
 Almost all of a scan is far from any bone, and a network is rightly certain there: with the air
-counted, every network looks well calibrated. So only voxels near the true spine are counted, in ten
-bins of probability. The probabilities are those before the threshold and the largest component.
+counted, every network looks well calibrated. So only voxels near the true spine are counted.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from spine_lib import SpineError
 from spine_lib.metrics.surfaces import bounding_box
 
 REACH_MM = 10.0
-BINS = 10
 COLUMNS = ("voxels", "spine", "probability")
 
 Bins = dict[str, dict[str, float]]
@@ -30,16 +28,12 @@ def near_spine(
     ignore: np.ndarray | None = None,
     reach_mm: float = REACH_MM,
 ) -> np.ndarray:
-    """Return which voxels lie in the spine or within reach of it.
+    """Return which voxels lie in the spine or within reach of it, between voxel centres.
 
     Args:
-        spine: boolean mask [x, y, z], true or predicted.
+        spine: boolean mask [x, y, z], true or predicted; if it is empty, nothing is near.
         spacing_mm: distance between voxel centres along x, y, z.
         ignore: boolean mask; ignored voxels are not marked.
-        reach_mm: how far around, between voxel centres.
-
-    Returns:
-        Boolean array of the same shape; all False if the mask is empty.
     """
     near = np.zeros(spine.shape, bool)
     if not spine.any():
@@ -50,7 +44,7 @@ def near_spine(
 
 
 def reliability(probability: np.ndarray, truth: np.ndarray, where: np.ndarray) -> Bins:
-    """Return the counts of voxels in bins of equal width of their probability.
+    """Return the counts of voxels in ten bins of equal width of their probability.
 
     Args:
         probability: 0 to 1, of any shape.
@@ -66,16 +60,12 @@ def reliability(probability: np.ndarray, truth: np.ndarray, where: np.ndarray) -
             f"the probabilities reach from {chosen.min():g} to {chosen.max():g}: give "
             "probabilities from 0 to 1, not logits"
         )
-    index = np.clip((chosen * BINS).astype(int), 0, BINS - 1)
-    counts = zip(
-        np.bincount(index, minlength=BINS).tolist(),
-        np.bincount(index[spine], minlength=BINS).tolist(),
-        np.round(np.bincount(index, chosen, BINS), 3).tolist(),
-        strict=True,
-    )
+    index = np.clip((chosen * 10).astype(int), 0, 9)
+    voxels, true = (np.bincount(part, minlength=10) for part in (index, index[spine]))
+    total = np.bincount(index, chosen, 10).round(3)
+    rows = zip(voxels.tolist(), true.tolist(), total.tolist())
     return {
-        f"{i / BINS:.1f}-{(i + 1) / BINS:.1f}": dict(zip(COLUMNS, row))
-        for i, row in enumerate(counts)
+        f"{i / 10:.1f}-{(i + 1) / 10:.1f}": dict(zip(COLUMNS, row)) for i, row in enumerate(rows)
     }
 
 
@@ -92,8 +82,7 @@ def add_up(volumes: Iterable[Bins]) -> Bins:
 def expected_error(bins: Mapping[str, Mapping[str, float]]) -> float:
     """Return the expected calibration error; NaN without any voxel.
 
-    It is the mean over voxels of how far the share of spine in their bin is from its mean
-    probability.
+    Over voxels, it is the mean of how far a bin's share of spine is from its mean probability.
 
     Source: Naeini et al. (2015), doi:10.1609/aaai.v29i1.9602, for the probability of one class.
     """

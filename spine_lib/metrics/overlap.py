@@ -5,7 +5,8 @@ figure more than most models do is *where* one averages (`aggregate` gives three
 empty mask scores: if truth and prediction are both empty, Dice, IoU and F1 are undefined (NaN),
 left out of means and counted; if only one is empty, they are 0.
 
-Masks are boolean arrays; voxels in an *ignore* mask are not scored.
+A prediction and its truth are boolean masks of one shape; where the mask *ignore* is True, nothing
+is scored. Masks of other shapes, and arrays that are no masks, are refused with a `SpineError`.
 """
 
 from __future__ import annotations
@@ -31,35 +32,11 @@ class Confusion:
     tn: int
 
     def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(
-            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
-        )
+        return Confusion(*map(sum, zip(vars(self).values(), vars(other).values())))
 
     @property
     def total(self) -> int:
-        return self.tp + self.fp + self.fn + self.tn
-
-
-def confusions_by_slice(
-    prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None, axis: int = 2
-) -> list[Confusion]:
-    """Return the counts of each slice along an axis.
-
-    Args:
-        prediction, truth: boolean masks of one shape.
-        ignore: boolean mask, True where nothing is to be scored.
-        axis: the axis that numbers the slices; 2 gives axial slices of an [x, y, z] volume.
-
-    Raises:
-        SpineError: if shapes differ, an array is not a mask, or it has no such axis.
-    """
-    if not -np.ndim(truth) <= axis < np.ndim(truth):
-        raise SpineError(
-            f"there are no slices along axis {axis} in an array of shape {np.shape(truth)}: "
-            "choose one of its axes"
-        )
-    others = tuple(number for number in range(np.ndim(truth)) if number != axis % np.ndim(truth))
-    return [Confusion(*counts) for counts in _count(prediction, truth, ignore, others).tolist()]
+        return sum(vars(self).values())
 
 
 def confusion(
@@ -67,18 +44,27 @@ def confusion(
 ) -> Confusion:
     """Return the true and false positives and negatives of two masks.
 
-    Args:
-        prediction, truth: boolean masks of one shape.
-        ignore: boolean mask, True where nothing is to be scored.
-
-    Raises:
-        SpineError: if shapes differ, or an array is not a mask.
-
     Example:
         >>> confusion(np.array([True, True, False]), np.array([True, False, False]))
         Confusion(tp=1, fp=1, fn=0, tn=1)
     """
     return Confusion(*_count(prediction, truth, ignore).tolist())
+
+
+def confusions_by_slice(
+    prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None, axis: int = 2
+) -> list[Confusion]:
+    """Return the counts of each slice along an axis; of [x, y, z] volumes 2 is axial."""
+    axes = list(range(np.ndim(truth)))
+    try:
+        del axes[axis]
+    except IndexError as error:
+        raise SpineError(
+            f"there are no slices along axis {axis} in an array of shape {np.shape(truth)}: "
+            "choose one of its axes"
+        ) from error
+    counts = _count(prediction, truth, ignore, tuple(axes))
+    return [Confusion(*row) for row in counts.tolist()]
 
 
 def _count(prediction, truth, ignore, axes: tuple[int, ...] | None = None) -> np.ndarray:
@@ -156,7 +142,7 @@ def mean_scores(confusions: Iterable[Confusion]) -> dict[str, float | int]:
     """Return the mean of each score over volumes or slices, without those that are undefined.
 
     Returns:
-        The mean of each score; the counts "defined" and "undefined" of Dice, IoU and F1; and
+        The mean of each score; how many are "defined" and "undefined" (Dice, IoU and F1); and
         "false_positive_on_empty" (how many had no truth but some prediction; they score 0) with
         their "false_positive_voxels_on_empty".
     """
@@ -179,22 +165,13 @@ def evaluate_volume(
     ignore: np.ndarray | None = None,
     tolerance_mm: float = 2.0,
 ) -> dict[str, Any]:
-    """Return the scores of one predicted volume.
-
-    Args:
-        prediction, truth: boolean masks [x, y, z].
-        spacing_mm: distance between voxel centres along x, y, z.
-        ignore: boolean mask, True where nothing is to be scored.
-        tolerance_mm: tolerance of the surface Dice.
+    """Return the scores of one predicted volume [x, y, z].
 
     Returns:
         The overlap scores, "nsd" at "tolerance_mm", "hd95" (mm), the counts "tp", "fp", "fn" and
         "tn", and "slices": the same four counts for each axial slice.
-
-    Raises:
-        SpineError: if shapes differ, an array is not a mask, or the spacing does not fit.
     """
-    slices = confusions_by_slice(prediction, truth, ignore, axis=2)
+    slices = confusions_by_slice(prediction, truth, ignore)
     counts = sum(slices, Confusion(0, 0, 0, 0))
     distances = surface_distances(prediction, truth, spacing_mm, ignore)
     return {
@@ -222,17 +199,13 @@ def aggregate(volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:
     rows = volumes.values()
     confusions = [Confusion(*(row[key] for key in ("tp", "fp", "fn", "tn"))) for row in rows]
     pooled = sum(confusions, Confusion(0, 0, 0, 0))
+    distances = {key: mean_defined(row[key] for row in rows) for key in ("nsd", "hd95")}
+    distances["hd95_infinite"] = sum(math.isinf(row["hd95"]) for row in rows)
+    slices = [Confusion(*counts) for row in rows for counts in row.get("slices", [])]
     return {
         "pooled": {**scores(pooled), **vars(pooled)},
-        "per_volume": mean_scores(confusions)
-        | {
-            "nsd": mean_defined(row["nsd"] for row in rows),
-            "hd95": mean_defined(row["hd95"] for row in rows),
-            "hd95_infinite": sum(math.isinf(row["hd95"]) for row in rows),
-        },
-        "per_slice": mean_scores(
-            Confusion(*counts) for row in rows for counts in row.get("slices", [])
-        ),
+        "per_volume": mean_scores(confusions) | distances,
+        "per_slice": mean_scores(slices),
         "volumes": {
             case: {key: value for key, value in row.items() if key != "slices"}
             for case, row in volumes.items()

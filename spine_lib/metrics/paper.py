@@ -1,9 +1,8 @@
 """Lesson 8: the paper's table, and what follows from a published table alone.
 
 Scores of one segmentation all follow from four counts, so a table of rounded scores can be checked
-without the data (`check_table`). *Within rounding* means: for every value that would have been
-printed as the one in the table. `rank_averagings` compares our own predictions with the table's
-pattern, IoU above Dice.
+without the data (`check_table`). A `Range` holds for every value that would have been printed as
+the one in the table.
 
 All scores are fractions (0.985, not 98.5 %): D is Dice, J is IoU, e = 1 - accuracy is the share of
 wrong voxels, and p is the prevalence, the share of voxels that are spine.
@@ -14,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 from spine_lib import SpineError
@@ -35,6 +34,10 @@ PAPER: dict[str, dict[str, float | str]] = {
         "accuracy": 0.986,
     },
 }
+UNKNOWN_SETTINGS = (
+    "encoder of DeepLabv3+", "image size", "plane", "split", "epochs", "optimiser", "loss",
+    "batch size", "augmentation", "how scores were averaged",
+)
 # fmt: on
 SOURCE_NOTE = (
     "Only the paper's abstract was available to us; what it does not give is unknown here."
@@ -44,12 +47,6 @@ KNOWN_SETTINGS = {
     "annotation": "cervical, thoracic, lumbar and sacral areas",
     "models": "DeepLabv3+, and U-Net with a ResNet34 encoder",
 }
-# fmt: off
-UNKNOWN_SETTINGS = (
-    "encoder of DeepLabv3+", "image size", "plane", "split", "epochs", "optimiser", "loss",
-    "batch size", "augmentation", "how scores were averaged",
-)
-# fmt: on
 # Share of spine voxels in that public data set, measured by others on 218 of the 1089 volumes.
 PREVALENCE = 0.0079
 DECIMALS = 3
@@ -88,20 +85,16 @@ class Averaging:
     """The relation of IoU and Dice under one averaging of our predictions.
 
     Attributes:
-        iou, average: keys of `AVERAGED_IOUS` and `AVERAGES`.
+        iou: key of `AVERAGED_IOUS`.
+        name: the averaging in words.
         gaps: by model, IoU less Dice, the mean over seeds.
         distance: mean over all runs of how far the gap lies from `class_mean_excess`.
     """
 
     iou: str
-    average: str
+    name: str
     gaps: dict[str, float]
     distance: float
-
-    @property
-    def name(self) -> str:
-        """The averaging in words."""
-        return f"IoU as {AVERAGED_IOUS[self.iou]}, {AVERAGES[self.average]}"
 
 
 def within_rounding(value: float, decimals: int = DECIMALS) -> Range:
@@ -115,16 +108,11 @@ def iou_from_dice(dice: float) -> float:
     return dice / (2 - dice)
 
 
-def dice_from_iou(iou: float) -> float:
-    """Return the Dice of the mask pair with that IoU: D = 2 J / (1 + J)."""
-    return 2 * iou / (1 + iou)
-
-
 def mean_iou_range(dice: float, decimals: int = DECIMALS) -> Range:
     """Return which mean spine IoU can stand beside a mean Dice, however many masks were averaged.
 
-    J = D / (2 - D) bends upwards in D and stays below it, so the mean of J lies between the J of
-    the mean Dice (all masks alike) and the mean Dice itself (each mask perfect or worthless).
+    J is a convex function of D and never above it, so its mean lies between the J of the mean Dice
+    (all masks alike) and the mean Dice itself (each mask perfect or worthless).
     """
     low, high = within_rounding(dice, decimals)
     return Range(iou_from_dice(low), high)
@@ -201,9 +189,6 @@ def check_table(
     Returns:
         Findings in plain sentences, the verdict last; empty for a table that could be one pooled
         evaluation. A finding says that figures do not go together as defined, never why.
-
-    Raises:
-        SpineError: if a score is missing or no fraction.
     """
     for model, row in rows.items():
         _require_fractions(model, row)
@@ -213,7 +198,14 @@ def check_table(
         for code, message in _check_row(row, prevalence, decimals)
     ]
     findings += _check_prevalences(rows, decimals)
-    return findings + _verdict(rows, findings)
+    fitting = {finding.model for finding in findings if finding.code == "class_mean_fits"}
+    consistent = "; most consistent with class-averaged IoU, beside the spine's own Dice and F1"
+    message = (
+        f"The table is not reproducible as defined{consistent if fitting == set(rows) else ''}. "
+        "How the figures were averaged is not known to us: this is what the printed figures alone "
+        "allow to say, and both averagings are reported here."
+    )
+    return [*findings, TableFinding("verdict", "", message)] if findings else []
 
 
 def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
@@ -229,49 +221,49 @@ def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
 
 def _check_row(row: Mapping, prevalence: float | None, decimals: int) -> Iterator[tuple[str, str]]:
     """Yield code and sentence of each contradiction within a row."""
-    iou, dice, f1, accuracy = (row.get(name) for name in ("iou", "dice", "f1", "accuracy"))
+    iou, dice, f1, accuracy = map(row.get, ("iou", "dice", "f1", "accuracy"))
 
-    def is_printed_within(value: float, allowed: Range) -> bool:
-        return allowed.overlaps(within_rounding(value, decimals))
+    def text(value: float) -> str:
+        return f"{value:.{decimals}f}"
 
-    if f1 is not None and not is_printed_within(f1, within_rounding(dice, decimals)):
+    def is_excluded(value: float, allowed: Range) -> bool:
+        return not allowed.overlaps(within_rounding(value, decimals))
+
+    if f1 is not None and is_excluded(f1, within_rounding(dice, decimals)):
         yield (
             "f1_differs_from_dice",
-            f"F1 {f1:.{decimals}f} and Dice {dice:.{decimals}f} differ, but for the same voxels "
-            "they are the same number; they were averaged differently.",
+            f"F1 {text(f1)} and Dice {text(dice)} differ, but for the same voxels they are the "
+            "same number; they were averaged differently.",
         )
-    if not is_printed_within(iou, mean_iou_range(dice, decimals)):
+    if is_excluded(iou, mean_iou_range(dice, decimals)):
         yield (
             "iou_and_dice_disagree",
-            f"IoU {iou:.{decimals}f} is {'above' if iou > dice else 'too far below'} Dice "
-            f"{dice:.{decimals}f}, which no averaging of the spine's own scores with equal weights "
-            f"can give: one mask pair with that Dice has IoU {iou_from_dice(dice):.{decimals}f}, "
-            "and mean IoU never exceeds mean Dice.",
+            f"IoU {text(iou)} is {'above' if iou > dice else 'too far below'} Dice {text(dice)}, "
+            "which no averaging of the spine's own scores with equal weights can give: one mask "
+            f"pair with that Dice has IoU {text(iou_from_dice(dice))}, and mean IoU never exceeds "
+            "mean Dice.",
         )
-        background = background_iou_range(iou, dice, decimals)
-        if background is not None:
-            mean = (
-                ""
-                if prevalence is None
-                else (
+        if background := background_iou_range(iou, dice, decimals):
+            mean = ""
+            if prevalence is not None:
+                mean = (
                     f"; at a prevalence of {prevalence:.2%} that mean comes out at "
                     f"{class_mean_iou(dice, prevalence):.4f} "
                     "(false positives = false negatives assumed)"
                 )
-            )
             yield (
                 "class_mean_fits",
                 "the IoU fits a mean over the two classes background and spine, for a background "
                 f"IoU of {background.low:.3f} to {background.high:.3f}{mean}.",
             )
-    if prevalence is None or accuracy is None:
+    if None in (prevalence, accuracy):
         return
-    if not is_printed_within(accuracy, accuracy_range(dice, prevalence, decimals)):
+    if is_excluded(accuracy, accuracy_range(dice, prevalence, decimals)):
         yield (
             "accuracy_does_not_fit",
-            f"at a prevalence of {prevalence:.2%}, Dice {dice:.{decimals}f} means a pooled "
-            f"accuracy of {accuracy_from_dice(dice, prevalence):.2%}, not {accuracy:.1%}; "
-            f"predicting background everywhere already scores {1 - prevalence:.1%}.",
+            f"at a prevalence of {prevalence:.2%}, Dice {text(dice)} means a pooled accuracy of "
+            f"{accuracy_from_dice(dice, prevalence):.2%}, not {accuracy:.1%}; predicting "
+            f"background everywhere already scores {1 - prevalence:.1%}.",
         )
 
 
@@ -295,20 +287,6 @@ def _check_prevalences(rows: Mapping[str, Mapping], decimals: int) -> list[Table
     ]
 
 
-def _verdict(rows: Mapping[str, Mapping], findings: list[TableFinding]) -> list[TableFinding]:
-    if not findings:
-        return []
-    fitting = {finding.model for finding in findings if finding.code == "class_mean_fits"}
-    message = "The table is not reproducible as defined"
-    if fitting == set(rows):
-        message += "; most consistent with class-averaged IoU, beside the spine's own Dice and F1"
-    message += (
-        ". How the figures were averaged is not known to us: this is what the printed figures "
-        "alone allow to say, and both averagings are reported here."
-    )
-    return [TableFinding("verdict", "", message)]
-
-
 def class_mean_excess(dice: float) -> float:
     """Return by how much a mean IoU over background and rare spine exceeds the Dice.
 
@@ -329,42 +307,40 @@ def rank_averagings(models: Mapping[str, Mapping]) -> list[Averaging]:
     Returns:
         At most six averagings; those that are undefined are left out.
     """
-    tests = {
-        model: [run.get("test") or {} for run in entry.get("runs") or [entry]]
+    runs = {
+        (model, number): run.get("test") or {}
         for model, entry in models.items()
+        for number, run in enumerate(entry.get("runs") or [entry])
     }
-    averagings = [_averaging(tests, iou, average) for iou in AVERAGED_IOUS for average in AVERAGES]
-    return sorted((a for a in averagings if a.gaps), key=lambda averaging: averaging.distance)
+    averagings = []
+    for iou, average in product(AVERAGED_IOUS, AVERAGES):
+        gaps, distances = {}, []
+        for (model, _), test in runs.items():
+            scores = test.get(average) or {}
+            value, dice = scores.get(iou), scores.get("dice")
+            if None not in (value, dice) and math.isfinite(value) and math.isfinite(dice):
+                gaps.setdefault(model, []).append(value - dice)
+                distances.append(abs(value - dice - class_mean_excess(dice)))
+        if gaps:
+            means = {model: mean_defined(values) for model, values in gaps.items()}
+            name = f"IoU as {AVERAGED_IOUS[iou]}, {AVERAGES[average]}"
+            averagings.append(Averaging(iou, name, means, mean_defined(distances)))
+    return sorted(averagings, key=lambda averaging: averaging.distance)
 
 
-def _averaging(tests: Mapping[str, list[Mapping]], iou: str, average: str) -> Averaging:
-    gaps, distances = {}, []
-    for model, runs in tests.items():
-        scores = [run.get(average) or {} for run in runs]
-        pairs = [(row.get(iou), row.get("dice")) for row in scores]
-        pairs = [pair for pair in pairs if None not in pair and all(map(math.isfinite, pair))]
-        if pairs:
-            gaps[model] = mean_defined(value - dice for value, dice in pairs)
-            distances += [abs(value - dice - class_mean_excess(dice)) for value, dice in pairs]
-    return Averaging(iou, average, gaps, mean_defined(distances))
-
-
-def pattern_sentence(
-    models: Mapping[str, Mapping], names: Mapping[str, str], paper: Mapping[str, Mapping] = PAPER
-) -> str:
+def pattern_sentence(models: Mapping[str, Mapping], names: Mapping[str, str]) -> str:
     """Return a sentence: under which averaging our predictions come closest to the paper's pattern.
 
     Args:
         models: as for `rank_averagings`; without scores the sentence is "".
         names: how the sentence calls each model.
-        paper: the table, by model id.
     """
     ranked = rank_averagings(models)
     if not ranked:
         return ""
     best = ranked[0]
     published = " and ".join(
-        f"{row['iou'] - row['dice']:+.3f} ({row['name']})" for row in paper.values()
+        f"{row['iou'] - row['dice']:+.3f} ({row['name']})" for row in PAPER.values()
     )
     ours = " and ".join(f"{gap:+.3f} ({names.get(m, m)})" for m, gap in best.gaps.items())
     own = [gap for averaging in ranked if averaging.iou == "iou" for gap in averaging.gaps.values()]

@@ -4,7 +4,8 @@ A binary prediction knows no regions, so they come from the truth: true positive
 negatives have the region of their voxel, and **a false positive is counted to the region of the
 nearest true voxel**, in mm. The counts of the regions then add up to those of the volume
 (`score_regions`). A network that predicts regions itself is scored by a confusion matrix
-(`score_named`). Ignored voxels are not scored.
+(`score_named`). Volumes are [x, y, z], regions ids as `annotations.to_regions` gives them, 0 for
+background; where the mask *ignore* is True, nothing is scored.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ def nearest_region(
             ~spine, spacing_mm, return_distances=False, return_indices=True
         )
         return regions[tuple(nearest[:, *voxels.T])]
-    box = bounding_box(spine, (0, 0, 0))
     # From outside, the nearest voxel of a solid lies on its surface: a few per cent of it.
+    box = bounding_box(spine, (0, 0, 0))
     surface = np.argwhere(spine[box] & ~ndimage.binary_erosion(spine[box]))
-    tree = KDTree((surface + [edges.start for edges in box]) * np.asarray(spacing_mm))
+    surface += [edges.start for edges in box]
+    tree = KDTree(surface * np.asarray(spacing_mm))
     nearest = tree.query(voxels * np.asarray(spacing_mm))[1]
-    return regions[box][tuple(surface[nearest].T)]
+    return regions[tuple(surface[nearest].T)]
 
 
 def assign_regions(
@@ -66,31 +68,22 @@ def score_regions(
 ) -> dict[str, dict[str, float]]:
     """Return the scores of a binary prediction in each region of the spine that a volume shows.
 
-    Args:
-        prediction: boolean mask [x, y, z].
-        regions: true region ids of the same shape, as `annotations.to_regions` gives them.
-        spacing_mm: distance between voxel centres along x, y, z.
-        ignore: boolean mask, True where nothing is to be scored.
-
     Returns:
         By name, from the head down, "dice", "recall" and the counts "tp", "fp" and "fn" of each
         region that has true voxels.
-
-    Raises:
-        SpineError: if shapes differ or an array is not a mask.
     """
     prediction, spine, _ = check_masks(prediction, regions > 0, ignore)
     regions = np.where(spine, regions, 0)
     assigned = assign_regions(prediction, regions, spacing_mm)
-    size = len(CLASSES)
     true, predicted, hits = (
-        np.bincount(array, minlength=size).tolist()
+        np.bincount(array, minlength=len(CLASSES)).tolist()
         for array in (regions[spine], assigned[prediction], regions[spine & prediction])
     )
     scores = {}
-    for name, tp, positives, voxels in zip(CLASSES, hits, predicted, true):
-        if name in REGIONS and voxels:
-            c = Confusion(tp, positives - tp, voxels - tp, 0)
+    for region, name in enumerate(REGIONS, start=1):
+        if true[region]:
+            tp = hits[region]
+            c = Confusion(tp, predicted[region] - tp, true[region] - tp, 0)
             scores[name] = {"dice": dice(c), "recall": recall(c), "tp": tp, "fp": c.fp, "fn": c.fn}
     return scores
 
@@ -105,33 +98,23 @@ def mean_regions(volumes: Iterable[Mapping]) -> dict[str, dict[str, float]]:
         By name, means "dice" and "recall", "pooled_dice" of the voxels of all volumes counted
         together, and "volumes": how many show the region. Regions that none shows are left out.
     """
-    volumes = list(volumes)
+    by_volume = [volume["regions"] for volume in volumes]
     means = {}
     for name in REGIONS:
-        rows = [volume["regions"][name] for volume in volumes if name in volume["regions"]]
+        rows = [regions[name] for regions in by_volume if name in regions]
         if rows:
-            tp, fp, fn = (sum(row[key] for row in rows) for key in ("tp", "fp", "fn"))
+            counts = Confusion(*(sum(row[key] for row in rows) for key in ("tp", "fp", "fn")), 0)
             means[name] = {
-                "dice": float(np.mean([row["dice"] for row in rows])),
-                "recall": float(np.mean([row["recall"] for row in rows])),
-                "pooled_dice": dice(Confusion(tp, fp, fn, 0)),
-                "volumes": len(rows),
+                key: float(np.mean([row[key] for row in rows])) for key in ("dice", "recall")
             }
+            means[name] |= {"pooled_dice": dice(counts), "volumes": len(rows)}
     return means
 
 
 def confusion_matrix(
     predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
 ) -> Matrix:
-    """Return the voxels of each true region (row) by predicted region (column).
-
-    Args:
-        predicted, truth: region ids of one shape, 0 is background.
-        ignore: boolean mask, True where nothing is to be scored.
-
-    Raises:
-        SpineError: if shapes differ, or an id is none of a region.
-    """
+    """Return the voxels of each true region (row) by predicted region (column)."""
     shapes = {np.shape(array) for array in (predicted, truth, ignore) if array is not None}
     if len(shapes) > 1:
         raise SpineError(
@@ -141,9 +124,9 @@ def confusion_matrix(
     if ignore is not None:
         scored &= ~ignore
     rows, columns = (np.asarray(ids)[scored].astype(np.int64) for ids in (truth, predicted))
-    if any(ids.size and not 0 <= ids.min() <= ids.max() < len(CLASSES) for ids in (rows, columns)):
-        raise SpineError(f"a region map holds ids other than 0 to {len(REGIONS)}: use to_regions")
     size = len(CLASSES)
+    if any(ids.size and not 0 <= ids.min() <= ids.max() < size for ids in (rows, columns)):
+        raise SpineError(f"a region map holds ids other than 0 to {len(REGIONS)}: use to_regions")
     counts = np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
     matrix = {row: dict(zip(CLASSES, voxels)) for row, voxels in zip(CLASSES, counts.tolist())}
     del matrix["background"]["background"]
@@ -166,9 +149,7 @@ def score_named(
 ) -> dict[str, dict]:
     """Return the scores of the regions that a network predicts in one volume.
 
-    Returns:
-        "dice": by region, NaN where neither has it; "mean_dice" of those that are defined; and
-        "confusion" (`confusion_matrix`).
+    These are "dice" by region, the "mean_dice" of those that are defined, and the "confusion".
     """
     matrix = confusion_matrix(predicted, truth, ignore)
     scores = matrix_dice(matrix)

@@ -1,8 +1,7 @@
 """Lesson 7: how far apart are two outlines, in mm?
 
-Overlap hardly notices a wrong outline on a large structure and exaggerates it on a thin one.
-`surface_distances` measures it directly, and two scores follow from it: `nsd`, the share of both
-surfaces within a tolerance, and `hd95`, the distance that the worst twentieth exceeds.
+Overlap hardly changes with a wrong outline of a large structure, and much with that of a thin one.
+`surface_distances` measures outlines directly, and two scores follow from it, `nsd` and `hd95`.
 """
 
 from __future__ import annotations
@@ -18,30 +17,25 @@ from spine_lib import SpineError
 
 # A surface exactly at the tolerance is within it, however sqrt and the spacing were rounded.
 ROUNDING_MM = 1e-6
-
+# For more points than this, one distance transform is faster than a look-up of each point.
 MANY_POINTS = 150_000
-"""For more points than this, one distance transform is faster than a look-up of each point."""
 
 
 def check_masks(
     prediction: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return two masks of one shape, False where ignored, and where to score (None: everywhere).
-
-    Raises:
-        SpineError: if shapes differ, or an array holds more than 0 and 1.
-    """
+    """Return two masks of one shape, False where ignored, and where to score (None: everywhere)."""
     prediction, truth = _as_mask(prediction, "prediction"), _as_mask(truth, "truth")
-    scored = None if ignore is None else ~_as_mask(ignore, "ignore region")
-    for name, mask in (("truth", truth), ("ignore region", scored)):
+    ignored = None if ignore is None else _as_mask(ignore, "ignore region")
+    for name, mask in (("truth", truth), ("ignore region", ignored)):
         if mask is not None and mask.shape != prediction.shape:
             raise SpineError(
                 f"the prediction has shape {prediction.shape} but the {name} has {mask.shape}: "
                 "bring both onto the same grid first"
             )
-    if scored is not None:
-        prediction, truth = prediction & scored, truth & scored
-    return prediction, truth, scored
+    if ignored is None:
+        return prediction, truth, None
+    return prediction & ~ignored, truth & ~ignored, ~ignored
 
 
 def _as_mask(array: np.ndarray, name: str) -> np.ndarray:
@@ -85,9 +79,6 @@ def surface_distances(
     Returns:
         Distances in mm, float64: from the prediction's surface to the truth's, and from the
         truth's to the prediction's. Infinite where the other surface does not exist.
-
-    Raises:
-        SpineError: if shapes differ, an array is not a mask, or the spacing does not fit.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     if spacing.shape != (np.ndim(truth),) or not np.all(np.isfinite(spacing) & (spacing > 0)):
@@ -120,17 +111,9 @@ def _distances_to(surface: np.ndarray, other: np.ndarray, spacing: np.ndarray) -
 def nsd(distances: tuple[np.ndarray, np.ndarray], tolerance_mm: float) -> float:
     """Return the normalised surface Dice: the share of both surfaces within a tolerance.
 
-    Args:
-        distances: in mm, as `surface_distances` returns them.
-        tolerance_mm: how far apart two surfaces may be and still count as the same.
+    It is NaN if neither mask has a surface, 0 if only one has. Surfaces are counted in voxels.
 
-    Returns:
-        0 to 1; NaN if neither mask has a surface, 0 if only one has.
-
-    Raises:
-        SpineError: if the tolerance is no length.
-
-    Source: Nikolov et al. (2021), doi:10.2196/26151. Surfaces are counted in voxels.
+    Source: Nikolov et al. (2021), doi:10.2196/26151.
     """
     if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise SpineError(f"tolerance_mm is {tolerance_mm!r}: give a length in mm, 0 or more")
@@ -141,12 +124,8 @@ def nsd(distances: tuple[np.ndarray, np.ndarray], tolerance_mm: float) -> float:
 def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
     """Return the 95th percentile Hausdorff distance in mm, the larger of the two directions.
 
-    Args:
-        distances: in mm, as `surface_distances` returns them.
-
-    Returns:
-        NaN if neither mask has a surface; infinity if only one has, because NaN would drop the
-        worst failures from a mean without notice.
+    It is NaN if neither mask has a surface; if only one has, it is infinite, because NaN would drop
+    the worst failures from a mean without notice.
 
     Source: Huttenlocher et al. (1993), doi:10.1109/34.232073.
     """

@@ -97,9 +97,8 @@ def test_the_findings_are_whole_sentences_that_allege_nothing():
 
 
 @given(confusions)
-def test_iou_and_dice_turn_into_each_other(c):
+def test_iou_follows_from_dice(c):
     assert paper.iou_from_dice(dice_of(c)) == pytest.approx(iou(c))
-    assert paper.dice_from_iou(iou(c)) == pytest.approx(dice_of(c))
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**7))

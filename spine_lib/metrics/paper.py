@@ -1,52 +1,32 @@
 """Lesson 8: the paper's table, and what follows from a published table alone.
 
 Scores of one segmentation all follow from four counts, so a table of rounded scores can be checked
-without the data (`check_table`). A `Range` holds for every value that would have been printed as
-the one in the table.
-
-All scores are fractions (0.985, not 98.5 %): D is Dice, J is IoU, e = 1 - accuracy is the share of
+without the data (`check_table`). A `Range` holds for every value that is printed as the given one.
+Scores are fractions (0.985, not 98.5 %): D is Dice, J is IoU, e = 1 - accuracy is the share of
 wrong voxels, and p is the prevalence, the share of voxels that are spine.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from itertools import combinations, product
+from pathlib import Path
 from typing import NamedTuple
 
 from spine_lib import SpineError
+from spine_lib.ct.files import read_yaml
 from spine_lib.metrics.overlap import mean_defined
 
-CITATION = (
-    "Singh, Prabha, Malik, Lodhi (2025). Leveraging DeepLabv3+ and U-Net Models for Accurate Spine "
-    "Segmentation in CT Scans. International Journal of Mathematical, Engineering and Management "
-    "Sciences 10(6), 2125-2145. doi:10.33889/IJMEMS.2025.10.6.099"
-)
-# fmt: off
-PAPER: dict[str, dict[str, float | str]] = {
-    "deeplabv3plus_resnet34": {
-        "name": "DeepLabv3+", "iou": 0.925, "dice": 0.920, "f1": 0.920, "accuracy": 0.985,
-    },
-    "unet_resnet34": {
-        "name": "U-Net, ResNet34 encoder", "iou": 0.953, "dice": 0.951, "f1": 0.951,
-        "accuracy": 0.986,
-    },
-}
-UNKNOWN_SETTINGS = (
-    "encoder of DeepLabv3+", "image size", "plane", "split", "epochs", "optimiser", "loss",
-    "batch size", "augmentation", "how scores were averaged",
-)
-# fmt: on
-SOURCE_NOTE = (
-    "Only the paper's abstract was available to us; what it does not give is unknown here."
-)
-KNOWN_SETTINGS = {
-    "data": '1089 "high-resolution CT images"',
-    "annotation": "cervical, thoracic, lumbar and sacral areas",
-    "models": "DeepLabv3+, and U-Net with a ResNet34 encoder",
-}
+_FACTS = read_yaml(Path(str(resources.files("spine_lib.metrics"))) / "paper.yaml")
+CITATION: str = _FACTS["citation"]
+SOURCE_NOTE: str = _FACTS["source_note"]
+PAPER: dict[str, dict[str, float | str]] = _FACTS["table"]
+KNOWN_SETTINGS: dict[str, str] = _FACTS["known_settings"]
+UNKNOWN_SETTINGS: list[str] = _FACTS["unknown_settings"]
 # Share of spine voxels in that public data set, measured by others on 218 of the 1089 volumes.
 PREVALENCE = 0.0079
 DECIMALS = 3
@@ -82,19 +62,16 @@ class TableFinding:
 
 @dataclass(frozen=True)
 class Averaging:
-    """The relation of IoU and Dice under one averaging of our predictions.
-
-    Attributes:
-        iou: key of `AVERAGED_IOUS`.
-        name: the averaging in words.
-        gaps: by model, IoU less Dice, the mean over seeds.
-        distance: mean over all runs of how far the gap lies from `class_mean_excess`.
-    """
+    """The relation of IoU and Dice under one averaging of our predictions."""
 
     iou: str
+    """Key of `AVERAGED_IOUS`."""
     name: str
+    """The averaging in words."""
     gaps: dict[str, float]
+    """By model, IoU less Dice, the mean over seeds."""
     distance: float
+    """Mean over all runs of how far the gap lies from `class_mean_excess`."""
 
 
 def within_rounding(value: float, decimals: int = DECIMALS) -> Range:
@@ -193,19 +170,31 @@ def check_table(
     for model, row in rows.items():
         _require_fractions(model, row)
     findings = [
-        TableFinding(code, model, f"{row.get('name', model)}: {message}")
+        finding
         for model, row in rows.items()
-        for code, message in _check_row(row, prevalence, decimals)
+        for finding in _check_row(model, row, prevalence, decimals)
     ]
-    findings += _check_prevalences(rows, decimals)
+    ranges = [
+        (row.get("name", model), prevalence_range(row["accuracy"], row["dice"], decimals))
+        for model, row in rows.items()
+        if row.get("accuracy") is not None
+    ]
+    findings += [
+        _finding("prevalences_disjoint", first=first, a=a, second=second, b=b)
+        for (first, a), (second, b) in combinations(ranges, 2)
+        if a and b and not a.overlaps(b)
+    ]
+    if not findings:
+        return []
     fitting = {finding.model for finding in findings if finding.code == "class_mean_fits"}
-    consistent = "; most consistent with class-averaged IoU, beside the spine's own Dice and F1"
-    message = (
-        f"The table is not reproducible as defined{consistent if fitting == set(rows) else ''}. "
-        "How the figures were averaged is not known to us: this is what the printed figures alone "
-        "allow to say, and both averagings are reported here."
-    )
-    return [*findings, TableFinding("verdict", "", message)] if findings else []
+    consistent = _FACTS["findings"]["consistent"] if fitting == set(rows) else ""
+    return [*findings, _finding("verdict", consistent=consistent)]
+
+
+def _finding(code: str, model: str = "", name: str = "", **values: object) -> TableFinding:
+    """Return a finding in its sentence, which begins with the name of its model, if of one."""
+    sentence = _FACTS["findings"][code].format(**values)
+    return TableFinding(code, model, f"{name}: {sentence}" if model else sentence)
 
 
 def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
@@ -219,72 +208,36 @@ def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
             )
 
 
-def _check_row(row: Mapping, prevalence: float | None, decimals: int) -> Iterator[tuple[str, str]]:
-    """Yield code and sentence of each contradiction within a row."""
+def _check_row(
+    model: str, row: Mapping, prevalence: float | None, decimals: int
+) -> Iterator[TableFinding]:
+    """Yield each contradiction within a row."""
     iou, dice, f1, accuracy = map(row.get, ("iou", "dice", "f1", "accuracy"))
-
-    def text(value: float) -> str:
-        return f"{value:.{decimals}f}"
+    scores = {"iou": iou, "dice": dice, "f1": f1, "single": iou_from_dice(dice)}
+    texts = {key: f"{value or 0:.{decimals}f}" for key, value in scores.items()}
+    about = {"model": model, "name": row.get("name", model), "prevalence": prevalence}
+    finding = functools.partial(_finding, **about, **texts)
 
     def is_excluded(value: float, allowed: Range) -> bool:
         return not allowed.overlaps(within_rounding(value, decimals))
 
     if f1 is not None and is_excluded(f1, within_rounding(dice, decimals)):
-        yield (
-            "f1_differs_from_dice",
-            f"F1 {text(f1)} and Dice {text(dice)} differ, but for the same voxels they are the "
-            "same number; they were averaged differently.",
-        )
+        yield finding("f1_differs_from_dice")
     if is_excluded(iou, mean_iou_range(dice, decimals)):
-        yield (
-            "iou_and_dice_disagree",
-            f"IoU {text(iou)} is {'above' if iou > dice else 'too far below'} Dice {text(dice)}, "
-            "which no averaging of the spine's own scores with equal weights can give: one mask "
-            f"pair with that Dice has IoU {text(iou_from_dice(dice))}, and mean IoU never exceeds "
-            "mean Dice.",
-        )
+        relation = "above" if iou > dice else "too far below"
+        yield finding("iou_and_dice_disagree", relation=relation)
         if background := background_iou_range(iou, dice, decimals):
-            mean = ""
+            clause = ""
             if prevalence is not None:
-                mean = (
-                    f"; at a prevalence of {prevalence:.2%} that mean comes out at "
-                    f"{class_mean_iou(dice, prevalence):.4f} "
-                    "(false positives = false negatives assumed)"
-                )
-            yield (
-                "class_mean_fits",
-                "the IoU fits a mean over the two classes background and spine, for a background "
-                f"IoU of {background.low:.3f} to {background.high:.3f}{mean}.",
-            )
-    if None in (prevalence, accuracy):
-        return
-    if is_excluded(accuracy, accuracy_range(dice, prevalence, decimals)):
-        yield (
-            "accuracy_does_not_fit",
-            f"at a prevalence of {prevalence:.2%}, Dice {text(dice)} means a pooled accuracy of "
-            f"{accuracy_from_dice(dice, prevalence):.2%}, not {accuracy:.1%}; predicting "
-            f"background everywhere already scores {1 - prevalence:.1%}.",
-        )
-
-
-def _check_prevalences(rows: Mapping[str, Mapping], decimals: int) -> list[TableFinding]:
-    ranges = [
-        (row.get("name", model), prevalence_range(row["accuracy"], row["dice"], decimals))
-        for model, row in rows.items()
-        if row.get("accuracy") is not None
-    ]
-    return [
-        TableFinding(
-            "prevalences_disjoint",
-            "",
-            "Read as pooled scores, accuracy and Dice imply that "
-            f"{a.low:.3f} to {a.high:.3f} of the voxels are spine ({first}), and "
-            f"{b.low:.3f} to {b.high:.3f} ({second}): these do not overlap, though one test set "
-            "has one prevalence.",
-        )
-        for (first, a), (second, b) in combinations(ranges, 2)
-        if a and b and not a.overlaps(b)
-    ]
+                mean = class_mean_iou(dice, prevalence)
+                clause = _FACTS["findings"]["at_prevalence"]
+                clause = clause.format(prevalence=prevalence, mean=mean)
+            yield finding("class_mean_fits", background=background, at_prevalence=clause)
+    if None not in (prevalence, accuracy):
+        if is_excluded(accuracy, accuracy_range(dice, prevalence, decimals)):
+            pooled = accuracy_from_dice(dice, prevalence)
+            empty = 1 - prevalence
+            yield finding("accuracy_does_not_fit", pooled=pooled, accuracy=accuracy, empty=empty)
 
 
 def class_mean_excess(dice: float) -> float:
@@ -344,10 +297,6 @@ def pattern_sentence(models: Mapping[str, Mapping], names: Mapping[str, str]) ->
     )
     ours = " and ".join(f"{gap:+.3f} ({names.get(m, m)})" for m, gap in best.gaps.items())
     own = [gap for averaging in ranked if averaging.iou == "iou" for gap in averaging.gaps.values()]
-    return (
-        f"Our own predictions come closest to the paper's pattern of IoU above Dice, {published}, "
-        f"with the {best.name}: IoU less Dice is {ours}, on average {best.distance:.3f} from "
-        "(1 - D)\N{SUPERSCRIPT TWO} / (2 - D), by which a mean over both classes exceeds a Dice "
-        f"of D where spine is rare; with the spine's own IoU it is {min(own):+.3f} to "
-        f"{max(own):+.3f}."
+    return _FACTS["pattern"].format(
+        published=published, best=best, ours=ours, low=min(own), high=max(own)
     )

@@ -66,12 +66,14 @@ def _defined(values: Iterable[float]) -> np.ndarray:
     return array[~np.isnan(array)]
 
 
-def _too_few(n: int, minimum: int, what: str) -> str | None:
-    if n >= max(minimum, 2):
+def _too_few(n: int, what: str) -> str | None:
+    if n >= MINIMUM_PATIENTS:
         return None
-    patients = "1 patient" if n == 1 else f"{n} patients"
     smallest = f" (with {n} no sign-flip p-value is below {2 / 2**n:.2g})" if n > 1 else ""
-    return f"{what} is not given for {patients}: at least {minimum} are needed{smallest}."
+    patients = "patient" if n == 1 else "patients"
+    return (
+        f"{what} is not given for {n} {patients}: at least {MINIMUM_PATIENTS} are needed{smallest}."
+    )
 
 
 def paired_differences(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
@@ -99,7 +101,6 @@ def bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
-    minimum: int = MINIMUM_PATIENTS,
 ) -> Interval:
     """Return the mean over patients with a BCa bootstrap interval for other patients like these.
 
@@ -107,8 +108,6 @@ def bootstrap_interval(
         values_per_patient: one score per patient; NaN (undefined) is left out.
         confidence: share of such intervals that should contain the true mean.
         resamples: how often patients are drawn anew, with replacement.
-        seed: of the draws.
-        minimum: below this many patients no interval is given.
 
     Source: Efron (1987), doi:10.2307/2289144 (`scipy.stats.bootstrap`), widened for few patients
     after Hesterberg (2015), doi:10.1080/00031305.2015.1089789. In simulations, 95 % intervals
@@ -123,8 +122,7 @@ def bootstrap_interval(
     values = _defined(values_per_patient)
     n = values.size
     estimate = float(values.mean()) if n else math.nan
-    reason = _too_few(n, minimum, "The interval")
-    if reason:
+    if reason := _too_few(n, "The interval"):
         return Interval(estimate, None, None, n, reason)
     if np.ptp(values) < 1e-12:  # SciPy gives NaN for values that hardly differ
         return Interval(estimate, estimate, estimate, n)
@@ -143,9 +141,7 @@ def bootstrap_interval(
     return Interval(estimate, float(low), float(high), n)
 
 
-def sign_flip_test(
-    differences: Iterable[float], seed: int = 0, minimum: int = MINIMUM_PATIENTS
-) -> TestResult:
+def sign_flip_test(differences: Iterable[float], seed: int = 0) -> TestResult:
     """Return the two-sided p-value of the mean of paired differences, by flipping their signs.
 
     All 2**n flips are counted up to 16 patients; beyond that 100 000 are drawn, and the p-value
@@ -154,13 +150,11 @@ def sign_flip_test(
     Args:
         differences: score of one model minus that of the other, one per patient; NaN is left out.
         seed: of the draws; without effect up to 16 patients.
-        minimum: below this many patients no p-value is given.
 
     Source: Fisher (1935), The Design of Experiments, section 21 (`scipy.stats.permutation_test`).
     """
     values = _defined(differences)
-    reason = _too_few(values.size, minimum, "The p-value")
-    if reason:
+    if reason := _too_few(values.size, "The p-value"):
         return TestResult(None, values.size, reason)
 
     def mean(samples: np.ndarray, axis: int) -> np.ndarray:

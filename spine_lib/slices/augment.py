@@ -142,16 +142,12 @@ class TrainingAugmenter:
     def __call__(
         self, pixels: np.ndarray, seeds: np.random.SeedSequence, mirror: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return image and labels of one patch.
+        """Return one patch: float32 HU [size, size, channel], and uint8 labels [size, size].
 
         Args:
             pixels: `SLICE_DTYPE` [row, column, channel]; labels come from the middle channel.
             seeds: decides everything random.
             mirror: swap left and right in half of the patches.
-
-        Returns:
-            float32 HU [size, size, channel] and uint8 labels [size, size] (0, canonical ids,
-            255 = ignore).
         """
         settings = self.augmentation
         random = np.random.default_rng(seeds)
@@ -159,9 +155,8 @@ class TrainingAugmenter:
         if mirror and random.random() < 0.5:
             image, classes = np.fliplr(image), np.fliplr(classes)
         self._geometry.set_random_seed(int(random.integers(2**31)))
-        moved = self._geometry(
-            image=np.ascontiguousarray(image), mask=np.ascontiguousarray(classes)
-        )
+        arrays = {"image": np.ascontiguousarray(image), "mask": np.ascontiguousarray(classes)}
+        moved = self._geometry(**arrays)
         # One channel may lose its axis on the way.
         shape = (settings.size, settings.size, pixels.shape[2])
         image, classes = moved["image"].reshape(shape), moved["mask"].reshape(shape)
@@ -187,8 +182,8 @@ class TrainingAugmenter:
         corner = np.rint(centre - side / 2).astype(int)
         start = np.maximum(corner, 0)
         stop = np.maximum(start, np.minimum(corner + side, pixels.shape[:2]))
-        source = tuple(slice(a, b) for a, b in zip(start, stop))
-        target = tuple(slice(a, b) for a, b in zip(start - corner, stop - corner))
+        source = tuple(map(slice, start, stop))
+        target = tuple(map(slice, start - corner, stop - corner))
         image = np.full((side, side, channels), AIR_HU, np.float32)
         classes = np.full((side, side, channels), UNLABELLED_TISSUE, np.uint8)
         image[target] = pixels["hu"][source]
@@ -236,11 +231,8 @@ def redraw_tissues(
 ) -> np.ndarray:
     """Return an image in which every tissue has another mean and contrast within its outline.
 
-    Args:
-        image_hu: float32 HU [row, column, channel].
-        classes: uint8 class a pixel, same shape; see `classes_of`.
-        random: decides the new HU.
-        fully: draw means anew from what a tissue of that kind may have; otherwise shift them.
+    The image is float32 HU [row, column, channel], `classes` as `classes_of` returns them. Means
+    are shifted, or (`fully`) drawn anew from what a tissue of that kind may have.
     """
     flat = classes.ravel()
     count = np.maximum(np.bincount(flat, minlength=256), 1)

@@ -39,11 +39,8 @@ AT_A_TIME = 32
 def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):
     """Return a case as slices of square pixels: `SLICE_DTYPE` [slice, row, column].
 
-    Args:
-        data: CT, canonical labels and ignore region.
-        plane: "axial", "coronal" or "sagittal".
-        spacing_mm: size of a pixel; slices keep their own distance.
-        structures: label map with other organs, for redrawing tissues; optional.
+    Slices along a plane ("axial", "coronal" or "sagittal") keep their own distance. `structures` is
+    a label map with other organs, for redrawing tissues.
     """
     image = to_slices(data.ct.array, plane)
     labels, ignore = (to_slices(v.array, plane) for v in (data.labels, data.ignore))
@@ -68,11 +65,8 @@ def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume
 def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: float) -> list[int]:
     """Return the indices of a slice's channels: the slice between its two neighbours, or it alone.
 
-    Args:
-        index: of the slice.
-        count: of slices; at the ends the last one stands for its missing neighbour.
-        distance_mm: between slices.
-        neighbour_mm: how far away the neighbours are, to the nearest slice; 0 for none.
+    Of `count` slices the last one at an end stands for its missing neighbour. The neighbours are
+    `neighbour_mm` away, to the nearest slice; 0 for none.
     """
     if not neighbour_mm:
         return [index]

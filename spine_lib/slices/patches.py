@@ -22,12 +22,8 @@ TARGETS: dict[str, int] = {"spine": 1, "regions": 1 + len(REGIONS)}
 class TrainingSlices(Dataset):
     """Cut augmented patches from a store; indexed by `Draw`.
 
-    Args:
-        store: the sliced training volumes.
-        augmentation: which changes, how strong, and the size of a patch.
-        seed: of the run.
-        neighbour_mm: distance of the slices that become further channels; 0 for none.
-        target: what a network is taught, key of `TARGETS`.
+    Slices at a distance of `neighbour_mm` become further channels (0 for none); `target` is a key
+    of `TARGETS`.
     """
 
     def __init__(
@@ -58,11 +54,8 @@ class TrainingSlices(Dataset):
 class WholeSlices(Dataset):
     """Read whole slices as they are, padded to a common shape, for validation.
 
-    Args:
-        store: sliced volumes.
-        every: take each n-th slice of a volume.
-        multiple: rows and columns become multiples of this, as the networks ask.
-        neighbour_mm, target: as for `TrainingSlices`.
+    Each n-th slice is taken (`every`); rows and columns become multiples of `multiple`, as the
+    networks ask. See `TrainingSlices` for the others.
     """
 
     def __init__(
@@ -100,11 +93,10 @@ class WholeSlices(Dataset):
 def as_tensors(
     image_hu: np.ndarray, label: np.ndarray, target: str = "spine"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what training takes of an image [row, column, channel] in HU and its labels.
+    """Return what training takes of an image [row, column, channel] in HU and its labels, float32.
 
-    Returns:
-        Input float32 [channel, row, column], target float32 [1, row, column] (0, and 1 or the
-        region's id), and weight float32 [1, row, column] (0 where the label is unknown).
+    That is the input [channel, row, column], the target [1, row, column] (0, and 1 or the region's
+    id), and the weight [1, row, column] (0 where the label is unknown).
     """
     known = label != IGNORE
     return (
@@ -128,9 +120,9 @@ def spine_logit(logits: torch.Tensor) -> torch.Tensor:
 
 
 def class_map(logits: torch.Tensor) -> torch.Tensor:
-    """Return the class of each pixel, int64 [batch, 1, row, column], of [batch, class, ...].
+    """Return the class of each pixel: 0 unless spine is likelier, else 1 or the likeliest region.
 
-    It is 0 for background unless spine is likelier, then 1 or the likeliest region's id.
+    It is int64 [batch, 1, row, column] of logits [batch, class, row, column].
     """
     spine = spine_logit(logits) > 0
     if logits.shape[1] == 1:

@@ -17,15 +17,12 @@ from spine_lib.datasets.case import Case
 def split_by_patient(
     cases: Sequence[Case], fractions: dict[str, float], seed: int = 0
 ) -> dict[str, list]:
-    """Split cases so that no patient lies on both sides.
+    """Split cases so that no patient lies on both sides; return the cases of each name, in order.
 
     Args:
         cases: what to split.
         fractions: share of the patients for each name, for instance {"train": 0.8, "test": 0.2}.
         seed: decides who goes where.
-
-    Returns:
-        The cases of each name, in their order.
 
     Raises:
         SpineError: if the shares do not add up to 1, or there are fewer patients than names.

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -83,9 +83,7 @@ class Draw(NamedTuple):
 class SliceStore:
     """A folder of sliced volumes, as `prepare` makes it.
 
-    Attributes:
-        volumes: what the index lists.
-        left_out: cases that could not be read, with the reason.
+    It has the index's `volumes`, `settings`, and cases `left_out` that could not be read.
 
     Raises:
         SpineError: if there is no index, or it is of another version.
@@ -96,9 +94,7 @@ class SliceStore:
         index = _read_index(self.folder)
         if index is None:
             raise SpineError(f"{self.folder} holds no slices: prepare it first")
-        self.settings: dict[str, Any] = index.settings
-        self.left_out = index.left_out
-        self.volumes = index.volumes
+        self.settings, self.left_out, self.volumes = index.settings, index.left_out, index.volumes
         self._maps: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict:
@@ -107,20 +103,21 @@ class SliceStore:
 
     def read(self, number: int) -> np.ndarray:
         """Map one volume, read-only: `SLICE_DTYPE` [slice, row, column]."""
-        if number not in self._maps:
-            if len(self._maps) >= MAPS_AT_ONCE:
-                self._maps.pop(next(iter(self._maps)))
-            path = self.folder / self.volumes[number].file
-            try:
-                pixels = np.load(path, mmap_mode="r")
-                if (pixels.dtype, pixels.shape) != (SLICE_DTYPE, self.volumes[number].shape):
-                    raise ValueError(f"it holds {pixels.dtype} of shape {pixels.shape}")
-                self._maps[number] = pixels
-            except (OSError, ValueError, EOFError) as error:
-                raise SpineError(
-                    f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
-                ) from error
-        return self._maps[number]
+        if number in self._maps:
+            return self._maps[number]
+        if len(self._maps) >= MAPS_AT_ONCE:
+            self._maps.pop(next(iter(self._maps)))
+        path = self.folder / self.volumes[number].file
+        try:
+            pixels = np.load(path, mmap_mode="r")
+            if (pixels.dtype, pixels.shape) != (SLICE_DTYPE, self.volumes[number].shape):
+                raise ValueError(f"it holds {pixels.dtype} of shape {pixels.shape}")
+        except (OSError, ValueError, EOFError) as error:
+            raise SpineError(
+                f"{path} cannot be read ({error}): delete {self.folder} to prepare it anew"
+            ) from error
+        self._maps[number] = pixels
+        return pixels
 
     def stack(self, draw: Draw, neighbour_mm: float) -> np.ndarray:
         """Copy a slice, and its neighbours: `SLICE_DTYPE` [row, column, channel]."""
@@ -167,8 +164,7 @@ def prepare(
         report: called with a line where something is to be reported.
 
     Returns:
-        The store with exactly these cases, in this order, each once a plane; those that cannot be
-        read are in its `left_out`.
+        The store with exactly these cases, in this order, each once a plane.
 
     Raises:
         SpineError: if the disk is too small or gets full, a worker is killed, or no case can be
@@ -190,10 +186,7 @@ def prepare(
             for case, (result, notes) in _results(job, missing, workers, scheduler, report):
                 for note in notes:
                     report(f"note: {note}")
-                if isinstance(result, ExcludedScan):
-                    left_out[case.case_id] = result
-                else:
-                    rows[case.case_id] = result
+                (left_out if isinstance(result, ExcludedScan) else rows)[case.case_id] = result
                 if time.monotonic() - written > WRITE_EVERY_S:
                     _write_index(folder, settings, rows.values())
                     written = time.monotonic()
@@ -233,13 +226,9 @@ def _finished_rows(
 
 
 def _write_index(folder: Path, settings: dict, rows, left_out: Sequence[ExcludedScan] = ()) -> None:
-    index = {
-        "version": STORE_VERSION,
-        "settings": settings,
-        "left_out": [vars(case) for case in left_out],
-        "volumes": [vars(row) for rows_of_case in rows for row in rows_of_case],
-    }
-    write_json(folder / "index.json", index)
+    volumes = [row for rows_of_case in rows for row in rows_of_case]
+    index = _Index(STORE_VERSION, settings, list(left_out), volumes)
+    write_json(folder / "index.json", asdict(index))
 
 
 def _results(
@@ -306,19 +295,21 @@ def cut_case(
     except (SpineError, MemoryError) as error:
         reason = str(error) or f"{case.ct_path} does not fit into memory"
         return ExcludedScan(case.case_id, reason), []
-    rows, image_sha256 = [], array_sha256(data.ct.array)
+    rows, image_sha256, name = [], array_sha256(data.ct.array), case.case_id
+    if len(name.encode()) >= 100:  # more than some file systems take
+        name = hashlib.sha256(name.encode()).hexdigest()
     for plane in planes:
         slices = cut_slices(data, plane, spacing_mm, organs)
-        name = f"{_short_name(case.case_id)}-{plane}.npy"
-        with atomic_file(folder / name) as stream:
+        file = f"{name}-{plane}.npy"
+        with atomic_file(folder / file) as stream:
             np.save(stream, slices, allow_pickle=False)
-        spine = [bool(((label > 0) & (label != IGNORE)).any()) for label in slices["label"]]
+        spine = ((slices["label"] > 0) & (slices["label"] != IGNORE)).any(axis=(1, 2))
         volume = StoredVolume(
             case_id=case.case_id,
             patient_id=case.patient_id,
             source=case.source,
             plane=plane,
-            file=name,
+            file=file,
             shape=slices.shape,
             distance_mm=slice_spacing_mm(data.ct.spacing_mm, plane)[0],
             foreground=np.flatnonzero(spine).tolist(),
@@ -330,16 +321,8 @@ def cut_case(
     return rows, list(dict.fromkeys(str(note.message) for note in noted))
 
 
-def _short_name(case_id: str) -> str:
-    """Return a case's name cut to what any file system takes, unique by a checksum."""
-    return case_id if len(case_id.encode()) < 100 else hashlib.sha256(case_id.encode()).hexdigest()
-
-
 def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: float) -> int:
-    """Compute from NIfTI headers how much disk the slices of cases will take.
-
-    Cases without one count like the mean of the others.
-    """
+    """Compute from NIfTI headers the size of the slices; a case without one counts as the mean."""
     sizes = []
     for case in cases:
         try:
@@ -348,20 +331,19 @@ def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: flo
             continue
         order = nib.io_orientation(image.affine)[:, 0].argsort()
         shape, spacing = np.array(image.shape)[order], voxel_sizes(image.affine)[order]
-        total = 0
+        pixels = 0
         for plane in planes:
             slices, *shape_hw = slice_spacing_mm(shape, plane)
-            hw = resampled_shape(shape_hw, slice_spacing_mm(spacing, plane)[1:], spacing_mm)
-            total += int(slices) * int(np.prod(hw)) * SLICE_DTYPE.itemsize
-        sizes.append(total)
+            shape_hw = resampled_shape(shape_hw, slice_spacing_mm(spacing, plane)[1:], spacing_mm)
+            pixels += int(slices) * int(np.prod(shape_hw))
+        sizes.append(pixels * SLICE_DTYPE.itemsize)
     return round(np.mean(sizes) * len(cases)) if sizes else 0
 
 
 def _require_space(
     missing: list[Case], folder: Path, planes: Sequence[str], spacing_mm: float, report
 ) -> None:
-    needed = estimate_bytes(missing, planes, spacing_mm)
-    free = shutil.disk_usage(folder).free
+    needed, free = estimate_bytes(missing, planes, spacing_mm), shutil.disk_usage(folder).free
     if needed and report:
         size = f"about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
         report(f"{len(missing)} scans to slice: {size}")

@@ -10,6 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "capstone": ["certify"],
         "checking": ["check", "hint", "progress", "solution"],
         "measurements": ["cohort_rows", "cohort_scores", "lesson_result"],
         "patients": ["course_case", "held_out_case", "pick"],

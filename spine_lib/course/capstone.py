@@ -136,13 +136,15 @@ def _certificate(ct: Volume, mask: Volume, findings: list, name: str, path: Path
     pixels = render_slice(ct, centre, "sagittal", WINDOWS["bone"], spine, style=style)
     with contextlib.redirect_stdout(io.StringIO()) as exercises:
         checking.progress()
+    *lines, total = exercises.getvalue().splitlines()
+    solved = "\n".join([*(line for line in lines if "  done" in line), total])
     template = resources.files("spine_lib.course").joinpath("certificate.html").read_text("utf-8")
     return jinja2.Environment(autoescape=True).from_string(template).render(
         name=name.strip() or "A reader",
         date=datetime.date.today().isoformat(),
         findings=[text for _, text in findings],
         picture=base64.b64encode(encode_png(pixels)).decode(),
-        exercises=exercises.getvalue(),
+        exercises=solved,
         mask=path.name,
         checksum=hashlib.sha256(path.read_bytes()).hexdigest(),
         version=spine_lib.__version__,

@@ -22,7 +22,12 @@ from spine_lib.course.authoring import (
     read_source,
     write_handout,
 )
-from spine_lib.course.exercise import find_exercise, lesson_exercises, reference_of
+from spine_lib.course.exercise import (
+    find_exercise,
+    lesson_exercises,
+    lesson_numbers,
+    reference_of,
+)
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -51,7 +56,8 @@ def test_nbgrader_finds_the_cells_of_every_lesson_valid(path):
     MetadataValidator().validate_nb(notebook)
     nbformat.validate(notebook)
     marked = {graded_id(cell): cell.metadata.nbgrader for cell in notebook.cells if graded_id(cell)}
-    for exercise in lesson_exercises(int(path.stem[:2])):
+    lesson = int(path.stem[:2])
+    for exercise in lesson_exercises(lesson) if lesson in lesson_numbers() else ():
         answer, check = (marked.pop(name) for name in grade_ids(exercise.key))
         assert answer.solution and not answer.grade and not answer.locked
         assert check.grade and check.locked and not check.solution and check.points == 1

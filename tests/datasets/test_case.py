@@ -10,6 +10,7 @@ import pytest
 from spine_lib import SpineError
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets import Case, UnlabelledBoneAtEnds, phantom_cases, require_cases, write_split
+from spine_lib.datasets.ignore import OtherStructures
 
 SHAPE = (12, 10, 8)
 
@@ -66,27 +67,18 @@ def test_a_case_that_does_not_fit_its_files_is_refused(case, tmp_path, changes, 
 
 
 def test_rules_of_a_case_make_its_ignore_region(case):
-    class Corner:
-        def __call__(self, ct, structures, labels):
-            assert (structures == 5).any() and not (labels == 5).any()
-            return structures == 5
-
-    data = replace(case, ignore_rules=(Corner(),)).load()
+    data = replace(case, ignore_rules=(OtherStructures((5,)),)).load()
     assert np.count_nonzero(data.ignore.array) == SHAPE[2]
+    assert not (data.labels.array[data.ignore.array]).any()
 
 
 def test_cases_pickle_and_hash_so_that_workers_can_have_them(case):
     (phantom,) = phantom_cases(1, 3, spacing_mm=4.0, shape=(9, 9, 9))
+    assert phantom.patient_id == phantom_cases(1, 3)[0].patient_id  # one seed, one patient
     ruled = replace(case, ignore_rules=(UnlabelledBoneAtEnds("superior"),))
     for original in (case, ruled, phantom):
         copy = pickle.loads(pickle.dumps(original))
         assert copy == original and hash(copy) == hash(original)
-
-
-def test_phantoms_of_one_seed_are_one_patient_whatever_their_size():
-    (first,), (same,) = phantom_cases(1, 7, spacing_mm=2.0), phantom_cases(1, 7, spacing_mm=4.0)
-    assert first.patient_id == same.patient_id
-    assert first.patient_id != phantom_cases(1, 8)[0].patient_id
 
 
 def test_no_cases_and_two_of_one_name_are_refused(case):
@@ -99,9 +91,6 @@ def test_no_cases_and_two_of_one_name_are_refused(case):
 def test_the_split_is_written_as_csv(case, tmp_path):
     path = write_split({"train": [case], "test": []}, tmp_path / "split.csv")
     assert path.read_text("utf-8") == "case_id,patient_id,split\ntoy,toy-patient,train\n"
-
-
-# --- what is ignored at the ends of an image ---------------------------------------------------
 
 
 def scene():

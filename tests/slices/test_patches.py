@@ -107,8 +107,7 @@ def test_whole_slices_mark_their_padding_as_unknown(store):
 def test_ignored_pixels_have_no_target_and_no_weight(tmp_path, store):
     array = np.array(store.read(0))
     array["label"][:] = IGNORE
-    case = phantom_cases(1, **SMALL)
-    other = prepare(case, tmp_path, spacing_mm=6.0)
+    other = prepare(phantom_cases(1, **SMALL), tmp_path, spacing_mm=6.0)
     np.save(tmp_path / other.volumes[0].file, array)
     patch = TrainingSlices(other, RECIPE.augmentation)[Draw(0, 4)]
     for _, target, weight in (WholeSlices(other)[4], patch):

@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS)) $(BIN)/python -m py
 export NO_ALBUMENTATIONS_UPDATE = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help reproduce test test-fast browser notebooks handout lesson-results lab site fetch lint clean
+.PHONY: help reproduce test test-fast browser notebooks handout hosted lesson-results lab site fetch lint clean
 .DEFAULT_GOAL := help
 
 reproduce: $(STAMP)  ## train both models on the built-in data; the table beside the paper's
@@ -29,6 +29,9 @@ notebooks: $(STAMP)  ## run the lessons' sources and write their notebooks
 
 handout: $(STAMP)  ## the students' copy, the solutions and an nbgrader course: ARGS=FOLDER
 	$(BIN)/python -m spine_lib.course.authoring handout $(ARGS)
+
+hosted: $(STAMP)  ## copies for Colab and Kaggle, with badges: ARGS=owner/name of the public repository
+	$(BIN)/python -m spine_lib.course.hosted $(ARGS)
 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
 	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)
@@ -63,7 +66,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "On Debian or Ubuntu, install the package python3-venv."; exit 1; }
 	@if $(BIN)/python -c "import torch" 2>/dev/null; then sed -E '/^torch(vision)?==/d' constraints.txt; \
 	  else cat constraints.txt; fi >$(VENV)/constraints.txt
-	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[lessons,test,site,instructor]"
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e ".[lab,lessons,test,site,instructor]"
 	@touch $@
 
 browser: $(STAMP)

@@ -20,6 +20,8 @@ PROJECT = PYPROJECT["project"]
 
 EXTRAS = PROJECT["optional-dependencies"]
 
+USED_BY_THE_LIBRARY = ("cluster", "instructor", "lab", "lessons")
+
 # What conda-forge calls differently.
 CONDA_NAMES = {"torch": "pytorch", "isal": "python-isal", "opencv-python-headless": "py-opencv"}
 
@@ -51,11 +53,11 @@ def test_conda_and_pip_install_the_same_packages_in_the_same_ranges():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *packages, pip = environment["dependencies"]
     assert environment["channels"][0] == "conda-forge"
-    assert pip == {"pip": ["--editable .[lessons]"]}
+    assert pip == {"pip": ["--editable .[lab,lessons]"]}
     conda = ranges(packages)
     assert conda.pop("pip") == ""
     assert conda.pop("python") == ranges([f"python{PROJECT['requires-python']}"])["python"]
-    expected = ranges(PROJECT["dependencies"], EXTRAS["lessons"])
+    expected = ranges(PROJECT["dependencies"], EXTRAS["lab"], EXTRAS["lessons"])
     del expected["ipyniivue"]  # brought by pip, with the extra
     assert conda == {CONDA_NAMES.get(name, name): bounds for name, bounds in expected.items()}
 
@@ -77,7 +79,9 @@ def test_constraints_fit_every_system():
 def test_everything_that_is_imported_is_declared():
     distributions = importlib.metadata.packages_distributions()
     declared = {
-        "spine_lib": ranges(PROJECT["dependencies"], EXTRAS["cluster"], EXTRAS["lessons"]),
+        "spine_lib": ranges(
+            PROJECT["dependencies"], *(EXTRAS[name] for name in USED_BY_THE_LIBRARY)
+        ),
         "tests": ranges(PROJECT["dependencies"], *EXTRAS.values()),
     }
     for folder, names in declared.items():

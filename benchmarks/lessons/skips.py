@@ -7,6 +7,7 @@ is wider and has more than the first.
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,13 +15,18 @@ from torch import nn
 
 from spine_lib import metrics
 from spine_lib.course import demonstrations
-from spine_lib.course.demonstrations import Crops, phantom_crops, train_arm
+from spine_lib.course.demonstrations import Crops, phantom_crops
+from spine_lib.models.unet import UNet
 from spine_lib.slices import cut
 
 NAME = "skips"
 SEEDS = (0, 1, 2)
 
-ARMS = demonstrations.SKIP_ARMS
+ARMS = {
+    "with skips": {"width": 12, "skips": True},
+    "without skips": {"width": 12, "skips": False},
+    "without, wider": {"width": 14, "skips": False},
+}
 DEPTH = 3
 
 GRID = {"shape": (96, 96, 48), "spacing_mm": 2.0, "tight": True}
@@ -59,6 +65,17 @@ def run(seed: int, fast: bool = False) -> dict:
         "dice gap": first["dice"] - second["dice"],
         "seconds": round(time.process_time() - started, 1),
     }
+
+
+def train_arm(arm: str, crops: Sequence[Crops], steps: int, seed: int, batch: int) -> nn.Module:
+    """Return the trained network of an arm; every arm sees the same batches in the same order."""
+    random = np.random.default_rng([seed, 1])
+    torch.manual_seed(seed)
+    network = UNet(depth=DEPTH, **ARMS[arm]).to(memory_format=torch.channels_last)
+    batches = iter(lambda: demonstrations.draw_batch(crops, batch, random), None)
+    for _ in demonstrations.train_small(network, batches, steps, LEARNING_RATE):
+        pass
+    return network.eval()
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ leaks (lesson 3), what skips add (lesson 4), and the phantoms on which losses di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,6 @@ from spine_lib import metrics
 from spine_lib.course.patients import PATIENTS, course_case
 from spine_lib.datasets.case import CaseData
 from spine_lib.datasets.phantom import make_phantom
-from spine_lib.models.unet import UNet
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import AIR_HU, IGNORE, cut_slices
 from spine_lib.training.losses import segmentation_loss
@@ -210,7 +209,6 @@ def compare_splits(
     seed: int,
     steps: int,
     batch: int = 16,
-    report: Callable[[str], object] = lambda line: None,
 ) -> dict[str, dict[str, float]]:
     """Train under both splits and score the same slices of each held-out patient.
 
@@ -222,7 +220,6 @@ def compare_splits(
         seed: decides which slices are scored, the first weights and the order of training.
         steps: optimiser steps of each training.
         batch: slices of a step.
-        report: called with a line after each training.
 
     Returns:
         For each held-out patient: "scored slices", "training slices", and the Dice "by slice" and
@@ -234,11 +231,9 @@ def compare_splits(
     others = {name: training[training[:, 0] != numbers[name]] for name in held_out}
     count = min(map(len, others.values()))
     leaky = train_on_slices(patients, _draw(training, count, random), steps, seed, batch)
-    report(f"trained on {count} slices of all {len(patients)} patients")
     results = {}
     for name in held_out:
         strict = train_on_slices(patients, _draw(others[name], count, random), steps, seed, batch)
-        report(f"trained on {count} slices of all patients but {name}")
         test = scored[scored[:, 0] == numbers[name]]
         results[name] = {
             "scored slices": len(test),
@@ -281,12 +276,6 @@ def _batch(patients: Sequence[Crops], pairs: np.ndarray) -> Batch:
 
 # --- lesson 4: skips ------------------------------------------------------------------------------
 
-SKIP_ARMS = {
-    "with skips": {"width": 12, "skips": True},
-    "without skips": {"width": 12, "skips": False},
-    "without, wider": {"width": 14, "skips": False},
-}
-
 
 @cache
 def phantom_crops(first_seed: int, count: int) -> tuple[Crops, ...]:
@@ -296,17 +285,6 @@ def phantom_crops(first_seed: int, count: int) -> tuple[Crops, ...]:
         crop_slices(f"phantom {seed}", make_phantom(seed, **grid), 2.0, 64)
         for seed in range(first_seed, first_seed + count)
     )
-
-
-def train_arm(arm: str, crops: Sequence[Crops], steps: int, seed: int, batch: int = 8) -> nn.Module:
-    """Return the trained network of an arm; every arm sees the same batches in the same order."""
-    random = np.random.default_rng([seed, 1])
-    torch.manual_seed(seed)
-    network = UNet(depth=3, **SKIP_ARMS[arm]).to(memory_format=torch.channels_last)
-    batches = iter(lambda: draw_batch(crops, batch, random), None)
-    for _ in train_small(network, batches, steps, LEARNING_RATE):
-        pass
-    return network.eval()
 
 
 # --- lesson 6: losses -----------------------------------------------------------------------------

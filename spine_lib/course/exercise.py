@@ -42,11 +42,14 @@ class Texts:
         title: a few words.
         stub: source of the cell that the student fills in; its body raises NotImplementedError.
         hints: a nudge; a clue to shape or unit; a figure to expect.
+        wrong: the messages of typical mistakes, by the mistake's name. `{answer}`, `{right}` and
+            the names of the arguments stand for the values at the smallest input where it is wrong.
     """
 
     title: str
     stub: str
     hints: tuple[str, str, str]
+    wrong: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +59,8 @@ class Exercise:
     Attributes:
         key: lesson and number, for example "1.2".
         reference: a right answer, a function.
-        wrong: typical mistakes: a message in the student's terms, and the function (or functions)
-            that a student who is to read it would write. `{answer}`, `{right}` and the names of the
-            arguments stand for the values at the smallest input where the answer is wrong.
+        wrong: typical mistakes: a name, under which the YAML file has the message in the student's
+            terms, and the function (or functions) that a student who is to read it would write.
         inputs: returns argument tuples, drawn from the random generator that it is given. Drawn
             once in every copy, and again, from a seed that is left out of hand-outs, for grading.
         observe: called with a function and its arguments in place of the function itself, where
@@ -106,6 +108,11 @@ class Exercise:
     def hints(self) -> tuple[str, str, str]:
         """A nudge; a clue to shape or unit; a figure to expect."""
         return self._texts().hints
+
+    @property
+    def messages(self) -> dict[str, str]:
+        """What a student reads of each mistake, by its name."""
+        return self._texts().wrong
 
     def _texts(self) -> Texts:
         return lesson_texts(Path(inspect.getfile(self.reference)).with_suffix(".yaml"))[self.key]

@@ -174,7 +174,7 @@ def _known_mistake(
 ) -> tuple[str, Case] | None:
     """Return the message whose function agrees best with the answers, and where it does."""
     best, score = None, (len(failing) / 2 - 0.1, 0)
-    for message, functions in exercise.wrong.items():
+    for name, functions in exercise.wrong.items():
         for function in functions if isinstance(functions, tuple) else (functions,):
             agreed = [
                 case
@@ -184,7 +184,10 @@ def _known_mistake(
             wrongly = [case for case in agreed if case.mismatch]
             if (len(wrongly), len(agreed)) > score:
                 score = (len(wrongly), len(agreed))
-                best = (message, min(wrongly, key=lambda case: _size(case.arguments)))
+                best = (
+                    exercise.messages[name],
+                    min(wrongly, key=lambda case: _size(case.arguments)),
+                )
     # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
     by_chance = _is_constant(cases) or _is_choice(cases) or _is_crash(failing)
     if score[1] < len(cases) and by_chance or _is_crash(cases):

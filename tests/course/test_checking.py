@@ -41,9 +41,9 @@ BRIGHTEST = Exercise(
     "99.1",
     reference=brightest,
     wrong={
-        "this is the smallest value": lambda image: image.min(),
-        "{image} gave {answer}": lambda image: image.mean(),
-        "the mean of nothing is NaN": lambda image: image.max() if len(image) > 2 else 1 / 0,
+        "smallest": lambda image: image.min(),
+        "mean": lambda image: image.mean(),
+        "error": lambda image: image.max() if len(image) > 2 else 1 / 0,
     },
     inputs=lambda rng: [(rng.random((n, 4)) + rng.integers(9),) for n in (3, 3, 2)],
 )
@@ -56,6 +56,10 @@ TEXTS = """
         "Return the largest value of image, a float."
         raise NotImplementedError
   hints: [Look at all., It is one value., Below 1.]
+  wrong:
+    smallest: this is the smallest value
+    mean: "{image} gave {answer}"
+    error: the mean of nothing is NaN
 """
 
 
@@ -470,7 +474,8 @@ def test_values_are_described_in_few_words(value, words):
 @pytest.mark.parametrize(
     "text",
     ["title: x\n  stub: y", "title: x\n  stub: y\n  hints: [a, b]",
-     "title: x\n  stub: y\n  hints: [a, b, c]\n  hnts: z"],
+     "title: x\n  stub: y\n  hints: [a, b, c]",
+     "title: x\n  stub: y\n  hints: [a, b, c]\n  wrong: {}\n  hnts: z"],
 )  # fmt: skip
 def test_a_text_that_is_missing_is_named_with_its_file_and_exercise(tmp_path, text):
     path = tmp_path / "lesson_09.yaml"

@@ -6,8 +6,6 @@ import numpy as np
 
 from spine_lib.course.exercise import Exercise
 
-# --- 0.1 ------------------------------------------------------------------------------------------
-
 
 def region_of(vertebra):
     if vertebra == 28:  # T13 has the last number, but it is thoracic
@@ -34,30 +32,22 @@ REGION = Exercise(
     "0.1",
     reference=region_of,
     wrong={
-        "id 28 is T13, a thirteenth thoracic vertebra that few people have: its number is the last "
-        "one, but it lies above L1, so it is thoracic": _by_number(7, 19, 25),
-        "one region ends too early: 7 is C7, 19 is T12 and 25 is L6, each the last of its region "
-        "(`<=`, not `<`)": (_by_number(6, 18, 24), _but_t13(_by_number(6, 18, 24))),
-        "25 is L6, a sixth lumbar vertebra, and not the sacrum": (
-            _by_number(7, 19, 24),
-            _but_t13(_by_number(7, 19, 24)),
-        ),
-        "26 is the sacrum, so it is sacral": _but_t13(_by_number(7, 19, 26)),
-        "a region is a name such as {right}: return the word, not a number": (
+        "T13 sacral": _by_number(7, 19, 25),
+        "regions too short": (_by_number(6, 18, 24), _but_t13(_by_number(6, 18, 24))),
+        "L6 sacral": (_by_number(7, 19, 24), _but_t13(_by_number(7, 19, 24))),
+        "sacrum lumbar": _but_t13(_by_number(7, 19, 26)),
+        "a number": (
             lambda vertebra: 1 + ["cervical", "thoracic", "lumbar"].count(region_of(vertebra)),
             lambda vertebra: int(np.searchsorted((7, 19, 25), vertebra)),
             lambda vertebra: int(np.searchsorted((7, 19, 25), vertebra)) + 1,
         ),
-        "write the region as {right}, in small letters": (
+        "capitals": (
             lambda vertebra: region_of(vertebra).title(),
             lambda vertebra: region_of(vertebra).upper(),
         ),
     },
     inputs=lambda rng: [(int(vertebra),) for vertebra in rng.permutation([*range(1, 27), 28])],
 )
-
-
-# --- 0.2 ------------------------------------------------------------------------------------------
 
 
 def a_label_map(rng: np.random.Generator) -> np.ndarray:
@@ -86,42 +76,25 @@ FULLEST = Exercise(
     "0.2",
     reference=fullest_slice,
     wrong={
-        "this is how many voxels the fullest slice has: return its index (`argmax`)": (
-            lambda labels: (labels > 0).sum(axis=(0, 1)).max()
-        ),
-        "you added up the ids, so a voxel of L5 counts 24 times as much as one of C1: count the "
-        "voxels that are not 0": (
+        "the count": lambda labels: (labels > 0).sum(axis=(0, 1)).max(),
+        "ids added": (
             lambda labels: labels.sum(axis=(0, 1), dtype=int).argmax(),
             lambda labels: labels.sum(axis=(0, 1), dtype=labels.dtype).argmax(),
             lambda labels: labels.mean(axis=(0, 1)).argmax(),
         ),
-        "you counted different bones, and a slice may show much of one bone: count voxels": (
-            lambda labels: int(np.argmax([len(np.unique(plane)) for plane in labels.T])),
+        "bones counted": (
+            lambda labels: int(np.argmax([len(np.unique(plane)) for plane in labels.T]))
         ),
-        "indices start at 0, so your answer is one too high": (
-            lambda labels: fullest_slice(labels) + 1
-        ),
-        "you counted along x: axial slices lie along the last axis, z, so the sum runs over x and "
-        "y": lambda labels: (labels > 0).sum(axis=(1, 2)).argmax(),
-        "you counted along y: axial slices lie along the last axis, z, so the sum runs over x and "
-        "y": lambda labels: (labels > 0).sum(axis=(0, 2)).argmax(),
-        "this is the slice with the largest id: count voxels": (
-            lambda labels: labels.max(axis=(0, 1)).argmax()
-        ),
-        "this is the slice with the least spine: `argmin` and `argmax` are exchanged": (
-            lambda labels: (labels > 0).sum(axis=(0, 1)).argmin()
-        ),
-        "this is the place in the whole array, which `argmax` counts through: sum over x and y "
-        "first": (lambda labels: labels.argmax(), lambda labels: (labels > 0).argmax()),
-        "this is the first slice that shows spine: find the one with the most voxels": (
-            lambda labels: (labels > 0).any(axis=(0, 1)).argmax()
-        ),
+        "one too high": lambda labels: fullest_slice(labels) + 1,
+        "along x": lambda labels: (labels > 0).sum(axis=(1, 2)).argmax(),
+        "along y": lambda labels: (labels > 0).sum(axis=(0, 2)).argmax(),
+        "largest id": lambda labels: labels.max(axis=(0, 1)).argmax(),
+        "argmin": lambda labels: (labels > 0).sum(axis=(0, 1)).argmin(),
+        "whole array": (lambda labels: labels.argmax(), lambda labels: (labels > 0).argmax()),
+        "first slice": lambda labels: (labels > 0).any(axis=(0, 1)).argmax(),
     },
     inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],
 )
-
-
-# --- 0.3 ------------------------------------------------------------------------------------------
 
 
 def volume_ml(labels, spacing_mm):
@@ -142,47 +115,34 @@ VOLUME = Exercise(
     "0.3",
     reference=volume_ml,
     wrong={
-        "this is the number of voxels: multiply it by the volume of one voxel": (
-            lambda labels, spacing: np.count_nonzero(labels)
-        ),
-        "this is in mm³: a millilitre is 1000 mm³": (
-            lambda labels, spacing: volume_ml(labels, spacing) * 1000
-        ),
-        "a millilitre is 1000 mm³, not 10 or 100: it is a cube with sides of 10 mm": (
+        "voxels": lambda labels, spacing: np.count_nonzero(labels),
+        "mm³": lambda labels, spacing: volume_ml(labels, spacing) * 1000,
+        "10 or 100": (
             lambda labels, spacing: volume_ml(labels, spacing) * 100,
             lambda labels, spacing: volume_ml(labels, spacing) * 10,
         ),
-        "you added up the ids: a voxel counts once, whatever its id, so count those above 0": (
+        "ids added": (
             lambda labels, spacing: labels.sum(dtype=int) * np.prod(spacing) / 1000,
             lambda labels, spacing: labels.sum(dtype=labels.dtype) * np.prod(spacing) / 1000,
         ),
-        "you counted the labels and not the voxels that they have": (
+        "labels counted": (
             lambda labels, spacing: len(np.unique(labels)) * np.prod(spacing) / 1000,
             lambda labels, spacing: len(np.unique(labels[labels > 0])) * np.prod(spacing) / 1000,
         ),
-        "this is the volume of the whole image: count only the voxels above 0": (
-            lambda labels, spacing: labels.size * np.prod(spacing) / 1000
-        ),
-        "this is the volume of the background: count the voxels above 0": (
-            lambda labels, spacing: (labels == 0).sum() * np.prod(spacing) / 1000
-        ),
-        "you took the voxel for a cube: its sides along x, y and z differ": tuple(
+        "whole image": lambda labels, spacing: labels.size * np.prod(spacing) / 1000,
+        "background": lambda labels, spacing: (labels == 0).sum() * np.prod(spacing) / 1000,
+        "a cube": tuple(
             lambda labels, spacing, axis=axis: np.count_nonzero(labels) * spacing[axis] ** 3 / 1000
             for axis in range(3)
         ),
-        "one side of the voxel is missing: its volume is x · y · z": tuple(
+        "one side missing": tuple(
             lambda labels, spacing, axis=axis: volume_ml(labels, spacing) / spacing[axis]
             for axis in range(3)
         ),
-        "the sides of a voxel are multiplied, not added, to give its volume": (
-            lambda labels, spacing: np.count_nonzero(labels) * sum(spacing) / 1000
-        ),
+        "sides added": lambda labels, spacing: np.count_nonzero(labels) * sum(spacing) / 1000,
     },
     inputs=_map_inputs,
 )
-
-
-# --- 0.4 ------------------------------------------------------------------------------------------
 
 
 def side_of(voxel, shape):
@@ -212,13 +172,10 @@ SIDE = Exercise(
     "0.4",
     reference=side_of,
     wrong={
-        "x grows to the patient's Right: it is the picture that shows the patient mirrored, with "
-        "the right side on your left": (_side(0, "left", "right")),
-        "the second index, y, runs from the back to the front: left and right are along the first "
-        "one, x": (_side(1), _side(1, "left", "right")),
-        "the third index, z, runs from the feet to the head: left and right are along the first "
-        "one, x": (_side(2), _side(2, "left", "right")),
-        'the answer is "left" or "right", in small letters': (
+        "mirrored": _side(0, "left", "right"),
+        "along y": (_side(1), _side(1, "left", "right")),
+        "along z": (_side(2), _side(2, "left", "right")),
+        "other words": (
             _side(0, "R", "L"),
             _side(0, "L", "R"),
             _side(0, "Right", "Left"),
@@ -226,22 +183,15 @@ SIDE = Exercise(
             _side(0, True, False),
             _side(0, 1, 0),
         ),
-        "of 100 voxels, number 50 lies right of the middle: indices run from 0 to 99, and their "
-        "middle is 49.5": (lambda voxel, shape: "right" if voxel[0] > shape[0] // 2 else "left",),
-        "of 100 voxels, number 49 lies left of the middle: indices run from 0 to 99, and their "
-        "middle is 49.5": (
-            lambda voxel, shape: "right" if voxel[0] >= shape[0] // 2 - 1 else "left",
-        ),
-        "a fixed number is not the middle of every image: compare with half of shape[0]": tuple(
+        "one too far": (lambda voxel, shape: "right" if voxel[0] > shape[0] // 2 else "left",),
+        "one too near": (lambda voxel, shape: "right" if voxel[0] >= shape[0] // 2 - 1 else "left"),
+        "a fixed middle": tuple(
             lambda voxel, shape, middle=middle: "right" if voxel[0] > middle else "left"
             for middle in (0, 50, 100, 128, 256)
         ),
     },
     inputs=_side_inputs,
 )
-
-
-# --- 0.5 ------------------------------------------------------------------------------------------
 
 
 def spine_height_mm(labels, spacing_mm):
@@ -260,32 +210,17 @@ HEIGHT = Exercise(
     "0.5",
     reference=spine_height_mm,
     wrong={
-        "this counts slices: multiply by the distance between them to get mm": (
+        "slices": (
             lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)),
             lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)) - 1,
         ),
-        "one slice is missing: from slice 10 to slice 11 are two slices, not one": (
-            lambda labels, spacing: spine_height_mm(labels, spacing) - spacing[2]
-        ),
-        "you counted the slices that show spine, and there is a gap among them: take the highest "
-        "less the lowest": lambda labels, spacing: (labels > 0).any(axis=(0, 1)).sum() * spacing[2],
-        "this is the height of the whole image: only slices with a voxel above 0 count": (
-            lambda labels, spacing: labels.shape[2] * spacing[2]
-        ),
-        "this is the spacing along x or y: slices are stacked along z": (
-            _along(2, 0),
-            _along(2, 1),
-        ),
-        "this is the extent along x, from left to right: slices are stacked along z": (
-            _along(0, 0),
-            _along(0, 2),
-        ),
-        "this is the extent along y, from back to front: slices are stacked along z": (
-            _along(1, 1),
-            _along(1, 2),
-        ),
-        "this is how far the highest slice lies from the bottom of the image: subtract the lowest "
-        "one": (
+        "one slice missing": lambda labels, spacing: spine_height_mm(labels, spacing) - spacing[2],
+        "gap left out": lambda labels, spacing: (labels > 0).any(axis=(0, 1)).sum() * spacing[2],
+        "whole image": lambda labels, spacing: labels.shape[2] * spacing[2],
+        "spacing of x or y": (_along(2, 0), _along(2, 1)),
+        "along x": (_along(0, 0), _along(0, 2)),
+        "along y": (_along(1, 1), _along(1, 2)),
+        "from the bottom": (
             lambda labels, spacing: np.flatnonzero(labels.any(axis=(0, 1)))[-1] * spacing[2],
             lambda labels, spacing: (np.flatnonzero(labels.any(axis=(0, 1)))[-1] + 1) * spacing[2],
         ),

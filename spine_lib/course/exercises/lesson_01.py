@@ -22,9 +22,6 @@ def an_affine(rng: np.random.Generator, forward: bool = True) -> np.ndarray:
     return nib.affines.from_matvec(rotation @ turned * spacing, corner)
 
 
-# --- 1.1 ------------------------------------------------------------------------------------------
-
-
 def voxel_to_mm(affine, voxel):
     matrix, corner_mm = affine[:3, :3], affine[:3, 3]
     return matrix @ np.array(voxel) + corner_mm
@@ -34,32 +31,22 @@ TO_MM = Exercise(
     "1.1",
     reference=voxel_to_mm,
     wrong={
-        "the last column of the affine is missing: it says where voxel (0, 0, 0) lies, and is "
-        "added": lambda affine, voxel: affine[:3, :3] @ voxel,
-        "rows and columns of the affine are swapped: each row gives one coordinate, so write "
-        "`matrix @ voxel` and not `voxel @ matrix`": (
+        "no last column": lambda affine, voxel: affine[:3, :3] @ voxel,
+        "transposed": (
             lambda affine, voxel: affine[:3, :3].T @ voxel + affine[:3, 3],
             lambda affine, voxel: (np.array([*voxel, 1]) @ affine)[:3],
         ),
-        "the spacing alone is not enough: it knows neither which way an axis points nor that it "
-        "may be tilted": (
+        "spacing alone": (
             lambda affine, voxel: voxel_sizes(affine) * voxel + affine[:3, 3],
             lambda affine, voxel: voxel_sizes(affine) * voxel,
         ),
-        "you used only the diagonal of the affine: here the axes are turned, so the other entries "
-        "matter": (
+        "diagonal alone": (
             lambda affine, voxel: np.diag(affine)[:3] * voxel + affine[:3, 3],
             lambda affine, voxel: np.diag(affine)[:3] * voxel,
         ),
-        "a place in mm is three numbers: leave out the 1 that you put behind the indices": (
-            lambda affine, voxel: affine @ [*voxel, 1]
-        ),
-        "the last column is added, not subtracted": (
-            lambda affine, voxel: affine[:3, :3] @ voxel - affine[:3, 3]
-        ),
-        "this goes from mm to voxels: take the affine itself, not its inverse": (
-            lambda affine, voxel: apply_affine(np.linalg.inv(affine), voxel)
-        ),
+        "a fourth number": lambda affine, voxel: affine @ [*voxel, 1],
+        "column subtracted": lambda affine, voxel: affine[:3, :3] @ voxel - affine[:3, 3],
+        "inverse": lambda affine, voxel: apply_affine(np.linalg.inv(affine), voxel),
     },
     inputs=lambda rng: [
         (an_affine(rng, forward), tuple(rng.integers(1, 120, 3).tolist()))
@@ -68,9 +55,6 @@ TO_MM = Exercise(
     rtol=1e-5,
     atol=1e-3,
 )
-
-
-# --- 1.2 ------------------------------------------------------------------------------------------
 
 
 def mm_to_voxel(affine, place_mm):
@@ -98,25 +82,18 @@ TO_VOXEL = Exercise(
     "1.2",
     reference=mm_to_voxel,
     wrong={
-        "these are the exact indices: a voxel has whole numbers, so round them to the nearest": (
-            lambda affine, place: apply_affine(np.linalg.inv(affine), place)
-        ),
-        "you cut the fraction off, which takes 19.9 for voxel 19: round with `np.rint`": (
-            lambda affine, place: np.floor(apply_affine(np.linalg.inv(affine), place))
-        ),
-        "the last column of the affine was not taken away first: voxel (0, 0, 0) does not lie at "
-        "0 mm": _rounded(lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place),
-        "dividing by the spacing is not the way back: it knows neither which way an axis points "
-        "nor that it may be tilted, so take the inverse of the affine": (
+        "not rounded": lambda affine, place: apply_affine(np.linalg.inv(affine), place),
+        "cut off": lambda affine, place: np.floor(apply_affine(np.linalg.inv(affine), place)),
+        "column kept": _rounded(lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place),
+        "spacing alone": (
             *_rounded(lambda affine, place: (place - affine[:3, 3]) / voxel_sizes(affine)),
             *_rounded(lambda affine, place: place / voxel_sizes(affine)),
         ),
-        "you used only the diagonal of the affine: here the axes are turned, so take the inverse "
-        "of the whole": (
+        "diagonal alone": (
             *_rounded(lambda affine, place: (place - affine[:3, 3]) / np.diag(affine)[:3]),
             *_rounded(lambda affine, place: place / np.diag(affine)[:3]),
         ),
-        "rows and columns are swapped: write `inverse @ place`; the transpose is not the inverse": (
+        "transposed": (
             *_rounded(
                 lambda affine, place: (
                     np.linalg.inv(affine)[:3, :3].T @ place + np.linalg.inv(affine)[:3, 3]
@@ -124,22 +101,14 @@ TO_VOXEL = Exercise(
             ),
             *_rounded(lambda affine, place: affine[:3, :3].T @ (place - affine[:3, 3])),
         ),
-        "this goes the same way as before, from voxels to mm: the way back needs the inverse": (
-            _rounded(apply_affine)
-        ),
-        "a voxel is three numbers: leave out the 1 that you put behind the place": (
-            _rounded(lambda affine, place: np.linalg.inv(affine) @ [*place, 1])
-        ),
-        "the last column is taken away before the matrix is undone, not after: that is the reverse "
-        "order": _rounded(
+        "forwards": _rounded(apply_affine),
+        "a fourth number": _rounded(lambda affine, place: np.linalg.inv(affine) @ [*place, 1]),
+        "column after the inverse": _rounded(
             lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place - affine[:3, 3]
         ),
     },
     inputs=lambda rng: [a_place(rng) for _ in range(4)],
 )
-
-
-# --- 1.3 ------------------------------------------------------------------------------------------
 
 
 def axis_codes(affine):
@@ -162,42 +131,24 @@ AXES = Exercise(
     "1.3",
     reference=axis_codes,
     wrong={
-        'the letters are right: join them to one string with `"".join(letters)`': (
-            nib.aff2axcodes,
-            lambda affine: list(nib.aff2axcodes(affine)),
-        ),
-        "every letter is the opposite of the right one ({right}): a letter says where an axis "
-        "points *to*, so a positive number in the first row is R": (
-            lambda affine: axis_codes(-affine)
-        ),
-        "x grows to the patient's Right and y to the front here: you took the first two the other "
-        "way round, as DICOM does (LPS)": (
-            lambda affine: axis_codes(np.diag([-1, -1, 1, 1]) @ affine)
-        ),
-        "you went through the rows: a *column* of the affine is what one step along an array axis "
-        "does, so each column gives a letter": lambda affine: axis_codes(affine.T),
-        "you looked at the diagonal only: here the axes are turned, so find the largest entry of "
-        "each column first (`np.abs(column).argmax()`)": tuple(
+        "not joined": (nib.aff2axcodes, lambda affine: list(nib.aff2axcodes(affine))),
+        "opposite": lambda affine: axis_codes(-affine),
+        "LPS": lambda affine: axis_codes(np.diag([-1, -1, 1, 1]) @ affine),
+        "rows": lambda affine: axis_codes(affine.T),
+        "diagonal alone": tuple(
             lambda affine, least=least: "".join(
                 pair[int(entry < least)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
             )
             for least in (0, 1e-9)
         ),
-        "a large negative number is a long step too: take `np.abs` of the column before `argmax`": (
-            lambda affine: _letters(affine, np.argmax)
-        ),
-        "the signs are missing: a negative number gives L, P or I": (
-            lambda affine: _letters(np.abs(affine))
-        ),
+        "no absolute value": lambda affine: _letters(affine, np.argmax),
+        "no signs": lambda affine: _letters(np.abs(affine)),
     },
     inputs=lambda rng: [
         (np.diag([-0.7, -0.7, 2.5, 1.0]),),
         *((an_affine(rng, forward),) for forward in (True, False, True, False)),
     ],
 )
-
-
-# --- 1.4 ------------------------------------------------------------------------------------------
 
 
 def to_hu(stored, slope, intercept):
@@ -219,35 +170,25 @@ HU = Exercise(
     "1.4",
     reference=to_hu,
     wrong={
-        "an unsigned type has no negative numbers, so air at -1000 HU became large and positive: "
-        "leave the file's type before you add": (
+        "unsigned": (
             lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(np.uint16),
             lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(stored.dtype),
         ),
-        "the type int16 ends at 32767, and this file stores more: convert to int16 last, after "
-        "slope and intercept": lambda stored, slope, intercept: to_hu(
+        "int16 first": lambda stored, slope, intercept: to_hu(
             stored.astype(np.int16), slope, intercept
         ),
-        "a slope of 0.3 became 0 as a whole number: compute in float, and convert last": (
-            lambda stored, slope, intercept: to_hu(stored, int(slope), intercept)
-        ),
-        "these still have fractions: round to whole HU with `np.rint`": (
-            lambda stored, slope, intercept: stored * np.float64(slope) + intercept
-        ),
-        "`astype` and `//` cut fractions off and do not round: use `np.rint` first": (
+        "slope as int": lambda stored, slope, intercept: to_hu(stored, int(slope), intercept),
+        "not rounded": lambda stored, slope, intercept: stored * np.float64(slope) + intercept,
+        "cut off": (
             lambda stored, slope, intercept: np.trunc(stored * np.float64(slope) + intercept),
             lambda stored, slope, intercept: np.floor(stored * np.float64(slope) + intercept),
             lambda stored, slope, intercept: np.trunc(stored * np.float64(slope) + intercept + 0.5),
         ),
-        "you added the intercept before multiplying: first the slope, then the intercept": (
-            lambda stored, slope, intercept: np.rint((stored + np.float64(intercept)) * slope)
+        "intercept first": lambda stored, slope, intercept: np.rint(
+            (stored + np.float64(intercept)) * slope
         ),
-        "the intercept is added, not taken away: it is negative already": (
-            lambda stored, slope, intercept: to_hu(stored, slope, -intercept)
-        ),
-        "the slope is missing: it is often 1, but not here": (
-            lambda stored, slope, intercept: to_hu(stored, 1, intercept)
-        ),
+        "intercept subtracted": lambda stored, slope, intercept: to_hu(stored, slope, -intercept),
+        "no slope": lambda stored, slope, intercept: to_hu(stored, 1, intercept),
     },
     inputs=lambda rng: [
         stored_pixels(rng, "uint16", 1.0, -1024.0),
@@ -257,9 +198,6 @@ HU = Exercise(
     ],
     dtype=True,
 )
-
-
-# --- 1.5 ------------------------------------------------------------------------------------------
 
 
 def apply_window(hu, center, width):
@@ -282,45 +220,34 @@ WINDOW = Exercise(
     "1.5",
     reference=apply_window,
     wrong={
-        "nothing was clipped: what lies outside the window is exactly 0 or 1 (`np.clip`)": (
-            lambda hu, center, width: (hu - (center - width / 2)) / width
-        ),
-        "your window is twice as wide: it reaches half the width to each side of its centre": (
+        "not clipped": lambda hu, center, width: (hu - (center - width / 2)) / width,
+        "twice as wide": (
             lambda hu, center, width: apply_window(hu, center, 2 * width),
             lambda hu, center, width: np.clip((hu - (center - width)) / width, 0, 1),
         ),
-        "you spread the image's own range over 0 to 1: the same tissue would change its grey from "
-        "scan to scan, so use the window": (
+        "own range": (
             lambda hu, center, width: _to_unit(hu.astype(float)),
             lambda hu, center, width: hu / np.float64(hu.max()),
         ),
-        "you clipped, and then spread what this image has left over 0 to 1: divide by the width, "
-        "since an image need not reach both ends": (
-            lambda hu, center, width: _to_unit(
-                np.clip(hu.astype(float), center - width / 2, center + width / 2)
-            )
+        "own range after clipping": lambda hu, center, width: _to_unit(
+            np.clip(hu.astype(float), center - width / 2, center + width / 2)
         ),
-        "these go to 255: here white is 1": (
+        "to 255": (
             lambda hu, center, width: 255 * apply_window(hu, center, width),
             lambda hu, center, width: np.trunc(255 * apply_window(hu, center, width)),
         ),
-        "you start at the centre: the lower end is half a width below it": (
-            lambda hu, center, width: apply_window(hu, center + width / 2, width)
+        "from the centre": lambda hu, center, width: apply_window(hu, center + width / 2, width),
+        "half the width": lambda hu, center, width: apply_window(hu, center - width / 4, width / 2),
+        "clipped alone": lambda hu, center, width: np.clip(
+            hu, center - width / 2, center + width / 2
         ),
-        "divide by the whole width, not by half of it": (
-            lambda hu, center, width: apply_window(hu, center - width / 4, width / 2)
-        ),
-        "this clips, but greys are to run from 0 to 1: take the lower end away and divide by the "
-        "width": lambda hu, center, width: np.clip(hu, center - width / 2, center + width / 2),
-        "take the lower end away before you divide": (
+        "divided first": (
             lambda hu, center, width: np.clip(
                 np.clip(hu, center - width / 2, center + width / 2) / width, 0, 1
             ),
             lambda hu, center, width: np.clip(hu / width, 0, 1),
         ),
-        "whole numbers hold no greys between 0 and 1, which need a float type": (
-            lambda hu, center, width: np.floor(apply_window(hu, center, width))
-        ),
+        "whole numbers": lambda hu, center, width: np.floor(apply_window(hu, center, width)),
     },
     inputs=lambda rng: [
         some_hu(rng, 40, 400, -0.6, 1.7),

@@ -11,8 +11,6 @@ from spine_lib.course.exercise import Exercise
 
 TOUCHING = np.ones((3, 3, 3), int)
 
-# --- 2.1 ------------------------------------------------------------------------------------------
-
 
 def to_verse_ids(labels):
     verse = np.zeros_like(labels)
@@ -42,37 +40,26 @@ SCHEME = Exercise(
     "2.1",
     reference=to_verse_ids,
     wrong={
-        "organs have kept their ids, and 5 is the liver there and C5 here: everything that is no "
-        "spine becomes 0": lambda labels: (
+        "organs kept": lambda labels: (
             np.where(labels < 25, labels, to_verse_ids(labels))
             + np.where(labels > 50, labels, 0).astype(np.uint8)
         ),
-        "what is no spine was counted down too, and ids below 0 wrap round: everything that is no "
-        "spine becomes 0": (
+        "organs counted down": (
             lambda labels: 51 - labels,
             lambda labels: np.where((labels == 25) | (labels == 26), 26, 51 - labels),
             lambda labels: np.where(labels == 0, 0, 51 - labels),
             lambda labels: np.where(labels > 26, 51 - labels, to_verse_ids(labels)),
         ),
-        "your vertebrae are one off: 27 is L5, which is 24 in VerSe's numbering, so the two ids of "
-        "a vertebra add up to 51": (
-            _translated(lambda ids: 50 - ids),
-            _translated(lambda ids: 52 - ids),
-        ),
-        "one list runs up the spine, the other down, so the two ids of a vertebra add up to the "
-        "same number": _translated(lambda ids: ids - 26),
-        "id 26 belongs to the sacrum, it is its first vertebra S1: it is 26 in VerSe's numbering "
-        "too": (
-            _translated(sacral=((25, 26),)),
-            _translated(sacral=((25, 26), (26, 25))),
-        ),
-        "id 25 is the sacrum, which is 26 in VerSe's numbering": (
+        "one off": (_translated(lambda ids: 50 - ids), _translated(lambda ids: 52 - ids)),
+        "counted up": _translated(lambda ids: ids - 26),
+        "S1": (_translated(sacral=((25, 26),)), _translated(sacral=((25, 26), (26, 25)))),
+        "sacrum": (
             _translated(sacral=((26, 26),)),
             _translated(sacral=((25, 25), (26, 26))),
             _translated(sacral=((25, 25), (26, 25))),
         ),
-        "the sacrum is missing: 25 and 26 both become 26": _translated(sacral=()),
-        "the first or the last vertebra is missing: 27 is L5 and 50 is C1, both count": (
+        "no sacrum": _translated(sacral=()),
+        "ends missing": (
             _translated(first=28),
             _translated(last=49),
             _translated(first=28, last=49),
@@ -84,9 +71,6 @@ SCHEME = Exercise(
     ],
     dtype=True,
 )
-
-
-# --- 2.2 ------------------------------------------------------------------------------------------
 
 
 def centroid_mm(labels, label, affine):
@@ -127,11 +111,8 @@ CENTROID = Exercise(
     "2.2",
     reference=centroid_mm,
     wrong={
-        "this is the centroid as a voxel index: take it through the affine to get mm": (
-            _moved(lambda voxel, affine: voxel)
-        ),
-        "you multiplied the index by the spacing, which leaves out where the image begins and how "
-        "it is turned: use the whole affine": (
+        "voxel index": _moved(lambda voxel, affine: voxel),
+        "spacing alone": (
             _moved(lambda voxel, affine: voxel * np.linalg.norm(affine[:3, :3], axis=0)),
             _moved(lambda voxel, affine: voxel * np.diag(affine)[:3]),
             _moved(lambda voxel, affine: voxel * np.diag(affine)[:3] + affine[:3, 3]),
@@ -139,37 +120,24 @@ CENTROID = Exercise(
                 lambda voxel, affine: voxel * np.linalg.norm(affine[:3, :3], axis=0) + affine[:3, 3]
             ),
         ),
-        "the affine's last column, where voxel (0, 0, 0) lies, is missing: append a 1 to the "
-        "index, or add that column": _moved(lambda voxel, affine: affine[:3, :3] @ voxel),
-        "the affine stands before the index: `affine @ index`": (
+        "no last column": _moved(lambda voxel, affine: affine[:3, :3] @ voxel),
+        "transposed": (
             _moved(lambda voxel, affine: voxel @ affine[:3, :3] + affine[:3, 3]),
             _moved(lambda voxel, affine: ([*voxel, 1] @ affine)[:3]),
         ),
-        "your point still has the 1 at its end: return the first three numbers": (
-            _moved(lambda voxel, affine: affine @ [*voxel, 1])
-        ),
-        "this goes from mm to voxels: take the affine itself, not its inverse": (
-            _moved(lambda voxel, affine: (np.linalg.inv(affine) @ [*voxel, 1])[:3])
-        ),
-        "this is the middle of the bounding box; the centroid is the mean over all voxels of the "
-        "label": _point(lambda voxels: (voxels.min(axis=0) + voxels.max(axis=0)) / 2),
-        "a centroid has fractions: do not round the index": (
+        "a fourth number": _moved(lambda voxel, affine: affine @ [*voxel, 1]),
+        "inverse": _moved(lambda voxel, affine: (np.linalg.inv(affine) @ [*voxel, 1])[:3]),
+        "bounding box": _point(lambda voxels: (voxels.min(axis=0) + voxels.max(axis=0)) / 2),
+        "rounded": (
             _point(lambda voxels: np.rint(voxels.mean(axis=0))),
             _point(lambda voxels: np.trunc(voxels.mean(axis=0))),
         ),
-        "this is the median; the centroid is the mean over all voxels of the label": (
-            _point(lambda voxels: np.median(voxels, axis=0))
-        ),
-        "this is the centroid of all labels together: take the voxels of label {label} only": (
-            lambda labels, label, affine: centroid_mm(labels > 0, 1, affine)
-        ),
+        "median": _point(lambda voxels: np.median(voxels, axis=0)),
+        "all labels": lambda labels, label, affine: centroid_mm(labels > 0, 1, affine),
     },
     inputs=lambda rng: [a_blob_map(rng) for _ in range(3)],
     atol=1e-3,
 )
-
-
-# --- 2.3 ------------------------------------------------------------------------------------------
 
 
 def is_mirrored(image_hu, mask):
@@ -206,30 +174,24 @@ MIRROR = Exercise(
     "2.3",
     reference=is_mirrored,
     wrong={
-        "it is False for every input: flipping image and mask together changes nothing, so flip "
-        "one of them": lambda image, mask: image[::-1][mask[::-1]].mean() > image[mask].mean(),
-        "left to right is the first axis, x: you flipped another one": (
+        "both flipped": lambda image, mask: image[::-1][mask[::-1]].mean() > image[mask].mean(),
+        "another axis": (
             lambda image, mask: image[mask[:, ::-1]].mean() > image[mask].mean(),
             lambda image, mask: image[mask[..., ::-1]].mean() > image[mask].mean(),
             lambda image, mask: image[mask[::-1, ::-1]].mean() > image[mask].mean(),
             lambda image, mask: image[mask[::-1, ::-1, ::-1]].mean() > image[mask].mean(),
         ),
-        "bone is bright, so the mask belongs where the mean HU under it is higher: your comparison "
-        "is turned round": lambda image, mask: image[mask].mean() > image[mask[::-1]].mean(),
-        "one bright voxel, of metal or contrast medium, decides your answer: compare means, not "
+        "turned round": lambda image, mask: image[mask].mean() > image[mask[::-1]].mean(),
         "maxima": lambda image, mask: image[mask[::-1]].max() > image[mask].max(),
-        "one dark voxel decides your answer: compare means, not minima": (
-            lambda image, mask: image[mask[::-1]].min() > image[mask].min()
-        ),
-        "a fixed number of HU is no measure, since bone may be thin and soft tissue enhanced: "
-        "compare with the mean under the swapped mask": tuple(
+        "minima": lambda image, mask: image[mask[::-1]].min() > image[mask].min(),
+        "a fixed HU": tuple(
             lambda image, mask, hu=hu: image[mask].mean() < hu for hu in (50, 100, 150, 200, 300)
         ),
-        "you compare with the whole image: compare with what lies under the swapped mask": (
+        "whole image": (
             lambda image, mask: image[mask].mean() < image.mean(),
             lambda image, mask: image[mask].mean() < image[~mask].mean(),
         ),
-        "return True or False: compare the two means with `>`": (
+        "a difference": (
             lambda image, mask: image[mask[::-1]].mean() - image[mask].mean(),
             lambda image, mask: image[mask].mean() - image[mask[::-1]].mean(),
         ),
@@ -240,9 +202,6 @@ MIRROR = Exercise(
         for mirrored in (False, True)
     ],
 )
-
-
-# --- 2.4 ------------------------------------------------------------------------------------------
 
 
 def stray_voxels(mask):
@@ -273,43 +232,24 @@ STRAY = Exercise(
     "2.4",
     reference=stray_voxels,
     wrong={
-        "your pieces fall apart where voxels touch by an edge or a corner only: give "
-        "`ndimage.label` a structure of ones, 3 x 3 x 3": tuple(
+        "faces": tuple(
             _from_sizes(
                 lambda n: n[1:].sum() - n[1:].max(), ndimage.generate_binary_structure(3, c)
             )
             for c in (1, 2)
         ),
-        "the first piece in the array need not be the largest: compare their sizes": (
-            _from_sizes(lambda n: n[2:].sum())
-        ),
-        "the last piece in the array need not be the largest: compare their sizes": (
-            _from_sizes(lambda n: n[1:-1].sum())
-        ),
-        "this is the size of the largest piece: count what lies outside it": (
-            _from_sizes(lambda n: n[1:].max())
-        ),
-        "this is the number of pieces: count the voxels outside the largest one": (
-            _from_sizes(lambda n: len(n) - 1),
-            _from_sizes(lambda n: len(n)),
-        ),
-        "this is how many pieces are loose: count the voxels in them": (
-            _from_sizes(lambda n: len(n) - 2)
-        ),
-        "this is the whole mask: the largest count in `np.bincount` is the background's, whose "
-        "number is 0, so leave that one out": (
+        "without the first": _from_sizes(lambda n: n[2:].sum()),
+        "without the last": _from_sizes(lambda n: n[1:-1].sum()),
+        "largest": _from_sizes(lambda n: n[1:].max()),
+        "pieces": (_from_sizes(lambda n: len(n) - 1), _from_sizes(lambda n: len(n))),
+        "loose pieces": _from_sizes(lambda n: len(n) - 2),
+        "whole mask": (
             _from_sizes(lambda n: n[1:].sum()),
             _from_sizes(lambda n: n.sum() - n.max()),
         ),
-        "the background counts too in this: count voxels of the mask": (
-            _from_sizes(lambda n: n.sum() - n[1:].max())
-        ),
-        "this is the smallest piece alone: add up all but the largest": (
-            _from_sizes(lambda n: n[1:].min())
-        ),
-        "this is the second largest piece alone: add up all but the largest": (
-            _from_sizes(lambda n: np.sort([0, *n[1:]])[-2])
-        ),
+        "background too": _from_sizes(lambda n: n.sum() - n[1:].max()),
+        "smallest": _from_sizes(lambda n: n[1:].min()),
+        "second largest": _from_sizes(lambda n: np.sort([0, *n[1:]])[-2]),
     },
     inputs=lambda rng: [(a_scattered_mask(rng, loose),) for loose in (3, 2, 0)],
 )

@@ -12,8 +12,6 @@ from spine_lib.course.exercise import Exercise, Wrong, describe
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 
-# --- 3.1 ------------------------------------------------------------------------------------------
-
 
 def cut_slice(array_xyz, plane, index):
     if plane == "axial":
@@ -44,25 +42,13 @@ CUT = Exercise(
     "3.1",
     reference=cut_slice,
     wrong={
-        "your slice is the right one as it lies in the array: rows and columns are exchanged, and "
-        "both directions are turned round": _cut(lambda cut: cut),
-        "your slice is turned by 180 degrees: turn both directions round (`[::-1, ::-1]`)": (
-            _cut(lambda cut: cut.T)
-        ),
-        "your slice is mirrored: columns run from the patient's right to left, or from anterior to "
-        "posterior": _cut(lambda cut: cut.T[::-1]),
-        "your slice is upside down: rows begin at the front (axial) or at the head": (
-            _cut(lambda cut: cut.T[:, ::-1])
-        ),
-        "your slice has rows and columns exchanged: transpose it (`.T`)": (
-            _cut(lambda cut: cut[::-1, ::-1])
-        ),
-        "your slice lies on its side: exchange rows and columns (`.T`), then turn both round": (
-            _cut(lambda cut: cut[::-1]),
-            _cut(lambda cut: cut[:, ::-1]),
-        ),
-        "this is a slice of another plane: axial ones cut across z, the last axis, coronal ones "
-        "across y and sagittal ones across x": (
+        "as it lies": _cut(lambda cut: cut),
+        "turned by 180 degrees": _cut(lambda cut: cut.T),
+        "mirrored": _cut(lambda cut: cut.T[::-1]),
+        "upside down": _cut(lambda cut: cut.T[:, ::-1]),
+        "transposed": _cut(lambda cut: cut[::-1, ::-1]),
+        "on its side": (_cut(lambda cut: cut[::-1]), _cut(lambda cut: cut[:, ::-1])),
+        "another plane": (
             _cut(_upright, dict.fromkeys(AXES, 0)),
             _cut(_upright, dict.fromkeys(AXES, 2)),
             _cut(_upright, AXES | {"coronal": 0, "sagittal": 1}),
@@ -73,9 +59,6 @@ CUT = Exercise(
         a_cut(rng, plane, shape) for shape in ((5, 7, 9), (8, 8, 8)) for plane in AXES
     ],
 )
-
-
-# --- 3.2 ------------------------------------------------------------------------------------------
 
 
 def resample_pair(image_hu, labels, shape_hw):
@@ -150,27 +133,22 @@ RESAMPLE = Exercise(
     "3.2",
     reference=resample_pair,
     wrong={
-        "labels and image are exchanged: the image comes first": (
+        "exchanged": (
             lambda *arguments: resample_pair(*arguments)[::-1],
             lambda *arguments: _resized(labels=cv2.INTER_LINEAR)(*arguments)[::-1],
         ),
-        "your labels were interpolated between ids, and between two ids lies no third one: take "
-        "the nearest pixel's": (
+        "labels interpolated": (
             _resized(labels=cv2.INTER_LINEAR),
             _resized(labels=cv2.INTER_LINEAR, dtype=np.float32),
             _resized(cv2.INTER_NEAREST, cv2.INTER_LINEAR),
             _resized(cv2.INTER_CUBIC, cv2.INTER_CUBIC),
         ),
-        "your image is made of blocks: every pixel has its nearest neighbour's HU; interpolate it "
-        "linearly": _resized(cv2.INTER_NEAREST),
-        "cubic interpolation overshoots at edges: take linear": _resized(cv2.INTER_CUBIC),
+        "image nearest": _resized(cv2.INTER_NEAREST),
+        "image cubic": _resized(cv2.INTER_CUBIC),
     },
     inputs=lambda rng: [a_slice_pair(rng, shape) for shape in ((48, 40), (60, 70), (31, 44))],
     observe=_observe_resample,
 )
-
-
-# --- 3.3 ------------------------------------------------------------------------------------------
 
 
 def split_by_patient(patient_of_slice, test_share, seed):
@@ -228,26 +206,16 @@ SPLIT = Exercise(
     "3.3",
     reference=split_by_patient,
     wrong={
-        "some patient has slices on both sides, so the network is tested on a patient that it "
-        "knows: draw patients, not slices": (
+        "slices drawn": (
             _split(by_slice=True),
             _split(by_slice=True, draw=lambda rng, names: names[::-1]),
         ),
-        "the sides are exchanged: return those to train on first": _split(swap=True),
-        "a patient was drawn twice, so fewer are tested: choose with replace=False": (
-            _split(draw=lambda rng, names: rng.choice(names, len(names)))
-        ),
-        "`int` and `//` cut off: 0.25 of 11 patients are 2.75, and rounded these are 3": (
-            _split(lambda share, n: int(share * n))
-        ),
-        "this rounds up, as scikit-learn's splitters do: 0.2 of 12 patients are 2.4, and rounded "
-        "these are 2": _split(lambda share, n: math.ceil(share * n)),
-        "the same seed gave two different splits: make a generator from it, "
-        "np.random.default_rng(seed), and draw from that": _split(
-            rng=lambda seed: np.random.default_rng()
-        ),
-        "seven seeds gave one and the same split: shuffle the patients before you take the first "
-        "of them": (
+        "exchanged": _split(swap=True),
+        "drawn twice": _split(draw=lambda rng, names: rng.choice(names, len(names))),
+        "cut off": _split(lambda share, n: int(share * n)),
+        "rounded up": _split(lambda share, n: math.ceil(share * n)),
+        "no seed": _split(rng=lambda seed: np.random.default_rng()),
+        "seed left out": (
             _split(draw=lambda rng, names: names),
             _split(rng=lambda seed: np.random.default_rng(0)),
         ),
@@ -258,9 +226,6 @@ SPLIT = Exercise(
     ],
     observe=_observe_split,
 )
-
-
-# --- 3.5 ------------------------------------------------------------------------------------------
 
 
 def rotate_pair(image_hu, labels, degrees):
@@ -315,28 +280,19 @@ ROTATE = Exercise(
     "3.5",
     reference=rotate_pair,
     wrong={
-        "your labels stayed where they were, and the bone under them has moved: turn both": (
-            _rotated(labels_sign=0)
-        ),
-        "your image stayed as it was, and its labels were turned: turn both": _rotated(sign=0),
-        "image and labels are turned in opposite directions": _rotated(labels_sign=-1),
-        "your labels were interpolated, which invents ids: labels take the nearest neighbour's id "
-        "(order 0)": (
+        "labels not turned": _rotated(labels_sign=0),
+        "image not turned": _rotated(sign=0),
+        "opposite turns": _rotated(labels_sign=-1),
+        "labels interpolated": (
             _rotated(labels_order=1),
             _rotated(order=3, labels_order=3),
             _rotated(labels_order=1, fill=0),
             _rotated(order=3, labels_order=3, fill=0),
         ),
-        "the corners of your image hold 0 HU, which is water: what comes in from outside the scan "
-        "is air (cval=-1024)": (_rotated(fill=0), _rotated(order=3, fill=0)),
-        "this is SciPy's default, a cubic spline (order 3), which overshoots at edges: interpolate "
-        "linearly (order=1)": _rotated(order=3),
-        "your image took its nearest neighbours' HU: interpolate it linearly (order=1)": (
-            _rotated(order=0)
-        ),
-        "SciPy and OpenCV take degrees, not radians": (
-            lambda image, labels, degrees: rotate_pair(image, labels, np.radians(degrees)),
-        ),
+        "corners of water": (_rotated(fill=0), _rotated(order=3, fill=0)),
+        "cubic": _rotated(order=3),
+        "image nearest": _rotated(order=0),
+        "radians": (lambda image, labels, degrees: rotate_pair(image, labels, np.radians(degrees))),
     },
     inputs=lambda rng: [a_lopsided_pair(rng, degrees) for degrees in (20.0, -35.0, 27.0)],
     observe=_observe_rotate,

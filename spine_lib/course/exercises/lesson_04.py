@@ -17,9 +17,6 @@ def generator_of(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(10**6)))
 
 
-# --- 4.1 ------------------------------------------------------------------------------------------
-
-
 def double_convolution(inputs, outputs):
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
@@ -78,29 +75,20 @@ BLOCK = Exercise(
     "4.1",
     reference=double_convolution,
     wrong={
-        "there is one convolution, and a block has two of them": (_block("cnr"), _block("cr")),
-        "the batch normalisations are missing: each convolution has one behind it": (
-            _block("crcr", bias=True),
-            _block("crcr"),
-            _block("cc"),
-        ),
-        "each convolution has its own batch normalisation": (_block("ccnr"), _block("crcnr")),
-        "your convolutions have a bias, which the normalisation behind takes away again: "
-        "bias=False": (_block(bias=True), _block("crncrn", bias=True)),
-        "your convolutions lose a row and a column at each edge: padding=1 puts zeros around the "
-        "map first": (_block(padding=0), _block(padding=0, bias=True)),
-        "the channels grow in the first convolution, not in the second": _block(late=True),
-        "the last ReLU is missing: your block gives negative numbers": _block("cnrcn"),
-        "the ReLU between the two looks is missing": _block("cncnr"),
-        "normalise before the ReLU, not after it": (_block("crncrn"), _block("crncnr")),
+        "one convolution": (_block("cnr"), _block("cr")),
+        "no norms": (_block("crcr", bias=True), _block("crcr"), _block("cc")),
+        "one norm": (_block("ccnr"), _block("crcnr")),
+        "bias": (_block(bias=True), _block("crncrn", bias=True)),
+        "no padding": (_block(padding=0), _block(padding=0, bias=True)),
+        "late channels": _block(late=True),
+        "no last ReLU": _block("cnrcn"),
+        "no first ReLU": _block("cncnr"),
+        "norm after ReLU": (_block("crncrn"), _block("crncnr")),
     },
     inputs=lambda rng: [(1, 4), (3, 8), (int(rng.integers(5, 8)), 2)],
     observe=_observe_block,
     atol=1e-5,
 )
-
-
-# --- 4.3 ------------------------------------------------------------------------------------------
 
 
 def count_parameters(in_channels, classes, width, depth):
@@ -133,32 +121,18 @@ COUNT = Exercise(
     "4.3",
     reference=count_parameters,
     wrong={
-        "the skip's channels come in on the way up too": _count(skips=0),
-        "the normalisations are missing: a scale and a shift a channel, twice a block": (
-            _count(norm=0),
-            _count(norm=0, head_bias=0),
-        ),
-        "a block has two normalisations, and each learns two numbers a channel, scale and shift": (
-            _count(norm=2)
-        ),
-        "the 3 x 3 convolutions have no bias": (_count(bias=2), _count(bias=1)),
-        "the head is missing: classes * width weights and a bias for each class": _count(head=0),
-        "the head's 1 x 1 convolution has a bias, one for each class": _count(head_bias=0),
-        "each block convolves twice: the second time within its own channels": (
-            _count(second=0),
-            _count(second=0, norm=2),
-        ),
-        "the image is halved depth times, which makes depth + 1 levels": (
-            _count(deeper=-1),
-            _count(deeper=1),
-        ),
+        "no skips": _count(skips=0),
+        "no norms": (_count(norm=0), _count(norm=0, head_bias=0)),
+        "one norm": _count(norm=2),
+        "biases": (_count(bias=2), _count(bias=1)),
+        "no head": _count(head=0),
+        "no bias of the head": _count(head_bias=0),
+        "one convolution": (_count(second=0), _count(second=0, norm=2)),
+        "levels": (_count(deeper=-1), _count(deeper=1)),
     },
     inputs=lambda rng: [(1, 1, 4, 2), (3, 5, 8, 3), (2, int(rng.integers(2, 5)), 6, 4)],
     rtol=0,
 )
-
-
-# --- 4.4 ------------------------------------------------------------------------------------------
 
 
 def fit_one_batch(network, image, target, steps, learning_rate):
@@ -224,34 +198,15 @@ FIT = Exercise(
     "4.4",
     reference=fit_one_batch,
     wrong={
-        "the network was in evaluation mode, so its normalisations used stored means instead of "
-        "the batch's: call network.train() first": (
-            _fit(train=False),
-            _fit(train=False, zero=False),
-        ),
-        "the loss takes logits and has its own sigmoid: with a second one it can hardly fall": (
-            _fit(sigmoid=True)
-        ),
-        "gradients add up from step to step: clear them with optimiser.zero_grad() before "
-        "backward": _fit(zero=False),
-        "these are the losses of plain gradient descent (SGD): take torch.optim.AdamW": (
-            _fit(kind=torch.optim.SGD)
-        ),
-        "these are the losses of another learning rate: give AdamW the one that you are given": (
-            _fit(rate=1e-3),
-            _fit(rate=1e-2),
-        ),
-        "the weights are as they were: each step needs loss.backward(), which computes the "
-        "gradients, and optimiser.step(), which applies them": (
-            _fit(step=False),
-            _fit(step=False, train=False),
-        ),
-        "your losses are tensors, each of which keeps all maps of its step in memory: take the "
-        "number with loss.item()": (_fit(keep=torch.Tensor.detach), _fit(keep=lambda loss: loss)),
-        "your losses are those after each step: keep the one that the step was for": (
-            _fit(after=True)
-        ),
-        "this is the sum over pixels: take the mean": _fit(reduction="sum"),
+        "evaluation mode": (_fit(train=False), _fit(train=False, zero=False)),
+        "sigmoid": _fit(sigmoid=True),
+        "no zero_grad": _fit(zero=False),
+        "SGD": _fit(kind=torch.optim.SGD),
+        "own learning rate": (_fit(rate=1e-3), _fit(rate=1e-2)),
+        "no step": (_fit(step=False), _fit(step=False, train=False)),
+        "tensors": (_fit(keep=torch.Tensor.detach), _fit(keep=lambda loss: loss)),
+        "after the step": _fit(after=True),
+        "sum": _fit(reduction="sum"),
     },
     inputs=lambda rng: [a_batch(rng, 5, 3e-3), a_batch(rng, 4, 2e-2)],
     observe=_observe_fit,
@@ -259,9 +214,6 @@ FIT = Exercise(
     rtol=5e-3,
     atol=1e-4,
 )
-
-
-# --- 4.5 ------------------------------------------------------------------------------------------
 
 
 def boundary_distance_mm(prediction, truth, spacing_mm):
@@ -306,30 +258,18 @@ BOUNDARY = Exercise(
     "4.5",
     reference=boundary_distance_mm,
     wrong={
-        "that is in voxels: distances need spacing_mm (sampling=... in SciPy)": (
-            _boundary(spacing=lambda mm: None)
-        ),
-        "that is one way only, from the prediction to the truth: what was missed would hardly "
-        "count": _boundary(lambda a, b: a.mean()),
-        "that is one way only, from the truth to the prediction: what was predicted far away would "
-        "not count": _boundary(lambda a, b: b.mean()),
-        "you took all voxels of the masks: most lie inside the other one and count 0; take the "
-        "surfaces": _boundary(structure=None),
-        "that is the largest distance (Hausdorff): take the mean": (
+        "voxels": _boundary(spacing=lambda mm: None),
+        "from the prediction": _boundary(lambda a, b: a.mean()),
+        "from the truth": _boundary(lambda a, b: b.mean()),
+        "whole masks": _boundary(structure=None),
+        "largest": (
             _boundary(lambda a, b: max(a.max(), b.max())),
             _boundary(lambda a, b: (a.max() + b.max()) / 2),
         ),
-        "the larger surface counts more in your mean: take the mean of each way first": (
-            _boundary(lambda a, b: np.concatenate([a, b]).mean())
-        ),
-        "that is the sum of both ways: take half of it": _boundary(
-            lambda a, b: a.mean() + b.mean()
-        ),
-        "where a mask ends at the edge of the array it has a surface too: beyond it all is "
-        "background": _boundary(border_value=1),
-        "a surface voxel has background at one of its six faces: edges and corners do not count": (
-            _boundary(structure=np.ones((3, 3, 3)))
-        ),
+        "pooled": _boundary(lambda a, b: np.concatenate([a, b]).mean()),
+        "sum": _boundary(lambda a, b: a.mean() + b.mean()),
+        "open at the edge": _boundary(border_value=1),
+        "corners touch": _boundary(structure=np.ones((3, 3, 3))),
     },
     inputs=lambda rng: [
         two_masks(rng, 1.0, 1.2, 3.0),
@@ -338,9 +278,6 @@ BOUNDARY = Exercise(
     ],
     rtol=1e-3,
 )
-
-
-# --- 4.6 ------------------------------------------------------------------------------------------
 
 
 def take_weights(theirs, ours):
@@ -378,31 +315,25 @@ WEIGHTS = Exercise(
     "4.6",
     reference=take_weights,
     wrong={
-        "these are their names: our network would find none of them; take ours": (
+        "their names": (
             lambda theirs, ours: dict(theirs),
             lambda theirs, ours: dict(zip(theirs, ours.values())),
         ),
-        "your answer lacks a name: where shapes differ our own tensor stays, so that "
-        "load_state_dict finds all": lambda theirs, ours: {
+        "names left out": lambda theirs, ours: {
             n: v for (n, own), v in zip(ours.items(), theirs.values()) if v.shape == own.shape
         },
-        "one of our layers got a tensor of another shape, which it cannot take: keep ours there": (
-            lambda theirs, ours: dict(zip(ours, theirs.values()))
-        ),
-        "nothing came over, all tensors are still ours: no two names are the same": (
-            lambda theirs, ours: {name: theirs.get(name, own) for name, own in ours.items()}
-        ),
-        "pair the layers in the order of the dictionaries, not in that of the alphabet, where 10 "
-        "comes before 2": (
+        "other shapes": lambda theirs, ours: dict(zip(ours, theirs.values())),
+        "nothing taken": lambda theirs, ours: {
+            name: theirs.get(name, own) for name, own in ours.items()
+        },
+        "by alphabet": (
             lambda t, o: take_weights(_by_name(t), _by_name(o)),
             lambda t, o: {name: take_weights(_by_name(t), _by_name(o))[name] for name in o},
         ),
-        "many tensors have the same shape: pair the layers in the order of the dictionaries": (
-            lambda theirs, ours: {
-                n: next((v for v in theirs.values() if v.shape == own.shape), own)
-                for n, own in ours.items()
-            }
-        ),
+        "by shape": lambda theirs, ours: {
+            n: next((v for v in theirs.values() if v.shape == own.shape), own)
+            for n, own in ours.items()
+        },
     },
     inputs=lambda rng: [two_states(rng) for _ in range(3)],
     observe=_observe_weights,

@@ -10,8 +10,6 @@ from torch import nn
 from spine_lib.course.exercise import Exercise, Wrong, describe
 from spine_lib.models.resnet import make_stage
 
-# --- 5.1 ------------------------------------------------------------------------------------------
-
 
 def atrous_conv(image, kernel, rate):
     rows, columns = image.shape
@@ -45,22 +43,16 @@ ATROUS = Exercise(
     "5.1",
     reference=atrous_conv,
     wrong={
-        "you turned the kernel round, as mathematicians do: in a network kernel[0, 0] weighs the "
-        "pixel above and to the left": _atrous(lambda kernel: kernel[::-1, ::-1]),
-        "this is the ordinary convolution: the taps should lie {rate} pixels apart": (
-            _atrous(rate=lambda rate: 1)
-        ),
-        "a rate of {rate} moves each outer tap {rate} pixels out: yours are one off": (
+        "kernel turned": _atrous(lambda kernel: kernel[::-1, ::-1]),
+        "no holes": _atrous(rate=lambda rate: 1),
+        "rate one off": (
             _atrous(rate=lambda rate: rate + 1),
             _atrous(rate=lambda rate: max(rate - 1, 1)),
         ),
-        "rows and columns of the kernel are exchanged": _atrous(np.transpose),
-        "pixels that leave the image on one side come back on the other, as np.roll does it: "
-        "beyond the edge there are zeros": _atrous(mode="wrap"),
-        "the rim is not right: beyond the edge of the image there are zeros, neither mirrored nor "
-        "repeated pixels": tuple(_atrous(mode=mode) for mode in ("reflect", "nearest", "mirror")),
-        "your result is smaller than the image: the outermost taps reach {rate} pixels out, so as "
-        "many zeros belong on every side": (
+        "kernel transposed": _atrous(np.transpose),
+        "rolled": _atrous(mode="wrap"),
+        "another edge": tuple(_atrous(mode=mode) for mode in ("reflect", "nearest", "mirror")),
+        "smaller": (
             lambda image, kernel, rate: atrous_conv(image, kernel, rate)[rate:-rate, rate:-rate],
             lambda image, kernel, rate: atrous_conv(image, kernel, rate)[1:-1, 1:-1],
         ),
@@ -68,9 +60,6 @@ ATROUS = Exercise(
     inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
     atol=1e-6,
 )
-
-
-# --- 5.2 ------------------------------------------------------------------------------------------
 
 
 def receptive_field(layers):
@@ -103,20 +92,16 @@ FIELD = Exercise(
     "5.2",
     reference=receptive_field,
     wrong={
-        "a layer's own stride counts for the layers after it, not for itself": _field(own=True),
-        "after a stride of 2 one step on the map is two input pixels: multiply by the strides of "
-        "all layers before": _field(strides=False),
-        "the rates are left out: a kernel of 3 at rate 4 spans 9 pixels": (
-            _field(lambda kernel, rate: kernel - 1)
-        ),
-        "a kernel of 3 at rate 4 spans 9 pixels and not 12: there are holes between its taps, none "
-        "beside them": _field(lambda kernel, rate: kernel * rate - 1),
-        "a kernel of 3 adds 2 to what was seen, since its middle tap was there before": (
+        "own stride": _field(own=True),
+        "no strides": _field(strides=False),
+        "no rates": _field(lambda kernel, rate: kernel - 1),
+        "holes beside": _field(lambda kernel, rate: kernel * rate - 1),
+        "whole kernels": (
             _field(lambda kernel, rate: rate * (kernel - 1) + 1, start=0),
             _field(lambda kernel, rate: rate * (kernel - 1) + 1),
             _field(lambda kernel, rate: kernel * rate),
         ),
-        "begin with 1, the output pixel itself": _field(start=0),
+        "from 0": _field(start=0),
     },
     inputs=lambda rng: [
         ([(3, 1, 1), (3, 1, 1)],),
@@ -127,9 +112,6 @@ FIELD = Exercise(
     ],
     rtol=0,
 )
-
-
-# --- 5.3 ------------------------------------------------------------------------------------------
 
 
 def field_by_gradient(network, size):
@@ -183,24 +165,16 @@ GRADIENT = Exercise(
     "5.3",
     reference=field_by_gradient,
     wrong={
-        "the gradient is everywhere: take it from one output pixel, not from the sum or the mean "
-        "of the whole output": (_gradient(_extent, torch.sum), _gradient(_extent, torch.sum, True)),
-        "the gradient is everywhere: in training mode batch normalisation makes each pixel depend "
-        "on the mean of all, so call network.eval() first": _gradient(_extent, train=True),
-        "you counted pixels: return the side of the square around them": (
+        "whole output": (_gradient(_extent, torch.sum), _gradient(_extent, torch.sum, True)),
+        "training mode": _gradient(_extent, train=True),
+        "pixels counted": (
             _gradient(np.count_nonzero),
             _gradient(lambda gradient: _extent(gradient) ** 2),
         ),
-        "one too few: from row 3 to row 7 there are 7 - 3 + 1 = 5 rows": (
-            _gradient(lambda gradient: _extent(gradient) - 1)
-        ),
-        "you counted rows or columns with a gradient, and there are holes between them: take the "
-        "first and the last": _gradient(lambda gradient: gradient.any(axis=0).sum()),
-        "negative gradients count too: compare with 0 by `!=`, not by `>`": (
-            _gradient(lambda gradient: _extent(gradient > 0)),
-        ),
-        "the output pixel lies at the edge, which cuts off what it sees: take one near the "
-        "middle": _gradient(_extent, lambda output: output[0, 0, 0, 0]),
+        "one too few": _gradient(lambda gradient: _extent(gradient) - 1),
+        "rows counted": _gradient(lambda gradient: gradient.any(axis=0).sum()),
+        "positive alone": (_gradient(lambda gradient: _extent(gradient > 0))),
+        "at the edge": _gradient(_extent, lambda output: output[0, 0, 0, 0]),
     },
     inputs=lambda rng: [
         (a_small_network(rng, [(3, 1, 3), (3, 1, 3)]), 40),
@@ -210,9 +184,6 @@ GRADIENT = Exercise(
     ],
     changes_inputs=True,
 )
-
-
-# --- 5.4 ------------------------------------------------------------------------------------------
 
 
 def dilate_stage(stage, rate):
@@ -273,28 +244,17 @@ STAGE = Exercise(
     "5.4",
     reference=dilate_stage,
     wrong={
-        "the strides are gone, and the 3 x 3 convolutions have no dilation: they see less than "
-        "before": (_dilated(dilations=(), paddings=())),
-        "a dilated kernel reaches further out, so its map becomes smaller: the padding must grow "
-        "with the dilation": (_dilated(paddings=()), _dilated(dilations=(3, 1), paddings=())),
-        "the 1 x 1 convolution of the shortcut still has its stride of 2, so its map shrinks": (
-            _dilated(strides=(3,))
-        ),
-        "a 1 x 1 convolution needs no padding: yours makes its map larger than the one it is added "
-        "to": (_dilated(dilations=(3, 1), paddings=(3, 1)), _dilated(paddings=(3, 1))),
-        "every 3 x 3 convolution is dilated, in every block, not only where the stride was": (
-            _dilated(first_only=True)
-        ),
-        "your stage has other weights than the one it was made from: change the layers that are "
-        "there, and make no new ones": lambda stage, rate: make_stage(4, 6, len(stage), 1, rate),
+        "not dilated": _dilated(dilations=(), paddings=()),
+        "no padding": (_dilated(paddings=()), _dilated(dilations=(3, 1), paddings=())),
+        "shortcut strided": _dilated(strides=(3,)),
+        "shortcut padded": (_dilated(dilations=(3, 1), paddings=(3, 1)), _dilated(paddings=(3, 1))),
+        "first block alone": _dilated(first_only=True),
+        "new weights": lambda stage, rate: make_stage(4, 6, len(stage), 1, rate),
     },
     inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],
     observe=_observe_stage,
     changes_inputs=True,
 )
-
-
-# --- 5.5 ------------------------------------------------------------------------------------------
 
 
 def tap_share(size, rate):
@@ -311,35 +271,21 @@ TAPS = Exercise(
     "5.5",
     reference=tap_share,
     wrong={
-        "this is how many of the nine taps lie inside: divide by nine": (
-            lambda size, rate: 9 * tap_share(size, rate)
-        ),
-        "this is the share along one line: a tap must lie inside in rows and in columns": (
-            lambda size, rate: tap_share(size, rate) ** 0.5
-        ),
-        "you looked at the middle of the map alone: near the edge taps hang over; take the mean "
-        "over all places": (
+        "number of taps": lambda size, rate: 9 * tap_share(size, rate),
+        "one line": lambda size, rate: tap_share(size, rate) ** 0.5,
+        "middle alone": (
             lambda size, rate: 1.0 if rate <= size // 2 else 1 / 9,
             lambda size, rate: 1.0 if rate < size / 2 else 1 / 9,
             lambda size, rate: 1.0 if rate < size else 1 / 9,
         ),
-        "you are off by one: of {size} places on a line, a tap {rate} away falls off at {rate}": (
+        "one off": (
             _line(lambda size, rate: max(size - rate - 1, 0)),
             _line(lambda size, rate: max(size - rate + 1, 0)),
         ),
-        "this is the share of places where all nine lie inside: count taps, at every place": (
-            lambda size, rate: (max(size - 2 * rate, 0) / size) ** 2
-        ),
-        "a tap cannot miss more often than there are places: mind rates above the map's size": (
-            _line(lambda size, rate: size - rate)
-        ),
-        "each outer tap falls off on one side only, at as many places as the rate": (
-            _line(lambda size, rate: max(size - 2 * rate, 0))
-        ),
+        "all nine": lambda size, rate: (max(size - 2 * rate, 0) / size) ** 2,
+        "above the size": _line(lambda size, rate: size - rate),
+        "both sides": _line(lambda size, rate: max(size - 2 * rate, 0)),
     },
-    inputs=lambda rng: [
-        *((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)),
-        (9, int(rng.integers(2, 8))),
-    ],
+    inputs=lambda rng: [*((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)), (9, int(rng.integers(2, 8)))],
     rtol=1e-6,
 )

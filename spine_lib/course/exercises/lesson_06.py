@@ -14,8 +14,6 @@ from spine_lib.course.exercise import Exercise, Wrong, describe
 
 entropy = functional.binary_cross_entropy_with_logits
 
-# --- 6.1 ------------------------------------------------------------------------------------------
-
 
 def training_step(network, optimiser, image, target):
     network.train()
@@ -122,28 +120,20 @@ STEP = Exercise(
     "6.1",
     reference=training_step,
     wrong={
-        "gradients of the step before are still there and are added to: call optimiser.zero_grad() "
-        "before backward": (_step("tfbs"), _step("tfbsz")),
-        "the network came in evaluation mode and stayed in it: BatchNorm then uses old means and "
-        "learns no new ones; call network.train() first": _step("fzbs"),
-        "the weights do not change: optimiser.step() changes them by the gradients, so it comes "
-        "last, after loss.backward()": (_step("tfzsb"), _step("tfzb")),
-        "the weights have no gradients when it comes to the step: loss.backward() computes them, "
-        "and zero_grad after it throws them away": (_step("tfbzs"), _step("tfzs")),
-        "a sigmoid was applied twice: binary_cross_entropy_with_logits has it inside and takes the "
-        "logits as they are": _step("tfzbs", sigmoid=True),
-        "this is the sum over pixels: take the mean": _step("tfzbs", reduction="sum"),
-        "this is the loss after the step: return that before it": _step("tfzbsf"),
-        "one step is asked for, and you did two": (_step("tfzbss"), _step("tfzbsfzbs")),
+        "no zero_grad": (_step("tfbs"), _step("tfbsz")),
+        "evaluation mode": _step("fzbs"),
+        "no step": (_step("tfzsb"), _step("tfzb")),
+        "no gradients": (_step("tfbzs"), _step("tfzs")),
+        "sigmoid": _step("tfzbs", sigmoid=True),
+        "sum": _step("tfzbs", reduction="sum"),
+        "after the step": _step("tfzbsf"),
+        "two steps": (_step("tfzbss"), _step("tfzbsfzbs")),
     },
     inputs=lambda rng: [a_training(rng, training) for training in (True, False)],
     observe=_observe_step,
     changes_inputs=True,
     atol=1e-5,
 )
-
-
-# --- 6.3 ------------------------------------------------------------------------------------------
 
 
 def focal_loss(logits, target, weight):
@@ -200,21 +190,14 @@ FOCAL = Exercise(
     "6.3",
     reference=focal_loss,
     wrong={
-        "the logarithm of a sigmoid of -200 is that of 0, or of what was added to it; take "
-        "binary_cross_entropy_with_logits(..., reduction='none'), which never leaves the "
-        "logits": tuple(_by_logarithm(more) for more in (0, 1e-12, 1e-8, 1e-7, 1e-6)),
-        "this is the cross-entropy, with nothing turned down": _focal(lambda p, t: 1),
-        "how wrong a pixel is comes squared": _focal(lambda p, t: (p - t).abs()),
-        "1 - p is how wrong a pixel is where there is spine; where there is none, that is p": (
-            _focal(lambda p, t: (1 - p) ** 2)
-        ),
-        "this turns down the pixels that are wrong: the factor is one minus the probability of the "
-        "right answer": _focal(lambda p, t: (1 - (p - t).abs()) ** 2),
-        "the mean runs over all pixels: divide by the number of those that are known": (
-            _focal(mean=lambda each, w: (w * each).mean())
-        ),
-        "pixels of weight 0 count: leave them out": _focal(mean=lambda each, w: each.mean()),
-        "this is the sum: take the mean": _focal(mean=lambda each, w: (w * each).sum()),
+        "logarithm": tuple(_by_logarithm(more) for more in (0, 1e-12, 1e-8, 1e-7, 1e-6)),
+        "cross-entropy": _focal(lambda p, t: 1),
+        "not squared": _focal(lambda p, t: (p - t).abs()),
+        "one class": _focal(lambda p, t: (1 - p) ** 2),
+        "turned round": _focal(lambda p, t: (1 - (p - t).abs()) ** 2),
+        "mean over all": _focal(mean=lambda each, w: (w * each).mean()),
+        "weights left out": _focal(mean=lambda each, w: each.mean()),
+        "sum": _focal(mean=lambda each, w: (w * each).sum()),
     },
     inputs=lambda rng: [some_logits(rng), some_logits(rng), some_logits(rng, extreme=True)],
     observe=_observe_loss,
@@ -222,9 +205,6 @@ FOCAL = Exercise(
     rtol=1e-3,
     atol=1e-7,
 )
-
-
-# --- 6.4 ------------------------------------------------------------------------------------------
 
 
 def learning_rate(step, steps, highest, warm_up):
@@ -250,46 +230,26 @@ RATE = Exercise(
     "6.4",
     reference=learning_rate,
     wrong={
-        "the first step would do nothing: the line starts one up": _rate(lambda s, w: s / w),
-        "there is no warm-up: the first steps of a run are the ones that go astray": (
-            _rate(lambda s, w: 1),
-            lambda s, n, highest, w: _rate()(s, n, highest, 0),
-        ),
-        "where warm_up is 0 there is no line, and nothing to divide by": (
+        "line from 0": _rate(lambda s, w: s / w),
+        "no warm-up": (_rate(lambda s, w: 1), lambda s, n, highest, w: _rate()(s, n, highest, 0)),
+        "warm-up of 0": (
             lambda s, n, highest, w: min((s + 1) / w, 1) * _rate()(max(s, w), n, highest, w),
             lambda s, n, highest, w: _rate()(s, n, highest, w) if w else 0.0,
         ),
-        "the line goes on for too long: its last step is number warm_up - 1": (
-            _rate(last=1),
-            _rate(lambda s, w: s / w, last=1),
-        ),
-        "this falls in a straight line: take half a cosine wave": _rate(down=lambda x: 1 - x),
-        "the wave starts at step 0: count from the end of the warm-up": (
-            _rate(way=lambda s, n, w: s / n)
-        ),
-        "the wave is too long: it has steps - warm_up steps to go": (
-            _rate(way=lambda s, n, w: (s - w) / n)
-        ),
-        "the wave reaches 0 one step too early: it would do so at step number `steps`": (
+        "long line": (_rate(last=1), _rate(lambda s, w: s / w, last=1)),
+        "straight": _rate(down=lambda x: 1 - x),
+        "wave from 0": _rate(way=lambda s, n, w: s / n),
+        "long wave": _rate(way=lambda s, n, w: (s - w) / n),
+        "early end": (
             _rate(way=lambda s, n, w: (s - w) / (n - w - 1)),
             _rate(way=lambda s, n, w: (s - w + 1) / (n - w)),
         ),
-        "the wave runs upwards: (1 + cos) / 2 falls from 1 to 0": (
-            _rate(down=lambda x: (1 - math.cos(math.pi * x)) / 2)
-        ),
-        "this is a whole wave, down and up again: half a wave goes from 0 to pi": (
-            _rate(down=lambda x: (1 + math.cos(2 * math.pi * x)) / 2)
-        ),
-        "a cosine runs from 1 to -1: bring it to 1 to 0": (
-            _rate(down=lambda x: math.cos(math.pi * x))
-        ),
-        "this is a quarter of a wave: half a wave goes from 0 to pi, between 1 and -1": (
-            _rate(down=lambda x: math.cos(math.pi / 2 * x))
-        ),
-        "math.cos takes radians: half a wave is pi": (
-            _rate(down=lambda x: (1 + math.cos(180 * x)) / 2)
-        ),
-        "it stays at its highest: the wave starts after the warm-up": _rate(down=lambda x: 1),
+        "upwards": _rate(down=lambda x: (1 - math.cos(math.pi * x)) / 2),
+        "whole wave": _rate(down=lambda x: (1 + math.cos(2 * math.pi * x)) / 2),
+        "below 0": _rate(down=lambda x: math.cos(math.pi * x)),
+        "quarter wave": _rate(down=lambda x: math.cos(math.pi / 2 * x)),
+        "degrees": _rate(down=lambda x: (1 + math.cos(180 * x)) / 2),
+        "no wave": _rate(down=lambda x: 1),
     },
     inputs=lambda rng: [
         *((step, 100, 1e-3, 10) for step in (0, 4, 9, 10, 40, 80, 99)),
@@ -298,9 +258,6 @@ RATE = Exercise(
     ],
     rtol=1e-6,
 )
-
-
-# --- 6.5 ------------------------------------------------------------------------------------------
 
 
 def accumulated_step(network, optimiser, image, target, parts):
@@ -387,36 +344,26 @@ PARTS = Exercise(
     "6.5",
     reference=accumulated_step,
     wrong={
-        "all images went through the network at once: the memory holds one of {parts} parts": (
-            lambda network, optimiser, image, target, parts: _parts()(
-                network, optimiser, image, target, 1
-            )
+        "all at once": lambda network, optimiser, image, target, parts: _parts()(
+            network, optimiser, image, target, 1
         ),
-        "the parts' gradients were added up whole: each part's loss counts only as much as its "
-        "share of the batch": (_parts(_one), _parts(_one, total=_even)),
-        "the parts are not equally large, and their losses count equally: weight each with its "
-        "share of the images": _parts(_even),
-        "gradients from before are still in: zero_grad first": (
-            _parts(zero=False),
-            _parts(_even, zero=False),
-        ),
-        "only the last part counts: zero_grad before the first part, not before each": (
+        "whole losses": (_parts(_one), _parts(_one, total=_even)),
+        "equal parts": _parts(_even),
+        "no zero_grad": (_parts(zero=False), _parts(_even, zero=False)),
+        "zero_grad each": (
             _parts(zero_each=True),
             _parts(_one, zero_each=True),
             _parts(_even, zero_each=True),
         ),
-        "the weights moved after every part: one step, after the last": (
+        "step each": (
             _parts(step_each=True),
             _parts(step_each=True, zero_each=True),
             _parts(_one, step_each=True, zero_each=True, total=lambda n, whole, parts: n / whole),
             _parts(_one, step_each=True, zero_each=True, total=_even),
         ),
-        "the weights do not move by these gradients: backward in each part adds them, then comes "
-        "one optimiser.step()": (_parts(backward=False), _parts(step=False)),
-        "the step is right, but no part had its backward before all had gone in, so the maps of "
-        "all lie in memory together: call backward for each part": _parts(once=True),
-        "the step is right, and you return the mean of the parts' means: weight each with its "
-        "share": (_parts(total=_even), _parts(total=_one)),
+        "no step": (_parts(backward=False), _parts(step=False)),
+        "backward late": _parts(once=True),
+        "mean of means": (_parts(total=_even), _parts(total=_one)),
     },
     inputs=lambda rng: [an_accumulation(rng, 8, 2), an_accumulation(rng, 7, 3)],
     observe=_observe_parts,
@@ -424,8 +371,6 @@ PARTS = Exercise(
     atol=1e-5,
 )
 
-
-# --- 6.6 ------------------------------------------------------------------------------------------
 
 CHECKPOINT_KEYS = ("network", "optimiser", "schedule", "random", "step")
 
@@ -518,19 +463,14 @@ CHECKPOINT = Exercise(
     "6.6",
     reference=make_checkpoint,
     wrong={
-        "the optimiser's memory is empty: take the state_dict() of the one that was given": (
-            _kept(optimiser=lambda n, o, s, step: _fresh(n)[0].state_dict())
-        ),
-        "the schedule starts anew: take the state_dict() of the one that was given": (
-            _kept(schedule=lambda n, o, s, step: _fresh(n)[1].state_dict())
-        ),
-        "seed nothing: keep torch.get_rng_state() as it is now, or dropout drops other units than "
-        "in an unbroken run": _reseeded,
-        "random is no state of PyTorch's random numbers: torch.get_rng_state() returns it": (
+        "new optimiser": _kept(optimiser=lambda n, o, s, step: _fresh(n)[0].state_dict()),
+        "new schedule": _kept(schedule=lambda n, o, s, step: _fresh(n)[1].state_dict()),
+        "seeded": _reseeded,
+        "no random state": (
             _kept(random=lambda *run: 0),
             _kept(random=lambda *run: torch.initial_seed()),
         ),
-        "the number of steps is {step}: with another one the run would draw other batches": (
+        "another step": (
             _kept(step=lambda n, o, s, step: step + 1),
             _kept(step=lambda n, o, s, step: step - 1),
         ),

@@ -11,8 +11,6 @@ from scipy import stats
 
 from spine_lib.course.exercise import Exercise, Wrong, describe, variants
 
-# --- 7.1 ------------------------------------------------------------------------------------------
-
 
 def count_voxels(prediction, truth, ignore):
     scored = ~ignore
@@ -38,23 +36,19 @@ COUNTS = Exercise(
     "7.1",
     reference=count_voxels,
     wrong={
-        "you counted ignored voxels, too: nobody knows what is right there": (
+        "ignored too": (
             lambda p, t, ignore: count_voxels(p, t, ignore & False),
             lambda p, t, ignore: (*count_voxels(p, t, ignore)[:3], (~p & ~t).sum()),
         ),
-        "you counted the ignored voxels alone: turn that mask round (`~ignore`)": (
-            lambda p, t, ignore: count_voxels(p, t, ~ignore)
+        "ignored alone": lambda p, t, ignore: count_voxels(p, t, ~ignore),
+        "ignored as background": lambda p, t, ignore: count_voxels(
+            p & ~ignore, t & ~ignore, ignore & False
         ),
-        "your true negatives include the ignored voxels: set to False they count as background on "
-        "both sides, so leave them out instead": (
-            lambda p, t, ignore: count_voxels(p & ~ignore, t & ~ignore, ignore & False)
-        ),
-        "false positives and false negatives are exchanged: positive is what was *predicted*, and "
-        "false that it is not true": _in_order(0, 2, 1, 3),
-        "the order is tp, fp, fn, tn: yours is another": tuple(
+        "exchanged": _in_order(0, 2, 1, 3),
+        "another order": tuple(
             _in_order(*order) for order in ((3, 1, 2, 0), (3, 2, 1, 0), (0, 3, 1, 2), (0, 1, 3, 2))
         ),
-        "these are shares of all voxels: return how many there are": (
+        "shares": (
             lambda p, t, ignore: tuple(np.array(count_voxels(p, t, ignore)) / (~ignore).sum()),
             lambda p, t, ignore: tuple(np.array(count_voxels(p, t, ignore)) / t.size),
         ),
@@ -64,8 +58,6 @@ COUNTS = Exercise(
         for shape, share in (((9, 11), 0.2), ((9, 7, 5), 0.3), ((40,), 0.2))
     ],
 )
-
-# --- 7.3 ------------------------------------------------------------------------------------------
 
 
 def mean_dice(counts):
@@ -98,35 +90,23 @@ MEAN = Exercise(
     "7.3",
     reference=mean_dice,
     wrong={
-        "your mean is NaN: one slice that is 0 / 0 makes it so, so leave such slices out": _slices(
-            mean=lambda dice, *c: dice.mean()
-        ),
-        "slices that are empty on both sides count as 0 in your mean: leave them out": _slices(
-            mean=lambda dice, *c: np.nan_to_num(dice).mean()
-        ),
-        "slices that are empty on both sides count as 1, as if finding nothing there were an "
-        "achievement: leave them out": _slices(
-            mean=lambda dice, *c: np.nan_to_num(dice, nan=1).mean()
-        ),
-        "you left out every slice without truth: where something was predicted all the same, the "
-        "score is 0": _slices(mean=lambda dice, tp, fp, fn: dice[tp + fn > 0].mean()),
-        "this is the Dice of all slices pooled: compute one for each slice, then their "
-        "mean": _slices(mean=lambda _, tp, fp, fn: 2 * tp.sum() / (2 * tp + fp + fn).sum()),
-        "a slice in which all was missed scores 0 and belongs to the mean": (
+        "NaN": _slices(mean=lambda dice, *c: dice.mean()),
+        "empty as 0": _slices(mean=lambda dice, *c: np.nan_to_num(dice).mean()),
+        "empty as 1": _slices(mean=lambda dice, *c: np.nan_to_num(dice, nan=1).mean()),
+        "no truth left out": _slices(mean=lambda dice, tp, fp, fn: dice[tp + fn > 0].mean()),
+        "pooled": _slices(mean=lambda _, tp, fp, fn: 2 * tp.sum() / (2 * tp + fp + fn).sum()),
+        "missed left out": (
             _slices(mean=lambda dice, tp, fp, fn: dice[tp > 0].mean()),
             _slices(mean=lambda dice, tp, fp, fn: dice[tp + fp > 0].mean()),
         ),
-        "this is the mean IoU: Dice is 2 tp / (2 tp + fp + fn)": (
-            _slices(mean=lambda _, tp, fp, fn: np.nanmean(tp / (tp + fp + fn)))
-        ),
-        "the two counts are exchanged: first the slices left out, then those with a prediction but "
-        "no truth": lambda counts: tuple(np.array(mean_dice(counts))[[0, 2, 1]]),
-        "the last number counts slices with a prediction (fp > 0) but no truth (tp + fn == 0)": (
+        "IoU": _slices(mean=lambda _, tp, fp, fn: np.nanmean(tp / (tp + fp + fn))),
+        "exchanged": lambda counts: tuple(np.array(mean_dice(counts))[[0, 2, 1]]),
+        "other false alarms": (
             _slices(alarms=lambda tp, fp, fn: (tp + fn == 0).sum()),
             _slices(alarms=lambda tp, fp, fn: (fp > 0).sum()),
             _slices(alarms=lambda tp, fp, fn: ((tp == 0) & (fp > 0)).sum()),
         ),
-        "the second number counts slices that are empty on both sides": (
+        "other empty slices": (
             _slices(left_out=lambda tp, fp, fn: (tp + fp + fn > 0).sum()),
             _slices(left_out=lambda tp, fp, fn: (tp + fn == 0).sum()),
             _slices(left_out=lambda tp, fp, fn: (tp == 0).sum()),
@@ -136,8 +116,6 @@ MEAN = Exercise(
         (some_counts(rng, *kinds),) for kinds in ((2, 1, 2), (3, 2, 1), (1, 4, 3), (4, 0, 1))
     ],
 )
-
-# --- 7.5 ------------------------------------------------------------------------------------------
 
 
 def interval_of_mean(values, resamples, seed):
@@ -198,39 +176,22 @@ INTERVAL = Exercise(
     "7.5",
     reference=interval_of_mean,
     wrong={
-        "`np.percentile` takes per cent: 2.5 and 97.5, not 0.025 and 0.975": (
-            _interval(ends=(0.025, 0.975))
-        ),
-        "these are medians of the resampled sets: the interval is to be of their means": (
-            _interval(score=np.median)
-        ),
-        "your interval has next to no width: draw with replacement (`replace=True`), and take the "
-        "mean of each set (`axis=1`)": _interval(replace=False),
-        "this is where single *patients* lie: take the mean of each resampled set, and percentiles "
-        "of these means": (
+        "fractions": _interval(ends=(0.025, 0.975)),
+        "medians": _interval(score=np.median),
+        "not replaced": _interval(replace=False),
+        "single patients": (
             lambda values, *draw: tuple(np.percentile(values, (2.5, 97.5))),
             _interval(size=0),
         ),
-        "these are the 5th and 95th percentile, which leave out 10 %: 95 % lie between the 2.5th "
-        "and the 97.5th": _interval(ends=(5, 95)),
-        "these are quartiles: half of the means lie between": _interval(ends=(25, 75)),
-        "three seeds gave one and the same interval: draw with the seed that is given": (
-            lambda values, resamples, seed: interval_of_mean(values, resamples, 0)
-        ),
-        "this is the mean plus and minus one standard error, which holds about 68 %": _around(
-            lambda values: values.std() / math.sqrt(values.size)
-        ),
-        "this is the mean plus and minus 1.96 standard errors: the percentiles of the means lie "
-        "unevenly": _around(lambda values: 1.96 * values.std() / math.sqrt(values.size)),
-        "this is the standard deviation of single patients, not of their mean": (
-            _around(lambda values: 1.96 * values.std()),
-            _around(np.std),
-        ),
-        "these are the lowest and the highest mean, which move outwards the more you draw": (
-            _interval(ends=(0, 100))
-        ),
-        "the upper end comes first: return the lower one first": _interval(ends=(97.5, 2.5)),
-        "each set is to be as large as the first, all patients": _interval(size=0.5),
+        "90 per cent": _interval(ends=(5, 95)),
+        "quartiles": _interval(ends=(25, 75)),
+        "seed left out": lambda values, resamples, seed: interval_of_mean(values, resamples, 0),
+        "one standard error": _around(lambda values: values.std() / math.sqrt(values.size)),
+        "normal": _around(lambda values: 1.96 * values.std() / math.sqrt(values.size)),
+        "standard deviation": (_around(lambda values: 1.96 * values.std()), _around(np.std)),
+        "extremes": _interval(ends=(0, 100)),
+        "exchanged": _interval(ends=(97.5, 2.5)),
+        "small sets": _interval(size=0.5),
     },
     inputs=lambda rng: [
         ((0.95 - rng.gamma(1.6, 0.05, n)).round(4), 8000, int(rng.integers(99)))
@@ -239,8 +200,6 @@ INTERVAL = Exercise(
     observe=_ends,
     compare=_compare_ends,
 )
-
-# --- 7.6 ------------------------------------------------------------------------------------------
 
 
 def sign_flip_p(differences):
@@ -274,38 +233,28 @@ FLIPS = Exercise(
     "7.6",
     reference=sign_flip_p,
     wrong={
-        "you counted flips in one direction only: a mean as far on the other side of 0 is as "
-        "unusual, and nobody said before which model would win": (
+        "one side": (
             _flips(lambda sums, seen: (sums >= seen).mean()),
             _flips(lambda sums, seen: (sums <= seen).mean()),
             _flips(lambda sums, seen: (sums >= abs(seen)).mean()),
             _flips(lambda sums, seen: (np.abs(sums) >= seen).mean()),
         ),
-        "you counted only flips that are *farther* from 0 (`>`): the observed choice is one of "
-        "them, so no p-value can be 0": (
+        "farther alone": (
             _flips(lambda sums, seen: (np.abs(sums) > abs(seen)).mean()),
             _flips(lambda sums, seen: (sums > abs(seen)).mean()),
         ),
-        "this is a number of flips: divide it by how many there are": (
-            lambda d: sign_flip_p(d) * 2 ** len(d)
-        ),
-        "the observed choice is one of the 2 ** n: neither leave it out nor add it": (
+        "a number": lambda d: sign_flip_p(d) * 2 ** len(d),
+        "observed left out": (
             _flips(lambda sums, seen: ((np.abs(sums) >= abs(seen)).sum() - 1) / (sums.size - 1)),
             _flips(lambda sums, seen: ((np.abs(sums) >= abs(seen)).sum() + 1) / (sums.size + 1)),
         ),
-        "this is the p-value of a t-test, which takes the differences to be normally distributed: "
-        "flip the signs": lambda d: stats.ttest_1samp(d, 0).pvalue,
-        "this only counts who won how often: the *mean* of the flipped differences is to be "
-        "compared": (
+        "t-test": lambda d: stats.ttest_1samp(d, 0).pvalue,
+        "sign test": (
             lambda d: stats.binomtest(int((d > 0).sum()), len(d)).pvalue,
             lambda d: (d > 0).mean(),
         ),
-        "this is the p-value of a test on ranks: compare means of flipped differences": (
-            lambda d: stats.wilcoxon(d).pvalue
-        ),
-        "one sign at a time is flipped: take all choices of signs, 2 ** n": lambda d: np.mean(
-            np.abs(d.sum() - 2 * d) >= abs(d.sum())
-        ),
+        "ranks": lambda d: stats.wilcoxon(d).pvalue,
+        "one flip at a time": lambda d: np.mean(np.abs(d.sum() - 2 * d) >= abs(d.sum())),
     },
     inputs=lambda rng: [
         (some_differences(rng, patients, middle),)

@@ -12,8 +12,6 @@ from spine_lib.course.exercise import Exercise, variants
 
 FACES, EDGES, CORNERS = (ndimage.generate_binary_structure(3, n) for n in (1, 2, 3))
 
-# --- 9.1 ------------------------------------------------------------------------------------------
-
 
 def keep_pieces(mask, spacing_mm, smallest_ml):
     pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
@@ -48,31 +46,19 @@ PIECES = Exercise(
     "9.1",
     reference=keep_pieces,
     wrong={
-        "your pieces fall apart where voxels touch by an edge or a corner only: give "
-        "`ndimage.label` a structure of ones, 3 x 3 x 3": (_kept(touch=FACES), _kept(touch=EDGES)),
-        "a piece of exactly {smallest_ml} ml is not smaller than that and stays: `>=`, not "
-        "`>`": _kept(is_kept=np.greater),
-        "the background is kept, too: number 0 of `ndimage.label` is no piece": _kept(first=True),
-        "everything is kept, as any piece exceeds such a limit in voxels or mm³: 1 ml is 1000 "
-        "mm³": lambda mask, mm, ml: mask,
-        "nothing is left: 1 ml is 1000 mm³, so divide by 1000, once": lambda mask, mm, ml: mask & 0,
-        "you keep the largest piece alone: a spine that the image cuts has several, and all that "
-        "reach the limit stay": _kept(is_kept=lambda ml, limit: ml == ml[1:].max(initial=0)),
-        "you keep the small pieces and remove the large ones": _kept(is_kept=np.less),
-        "the volume of a voxel is the product of its three sides": (
-            _kept(size=np.sum),
-            _kept(size=lambda mm: mm[0] ** 3),
-        ),
-        "your numbers are one off: index 0 of `np.bincount` is the background": (
-            _kept(is_kept=lambda ml, limit: np.append(ml[1:], 0) >= limit, first=True)
-        ),
-        "the limit was rounded to whole voxels, and a piece just below it stays: compare "
-        "volumes": _kept(is_kept=lambda ml, limit: ml * 64 >= int(limit * 64)),
+        "faces": (_kept(touch=FACES), _kept(touch=EDGES)),
+        "above alone": _kept(is_kept=np.greater),
+        "background": _kept(first=True),
+        "everything": lambda mask, mm, ml: mask,
+        "nothing": lambda mask, mm, ml: mask & 0,
+        "largest alone": _kept(is_kept=lambda ml, limit: ml == ml[1:].max(initial=0)),
+        "small kept": _kept(is_kept=np.less),
+        "another volume": (_kept(size=np.sum), _kept(size=lambda mm: mm[0] ** 3)),
+        "one off": _kept(is_kept=lambda ml, limit: np.append(ml[1:], 0) >= limit, first=True),
+        "voxels": _kept(is_kept=lambda ml, limit: ml * 64 >= int(limit * 64)),
     },
     inputs=lambda rng: [a_cut_spine(rng, more) for more in (0, 0.5, 0, 0.3, -0.7, 9000)],
 )
-
-# --- 9.2 ------------------------------------------------------------------------------------------
 
 
 def fill_holes(mask):
@@ -103,34 +89,22 @@ HOLES = Exercise(
     "9.2",
     reference=fill_holes,
     wrong={
-        "the spinal canal is filled: in an axial slice the arch encloses it, in three dimensions "
-        "it is open at both ends, so fill the whole volume at once": (
-            lambda mask: _by_slices(mask, 2),
-            lambda mask: _by_slices(mask, 0, 1, 2),
-        ),
-        "openings to the side, where nerves leave, are filled: a sagittal slice does not show that "
-        "they are open": lambda mask: _by_slices(mask, 0),
-        "openings to the front are filled: a coronal slice does not show that they are "
-        "open": lambda mask: _by_slices(mask, 1),
-        "a cavity stays empty that touches the outside by an edge or a corner: background is "
-        "connected by faces, so leave out the structure of 26 neighbours": tuple(
+        "canal filled": (lambda mask: _by_slices(mask, 2), lambda mask: _by_slices(mask, 0, 1, 2)),
+        "sagittal": lambda mask: _by_slices(mask, 0),
+        "coronal": lambda mask: _by_slices(mask, 1),
+        "corners": tuple(
             lambda mask, by=by: ndimage.binary_fill_holes(mask, by) for by in (EDGES, CORNERS)
         ),
-        "these are the cavities alone: return the mask, too": lambda mask: fill_holes(mask) ^ mask,
-        "nothing was filled: `binary_fill_holes` returns a new array": lambda mask: mask,
-        "a closing leaves large cavities, and fills the canal and notches of the surface": tuple(
+        "cavities alone": lambda mask: fill_holes(mask) ^ mask,
+        "nothing filled": lambda mask: mask,
+        "closing": tuple(
             lambda mask, n=n, by=by, more=more: mask * more | ndimage.binary_closing(mask, by, n)
             for n, by, more in product((1, 2, 3, 4, 5), (FACES, CORNERS), (True, False))
         ),
-        "all background that reaches the image's border is open, not only that of [0, 0, 0]: the "
-        "image may cut the canal": lambda mask: (
-            (parts := ndimage.label(~mask)[0]) != parts[0, 0, 0]
-        ),
+        "one corner": lambda mask: (parts := ndimage.label(~mask)[0]) != parts[0, 0, 0],
     },
     inputs=lambda rng: [(a_hollow_vertebra(rng, cut),) for cut in (False, True, False)],
 )
-
-# --- 9.3 ------------------------------------------------------------------------------------------
 
 
 def borrow_names(prediction, labels, spacing_mm, reach_mm):
@@ -164,36 +138,22 @@ NAMES = Exercise(
     "9.3",
     reference=borrow_names,
     wrong={
-        "your distances count in voxels, or sides are in another order than x, y, z: give the "
-        "transform the spacing as its `sampling`": (
-            _named(sampling=np.ones_like),
-            _named(sampling=np.flip),
-        ),
-        "every voxel is 0: the transform measures to the nearest 0, so give it `labels == "
-        "0`": lambda prediction, labels, mm, reach: labels * 0,
-        "only voxels inside a vertebra have an id: a voxel beside one gets the nearest's "
-        "id": lambda prediction, labels, mm, reach: prediction * labels,
-        "voxels that are not predicted have an id: they get 0": (
+        "voxels": (_named(sampling=np.ones_like), _named(sampling=np.flip)),
+        "every voxel 0": lambda prediction, labels, mm, reach: labels * 0,
+        "inside alone": lambda prediction, labels, mm, reach: prediction * labels,
+        "not predicted": (
             lambda prediction, labels, *rest: _named()(prediction > -1, labels, *rest),
             lambda prediction, labels, mm, reach: _named()(prediction > -1, labels, mm, np.inf),
             lambda prediction, labels, *rest: _named()(prediction | (labels > 0), labels, *rest),
         ),
-        "voxels farther than {reach_mm:g} mm from every vertebra still have an id: they get "
-        "0": _named(is_far=lambda away, reach: False),
-        "voxels out of reach have an id, and those within have none: turn the comparison "
-        "round": _named(is_far=np.less_equal),
-        "a voxel at exactly {reach_mm:g} mm is not farther than that, and keeps its id": _named(
-            is_far=np.greater_equal
-        ),
-        "the nearest labelled voxel gives the id, and not the larger id in reach": _named(
-            ids=lambda labels: ndimage.grey_dilation(labels, (15, 15, 9))
-        ),
+        "no reach": _named(is_far=lambda away, reach: False),
+        "turned round": _named(is_far=np.less_equal),
+        "exactly at reach": _named(is_far=np.greater_equal),
+        "larger id": _named(ids=lambda labels: ndimage.grey_dilation(labels, (15, 15, 9))),
     },
     inputs=lambda rng: [two_vertebrae(rng, reach) for reach in (5.0, 6.0, 2.5)],
     dtype=True,
 )
-
-# --- 9.4 ------------------------------------------------------------------------------------------
 
 
 def predict_twice(predict, image):
@@ -225,43 +185,31 @@ VIEWS = Exercise(
     "9.4",
     reference=predict_twice,
     wrong={
-        "the second answer is still mirrored when it is averaged: turn it back first, or left and "
-        "right of the patient are mixed": _views(back=np.asarray),
-        "the image was turned upside down: mirroring left to right reverses the columns": _views(
-            turn=np.flipud, back=np.flipud
+        "not turned back": _views(back=np.asarray),
+        "upside down": _views(turn=np.flipud, back=np.flipud),
+        "turned by 180 degrees": (
+            _views(turn=np.flip, back=np.flip),
+            _views(turn=np.flip),
+            _views(back=np.flip),
         ),
-        "the image was turned by 180 degrees, which reverses rows as well: reverse the columns "
-        "alone": (_views(turn=np.flip, back=np.flip), _views(turn=np.flip), _views(back=np.flip)),
-        "you averaged the two images and predicted once: predict twice, then average": (
-            lambda predict, image: (
-                predict((image + image[:, ::-1]) / 2),
-                _views()(predict, image)[1],
-            )
+        "images averaged": lambda predict, image: (
+            predict((image + image[:, ::-1]) / 2),
+            _views()(predict, image)[1],
         ),
-        "the mean is not one of the two predictions, nor the larger, nor their sum: add them and "
-        "divide by two": tuple(
+        "another mean": tuple(
             _views(mean=mean) for mean in (lambda a, b: a, lambda a, b: b, np.add, np.maximum)
         ),
-        "average probabilities, not masks: a threshold before it discards how sure they are": (
-            lambda predict, image: predict_twice(lambda image: (predict(image) > 0.5) * 1.0, image)
+        "thresholded": lambda predict, image: predict_twice(
+            lambda image: (predict(image) > 0.5) * 1.0, image
         ),
-        "the two arrays are exchanged: the mean comes first, then the difference": (
-            lambda predict, image: predict_twice(predict, image)[::-1]
-        ),
-        "some differences are negative: take their absolute value": (
-            _views(apart=np.subtract),
-            _views(apart=lambda a, b: b - a),
-        ),
-        "this is half the difference: how far each lies from the mean, not from the other": _views(
-            apart=lambda a, b: abs(a - b) / 2
-        ),
+        "exchanged": lambda predict, image: predict_twice(predict, image)[::-1],
+        "signed": (_views(apart=np.subtract), _views(apart=lambda a, b: b - a)),
+        "half": _views(apart=lambda a, b: abs(a - b) / 2),
     },
     inputs=lambda rng: [(partial(lopsided, tilt), a_slice(rng)) for tilt in (1.0, 2.5, -1.5)],
     rtol=1e-3,
     atol=1e-4,
 )
-
-# --- 9.5 ------------------------------------------------------------------------------------------
 
 
 def auroc(uncertainty, wrong):
@@ -285,30 +233,28 @@ AUROC = Exercise(
     "9.5",
     reference=auroc,
     wrong={
-        "this is the share in which the *right* voxel is more uncertain": (
+        "right voxel": (
             lambda u, wrong: auroc(u, ~wrong),
             _of_pairs(lambda d: (d < 0).mean()),
             _of_pairs(lambda d: (d <= 0).mean()),
         ),
-        "ties are missing: a pair of equal values counts one half": (
+        "no ties": (
             _of_pairs(lambda d: (d > 0).mean()),
             _of_pairs(lambda d: (d > 0).sum() / (d != 0).sum()),
         ),
-        "ties count in full: a pair of equal values counts one half": (
-            _of_pairs(lambda d: (d >= 0).mean())
-        ),
-        "this depends on one threshold: compare each wrong voxel with each right one": tuple(
+        "full ties": _of_pairs(lambda d: (d >= 0).mean()),
+        "one threshold": tuple(
             lambda u, wrong, t=t, score=score: score(u > t(u), wrong)
             for t in (np.median, np.mean, lambda u: 0.5)
             for score in (lambda high, wrong: (high == wrong).mean(), lambda h, w: h[w].mean())
         )
         + (lambda u, wrong: (u[wrong] > u[~wrong].mean()).mean(),),
-        "divide by the number of pairs of a wrong and a right voxel": tuple(
+        "not divided": tuple(
             lambda u, wrong, pairs=pairs: auroc(u, wrong) * wrong.sum() * (~wrong).sum() / pairs(u)
             for pairs in (lambda u: 1, np.size, lambda u: u.size**2)
         )
         + (_of_pairs(lambda d: (d > 0).sum()),),
-        "this is a difference of means or a correlation: count pairs, whatever the unit": (
+        "means": (
             lambda u, wrong: u[wrong].mean() - u[~wrong].mean(),
             lambda u, wrong: u[wrong].mean(),
             lambda u, wrong: np.corrcoef(u.ravel(), wrong.ravel())[0, 1],
@@ -318,8 +264,6 @@ AUROC = Exercise(
         an_uncertainty(rng, *kind) for kind in (((12, 10), 0.9, 2), (90, 0.4, 0), (99, -0.4, 2))
     ],
 )
-
-# --- 9.6 ------------------------------------------------------------------------------------------
 
 
 def grid_gap_mm(affine, other, shape):
@@ -349,30 +293,24 @@ GRIDS = Exercise(
     "9.6",
     reference=grid_gap_mm,
     wrong={
-        "the last voxel of an axis of n voxels has index n - 1, not n": _gaps(less=0),
-        "two grids may share a corner and nothing else: the worst may be any of the eight": tuple(
+        "n for n - 1": _gaps(less=0),
+        "some corners": tuple(
             _gaps(which=lambda gaps, at=at: max(gaps[n] for n in at))
             for at in ((0,), (7,), (0, 7), (0, 1, 2, 4))
         ),
-        "the worst corner counts, not the mean, the best or the sum": (
-            _gaps(which=np.mean),
-            _gaps(which=np.min),
-            _gaps(which=np.sum),
-        ),
-        "a distance takes the steps along all axes, as the root of the sum of squares": (
+        "another corner": (_gaps(which=np.mean), _gaps(which=np.min), _gaps(which=np.sum)),
+        "another norm": (
             _gaps(step=lambda s: np.abs(s).max()),
             _gaps(step=lambda s: np.abs(s).sum()),
         ),
-        "the affines' numbers are no distances: send corners through": (
+        "numbers compared": (
             lambda affine, other, shape: np.abs(affine - other).max(),
             lambda affine, other, shape: np.linalg.norm(affine - other),
         ),
-        "where each grid begins is missing, the affine's last column: append a 1 to the corner": (
-            lambda affine, other, shape: _gaps()(affine * [1, 1, 1, 0], other * [1, 1, 1, 0], shape)
+        "no last column": lambda affine, other, shape: _gaps()(
+            affine * [1, 1, 1, 0], other * [1, 1, 1, 0], shape
         ),
-        "the affine stands before the corner: `affine @ corner`": (
-            lambda affine, other, shape: _gaps()(affine.T, other.T, shape)
-        ),
+        "transposed": lambda affine, other, shape: _gaps()(affine.T, other.T, shape),
     },
     inputs=lambda rng: [two_grids(rng, far) for far in ((0, 1, 0), (1, 0, 1), (1, 1, 0))],
 )

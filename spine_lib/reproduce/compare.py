@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -169,14 +169,12 @@ class _Test(_Checked):
     per_volume: _Scores = _Scores()
 
 
-class _SeedRun(_Checked):
-    seed: int
-    test: _Test
-
-
 class _Model(_Checked):
+    """The scores of a model, or of one of its seeds."""
+
     test: _Test
-    runs: list[_SeedRun] = []
+    seed: int = 0
+    runs: list[_Model] = []
 
 
 class _Data(_Checked):
@@ -198,13 +196,9 @@ class Run:
     name: str
     results: Mapping
 
-    def test(self, model: str) -> Mapping:
-        """Return the test scores of a model."""
-        return self.results["models"][model].get("test") or {}
-
     def volumes(self, model: str) -> Mapping[str, Mapping]:
         """Return the scores of a model by test case."""
-        return self.test(model).get("volumes") or {}
+        return self.results["models"][model]["test"].get("volumes") or {}
 
 
 @dataclass(frozen=True)
@@ -230,10 +224,10 @@ class Comparison:
 
 
 def run_file(name: str | Path, root: str | Path = "runs") -> Path:
-    """Return the `results.json` of a finished run, by its folder or its name.
+    """Return the `results.json` of a finished run.
 
     Args:
-        name: folder, `results.json` itself, or name; "latest" is the run that ended last.
+        name: its folder, `results.json` itself, or its name; "latest" is the run that ended last.
         root: folder of all runs.
 
     Raises:
@@ -254,11 +248,7 @@ def run_file(name: str | Path, root: str | Path = "runs") -> Path:
 
 
 def load_run(name: str | Path, root: str | Path = "runs") -> Run:
-    """Load a run by its folder, or by its name in the folder of all runs; see `run_file`.
-
-    Raises:
-        SpineError: if there is no such run, or its results are damaged.
-    """
+    """Load a finished run, named as for `run_file`; raise a `SpineError` if it is damaged."""
     file = run_file(name, root)
     results = read_json(file)
     try:
@@ -309,7 +299,12 @@ def compare_runs(first: Run, second: Run) -> Comparison:
         recipe_differences(first.results, second.results),
         pd.DataFrame(rows).astype(object),
         {
-            model: paired(*(patient_scores(run.test(model), cases) for run in (second, first)))
+            model: paired(
+                *(
+                    patient_scores(run.results["models"][model]["test"], cases)
+                    for run in (second, first)
+                )
+            )
             for model in models
         },
     )
@@ -349,35 +344,30 @@ def recipe_differences(first: Mapping, second: Mapping) -> pd.DataFrame:
 def _settings(results: Mapping) -> dict:
     settings = {}
     for name, value in (results.get("recipe") or {}).items():
-        if isinstance(value, Mapping):
-            settings |= {f"{name}.{inner}": setting for inner, setting in value.items()}
-        elif name != "seed":
-            settings[name] = value
+        nested = isinstance(value, Mapping)
+        settings |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
+    settings.pop("seed", None)
     runs = [run for entry in results["models"].values() for run in entry.get("runs") or ()]
     return settings | {"seeds": sorted({run["seed"] for run in runs})}
 
 
-def _score_rows(runs: Sequence[Run], model: str, cases: list[str]) -> list[dict]:
-    rows = []
+def _score_rows(runs: Sequence[Run], model: str, cases: list[str]) -> Iterator[dict]:
     scopes = [(average, metric) for average in AVERAGES for metric in METRICS]
     scopes += [(case, metric) for case in cases for metric in ("dice", "hd95")]
     for scope, metric in scopes:
         row = {"model": model, "scope": scope, "metric": metric}
         for key, run in zip(("first", "second"), runs):
-            tests = [entry["test"] for entry in run.results["models"][model].get("runs") or ()]
-            values = [_scores_in(test, scope).get(metric) for test in tests]
+            entry = run.results["models"][model]
+            row[key], *values = (
+                (test.get(scope) or (test.get("volumes") or {}).get(scope) or {}).get(metric)
+                for test in [entry["test"], *(seed["test"] for seed in entry.get("runs") or ())]
+            )
             known = [value for value in values if value is not None and math.isfinite(value)]
-            row[key] = _scores_in(run.test(model), scope).get(metric)
             several = len(values) > 1 and known and scope in AVERAGES
             row[f"{key}_low"] = min(known) if several else None
             row[f"{key}_high"] = max(known) if several else None
         if scope in cases or row["first"] is not None or row["second"] is not None:
-            rows.append(row)
-    return rows
-
-
-def _scores_in(test: Mapping, scope: str) -> Mapping:
-    return test.get(scope) or (test.get("volumes") or {}).get(scope) or {}
+            yield row
 
 
 # --- as text --------------------------------------------------------------------------------------
@@ -398,14 +388,13 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _cells(row: Mapping) -> tuple[str, ...]:
-    digits = 1 if row["metric"] == "hd95" else 3
-    values = [row[key] for key in ("first", "second")]
-    values = [math.nan if v is None or math.isinf(v) else v for v in values]
-    cells = [number(value, digits) for value in values]
-    for place, key in enumerate(("first", "second")):
-        if not pd.isna(row[f"{key}_low"]):
-            ends = (number(row[f"{key}_{end}"], digits) for end in ("low", "high"))
-            cells[place] += f" ({' to '.join(ends)})"
+    digits, cells, values = 1 if row["metric"] == "hd95" else 3, [], []
+    for key in ("first", "second"):
+        value = row[key]
+        values.append(math.nan if value is None or math.isinf(value) else value)
+        ends = [number(row[f"{key}_{end}"], digits) for end in ("low", "high")]
+        is_range = row[f"{key}_low"] is not None
+        cells.append(number(values[-1], digits) + (f" ({' to '.join(ends)})" if is_range else ""))
     difference = values[1] - values[0]
     cells.append(number(None if math.isnan(difference) else difference, digits, "+"))
     return (f"{METRICS[row['metric']]}, {AVERAGES.get(row['scope'], row['scope'])}", *cells)
@@ -415,14 +404,11 @@ def _paired_lines(differences: pd.DataFrame) -> list[str]:
     given = differences[differences.p_value.notna()]
     if given.empty:
         return list(differences.reason.dropna()[:1])
-    rows = [("mean difference", "", "95 % interval", "p", "p, Holm", "patients")]
-    for row in given.itertuples():
-        low, estimate, high = (
-            number(value, 1 if row.Index == "hd95" else 3, "+")
-            for value in (row.low, row.estimate, row.high)
-        )
-        ps = (f"{row.p_value:.4f}", f"{row.p_holm:.4f}")
-        rows.append((METRICS[row.Index], estimate, f"{low} to {high}", *ps, str(row.n)))
+    rows = [("mean difference", "[95 % interval]", "p", "p, Holm", "patients")]
+    for metric, row in given.iterrows():
+        estimate = estimate_text(row, 1 if metric == "hd95" else 3, "+")
+        ps = (number(row.p_value, 4), number(row.p_holm, 4))
+        rows.append((METRICS[metric], estimate, *ps, str(row.n)))
     return aligned(rows)
 
 
@@ -435,29 +421,20 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def save_comparison(comparison: Comparison, path: str | Path) -> Path:
-    """Write a comparison as JSON, or as a page where the name ends in .html.
-
-    Raises:
-        SpineError: if the name ends in neither.
-    """
-    path = Path(path)
+def save_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write a comparison as JSON where the name ends in .json, else as a page."""
     if path.suffix == ".json":
-        tables = {
-            name: getattr(comparison, name).to_dict("records") for name in ("recipe", "scores")
-        }
-        tables["paired"] = {m: frame.to_dict("index") for m, frame in comparison.paired.items()}
+        tables = {m: frame.to_dict("index") for m, frame in comparison.paired.items()}
+        tables = {"paired": tables, "scores": comparison.scores.to_dict("records")}
+        tables["recipe"] = comparison.recipe.to_dict("records")
         write_json(path, {**vars(comparison), **tables})
         return path
-    if path.suffix not in (".html", ".htm"):
-        raise SpineError(f"{path}: a comparison is written as .json or .html, name one of these.")
     title = html.escape(" against ".join(comparison.runs))
+    text = html.escape(comparison_text(comparison))
     with atomic_file(path) as stream:
         stream.write(
-            '<!doctype html>\n<html lang="en-GB"><head><meta charset="utf-8">'
-            f"<title>{title}</title>"
-            '<meta name="viewport" content="width=device-width, initial-scale=1"></head>'
-            f'<body><h1>{title}</h1><pre style="overflow-x: auto">'
-            f"{html.escape(comparison_text(comparison))}</pre></body></html>\n".encode()
+            f'<!doctype html>\n<html lang="en-GB"><meta charset="utf-8"><title>{title}</title>\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<h1>{title}</h1>\n<pre style="overflow-x: auto">{text}</pre></html>\n'.encode()
         )
     return path

@@ -103,7 +103,8 @@ def evaluate_all(
                 if job in jobs:
                     say(f"testing {job[0]}, seed {job[1]}, on {case.case_id}")
                 mask, row = scorers[job](data, truth)
-                masks[job][case.case_id] = _pack(mask)  # hundreds of them would fill the memory
+                # hundreds of them would fill the memory
+                masks[job][case.case_id] = zlib.compress(np.packbits(mask), level=1)
                 _write_scores(folders[job], case, row)
             rows[job][case.case_id] = row
         read[case.case_id] = case
@@ -312,15 +313,6 @@ def _write_scores(folder: Path | None, case: Case, row: dict) -> None:
 # --- overlays -------------------------------------------------------------------------------------
 
 
-def _pack(mask: np.ndarray) -> bytes:
-    return zlib.compress(np.packbits(mask).tobytes(), level=1)
-
-
-def _unpack(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    bits = np.frombuffer(zlib.decompress(packed), np.uint8)
-    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
-
-
 def _draw_overlays(
     run: Fitted,
     device: str,
@@ -337,7 +329,9 @@ def _draw_overlays(
     for kind, (case_id, index) in pick_slices(dice).items():
         data = cases[case_id].load()
         if case_id in masks:
-            mask = data.ct.with_array(_unpack(masks[case_id], data.ct.shape))
+            bits = np.frombuffer(zlib.decompress(masks[case_id]), np.uint8)
+            mask = np.unpackbits(bits, count=data.ct.array.size).reshape(data.ct.shape)
+            mask = data.ct.with_array(mask)
         else:
             mask = to_mask(predict_volume(run.network, data.ct, run.recipe, device), run.recipe)
         where = (index, case_id, kind, dice[case_id, index])

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -61,42 +61,33 @@ def device_name(device: str) -> str:
     return f"{torch.get_num_threads()} CPU threads ({isa}{f', held to {limit}' if limit else ''})"
 
 
-class PeakMemory(threading.Thread):
-    """The highest memory of this process and its workers in a `with` block, in `megabytes`."""
+@contextlib.contextmanager
+def peak_memory(folder: Path, every_s: float = 0.25) -> Iterator[None]:
+    """Keep the highest memory of this process and its workers in MiB in `peak_memory_mb.json`.
 
-    def __init__(self, every_s: float = 0.25) -> None:
-        super().__init__(daemon=True)
-        self.megabytes, self._every_s, self._ended = 0.0, every_s, threading.Event()
-        self._measure()
+    Of several calls for a run the highest stays: one that only loads needs less.
+    """
+    path, peaks, ended = folder / "peak_memory_mb.json", [], threading.Event()
 
-    def _measure(self) -> None:
-        total = 0
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):  # a worker that has just ended
-                total += process.memory_info().rss
-        self.megabytes = max(self.megabytes, round(total / 2**20, 1))
+    def measure() -> None:
+        while not ended.wait(every_s if peaks else 0):
+            peaks.append(0)
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):  # a worker that has just ended
+                    peaks[-1] += process.memory_info().rss
+            peaks[:] = [max(peaks)]
 
-    def run(self) -> None:
-        """Measure again and again."""
-        while not self._ended.wait(self._every_s):
-            self._measure()
-
-    def __enter__(self) -> PeakMemory:
-        self.start()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._ended.set()
-        self.join()
-
-
-def remember_peak(folder: Path, megabytes: float) -> float:
-    """Return the highest peak of all calls for this run; a call that only loads needs less."""
-    path = folder / "peak_memory_mb.json"
+    thread = threading.Thread(target=measure, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    megabytes = round(peaks[0] / 2**20, 1)
     with contextlib.suppress(SpineError, TypeError):
         megabytes = max(megabytes, float(read_json(path)))
     write_json(path, megabytes)
-    return megabytes
 
 
 def describe_data(name: str, parts: dict[str, list], fitted: dict, tests: dict) -> dict:

@@ -33,7 +33,14 @@ from spine_lib.metrics.paper import CITATION, KNOWN_SETTINGS, PAPER, check_table
 from spine_lib.metrics.regions import CLASSES
 from spine_lib.metrics.statistics import MINIMUM_PATIENTS
 from spine_lib.reproduce import report_figures as figures
-from spine_lib.reproduce.compare import METRICS, aligned, estimate_text, number, run_statistics
+from spine_lib.reproduce.compare import (
+    METRICS,
+    aligned,
+    estimate_text,
+    number,
+    run_statistics,
+    seed_spread,
+)
 from spine_lib.training import logs
 
 SCORES = {"iou": "IoU", "iou_mean": "class-mean IoU", "dice": "Dice", "f1": "F1"}
@@ -133,8 +140,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for word in (number, percent, duration, listed, key_table):
-        environment.filters[word.__name__] = word
+    words = (number, percent, duration, listed, key_table)
+    for function in (*words, figures.png_uri, render.scale_bar_mm, render.orientation_marks):
+        environment.filters[function.__name__] = function
     return environment
 
 
@@ -303,19 +311,14 @@ def _seed_tables(results: Mapping, names: Mapping[str, str]) -> dict:
                 row[f"Dice, {case}"] = ((test.get("volumes") or {}).get(case) or {}).get("dice")
             rows.append(row | {"Training": duration(run.get("train_seconds"))})
             seconds += run.get("train_seconds") or 0
-    spreads = [
-        {"Model": name, "Score": METRICS[metric]}
-        | {title: spread[key] for key, title in _SPREAD_COLUMNS.items()}
-        | {"Seeds": str(spread["n"])}
-        for model, name in names.items()
-        for metric, spread in statistics["seeds"].get(model, {}).items()
-        if spread["n"] > 1
-    ]
+    spreads = {name: seed_spread(models[m].get("runs") or ()) for m, name in names.items()}
+    spread = pd.concat(spreads, names=["Model", "Score"]).rename(columns=_SPREAD_COLUMNS)
+    spread = spread[spread.Seeds > 1].astype({"Seeds": str}).rename(METRICS).reset_index()
     return {
         "statistics": statistics,
         "seeds": sorted({row["Seed"] for row in rows} - {""}),
         "seed_scores": pd.DataFrame(rows),
-        "spread": pd.DataFrame(spreads),
+        "spread": spread[["Model", "Score", *_SPREAD_COLUMNS.values()]],
         "test_rows": _test_table(statistics, names),
         "side_by_side": seconds > 1.05 * (results.get("stages") or {}).get("train", math.inf),
     }

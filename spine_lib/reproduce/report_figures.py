@@ -26,14 +26,18 @@ _MARGIN_MM, _NARROWEST_MM, _WIDTH_PX = 25.0, 120.0, 512
 _WINDOW = (400, 1800)
 
 
-def data_uri(kind: str, data: bytes) -> str:
-    """Return an image as an address that holds all of it."""
+def png_uri(image: np.ndarray) -> str:
+    """Return an RGB picture as an address that holds all of it."""
+    return _data_uri("png", render.encode_png(image))
+
+
+def _data_uri(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def encode(figure: Figure, alt: str) -> dict[str, str]:
     """Return what the page needs of a figure: "uri" and "alt"."""
-    return {"uri": data_uri("svg+xml", figures.encode_figure(figure)), "alt": alt}
+    return {"uri": _data_uri("svg+xml", figures.encode_figure(figure)), "alt": alt}
 
 
 # --- plots ----------------------------------------------------------------------------------------
@@ -57,38 +61,32 @@ def curve_plots(curves: Mapping[str, logs.Rows]) -> dict[str, dict]:
 
 def patient_plots(tests: Mapping[str, Sequence[Mapping]]) -> dict[str, dict]:
     """Draw Dice, surface Dice and HD95 of each test patient from each seed's scores by model."""
-    plots = {}
+    scores = {
+        (n, seed): patient_scores(run) for n, r in tests.items() for seed, run in enumerate(r)
+    }
+    table, plots = pd.concat(scores, names=["model", "seed", "patient"]), {}
+    count = table.index.unique("patient").size
     for metric in ("dice", "nsd", "hd95"):
-        tables = {
-            name: pd.concat([patient_scores(run).get(metric, pd.Series()) for run in runs], axis=1)
-            for name, runs in tests.items()
-        }
-        known = {name: table.to_numpy(float) for name, table in tables.items()}
-        known = {name: values[np.isfinite(values)] for name, values in known.items()}
-        ranges = [
-            f"{name} from {v.min():.3g} to {v.max():.3g}, mean {v.mean():.3g}"
-            for name, v in known.items()
-            if v.size
-        ]
-        if not ranges:
+        column = table.get(metric, pd.Series()).dropna()
+        if column.empty:
             continue
-        highest = max(values.max() for values in known.values() if values.size)
-        limits = (0, 1 if metric != "hd95" else max(1.0, 1.08 * highest))
-        scores = {name: dict(zip(t.index, t.to_numpy(float))) for name, t in tables.items()}
-        count = max(map(len, tables.values()))
-        draw = figures.patient_scores if count <= PATIENTS_BY_NAME else ranked_patients
-        alt = f"Test {METRICS[metric]} of {count} patients: {'; '.join(ranges)}."
-        plots[metric] = encode(draw(scores, METRICS[metric], limits), alt)
+        ranges = column.groupby("model", sort=False).agg(["min", "max", "mean"])
+        limits = (0, 1 if metric != "hd95" else max(1.0, 1.08 * column.max()))
+        groups = table[metric].groupby(["model", "patient"], sort=False)
+        if count <= PATIENTS_BY_NAME:
+            by_model = {name: groups.apply(list)[name].to_dict() for name in tests}
+            figure = figures.patient_scores(by_model, METRICS[metric], limits)
+        else:
+            means = groups.mean().unstack("model")[list(tests)]
+            figure = ranked_patients(means, METRICS[metric], limits)
+        texts = (f"{n} from {a:.3g} to {b:.3g}, mean {m:.3g}" for n, a, b, m in ranges.itertuples())
+        alt = f"Test {METRICS[metric]} of {count} patients: {'; '.join(texts)}."
+        plots[metric] = encode(figure, alt)
     return plots
 
 
-def ranked_patients(
-    scores: Mapping[str, Mapping[str, Sequence[float]]], metric: str, limits: tuple[float, float]
-) -> Figure:
-    """Plot the mean over seeds of many patients, in the order of the first model."""
-    means = pd.DataFrame(
-        {n: {p: pd.Series(v).mean() for p, v in patients.items()} for n, patients in scores.items()}
-    )
+def ranked_patients(means: pd.DataFrame, metric: str, limits: tuple[float, float]) -> Figure:
+    """Plot a score of many patients (rows) by model (columns), in the order of the first model."""
     means = means.sort_values(means.columns[0])
     with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(4.8, 3.1), layout="constrained")
@@ -161,28 +159,7 @@ class Overlay:
     caption: str
     alt: str
     kind: str
-    plane: str
     pixel_mm: float
-
-    @property
-    def uri(self) -> str:
-        """The image as an address that holds all of it."""
-        return data_uri("png", render.encode_png(self.image))
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """The letters of the directions, by side."""
-        return render.orientation_marks(self.plane)
-
-    @property
-    def width_mm(self) -> float:
-        """The width of the image."""
-        return self.image.shape[1] * self.pixel_mm
-
-    @property
-    def bar_mm(self) -> float:
-        """The length of a scale bar."""
-        return render.scale_bar_mm(self.width_mm)
 
 
 class _Crop(NamedTuple):
@@ -212,44 +189,37 @@ def draw_overlay(
     case_id: str,
     kind: str,
     dice: float,
-    plane: str = "axial",
     ignore: Grid | None = None,
 ) -> Overlay:
-    """Draw where a prediction is right and wrong on one slice, close up on the spine."""
-    bounds = _bounds((mask, prediction), ct, index, plane)
-    close_ct, close_mask, close_prediction, close_ignore = (
+    """Draw where a prediction is right and wrong on an axial slice, close up on the spine."""
+    bounds = _bounds((mask, prediction), ct, index)
+    close_ct, *close = (
         None if grid is None else _crop(grid, bounds) for grid in (ct, mask, prediction, ignore)
     )
-    axis = render.plane_axes(plane)[2]
-    pixel_mm = float(close_ct.array.shape[axis] * spacing_mm(ct.affine)[axis] / _WIDTH_PX)
+    pixel_mm = float(close_ct.array.shape[0] * spacing_mm(ct.affine)[0] / _WIDTH_PX)
     style = Style("error", opacity=0.3, outline_px=2, pixel_mm=pixel_mm)
-    image = render.render_slice(
-        close_ct, 0, plane, _WINDOW, close_mask, close_prediction, style, close_ignore
-    )
-    caption = f"case {case_id}, {plane} slice {index + 1} of {render.slice_count(ct, plane)}"
+    image = render.render_slice(close_ct, 0, "axial", _WINDOW, *close[:2], style, close[2])
+    caption = f"case {case_id}, axial slice {index + 1} of {ct.array.shape[2]}, Dice {dice:.3f}."
     content = (
         f"close up on the spine; the {kind} test slice of its model, Dice {dice:.3f}: "
         "true positives plain, false positives hatched, false negatives dotted"
     )
-    alt = render.alt_text(ct, index, plane, case_id, content)
-    return Overlay(image, f"{caption}, Dice {dice:.3f}.", alt, kind, plane, pixel_mm)
+    alt = render.alt_text(ct, index, "axial", case_id, content)
+    return Overlay(image, caption, alt, kind, pixel_mm)
 
 
-def _bounds(masks: tuple[Grid, ...], ct: Grid, index: int, plane: str) -> tuple[slice, ...]:
-    """Return the voxels of one slice that hold its masks, with a margin around them."""
-    cut_axis = render.plane_axes(plane)[0]
-    bounds = [slice(0, size) for size in ct.array.shape]
-    bounds[cut_axis] = slice(index, index + 1)
-    marked = np.logical_or(*(grid.array[tuple(bounds)] > 0.5 for grid in masks))
-    for axis in render.plane_axes(plane)[1:]:
-        occupied = np.flatnonzero(marked.any(tuple({0, 1, 2} - {axis})))
-        if occupied.size:
-            voxel_mm = spacing_mm(ct.affine)[axis]
-            middle = (occupied[0] + occupied[-1] + 1) / 2
-            width_mm = (occupied[-1] + 1 - occupied[0]) * voxel_mm + 2 * _MARGIN_MM
-            half = max(width_mm, _NARROWEST_MM) / voxel_mm / 2
-            stop = min(ct.array.shape[axis], int(np.ceil(middle + half)))
-            bounds[axis] = slice(max(0, int(middle - half)), stop)
+def _bounds(masks: tuple[Grid, ...], ct: Grid, index: int) -> tuple[slice, ...]:
+    """Return the voxels of one axial slice that hold its masks, with a margin around them."""
+    bounds = [slice(0, ct.array.shape[0]), slice(0, ct.array.shape[1]), slice(index, index + 1)]
+    marked = np.logical_or(*(grid.array[:, :, index] > 0.5 for grid in masks))
+    for axis in (0, 1) if marked.any() else ():
+        occupied = np.flatnonzero(marked.any(1 - axis))
+        voxel_mm = spacing_mm(ct.affine)[axis]
+        middle = (occupied[0] + occupied[-1] + 1) / 2
+        width_mm = (occupied[-1] + 1 - occupied[0]) * voxel_mm + 2 * _MARGIN_MM
+        half = max(width_mm, _NARROWEST_MM) / voxel_mm / 2
+        stop = min(ct.array.shape[axis], int(np.ceil(middle + half)))
+        bounds[axis] = slice(max(0, int(middle - half)), stop)
     return tuple(bounds)
 
 

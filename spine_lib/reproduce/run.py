@@ -95,7 +95,7 @@ def reproduce(
             sources = gather(recipe, data_root, say)
         parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
         settings = (recipe.planes, recipe.spacing_mm)
-        with provenance.PeakMemory() as memory:
+        with provenance.peak_memory(folder) if is_first() else nullcontext():
             with timed(folder, "prepare"), FileLock(prepared_root() / "lock"):
                 stores = {
                     part: prepare(parts[part], *settings, say, workers, "", progress, public)
@@ -118,7 +118,7 @@ def reproduce(
         results["data"] |= {"left_out": list(map(str, excluded)), "split": sources.split_note}
         results["data"]["known_faults"] = sources.faults
         results["processes"] = dataclasses.asdict(processes)
-        results["peak_memory_mb"] = provenance.remember_peak(folder, memory.megabytes)
+        results["peak_memory_mb"] = read_json(folder / "peak_memory_mb.json")
         write_json(folder / "results.json", results)
         curves = {model: next(iter(runs.values())).curve for model, runs in fitted.items()}
         write_report(results, folder / "report.html", curves, scores.overlays)
@@ -159,7 +159,7 @@ def train_all(
             say(f"{model}, seed {seed}: {recipe.steps} steps of {recipe.batch} patches")
     trains = not all(job.is_finished() for job in jobs.values())
     fitted: dict[str, dict[int, Fitted]] = {model: {} for model in recipe.models}
-    with timed(folder, "train", add=True) if trains else nullcontext():
+    with timed(folder, "train", trains) if trains else nullcontext():
         if device == "cpu" and processes.count == 1:
             train_side_by_side(list(jobs.values()), at_once, progress)
         for (model, seed), job in jobs.items():
@@ -220,41 +220,26 @@ def collect(
 
 
 @contextmanager
-def timed(folder: Path, stage: str, add: bool = False):
-    """Record how long a stage took.
+def timed(folder: Path, stage: str, trains: bool = False):
+    """Record how long a stage took, in all calls together until the run is finished.
 
-    What is done anew by every call counts with its longest time, what goes on where it was stopped
-    (`add`) with all its times together. What was stopped before it was done counts too.
+    Later calls load what is there: the longest of them counts, unless the call trains other seeds.
     """
     started = time.perf_counter()
     try:
         yield
-    except BaseException:
-        if folder.is_dir():
-            _add_stage(folder, stage, time.perf_counter() - started, add, done=False)
-        raise
-    _add_stage(folder, stage, time.perf_counter() - started, add)
+    finally:
+        if is_first() and folder.is_dir():  # the other processes take the same time
+            stages, seconds = read_stages(folder), time.perf_counter() - started
+            if trains or not (folder / "results.json").is_file():
+                seconds += stages.get(stage, 0.0)
+            stages[stage] = round(max(seconds, stages.get(stage, 0.0)), 1)
+            write_json(folder / "stages.json", stages)
 
 
-def _add_stage(folder: Path, stage: str, seconds: float, add: bool, done: bool = True) -> None:
-    if not is_first():  # the others take the same time, and it counts once
-        return
-    stages, stopped = (read_stages(folder, name) for name in ("stages.json", "stopped.json"))
-    if not add:
-        seconds += stopped.pop(stage, 0.0)
-        if not done:
-            write_json(folder / "stopped.json", {**stopped, stage: seconds})
-            return
-    before = stages.get(stage, 0.0)
-    stages[stage] = round(before + seconds if add else max(before, seconds), 1)
-    write_json(folder / "stages.json", stages)
-    if (folder / "stopped.json").is_file():
-        write_json(folder / "stopped.json", stopped)
-
-
-def read_stages(folder: Path, name: str = "stages.json") -> dict[str, float]:
+def read_stages(folder: Path) -> dict[str, float]:
     """Return the seconds of each stage so far."""
-    path = folder / name
+    path = folder / "stages.json"
     stages = read_json(path) if path.is_file() else {}
     if not isinstance(stages, dict) or not all(
         isinstance(seconds, int | float) for seconds in stages.values()

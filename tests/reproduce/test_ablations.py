@@ -28,8 +28,9 @@ from ablations import ABLATIONS
 KEPT = json.loads(ablations.KEPT.read_text(encoding="utf-8"))["ablations"]
 RECIPE = load_recipe("ablation")
 MINI = load_recipe("tiny").changed(
-    models=("unet_own",), steps=4, steps_per_epoch=2, batch=2, largest_component=False
-)
+    models=("unet_timm-tf_efficientnet_lite0",), steps=2, steps_per_epoch=1, batch=2,
+    largest_component=False,
+)  # fmt: skip
 
 
 def make_runs(scores, seeds=(0, 1, 2), group="phantoms"):
@@ -306,21 +307,26 @@ def test_an_effect_that_one_seed_reverses_is_read_so():
 # --- one whole ablation in miniature --------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory):
-    """An ablation of a miniature recipe, run twice, and what the second call printed."""
-    folder, again = tmp_path_factory.mktemp("runs"), []
-    options = {"seeds": (0, 1), "at_once": 1, "root": folder, "cohort": 6}
+def ablate_mini(folder, say, recipe=MINI):
+    """Run an ablation of a miniature recipe on tiny phantoms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(folder / "data"))
         patch.setattr(sources, "PHANTOM_GRID", {"shape": (40, 40, 74), "spacing_mm": 6.0})
         patch.setattr(ablations, "COHORT_GRID", {"shape": (32, 32, 20), "spacing_mm": 6.0})
-        ablations.ablate("split", MINI, say=lambda line: None, **options)
-        weights = sorted((folder / "ablations").rglob("weights.safetensors"))
-        times = [path.stat().st_mtime_ns for path in weights]
-        first = (folder / "ablations" / "split" / "ablation.json").read_bytes()
-        ablations.ablate("split", MINI, say=again.append, **options)
-        assert [path.stat().st_mtime_ns for path in weights] == times
+        options = {"seeds": (0, 1), "at_once": 1, "root": folder, "cohort": 6}
+        ablations.ablate("split", recipe, say=say, **options)
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    """An ablation that was run twice, and what the second call printed."""
+    folder, again = tmp_path_factory.mktemp("runs"), []
+    ablate_mini(folder, len)
+    weights = sorted((folder / "ablations").rglob("weights.safetensors"))
+    times = [path.stat().st_mtime_ns for path in weights]
+    first = (folder / "ablations" / "split" / "ablation.json").read_bytes()
+    ablate_mini(folder, again.append)
+    assert [path.stat().st_mtime_ns for path in weights] == times
     return folder / "ablations", again, json.loads(first)
 
 
@@ -363,18 +369,9 @@ def test_results_say_how_they_were_made(mini):
 
 
 @pytest.mark.slow
-def test_a_folder_of_another_recipe_is_refused(mini, monkeypatch):
-    monkeypatch.setenv("SPINE_DATA", str(mini[0].parent / "data"))
+def test_a_folder_of_another_recipe_is_refused(mini):
     with pytest.raises(SpineError, match="another recipe .*learning_rate"):
-        ablations.ablate(
-            "split",
-            MINI.changed(learning_rate=0.1),
-            root=mini[0].parent,
-            cohort=6,
-            at_once=1,
-            seeds=(0,),
-            say=lambda line: None,
-        )
+        ablate_mini(mini[0].parent, len, MINI.changed(learning_rate=0.1))
 
 
 def test_a_public_data_set_is_refused():

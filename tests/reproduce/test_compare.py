@@ -20,7 +20,6 @@ from spine_lib.reproduce.compare import (
     patient_scores,
     recipe_differences,
     run_statistics,
-    save_comparison,
     seed_spread,
 )
 
@@ -326,8 +325,3 @@ def test_the_command_prints_and_saves_only_if_asked(tmp_path, capsys, monkeypatc
     assert len(saved["cases"]) == 7 and saved["paired"][MODEL]["dice"]["n"] == 7
     assert main(["compare", "old", "new", "--out", "c.html"]) == 0
     assert "<pre" in (tmp_path / "c.html").read_text(encoding="utf-8")
-
-
-def test_another_ending_is_refused(tmp_path):
-    with pytest.raises(SpineError, match=r"\.json or \.html"):
-        save_comparison(compare_runs(make_run(), make_run()), tmp_path / "c.txt")

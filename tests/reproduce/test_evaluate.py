@@ -11,9 +11,7 @@ from spine_lib.metrics.overlap import aggregate, evaluate_volume
 from spine_lib.reproduce.evaluate import (
     BONE_HU,
     Truth,
-    _pack,
     _read_scores,
-    _unpack,
     _write_scores,
     best_threshold,
     bone_mask,
@@ -36,11 +34,6 @@ def test_the_mean_over_seeds_keeps_the_shape_and_leaves_out_what_is_undefined():
 
 def test_one_that_is_undefined_with_every_seed_stays_so():
     assert math.isnan(mean_over_seeds([{"dice": math.nan}, {"dice": math.nan}])["dice"])
-
-
-def test_a_packed_mask_comes_back():
-    mask = np.random.default_rng(0).random((5, 7, 11)) > 0.7
-    assert np.array_equal(_unpack(_pack(mask), mask.shape), mask)
 
 
 # --- what is measured of a case -------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from spine_lib import SpineError
 from spine_lib.ct.files import sole_use
 from spine_lib.datasets import phantom_cases
-from spine_lib.reproduce import reproduce
+from spine_lib.reproduce import reproduce, sources
 from spine_lib.reproduce import run as run_module
 from spine_lib.reproduce.sources import PHANTOM_GRID, gather
 from spine_lib.training.recipe import load_recipe
@@ -23,6 +23,7 @@ def run(tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("runs"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(folder / "data"))
+        patch.setattr(sources, "PHANTOM_GRID", {"shape": (40, 40, 74), "spacing_mm": 6.0})
         path = reproduce("tiny", "mini", root=folder, progress=False, say=lines.append)
         again = []
         reproduce("tiny", "mini", root=folder, progress=False, say=again.append)

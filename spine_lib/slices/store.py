@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from spine_lib import SpineError
 from spine_lib.ct.files import array_sha256, atomic_file, read_json, write_json
-from spine_lib.ct.geometry import resampled_shape, slice_spacing_mm
+from spine_lib.ct.geometry import slice_spacing_mm
 from spine_lib.ct.nifti import open_nifti
 from spine_lib.datasets.case import Case, ExcludedScan, case_identity
 from spine_lib.slices.cut import IGNORE, SLICE_DTYPE, cut_slices, with_neighbours
@@ -330,14 +330,11 @@ def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: flo
         except (SpineError, TypeError):  # a broken file is reported when it is cut
             continue
         order = nib.io_orientation(image.affine)[:, 0].argsort()
-        shape, spacing = np.array(image.shape)[order], voxel_sizes(image.affine)[order]
-        pixels = 0
-        for plane in planes:
-            slices, *shape_hw = slice_spacing_mm(shape, plane)
-            shape_hw = resampled_shape(shape_hw, slice_spacing_mm(spacing, plane)[1:], spacing_mm)
-            pixels += int(slices) * int(np.prod(shape_hw))
-        sizes.append(pixels * SLICE_DTYPE.itemsize)
-    return round(np.mean(sizes) * len(cases)) if sizes else 0
+        spacing = voxel_sizes(image.affine)[order]
+        volume_mm3 = np.prod(image.shape) * np.prod(spacing)
+        pixels_mm3 = [slice_spacing_mm(spacing, plane)[0] * spacing_mm**2 for plane in planes]
+        sizes.append(sum(volume_mm3 / pixel_mm3 for pixel_mm3 in pixels_mm3))
+    return round(np.mean(sizes) * len(cases) * SLICE_DTYPE.itemsize) if sizes else 0
 
 
 def _require_space(

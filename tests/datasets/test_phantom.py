@@ -10,7 +10,7 @@ from spine_lib import SpineError
 from spine_lib.annotations import CANONICAL, HEAD_TO_FOOT, check_annotation, to_regions
 from spine_lib.datasets import make_phantom, phantom_cases
 from spine_lib.datasets.phantom import TISSUES
-from spine_lib.datasets.phantom.grid import RandomField, VoxelGrid, ellipsoid
+from spine_lib.datasets.phantom.grid import VoxelGrid, ellipsoid
 from spine_lib.datasets.phantom.scan import Phantom, draw_patient, scan_noise
 from spine_lib.datasets.phantom.spine import build_column
 
@@ -217,27 +217,6 @@ def test_a_filled_ball_has_the_label_and_the_partial_volume_of_a_ball():
     inside = np.sqrt((x - 0.3) ** 2 + (y - 0.1) ** 2 + (z + 0.2) ** 2) < 8
     assert np.array_equal(grid.labels == 7, inside)
     assert ((grid.hu + 1000) / 1000).sum() == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.01)
-
-
-def test_a_block_of_a_rolled_grid_holds_every_voxel_of_its_box():
-    grid = VoxelGrid((30, 32, 20), (2.0, 1.5, 3.0), np.array([-30.0, -20.0, -30.0]), 0.2)
-    low, high = np.array([-10.0, -6.0, -9.0]), np.array([8.0, 11.0, 12.0])
-    marked = np.zeros(grid.shape, bool)
-    marked[grid.block(low, high).index] = True
-    inside = (grid.x >= low[0]) & (grid.x <= high[0])
-    inside = inside & (grid.y >= low[1]) & (grid.y <= high[1])
-    inside = inside & (grid.z >= low[2]) & (grid.z <= high[2])
-    assert inside.any() and not (inside & ~marked).any()
-    assert grid.block((500, 0, 0), (510, 1, 1)).x.size == 0
-
-
-def test_a_field_is_the_same_on_a_block_as_on_the_whole():
-    grid = VoxelGrid((40, 40, 30), (2.0, 2.0, 2.0), np.zeros(3))
-    field = RandomField(grid, np.random.default_rng(0), 6.0)
-    everything = field.on(grid.block((-1e3,) * 3, (1e3,) * 3))
-    part = grid.block((20, 30, 10), (50, 44, 40))
-    assert np.allclose(field.on(part), everything[part.index], atol=1e-5)
-    assert everything.std() == pytest.approx(1, abs=0.25)
 
 
 def test_cases_carry_their_options_and_survive_pickling():

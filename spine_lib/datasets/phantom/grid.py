@@ -74,6 +74,11 @@ class VoxelGrid:
         i, j, k = (slice(*ends) for ends in corners.T.tolist())
         return Block((i, j, k), self.x[i, j], self.y[i, j], self.z[:, :, k])
 
+    def around(self, centre: np.ndarray, half: np.ndarray | float) -> tuple:
+        """Return the voxels of a box about a point (mm), and their coordinates relative to it."""
+        block = self.block(centre - half, centre + half)
+        return block, *block.around(centre)
+
     def fill(self, block: Block, distance: np.ndarray, hu, tissue: str = "") -> None:
         """Fill a shape with one intensity, or an array of them, mixed at its edge."""
         view = self.hu[block.index]

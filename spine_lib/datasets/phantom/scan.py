@@ -19,38 +19,24 @@ Triple = BeforeValidator(lambda value: tuple(value) if np.ndim(value) else (valu
 
 
 class Phantom(Settings):
-    """A phantom's seed, grid, and what may be fixed about it; None leaves it to the seed.
-
-    Attributes:
-        seed: of everything random.
-        shape: voxels along x, y, z.
-        spacing_mm: voxel size, one number or three.
-        levels: first and last vertebra, head first, to centre the field of view on.
-        tight: cut the field of view down to the spine and a small margin, as spine protocols do;
-            the array is then smaller than `shape`.
-        contrast: whether there is contrast medium in the blood.
-        degenerative: wear, from 0 (young) to 1 (osteophytes, thin discs, dense facets).
-        scoliosis_deg: largest lateral lean of a vertebra.
-        trabecular_hu: mean of the spongy bone; about 60 in osteoporosis, 250 in the young.
-        noise_hu: standard deviation of the noise.
-        kernel: a key of `KERNELS`.
-        extra: "T13", "L6" or "" for a variant of the column.
-        tissues: also return the tissue map.
-    """
+    """A phantom's seed, grid, and what may be fixed about it; None leaves it to the seed."""
 
     seed: NonNegativeInt
-    shape: tuple[Length, Length, Length]
-    spacing_mm: Annotated[tuple[Millimetres, Millimetres, Millimetres], Triple]
-    levels: tuple[str, str] | None = None
+    shape: tuple[Length, Length, Length]  # voxels along x, y, z
+    spacing_mm: Annotated[tuple[Millimetres, Millimetres, Millimetres], Triple]  # or one number
+    levels: tuple[str, str] | None = None  # first and last vertebra, head first, to centre on
+    # Cut the field of view down to the spine and a small margin, as spine protocols do; the array
+    # is then smaller than `shape`.
     tight: bool = False
-    contrast: bool | None = None
-    degenerative: Share | None = None
-    scoliosis_deg: Annotated[float, Field(ge=0, le=30)] | None = None
+    contrast: bool | None = None  # whether there is contrast medium in the blood
+    degenerative: Share | None = None  # 0 is young; 1 has osteophytes, thin discs, dense facets
+    scoliosis_deg: Annotated[float, Field(ge=0, le=30)] | None = None  # largest lateral lean
+    # Mean of the spongy bone: about 60 in osteoporosis, 250 in the young.
     trabecular_hu: Annotated[float, Field(ge=0, le=500)] | None = None
-    noise_hu: Annotated[float, Field(ge=0, le=200)] | None = None
+    noise_hu: Annotated[float, Field(ge=0, le=200)] | None = None  # standard deviation
     kernel: Literal[*KERNELS] | None = None
-    extra: Literal["", "T13", "L6"] | None = None
-    tissues: bool = False
+    extra: Literal["", "T13", "L6"] | None = None  # a variant of the column
+    tissues: bool = False  # also return the tissue map
 
 
 def _choose(fixed: Any, drawn: Any) -> Any:

@@ -144,9 +144,8 @@ def fill_spine(grid: VoxelGrid, column: list[Vertebra], patient, rng) -> None:
     for v in column:
         front, back = v.depth / 2 + 8, v.depth / 2 + v.canal_depth + v.spinous + 16
         half = np.array([v.span / 2 + 6, (front + back) / 2, v.height + 14 + 0.3 * v.spinous])
-        half = np.abs(v.axes) @ half
         centre = v.point(0, (front - back) / 2, -4 if v.name != "C2" else 4)
-        block = grid.block(centre - half, centre + half)
+        block = grid.around(centre, np.abs(v.axes) @ half)[0]
         dense = rng.normal(1, 0.06)
         rough = bumps.on(block) * np.float32(0.45 + 0.35 * worn)
         x, y, z = v.local(block)

@@ -83,14 +83,15 @@ class Trunk:
         }
         return SimpleNamespace(**{n: np.asarray(v, np.float32) for n, v in lengths.items()})
 
-    def block(self, grid: VoxelGrid, top: float, bottom: float, margins) -> Block:
-        """Return a box between two levels with margins to the left, right, back and front."""
+    def box(self, grid: VoxelGrid, top, bottom, margins) -> tuple[Block, SimpleNamespace]:
+        """Return the voxels between two levels, with margins to the left, right, back and front."""
         z = np.linspace(self.height(bottom), self.height(top), 12)
         section = self.section(z)
         left, right, back, front = margins
         low = section.spine_x.min() - left, section.spine_y.min() - back, z[0]
         high = section.spine_x.max() + right, section.spine_y.max() + front, z[-1]
-        return grid.block(low, high)
+        block = grid.block(low, high)
+        return block, self.section(block.z)
 
 
 def fill_trunk(grid: VoxelGrid, trunk: Trunk, rng: np.random.Generator) -> None:
@@ -223,12 +224,9 @@ def _fill_organ(grid, trunk: Trunk, lumps: RandomField, position, radii, hu, bel
     dx, dy, z = position
     section = trunk.section(np.float32(z))
     centre = np.array([dx + section.x, dy + section.cavity_y, z])
-    reach = np.asarray(radii) * 1.25
-    block = grid.block(centre - reach, centre + reach)
-    bump = lumps.on(block)
-    section = trunk.section(block.z)
-    wall = _cavity(block, section)
-    distance = np.maximum(ellipsoid(*block.around(centre), radii) + bump * 4, wall + 4)
+    block, *point = grid.around(centre, np.asarray(radii) * 1.25)
+    bump, section = lumps.on(block), trunk.section(block.z)
+    distance = np.maximum(ellipsoid(*point, radii) + bump * 4, _cavity(block, section) + 4)
     # Leave the spine, the aorta and the fat around them alone.
     x, y = block.x - section.spine_x, block.y - section.spine_y - 10
     distance = np.maximum(distance, 4 - tube(x, y, section.body_w + 16, section.body_d + 26))
@@ -241,8 +239,7 @@ def _fill_kidney(grid: VoxelGrid, trunk: Trunk, lumps: RandomField, sign: int) -
     h, s, z = trunk.patient, trunk.size, trunk.height(21.2 + 0.5 * (sign > 0))
     section = trunk.section(np.float32(z))
     centre = np.array([sign * 62 * s + section.spine_x, -28 * s + section.spine_y + 18, z])
-    block = grid.block(centre - 65 * s, centre + 65 * s)
-    x, y, z = block.around(centre)
+    block, x, y, z = grid.around(centre, 65 * s)
     sign = np.float64(sign)  # makes the distances float64
     distance = ellipsoid(x + 0.15 * z * sign, y, z, (27 * s, 25 * s, 54 * s))
     distance = distance + lumps.on(block) * 2
@@ -254,8 +251,8 @@ def _fill_kidney(grid: VoxelGrid, trunk: Trunk, lumps: RandomField, sign: int) -
 
 def _fill_psoas(grid: VoxelGrid, trunk: Trunk, sign: int) -> None:
     left, right = (20, 110) if sign > 0 else (110, 20)
-    block = trunk.block(grid, 19.6, 29, (left, right, 40, 110))
-    section, s = trunk.section(block.z), trunk.size
+    block, section = trunk.box(grid, 19.6, 29, (left, right, 40, 110))
+    s = trunk.size
     grow = np.clip((section.level - 19.6) / 4.5, 0.05, 1.0)
     away = np.clip(section.level - 24.0, 0, 5)
     x = block.x - section.spine_x - sign * (section.body_w + 4 + 12 * grow * s + 7 * away)
@@ -273,11 +270,10 @@ def _fill_bowel(grid: VoxelGrid, trunk: Trunk, fields, rng) -> None:
     y = section.cavity_y + (section.cavity_d - radius) * away * np.sin(angle)
     y = max(y, section.spine_y + section.body_d + 8 + radius)
     centre, half = np.array([x, y, z]), rng.normal(0, [22, 14, 24]) * s
-    block = grid.block(centre - abs(half) - radius - 8, centre + abs(half) + radius + 8)
+    block, x, y, z = grid.around(centre, abs(half) + radius + 8)
     filling, gas = rng.uniform(-20, 45), rng.uniform(-0.6, 1.6)
     if rng.uniform() < 0.12:
         filling = rng.uniform(120, 450)
-    x, y, z = block.around(centre)
     distance = capsule(x, y, z, -half, half, radius) + fields["lumps"].on(block) * 3
     grid.fill(block, distance, 42.0, "bowel")
     grid.fill(block, distance + 3, filling + 25 * fields["strands"].on(block), "bowel")
@@ -299,8 +295,7 @@ def _fill_pads(grid: VoxelGrid, trunk: Trunk, fields) -> None:
     for top, bottom, across, behind, rx, ry in pads:
         wide = (across + 2 * rx + 12) * s
         margins = (wide, wide, (behind + 2 * ry + 12) * s, (2 * ry + 12 - behind) * s)
-        block = trunk.block(grid, top, bottom, margins)
-        section = trunk.section(block.z)
+        block, section = trunk.box(grid, top, bottom, margins)
         ends = np.minimum(section.level - top, bottom - section.level)
         grow = np.float32(share * s) * np.clip(ends, 0.05, 1)
         x = np.abs(block.x - section.spine_x) - np.float32(across * s)
@@ -321,9 +316,8 @@ def _fill_vessels(grid: VoxelGrid, trunk: Trunk, rng) -> None:
         _fill_vessel(grid, trunk, scale, *map(float, lengths), hu[content], plaque_hu)
     section = trunk.section(np.float32(trunk.height(11)))
     arch = np.array([section.spine_x, section.spine_y + section.body_d, trunk.height(10.8)])
-    block = grid.block(arch - 90 * s, arch + 90 * s)
-    ends = (-19 * s, 0, 0), (10 * s, 50 * s, 0)
-    distance = capsule(*block.around(arch), *ends, 13 * wide)
+    block, *point = grid.around(arch, 90 * s)
+    distance = capsule(*point, (-19 * s, 0, 0), (10 * s, 50 * s, 0), 13 * wide)
     grid.fill(block, distance, h.blood_hu, "vessel")
 
 
@@ -351,8 +345,7 @@ def _fill_back(grid: VoxelGrid, trunk: Trunk, fields) -> None:
     """Fill the long back muscles as groups parted by fat, and fat between the processes."""
     h, s = trunk.patient, trunk.size
     groups = [(11, 34, 13, 16), (29, 38, 16, 15), (50, 32, 15, 13)]  # x, y behind, radii
-    block = trunk.block(grid, 1.5, 26, (75 * s, 75 * s, 75 * s, 0))
-    section = trunk.section(block.z)
+    block, section = trunk.box(grid, 1.5, 26, (75 * s, 75 * s, 75 * s, 0))
     grow = np.interp(section.level, (3, 8, 12, 20, 24, 26), (0.9, 0.8, 0.75, 1.15, 1.3, 0.9))
     grow = grow.astype(np.float32)
     rear = section.spine_y - section.body_d - 14 * s
@@ -395,8 +388,7 @@ def _fill_discs(grid: VoxelGrid, trunk: Trunk, rng) -> None:
         if below.disc < 1:
             continue
         middle = below.point(0, 0, below.height / 2 + below.disc / 2)
-        half = np.full(3, 0.62 * below.width)
-        block = grid.block(middle - half, middle + half)
+        block = grid.around(middle, 0.62 * below.width)[0]
         x, y, z = below.local(block)
         z = z - np.float32((below.height + below.disc) / 2)
         outline = tube(x, y, np.float32(below.width / 2 + 0.5), np.float32(below.depth / 2 + 0.5))
@@ -462,10 +454,9 @@ def _add_shoulders(grid: VoxelGrid, trunk: Trunk) -> None:
     y = section.cavity_y - section.cavity_d * 0.85
     for sign in (-1, 1):
         x = section.x + sign * (section.cavity_w * 0.86)
-        middle, half = np.array([x, y, z]), np.array([46.0, 40.0, length / 2 + 6])
-        block = grid.block(middle - half, middle + half)
+        half = np.array([46.0, 40.0, length / 2 + 6])
+        block, across, _, up = grid.around(np.array([x, y, z]), half)
         wall = _cavity(block, trunk.section(block.z))
-        across, _, up = block.around((x, y, z))
         width = 34 * s * (0.35 + 0.65 * np.clip(up / length + 0.5, 0, 1))
         edge = np.maximum(np.abs(sign * across + 4) - width, np.abs(up) - length / 2)
         rim = np.clip((np.abs(edge) < 6) * 1.2, 0, 1.2)
@@ -503,8 +494,7 @@ def _add_head(grid: VoxelGrid, trunk: Trunk) -> None:
     """Add the base of the skull and the jaw; both end above and before the atlas."""
     s = trunk.size
     centre = trunk.column[0].point(0, 22 * s, 82 * s)
-    block = grid.block(centre - 110 * s, centre + 110 * s)
-    x, y, z = block.around(centre)
+    block, x, y, z = grid.around(centre, 110 * s)
     skull = ellipsoid(x, y, z, (70 * s, 88 * s, 70 * s))
     grid.fill(block, skull, 36.0, "organ")
     hole = np.hypot(x, y + 24 * s) - 17 * s  # where the cord leaves

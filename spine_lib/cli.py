@@ -26,7 +26,7 @@ from spine_lib import SpineError, __version__
 Scheme = Literal["canonical", "verse", "totalsegmentator", "totalsegmentator_v1", "pycad1089"]
 PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
 Dataset = Literal[Literal["sample", "phantom"], PublicSet]
-Device = Literal["auto", "cpu", "cuda", "gpu"]
+Device = Literal["auto", "cpu", "cuda", "gpu", "mps"]
 SeriesOption = Annotated[
     str | None, Option(help="number, description or UID of one of a DICOM folder's series")
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -18,43 +19,61 @@ from spine_lib import SpineError
 
 
 def choose_device(name: str = "auto") -> str:
-    """Return "cuda" or "cpu", as PyTorch names them.
+    """Return "cuda", "mps" or "cpu", as PyTorch names them.
 
     Args:
-        name: "auto", "cpu" or "cuda" ("gpu" is the same).
+        name: "auto" (a CUDA GPU where there is one), "cpu", "cuda" ("gpu" is the same), or "mps",
+            Apple's GPU, instead of which the CPU is taken, with a warning, where there is none.
 
     Raises:
-        SpineError: if the name is unknown, or no such device can be used.
+        SpineError: if the name is unknown, or there is no CUDA GPU.
     """
     if name not in ("auto", "cpu", "cuda", "gpu", "mps"):
-        raise SpineError(f"unknown device {name!r}: use auto, cpu or cuda")
+        raise SpineError(f"unknown device {name!r}: use auto, cpu, cuda or mps")
     if name in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         return "cuda"
-    if name in ("auto", "cpu"):
-        return "cpu"
-    apple = torch.backends.mps.is_available()
-    reason = "Apple's GPU is not supported yet" if apple else "torch sees no CUDA GPU"
-    raise SpineError(f"--device {name}: {reason}; use --device cpu")
+    if name == "mps" and torch.backends.mps.is_available():
+        return "mps"
+    if name == "mps":
+        warnings.warn("PyTorch sees no Apple GPU here: the CPU is used instead.", stacklevel=2)
+    if name not in ("auto", "cpu", "mps"):
+        raise SpineError(f"--device {name}: PyTorch sees no CUDA GPU; use --device cpu or mps")
+    return "cpu"
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Return "bf16-mixed" where the hardware multiplies in bf16 and "32-true" elsewhere.
+    """Return the fastest precision that the hardware computes in, or the one asked for.
 
     Args:
-        precision: "auto", or one of these, which is returned as it is.
-        device: "cuda" or "cpu".
+        precision: "auto": "bf16-mixed" where the hardware has it, "16-mixed" on older CUDA GPUs
+            (a T4 emulates bf16, slowly), else "32-true"; or one of these.
+        device: "cuda", "mps" or "cpu".
+
+    Raises:
+        SpineError: if "16-mixed" is asked for without a CUDA GPU.
     """
+    if precision == "16-mixed" and device != "cuda":
+        raise SpineError("precision 16-mixed needs a CUDA GPU: set precision to auto or 32-true")
     if precision != "auto":
         return precision
-    able = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_computes_bf16()
-    return "bf16-mixed" if able else "32-true"
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "16-mixed"
+    return "bf16-mixed" if device == "cpu" and cpu_computes_bf16() else "32-true"
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """Return the context in which a network predicts in a precision, as in `choose_precision`."""
+    chosen = choose_precision(precision, device)
+    dtype = torch.float16 if chosen == "16-mixed" else torch.bfloat16
+    return torch.autocast(device, dtype, enabled=chosen != "32-true")
 
 
 def prepare_device(device: str, precision: str) -> None:
     """Choose a GPU's fastest convolutions, and TensorFloat-32 for products in 32 bit.
 
     Args:
-        device: "cuda" or "cpu", where nothing is to be done.
+        device: "cuda", or another, for which nothing is to be done.
         precision: of the recipe.
     """
     if device != "cuda":

@@ -134,11 +134,13 @@ class Segmenter(L.LightningModule):
         pairs = [(predicted > 0, target > 0)]
         pairs += [(predicted == region, target == region) for region in range(1, logits.shape[1])]
         sums = [torch.stack([(a & b).sum(), a.sum(), b.sum()]) for a, b in pairs]
-        self._counts += torch.stack(sums).double().cpu()
+        self._counts += torch.stack(sums).cpu()
 
     def on_validation_epoch_end(self) -> None:
         """Log the pooled Dice of the spine, and the mean of its regions that there are."""
-        counts = self.trainer.strategy.reduce(self._counts.to(self.device), reduce_op="sum")
+        counts = self._counts
+        if self.trainer.world_size > 1:
+            counts = self.trainer.strategy.reduce(counts.to(self.device), reduce_op="sum")
         dice = [2 * both / max(1.0, predicted + true) for both, predicted, true in counts.tolist()]
         self.log("val_dice", dice[0], prog_bar=True)
         shown = [score for score, (_, *sizes) in zip(dice[1:], counts[1:].tolist()) if any(sizes)]
@@ -147,14 +149,16 @@ class Segmenter(L.LightningModule):
         self._counts.zero_()
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, **_) -> None:
-        """Clip by norm; Lightning refuses a fused optimiser, though bf16 needs no unscaling."""
+        """Clip by norm; Lightning refuses a fused optimiser, which is taken without scaling."""
         nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self):
         """AdamW with a one-cycle schedule (Smith & Topin 2019, doi:10.1117/12.2520589)."""
         recipe = self.recipe
+        # Clipping must see unscaled gradients, and a fused step would unscale them after it.
+        fused = self.trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(
-            self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
         )
         total = max(6, recipe.steps + 1)  # a cycle of five has a rise of no steps: 0 / 0
         schedule = torch.optim.lr_scheduler.OneCycleLR(

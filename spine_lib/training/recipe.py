@@ -79,7 +79,7 @@ class Recipe(Settings):
         learning_rate: highest of the one-cycle schedule.
         weight_decay: of AdamW.
         averaging: decay of the moving average of the weights; 0 for none.
-        precision: "auto" (bf16 where the hardware computes in it), "32-true" or "bf16-mixed".
+        precision: of Lightning; "auto" is what `choose_precision` makes of it.
         workers: processes that make patches beside the training step.
         compile: let torch.compile write the training step; needs a C++ compiler, on a GPU Triton;
             off, since on a CPU it is slower (`benchmarks/speed.md`) and a GPU was not measured.
@@ -116,7 +116,7 @@ class Recipe(Settings):
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.02
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     workers: Annotated[int, Field(ge=0, le=256)] = 1
     compile: bool = False
     seed: Seed = 0

@@ -22,7 +22,7 @@ from spine_lib.ct.volume import Volume, load_ct, save_nifti
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import AIR_HU, with_neighbours
 from spine_lib.training.checkpoints import read_checkpoint
-from spine_lib.training.devices import choose_device, choose_precision
+from spine_lib.training.devices import autocast, choose_device
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes.masks import to_mask, to_region_mask
 
@@ -200,8 +200,7 @@ def _predict_slices(
     padded = np.pad(stack_hu, widths, constant_values=AIR_HU)
     image = torch.from_numpy(network_input(padded)).to(kind)
     image = image.contiguous(memory_format=torch.channels_last)
-    bf16 = choose_precision(recipe.precision, kind) == "bf16-mixed"
-    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), autocast(recipe.precision, kind):
         probability = _probabilities(network(image).float())
         if mirror:
             mirrored = _probabilities(network(image.flip(-1)).float()).flip(-1)

@@ -527,8 +527,25 @@ def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert devices.choose_device("auto") == "cpu"
-    with pytest.raises(SpineError, match="Apple's GPU is not supported yet; use --device cpu"):
+    assert devices.choose_device("mps") == "mps"
+    with pytest.raises(SpineError, match="PyTorch sees no CUDA GPU; use --device cpu or mps"):
         devices.choose_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.warns(UserWarning, match="no Apple GPU here: the CPU is used"):
+        assert devices.choose_device("mps") == "cpu"
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_a_gpu_that_emulates_bf16_computes_in_fp16(monkeypatch, native, expected):
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    assert devices.choose_precision("auto", "cuda") == expected
+    assert devices.choose_precision("auto", "mps") == "32-true"
+    with pytest.raises(SpineError, match="16-mixed needs a CUDA GPU"):
+        devices.choose_precision("16-mixed", "cpu")
 
 
 def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):

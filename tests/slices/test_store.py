@@ -1,22 +1,22 @@
 """A data set cut into slices: the same store, by any number of workers, after every stop."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import namedtuple
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-import spine_lib
 from spine_lib import SpineError
-from spine_lib.datasets import CaseData, find_cases, make_phantom, phantom_cases
+from spine_lib.datasets import find_cases, make_phantom, phantom_cases
 from spine_lib.slices import SliceStore, prepare
+from spine_lib.slices import store as module
 from spine_lib.slices.store import estimate_bytes
 
 SMALL = {"shape": (40, 40, 20), "spacing_mm": 6.0}
@@ -39,23 +39,13 @@ def test_preparing_again_does_no_work(store):
 def test_a_stopped_preparation_goes_on_to_the_same_store(tmp_path, store, monkeypatch):
     cases = phantom_cases(3, **SMALL)
     with pytest.raises(KeyboardInterrupt):
-        prepare([cases[0], _Interrupted(cases[1])], tmp_path, spacing_mm=6.0)
+        prepare([cases[0], Ending(signal.SIGINT)], tmp_path, spacing_mm=6.0)
     lines = []
     resumed = prepare(cases, tmp_path, ("axial",), 6.0, report=lines.append)
     assert lines == ["slicing phantom-0001", "slicing phantom-0002"]
     assert resumed.volumes == store.volumes
     for number in range(3):
         assert np.array_equal(resumed.read(number), store.read(number))
-
-
-class _Interrupted:
-    ct_path = mask_path = None
-
-    def __init__(self, case):
-        self.case_id, self.scheme = case.case_id, case.scheme
-
-    def load(self) -> CaseData:
-        raise KeyboardInterrupt
 
 
 def test_other_settings_make_the_store_anew_after_saying_so(tmp_path):
@@ -233,56 +223,43 @@ def test_the_estimate_of_the_disk_is_close_and_refuses_one_that_is_too_small(
         prepare(cases, tmp_path, **SETTINGS)
 
 
+def prepare_and_note_each_case(tree, folder):
+    module.WRITE_EVERY_S = 0
+    prepare(find_cases("pycad1089", tree).cases, folder, **SETTINGS)
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_store(tree, alone, tmp_path):
-    script = tmp_path / "job.py"
-    script.write_text(
-        "import sys, time\n"
-        "import spine_lib.slices.store as p\n"
-        "from spine_lib.datasets import find_cases\n"
-        "p.WRITE_EVERY_S = 0\n"
-        "if __name__ == '__main__':\n"
-        "    cases = find_cases('pycad1089', sys.argv[1]).cases\n"
-        "    p.prepare(cases, sys.argv[2], ('axial', 'sagittal'), 6.0)\n",
-        encoding="utf-8",
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(spine_lib.__file__).parents[1])}
-    store = tmp_path / "store"
-    command = [sys.executable, str(script), str(tree), str(store)]
-    program = subprocess.Popen(command, env=environment, start_new_session=True)
-    end = time.monotonic() + 60
-    while not (store / "index.json").is_file() and program.poll() is None:
-        assert time.monotonic() < end
+def test_killed_at_any_moment_it_ends_with_the_same_store(tree, cases, alone, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=prepare_and_note_each_case, args=(tree, tmp_path))
+    process.start()
+    while not (tmp_path / "index.json").is_file() and process.is_alive():
         time.sleep(0.01)
-    if sys.platform == "win32":
-        program.kill()
-    else:
-        os.killpg(program.pid, signal.SIGKILL)
-    program.wait()
-    assert json.loads((store / "index.json").read_text(encoding="utf-8"))["volumes"]
-    subprocess.run(command, env=environment, check=True, timeout=120)
-    assert checksums(SliceStore(store)) == checksums(alone)
-    assert not list(store.glob(".*.part"))
+    process.kill()
+    process.join()
+    assert json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))["volumes"]
+    assert checksums(prepare(cases, tmp_path, **SETTINGS)) == checksums(alone)
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_and_loses_nothing(good, alone, tmp_path):
     with pytest.raises(SpineError, match="A worker was killed.*fewer --workers"):
-        prepare([*good, Deadly("x")], tmp_path, **SETTINGS, workers=2)
+        prepare([*good, Ending(signal.SIGKILL)], tmp_path, **SETTINGS, workers=2)
     made = prepare(good, tmp_path, **SETTINGS)
     assert checksums(made) == checksums(alone)
 
 
-class Deadly:
-    """A case that ends the process that loads it, as running out of memory does."""
+class Ending:
+    """A case that ends the process that loads it by a signal, as running out of memory does."""
 
-    scheme, ct_path, mask_path = "canonical", None, None
+    case_id, scheme, ct_path, mask_path = "x", "canonical", None, None
 
-    def __init__(self, case_id):
-        self.case_id = case_id
+    def __init__(self, number):
+        self.number = number
 
     def load(self):
-        os._exit(9)
+        os.kill(os.getpid(), self.number)
 
 
 def test_a_full_disk_stops_everything_and_so_does_no_readable_scan(cases, tmp_path):

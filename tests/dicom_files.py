@@ -4,6 +4,8 @@ import numpy as np
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.filebase import DicomFileLike
+from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -36,6 +38,15 @@ def write_slice(path, position, pixels, directions=(1, 0, 0, 0, 1, 0), series="1
         else:
             setattr(slice_, name, value)
     slice_.save_as(path, enforce_file_format=True)
+
+
+def write_bare(path, dataset, implicit):
+    """Write a slice without preamble and file meta."""
+    dataset.decode()
+    with path.open("wb") as raw:
+        stream = DicomFileLike(raw)
+        stream.is_little_endian, stream.is_implicit_VR = True, implicit
+        write_dataset(stream, dataset)
 
 
 def write_series(folder, heights_mm=(0, 2, 4, 6), **tags):

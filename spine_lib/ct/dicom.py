@@ -143,7 +143,7 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
     kind = _text(header, "SOPClassUID") or _text(header.file_meta, "MediaStorageSOPClassUID")
     kind = UID(kind, pydicom.config.IGNORE)
     # directories, reports and plans have no pixels; a CT without them was cut off
-    private = kind.is_private and _text(header, "Modality")  # which stands behind the class
+    private = kind and kind.is_private and _text(header, "Modality")  # which stands behind it
     known = kind not in _CT_CLASSES and (private or kind.name != kind)
     if not (known or "DirectoryRecordSequence" in header or "Rows" in header):
         raise SpineError(f"{path} is cut off or no DICOM image: copy the series again.")

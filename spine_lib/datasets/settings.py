@@ -48,6 +48,8 @@ class Settings(BaseModel):
         annotation = cls.model_fields[info.field_name].annotation
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("it must not be true or false")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise ValueError("it must have names as keys")
         return value
 
     @classmethod

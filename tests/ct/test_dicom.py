@@ -6,10 +6,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import write_series, write_slice
+from dicom_files import write_bare, write_series, write_slice
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.filebase import DicomFileLike
-from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     MPEG2MPML,
     BasicTextSRStorage,
@@ -217,15 +215,17 @@ def test_slices_without_preamble_and_file_meta_are_read(tmp_path, implicit, suff
     write_series(tmp_path)
     expected = load_ct(tmp_path)
     for number, path in enumerate(sorted(tmp_path.iterdir())):
-        dataset = pydicom.dcmread(path)
+        write_bare(tmp_path / f"IM{number}{suffix}", pydicom.dcmread(path), implicit)
         path.unlink()
-        with (tmp_path / f"IM{number}{suffix}").open("wb") as raw:
-            stream = DicomFileLike(raw)
-            stream.is_little_endian, stream.is_implicit_VR = True, implicit
-            if implicit != dataset.original_encoding[0]:
-                dataset.decode()
-            write_dataset(stream, dataset)
     assert np.array_equal(load_ct(tmp_path).array, expected.array)
+
+
+def test_a_slice_that_lost_its_class_and_its_rows_is_refused(tmp_path):
+    path = sorted(write_series(tmp_path).iterdir())[-1]
+    dataset = pydicom.dcmread(path)
+    del dataset.SOPClassUID, dataset.Rows
+    write_bare(path, dataset, implicit=True)
+    assert "is cut off or no DICOM image" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["DIRFILE", "DICOMDIR", "index.dcm"])

@@ -1,5 +1,6 @@
 """A data set cut into slices: the same store, by any number of workers, after every stop."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -39,7 +40,7 @@ def test_preparing_again_does_no_work(store):
 def test_a_stopped_preparation_goes_on_to_the_same_store(tmp_path, store, monkeypatch):
     cases = phantom_cases(3, **SMALL)
     with pytest.raises(KeyboardInterrupt):
-        prepare([cases[0], Ending(signal.SIGINT)], tmp_path, spacing_mm=6.0)
+        prepare([cases[0], Ending(signal.raise_signal, signal.SIGINT)], tmp_path, spacing_mm=6.0)
     lines = []
     resumed = prepare(cases, tmp_path, ("axial",), 6.0, report=lines.append)
     assert lines == ["slicing phantom-0001", "slicing phantom-0002"]
@@ -170,10 +171,15 @@ def tree(tmp_path_factory):
     return root
 
 
+@functools.cache
+def scan(number):
+    return make_phantom(number, shape=(40, 40, 30), spacing_mm=5.0, levels=("T12", "L4"))
+
+
 def write_scans(root, numbers, name="case_{:04d}"):
     """Write phantoms in the layout of pycad1089."""
     for number in numbers:
-        data = make_phantom(number, shape=(40, 40, 30), spacing_mm=5.0, levels=("T12", "L4"))
+        data = scan(number)
         for kind, array in (("volumes", data.ct.array), ("segmentations", data.labels.array)):
             path = root / kind / f"{name.format(number)}.nii"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,21 +251,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_store(tree, cases, alone, tm
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_and_loses_nothing(good, alone, tmp_path):
     with pytest.raises(SpineError, match="A worker was killed.*fewer --workers"):
-        prepare([*good, Ending(signal.SIGKILL)], tmp_path, **SETTINGS, workers=2)
+        prepare([*good, Ending(os._exit, 9)], tmp_path, **SETTINGS, workers=2)
     made = prepare(good, tmp_path, **SETTINGS)
     assert checksums(made) == checksums(alone)
 
 
 class Ending:
-    """A case that ends the process that loads it by a signal, as running out of memory does."""
+    """A case that ends when it is loaded, and perhaps its process, as when memory runs out."""
 
     case_id, scheme, ct_path, mask_path = "x", "canonical", None, None
 
-    def __init__(self, number):
-        self.number = number
+    def __init__(self, end, *arguments):
+        self.end, self.arguments = end, arguments
 
     def load(self):
-        os.kill(os.getpid(), self.number)
+        self.end(*self.arguments)
 
 
 def test_a_full_disk_stops_everything_and_so_does_no_readable_scan(cases, tmp_path):

@@ -5,8 +5,6 @@ case says in words what its mask covers, and its data have an *ignore* region: v
 may not be spine, and leave both the loss and the scores.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

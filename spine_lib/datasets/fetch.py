@@ -4,8 +4,6 @@ pip compares an archive's hash before it looks inside, since the metadata step o
 runs that release's code. A folder of files appears at once or not at all.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

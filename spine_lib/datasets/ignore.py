@@ -1,7 +1,5 @@
 """Ignore rules: which voxels a mask says nothing about, so that they leave loss and scores."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ file, or a subject's folder, appears when it is complete, so a fetch that was cu
 is missing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -3,8 +3,6 @@
 `public_sets.yaml` is the table; the functions here walk it.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import hashlib
@@ -160,8 +158,8 @@ def catalogue_text() -> str:
 
 
 def _read_pairs(public_set: PublicSet, root: Path) -> Cohort:
-    images, masks = _nifti_files(root, public_set.images), _nifti_files(root, public_set.masks)
-    return _pair(public_set, root, images, masks)
+    patterns = (public_set.images, public_set.masks)
+    return _pair(public_set, root, *(_nifti_files(root, pattern) for pattern in patterns))
 
 
 def _pair(
@@ -193,9 +191,8 @@ def _nifti_files(root: Path, pattern: str) -> dict[Key, list[Path]]:
     files: dict[Key, list[Path]] = {}
     for path in sorted(root.glob(glob)):
         match = re.fullmatch(regex, path.relative_to(root).as_posix())
-        if match is None or not is_content(path):
-            continue
-        files.setdefault(tuple(match.groupdict().items()), []).append(path)
+        if match and is_content(path):
+            files.setdefault(tuple(match.groupdict().items()), []).append(path)
     return files
 
 
@@ -214,10 +211,9 @@ def _split_by_folder(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     """Read each scan's part from the nearest folder, from that of `rawdata` up, that names one."""
     splits = {}
     for name, path in images.items():
-        folders = path.parents[2:]
-        searched = (re.search("train|validation|test", folder.name) for folder in folders)
-        if parts := [match[0] for match in searched if match]:
-            splits[name] = parts[0]
+        for folder in reversed(path.parents[2:]):
+            if match := re.search("train|validation|test", folder.name):
+                splits[name] = match[0]
     return splits
 
 
@@ -364,9 +360,7 @@ def read_statement(root: Path) -> Statement:
     """Read `dataset.yaml`; raise a `SpineError` if it states something unknown or too little."""
     path = root / "dataset.yaml"
     if not path.exists():
-        raise SpineError(
-            f"{path} is missing: write at least a line 'scheme: verse' (or another scheme)."
-        )
+        raise SpineError(f"{path} is missing: write at least a line 'scheme: verse' (or another).")
     values = read_yaml(path, text=True, most_bytes=1 << 21)
     if "scheme" not in values:
         raise SpineError(f"{path} states no scheme: add a line 'scheme: verse' (or another).")

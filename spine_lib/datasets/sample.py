@@ -9,8 +9,6 @@ A `SpineError` says so where the sample has not been fetched into `root`, which 
 unless it is given.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

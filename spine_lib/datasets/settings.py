@@ -1,7 +1,5 @@
 """Settings that are checked when they are made and never changed, by pydantic."""
 
-from __future__ import annotations
-
 import re
 import reprlib
 from typing import Annotated, Any, Self, get_args

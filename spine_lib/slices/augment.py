@@ -7,8 +7,6 @@ were (after Billot et al. 2023, doi:10.1016/j.media.2023.102789).
 The only module that imports albumentations, which would ask the network for its newest version.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Annotated
 

@@ -4,8 +4,6 @@ A volume is resampled in the plane of its slices: the image linearly, labels by 
 since a label between 3 and 5 is not 4.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from spine_lib.ct.geometry import (

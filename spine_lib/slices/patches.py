@@ -4,8 +4,6 @@ With the target "spine" a network has one output, the logit of spine. With "regi
 the background and one for each region; spine is every class but the background.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.utils.data import Dataset

@@ -3,8 +3,6 @@
 Neighbouring slices look alike, and a split by slice lets a network score on what it has seen.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

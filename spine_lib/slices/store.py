@@ -6,8 +6,6 @@ thousand scans are cut by several processes, or on a cluster by Dask's workers (
 A worker process imports nothing of PyTorch, which would take half a gigabyte in each of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

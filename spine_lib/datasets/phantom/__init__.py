@@ -6,8 +6,6 @@ from the same shapes, so a label map is exact by construction. It is made to *tr
 programs, not to replace patients: what it teaches a network has to be shown on real scans.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral

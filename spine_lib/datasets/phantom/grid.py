@@ -5,8 +5,6 @@ voxel then gives the label (centre inside or not), the partial volume (how much 
 inside) and the thickness of a cortical shell, so intensities and labels cannot disagree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

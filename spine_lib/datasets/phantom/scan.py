@@ -1,7 +1,5 @@
 """One patient and one scan: what is drawn from a seed, and what kernel and dose do to an image."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 

@@ -11,8 +11,6 @@ adult values, chosen by eye against CT.
 Each part of a vertebra is written in its own axes (right, front, up; mm) and scales with its sizes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

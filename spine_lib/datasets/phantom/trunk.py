@@ -7,8 +7,6 @@ and before the bodies. The values are typical of adults lying on their backs, ch
 CT (mm).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

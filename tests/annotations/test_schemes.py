@@ -47,8 +47,7 @@ def test_organs_of_a_totalsegmentator_map_become_background():
     assert not to_canonical(np.array(organs, np.uint8), "totalsegmentator").any()
 
 
-@pytest.mark.parametrize("scheme", list(SCHEMES))
-@given(data=st.data())
+@given(scheme=st.sampled_from(list(SCHEMES)), data=st.data())
 def test_translation_looks_at_each_voxel_alone(scheme, data):
     known = [0, *SCHEMES[scheme].names]
     shape = arrays.array_shapes(min_dims=1, max_dims=3, max_side=6)
@@ -60,8 +59,7 @@ def test_translation_looks_at_each_voxel_alone(scheme, data):
     assert np.array_equal(to_canonical(canonical, "canonical"), canonical)
 
 
-@pytest.mark.parametrize("scheme", list(SCHEMES))
-@given(label=st.integers(1, 70000))
+@given(scheme=st.sampled_from(list(SCHEMES)), label=st.integers(1, 70000))
 def test_an_unknown_id_is_refused_by_its_number(scheme, label):
     if label in SCHEMES[scheme].names:
         return

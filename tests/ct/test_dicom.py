@@ -201,14 +201,6 @@ def test_a_slice_without_the_scaling_of_the_others_is_refused(tmp_path, name):
     assert f"odd has no {name}, though other slices have one" in refusal(tmp_path)
 
 
-def test_a_position_that_is_no_number_never_reorders_slices(tmp_path):
-    write_series(tmp_path, (0, 2, 4))
-    write_slice(tmp_path / "a.dcm", (0, 0, 6), np.zeros((3, 4), "<u2"))
-    write_slice(tmp_path / "b.dcm", (0, 0, 0), np.zeros((3, 4), "<u2"),
-                ImagePositionPatient=b"0\\0\\NaN ")  # fmt: skip
-    assert "b.dcm has [0, 0, NaN] as ImagePositionPatient" in refusal(tmp_path)
-
-
 @pytest.mark.parametrize("implicit", [True, False])
 @pytest.mark.parametrize("suffix", [".dcm", ""])
 def test_slices_without_preamble_and_file_meta_are_read(tmp_path, implicit, suffix):

@@ -1,5 +1,4 @@
 import itertools
-import tempfile
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -34,25 +33,6 @@ ORIENTATIONS = [
 ]
 
 
-def tilt(degrees_xyz: tuple[float, float, float]) -> np.ndarray:
-    return Rotation.from_euler("xyz", degrees_xyz, degrees=True).as_matrix()
-
-
-@st.composite
-def canonical_volumes(draw) -> Volume:
-    """Draw a small scan in RAS+, its axes up to 25 degrees oblique."""
-    shape = draw(st.tuples(*[st.integers(2, 5)] * 3))
-    spacing = draw(st.tuples(*[st.floats(0.3, 5)] * 3))
-    degrees = draw(st.tuples(*[st.floats(-25, 25)] * 3))
-    affine = np.eye(4)
-    affine[:3, :3] = tilt(degrees) @ np.diag(spacing)
-    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
-    seed = draw(st.integers(0, 2**32 - 1))
-    array = np.random.default_rng(seed).integers(-1024, 3071, shape, np.int16)
-    array[0, 0, 0] = -1000  # air, so that the scan is plausible
-    return Volume(array, affine)
-
-
 def as_stored(volume: Volume, orientation: np.ndarray, dtype: str) -> nib.Nifti1Image:
     """Return the scan as a file with other axes would hold it."""
     image = nib.Nifti1Image(volume.array.astype(dtype), volume.affine, dtype=dtype)
@@ -60,26 +40,11 @@ def as_stored(volume: Volume, orientation: np.ndarray, dtype: str) -> nib.Nifti1
     return image.as_reoriented(to_stored)
 
 
-@given(
-    canonical_volumes(),
-    st.sampled_from(range(48)).map(lambda number: ORIENTATIONS[number]),
-    st.sampled_from(["<i2", ">i2", "<i4", "<f4", ">f4", "<f8"]),
-    st.sampled_from([".nii", ".nii.gz"]),
-)
-def test_every_orientation_loads_to_the_same_array(volume, orientation, dtype, suffix):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"ct{suffix}"
-        nib.save(as_stored(volume, orientation, dtype), path)
-        loaded = load_ct(path)
-    assert loaded.array.dtype == np.int16
-    np.testing.assert_array_equal(loaded.array, volume.array)
-    np.testing.assert_allclose(loaded.affine, volume.affine, atol=1e-3)
-
-
 @pytest.mark.parametrize("number", range(48))
 def test_each_of_the_48_orientations_is_saved_back_to_its_own_grid(number, tmp_path):
     affine = np.eye(4)
-    affine[:3, :3] = tilt((11, -7, 5)) @ np.diag((0.7, 0.8, 2.5))
+    tilt = Rotation.from_euler("xyz", (11, -7, 5), degrees=True).as_matrix()
+    affine[:3, :3] = tilt @ np.diag((0.7, 0.8, 2.5))
     affine[:3, 3] = (-90, 35, 700)
     array = np.random.default_rng(number).integers(-1024, 3071, (3, 4, 5), np.int16)
     original = as_stored(Volume(array, affine), ORIENTATIONS[number], "<i2")
@@ -99,17 +64,6 @@ def test_each_of_the_48_orientations_is_saved_back_to_its_own_grid(number, tmp_p
         assert nib.aff2axcodes(image.affine) == nib.aff2axcodes(original.affine)
 
 
-def test_a_sheared_grid_is_kept(tmp_path):
-    affine = np.diag([-1.0, 1, 2, 1])
-    affine[1, 2] = 0.6  # a tilted gantry
-    voxels = np.arange(-50, 10, dtype=np.int16).reshape(3, 4, 5)
-    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "ct.nii")
-    ct = load_ct(tmp_path / "ct.nii")
-    with pytest.warns(UserWarning, match="sheared grid .* ITK .* cannot open: .*straight=True"):
-        saved = nib.load(save_nifti(ct, tmp_path / "again.nii"))
-    np.testing.assert_allclose(saved.affine, affine, atol=1e-6)
-
-
 TILTED = np.diag([-0.8, 0.8, 3, 1]) + np.outer([0, 0.9, 0, 0], [0, 0, 1, 0])
 
 
@@ -124,6 +78,9 @@ def test_a_sheared_grid_can_be_written_straight_for_itk(tmp_path, orientation):
         image = image.as_reoriented(transform)
     nib.save(image, tmp_path / "ct.nii")
     ct = load_ct(tmp_path / "ct.nii")
+    with pytest.warns(UserWarning, match="sheared grid .* ITK .* cannot open: .*straight=True"):
+        kept = nib.load(save_nifti(ct, tmp_path / "again.nii"))
+    np.testing.assert_allclose(kept.affine, image.affine, atol=1e-6)
     assert straighten(ct).array.dtype == np.int16 and straighten(straighten(ct)).source is None
     mask = save_nifti(ct.with_array(ct.array > 0), tmp_path / "mask.nii.gz", straight=True)
     opened = sitk.ReadImage(str(mask))  # refused without `straight`
@@ -306,13 +263,6 @@ def test_a_plain_file_beside_its_compressed_twin_is_reported(tmp_path):
     with pytest.warns(UserWarning, match=r"a\.nii lies beside a\.nii\.gz:") as caught:
         load_ct(tmp_path / "a.nii")
     assert caught[0].filename == __file__  # the line that asked, not a line of the library
-
-
-def test_a_file_that_does_not_say_left_from_right_is_reported(tmp_path):
-    image = nib.Nifti1Image(np.full((2, 2, 2), -5, np.int16), None)
-    nib.save(image, tmp_path / "a.nii")
-    with pytest.warns(UserWarning, match="nothing about orientation"):
-        load_ct(tmp_path / "a.nii")
 
 
 def test_real_scans_agree_with_nibabel_and_with_their_masks(sample_root):

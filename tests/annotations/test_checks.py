@@ -192,11 +192,6 @@ def test_a_shifted_mask_is_found_with_the_way_back(axis):
     assert f"moved by {', '.join(way_back)} mm" in finding.message
 
 
-def test_a_mirrored_mask_is_found():
-    ct, mask = column([18, 19, 20, 21])
-    assert "mirrored" in codes(check_annotation(ct, mask.with_array(mask.array[::-1])))
-
-
 # --- the real patients -----------------------------------------------------------------------
 
 

@@ -419,7 +419,7 @@ for name, layout in layouts.items():
 
 # %% [markdown]
 # Read these for *your* machine, and run the cell twice: whatever else the machine does is measured, too.
-# bfloat16 helps where the processor multiplies in it (AMX, AVX512-BF16); elsewhere it is emulated and may
+# bfloat16 helps where the processor multiplies in it (AMX); elsewhere it is emulated and may
 # be slower. No datacentre GPU was at hand when this was written, so no numbers of one are kept here; run
 # the cell on one and it prints them.
 

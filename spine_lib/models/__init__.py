@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "deeplab": ["ASPP", "DeepLabV3Plus"],
         "receptive": ["encoder_layers", "receptive_field"],
         "resnet": ["ResNet34"],
+        "small_maps": ["multiply_small_maps"],
         "unet": ["UNet"],
     },
 )

@@ -9,7 +9,7 @@ from torch import distributed, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spine_lib import SpineError
-from spine_lib.models import build_model
+from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.slices.patches import class_map
 from spine_lib.training.checkpoints import DataRecord, weights_sha256
 from spine_lib.training.losses import segmentation_loss, sum_over_processes
@@ -39,7 +39,7 @@ class Segmenter(L.LightningModule):
         )
         pretrained = self.recipe.encoder_weights is not None
         self.encoder_sha256 = weights_sha256(self.network.encoder) if pretrained else ""
-        self.network.to(memory_format=torch.channels_last)
+        multiply_small_maps(self.network).to(memory_format=torch.channels_last)
         self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
         self._unchecked: tuple[torch.Tensor, int, int] | None = None
         self._compiled = None

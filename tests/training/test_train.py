@@ -516,11 +516,20 @@ def test_what_a_handler_of_sigterm_raises_reaches_the_caller(stores, tmp_path):
         fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Terminate(),))
 
 
-@pytest.mark.parametrize(("limit", "able"), [("AVX2", False), ("AVX512_CORE", False)])
-def test_bf16_is_left_alone_where_onednn_may_not_use_it(monkeypatch, limit, able):
+@pytest.mark.parametrize(
+    ("limit", "amx", "able"),
+    [
+        ("", True, True),
+        ("", False, False),
+        ("AVX2", True, False),
+        ("AVX512_CORE_BF16", True, False),
+    ],
+)
+def test_bf16_is_chosen_where_a_cpu_has_amx_and_onednn_may_use_it(monkeypatch, limit, amx, able):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert devices.cpu_computes_bf16() is able
-    assert devices.choose_precision("auto", "cpu") == "32-true"
+    assert devices.choose_precision("auto", "cpu") == ("bf16-mixed" if able else "32-true")
 
 
 def test_a_missing_gpu_is_declined_in_one_sentence(monkeypatch):

@@ -47,12 +47,12 @@ ALT = re.compile(r"<!--\s*alt:\s*(.+?)\s*-->", re.DOTALL)
 
 
 def lesson_sources(folder: Path, numbers: Sequence[str] = ()) -> list[Path]:
-    """Return the sources of the lessons in a folder: all, or those whose names start so.
+    """Return the sources of the lessons in a folder: all, or the notebooks whose names start so.
 
     Raises:
         SpineError: if a number fits no lesson.
     """
-    sources = sorted(folder.glob("[0-9][0-9]_*.py"))
+    sources = sorted(folder.glob("[0-9k]*_*.py" if numbers else "[0-9][0-9]_*.py"))
     for number in numbers:
         if not any(path.name.startswith(number) for path in sources):
             known = ", ".join(path.stem for path in sources) or "none"

@@ -63,7 +63,8 @@ def write_hosted_copies(project: Path, folder: Path, repository: str, ref: str =
         raise SpineError(f"{folder} is not in {project}, whose repository is to show it.") from None
     rows = ["# The lessons on Colab and Kaggle", "", "| lesson | |", "|---|---|"]
     source = f"spine-lib[lessons] @ git+https://github.com/{repository}@{ref}"
-    for path in lesson_sources(project / "notebooks"):
+    notebooks = project / "notebooks"
+    for path in [*lesson_sources(notebooks), *notebooks.glob("kaggle_*.py")]:
         notebook = read_source(path)
         address = f"{repository}/blob/{ref}/{place}/{path.stem}.ipynb"
         badges = f"[Open in Colab]({COLAB}/{address}) · [Open in Kaggle]({KAGGLE}/{address})"
@@ -73,7 +74,7 @@ def write_hosted_copies(project: Path, folder: Path, repository: str, ref: str =
             cell.id = name
         notebook.cells[1:1] = first
         write_notebook(notebook, folder / f"{path.stem}.ipynb")
-    shutil.copytree(project / "notebooks" / "figures", folder / "figures")
+    shutil.copytree(notebooks / "figures", folder / "figures")
     with atomic_file(folder / "README.md") as stream:
         stream.write("\n".join([*rows, ""]).encode())
 

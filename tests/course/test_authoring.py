@@ -78,7 +78,9 @@ def built(tmp_path_factory) -> Path:
 # --- the lessons ----------------------------------------------------------------------------------
 
 
-@each_lesson
+@pytest.mark.parametrize(
+    "path", [*SOURCES, ROOT / "notebooks" / "kaggle_1089.py"], ids=lambda path: path.stem
+)
 def test_the_cells_of_source_and_notebook_are_equal(path):
     notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     cells = [

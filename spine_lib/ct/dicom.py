@@ -47,11 +47,8 @@ _TAGS = """
 class Slice:
     """One file of a series: where its pixels lie in the patient (LPS mm), and their scaling to HU.
 
-    Attributes:
-        directions: two unit vectors, along a row and along a column.
-        spacing_mm: distance between rows, and between columns.
-        shape: rows and columns.
-        slope, intercept: None if the file has none.
+    The directions are two unit vectors, along a row and along a column; the spacings are those
+    between rows and between columns.
     """
 
     path: Path
@@ -61,11 +58,6 @@ class Slice:
     shape: tuple[int, int]
     slope: float | None
     intercept: float | None
-
-    @property
-    def height_mm(self) -> float:
-        """Position along the normal of the slice."""
-        return float(self.position @ np.cross(*self.directions))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,8 +85,9 @@ def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     headers, notes = _image_headers(folder)
     slices = [_slice(header) for header in _choose_series(folder, headers, series)]
     _check_alike(slices)
-    slices.sort(key=lambda image: image.height_mm)
-    _check_gaps(folder, slices)
+    normal = np.cross(*slices[0].directions)
+    slices.sort(key=lambda image: float(image.position @ normal))
+    _check_gaps(folder, slices, normal)
     step = _slice_step(folder, slices)
     first = slices[0]
     (row, column), (row_spacing, column_spacing) = first.directions, first.spacing_mm
@@ -304,11 +297,11 @@ def _check_alike(slices: Sequence[Slice]) -> None:
             )
 
 
-def _check_gaps(folder: Path, slices: Sequence[Slice]) -> None:
+def _check_gaps(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
     """Raise if slices are missing, doubled or irregularly spaced."""
     if len(slices) < 2:
         raise SpineError(f"{folder} holds one DICOM slice only: give the whole series.")
-    gaps_mm = np.diff([image.height_mm for image in slices])
+    gaps_mm = np.diff([image.position @ normal for image in slices])
     usual_mm = np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2]
     for gap_mm, (lower, upper) in zip(gaps_mm, pairwise(slices), strict=True):
         between = f"{lower.path.name} and {upper.path.name}"

@@ -14,9 +14,8 @@ import numpy as np
 from spine_lib import SpineError
 
 HU_RANGE, TISSUE_RANGE, NORMALISED_RANGE = (-32768, 30710), (-1100, 3071), (-20, 50)
-"""What can be HU: the extended CT scale ends at 30710, and padding goes down to -32768. Air to
-dense bone: a scan in HU has at least one voxel in here. Values that all lie in the third are those
-of a mask or in standard deviations: no fat, no bone."""
+"""What can be HU, from padding to the end of the extended CT scale; air to dense bone, in which a
+scan has at least one voxel; a mask or standard deviations, without fat and bone."""
 
 PADDING_HU, TISSUE_FROM_HU, AIR_TO_HU = -1200, -300, -30
 """Up to the first lies padding outside the field of view, from the second on soft tissue, and

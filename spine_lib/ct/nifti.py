@@ -46,13 +46,12 @@ SPACING_LIMITS_MM, LARGEST_EXTENT_MM, FARTHEST_MM = (0.01, 100.0), 5e3, 1e5
 
 @dataclass(frozen=True, eq=False)
 class SourceGrid:
-    """The grid of the file that a volume came from.
+    """The grid of the file, or folder of a DICOM series, that a volume came from.
 
     Attributes:
         shape: voxels along the three stored axes.
         affine: 4x4 float64, stored voxel index -> mm in RAS+.
         header: of a NIfTI file, for what it states on its position.
-        path: the file, or the folder of a DICOM series.
         notes: sentences on what is odd about it.
     """
 

@@ -59,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("time.sleep", lambda _: None)
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -76,7 +77,6 @@ def pair(server, monkeypatch):
     )
     entry = MoreSet("two files", "CC BY 4.0", False, "them", "", server.address, files)
     monkeypatch.setattr(more, "more_sets", lambda: {"pair": entry})
-    monkeypatch.setattr("time.sleep", lambda _: None)
     return entry
 
 

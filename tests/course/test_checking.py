@@ -189,7 +189,7 @@ TABLE = np.arange(6.0).reshape(2, 3)
             "the size of it should be 4, and yours is 3",
         ),
         (1.00001, 1.0002, "should be 1.0002, and yours is 1"),
-        (None, 3, "should be 3, not None"),
+        (None, 3, "should be 3, and yours is None"),
     ],
 )
 def test_a_mismatch_is_named_by_type_shape_place_and_value(answer, right, words):

@@ -264,14 +264,16 @@ def graded_notebook(path: Path) -> NotebookNode:
     lesson = int(path.stem[:2])
     for exercise in lesson_exercises(lesson) if lesson in lesson_numbers() else ():
         key, number = exercise.key, exercise.key.replace(".", "_")
-        stubs = [n for n, cell in enumerate(code) if cell.source.strip() == exercise.stub.strip()]
+        stubs = [
+            n for n, cell in enumerate(code) if cell.source.strip() == exercise.texts.stub.strip()
+        ]
         check = code[stubs[0] + 1] if len(stubs) == 1 else None
         if check is None or f'check("{key}", ' not in check.source:
             raise SpineError(
                 f"{path.name} does not have the stub of exercise {key} in one cell and its check "
                 "in the next: put both there."
             )
-        name = _function_in(exercise.stub).name
+        name = _function_in(exercise.texts.stub).name
         code[stubs[0]].source = marked_solution(exercise)
         check.source = CHECK_CELL.format(check=check.source.strip(), key=key, name=name)
         for cell, kind in ((code[stubs[0]], "exercise"), (check, "check")):
@@ -288,8 +290,8 @@ def marked_solution(exercise: Exercise) -> str:
     """Return the stub with the reference, and all that it needs, between nbgrader's marks."""
     reference = reference_of(exercise.key)
     module = sys.modules[reference.__module__]
-    lines = exercise.stub.strip("\n").splitlines()
-    last = _function_in(exercise.stub.strip("\n")).body[-1]
+    lines = exercise.texts.stub.strip("\n").splitlines()
+    last = _function_in(exercise.texts.stub.strip("\n")).body[-1]
     text = inspect.getsource(reference)
     function = _function_in(text)
     documented = ast.get_docstring(function) is not None

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dis
 import html
 import inspect
 import io
 import linecache
 import os
+import pickle
 import re
 import signal
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,6 @@ from spine_lib.course.exercise import (
     describe,
     find_exercise,
     hidden_inputs,
-    is_same,
     lesson_exercises,
     lesson_numbers,
     parameter_names,
@@ -68,6 +68,8 @@ class _Record:
 
 
 _RECORDS: dict[str, _Record] = {}
+KEPT = Path(".progress.json")
+"""Beside the notebook: what was answered before its kernel was started."""
 
 
 def _record(key: str) -> _Record:
@@ -76,21 +78,16 @@ def _record(key: str) -> _Record:
 
 
 def _recall() -> None:
-    """Load what this folder's notebooks kept before the kernel was started, once."""
-    if not _RECORDS and _kept_file().is_file():
+    if not _RECORDS and KEPT.is_file():
         with contextlib.suppress(SpineError, TypeError, AttributeError):
-            _RECORDS.update({key: _Record(**kept) for key, kept in read_json(_kept_file()).items()})
+            _RECORDS.update({key: _Record(**kept) for key, kept in read_json(KEPT).items()})
 
 
 def _keep() -> None:
     """Write what was answered, where a reader's notebook runs and not a build or a test."""
     if os.environ.get("JPY_SESSION_NAME"):
         with contextlib.suppress(OSError, SpineError):
-            write_json(_kept_file(), {key: asdict(record) for key, record in _RECORDS.items()})
-
-
-def _kept_file() -> Path:
-    return Path(".progress.json")
+            write_json(KEPT, {key: asdict(record) for key, record in _RECORDS.items()})
 
 
 # --- what a lesson calls --------------------------------------------------------------------------
@@ -110,7 +107,7 @@ def check(key: str, function: Callable) -> None:
     exercise = find_exercise(key)
     record = _record(key)
     inputs = [*exercise.examples(), *hidden_inputs(key)]
-    name = f"Exercise {key} ({exercise.title})"
+    name = f"Exercise {key} ({exercise.texts.title})"
     try:
         guarded = judge_answer(exercise, function, inputs)
     except Wrong as mistake:
@@ -178,7 +175,7 @@ def _message(exercise: Exercise, function: Callable, mistake: Wrong, name: str) 
         values = [f"`{name}` {describe(value)}" for name, value in zip(names, mistake.asked)]
         lines.append(f"This was its input: {', '.join(values)}.")
     record = _RECORDS[exercise.key]
-    if record.tries >= 2 and record.hints < len(exercise.hints):
+    if record.tries >= 2 and record.hints < len(exercise.texts.hints):
         lines.append(f"Stuck? {hint_call} helps.")
     return "\n".join(lines)
 
@@ -195,13 +192,13 @@ def hint(key: str, level: int | None = None) -> None:
     """
     exercise = find_exercise(key)
     record = _record(key)
-    levels = len(exercise.hints)
+    levels = len(exercise.texts.hints)
     level = min(record.hints + 1, levels) if level is None else level
     if level not in range(1, levels + 1):
         raise SpineError(f"There is no hint {level!r} for exercise {key}: give 1 to {levels}.")
     record.hints = max(record.hints, level)
     _keep()
-    print(f"Hint {level} of {levels} for {key}: {exercise.hints[level - 1]}")
+    print(f"Hint {level} of {levels} for {key}: {exercise.texts.hints[level - 1]}")
     if level == levels:
         print(f'That was the last one; solution("{key}") shows a solution.')
 
@@ -215,7 +212,6 @@ def solution(key: str) -> None:
     Raises:
         SpineError: if there is no such exercise.
     """
-    find_exercise(key)
     reference = reference_of(key)
     if reference is None:
         print(f"The solution of {key} is not part of this copy: ask whoever gave it to you.")
@@ -230,10 +226,10 @@ def progress() -> None:
     _recall()
     lessons = sorted({int(key.split(".")[0]) for key in _RECORDS}) or lesson_numbers()
     exercises = [exercise for lesson in lessons for exercise in lesson_exercises(lesson)]
-    width = max((len(exercise.title) for exercise in exercises), default=0)
+    width = max((len(exercise.texts.title) for exercise in exercises), default=0)
     for exercise in exercises:
         state = _state(_RECORDS.get(exercise.key, _Record()))
-        print(f"{exercise.key:>5}  {exercise.title:{width}}  {state}")
+        print(f"{exercise.key:>5}  {exercise.texts.title:{width}}  {state}")
     done = sum(_RECORDS.get(exercise.key, _Record()).right for exercise in exercises)
     print(f"{done} of {len(exercises)} done.")
 
@@ -272,7 +268,7 @@ def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) ->
             f"you gave {describe(function)}, not a function: pass its name without brackets, "
             f'as in check("{exercise.key}", my_function)'
         )
-    if is_stub(function, exercise.stub):
+    if is_stub(function, exercise.texts.stub):
         raise NotYet("the function is not filled in")
     guarded = Guarded(function, exercise)
     judge(exercise, guarded, inputs)
@@ -293,11 +289,12 @@ class Guarded:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Return what the student's function returns, or raise `Wrong`."""
         self.asked = arguments
-        given, kept = (arguments, named), None
+        given, before = (arguments, named), {}
         if not self.exercise.changes_inputs:
             with contextlib.suppress(Exception):  # an open file, a tensor inside a graph
                 # at once: what the inputs share (a model and its optimiser) stays shared
-                given, kept = copy.deepcopy(given), given
+                given = copy.deepcopy(given)
+                before = self._stored(*given)
         with (
             contextlib.redirect_stdout(self.printed),
             contextlib.redirect_stderr(io.StringIO()),
@@ -306,9 +303,19 @@ class Guarded:
             self.returned = self._run(*given)
         if self.returned is None:
             raise Wrong("your function returns nothing (None): does it end with `return`?")
-        if kept is not None and not is_same(given, kept):
-            raise Wrong(self._changed(given, kept))
+        after = self._stored(*given) if before else {}
+        changed = [f"`{name}`" for name in before if before[name] != after[name]]
+        if changed:
+            raise Wrong(
+                f"your function changes its input {' and '.join(changed)}, which its caller still "
+                "needs: work on a copy or make a new array"
+            )
         return self.returned
+
+    def _stored(self, arguments: tuple, named: dict) -> dict[str, bytes]:
+        """Return the bytes of each input, by its name."""
+        pairs = zip(parameter_names(self.function, len(arguments)), arguments)
+        return {name: pickle.dumps(value) for name, value in (*pairs, *named.items())}
 
     def _run(self, arguments: tuple, named: dict) -> Any:
         try:
@@ -325,16 +332,6 @@ class Guarded:
             raise
         except (Exception, SystemExit) as error:
             raise Crashed(_crash(self.function, error), type(error)) from error
-
-    def _changed(self, given: tuple, kept: tuple) -> str:
-        names = parameter_names(self.function, len(given[0]))
-        pairs = zip(names, given[0], kept[0])
-        changed = [f"`{name}`" for name, new, old in pairs if not is_same(new, old)]
-        changed += [f"`{name}`" for name in kept[1] if not is_same(given[1][name], kept[1][name])]
-        return (
-            f"your function changes its input {' and '.join(changed)}, which its caller still "
-            "needs: work on a copy or make a new array"
-        )
 
 
 # --- the time limit -------------------------------------------------------------------------------
@@ -383,7 +380,7 @@ def call_within(seconds: float, function: Callable, arguments: tuple, named: dic
 
     def stop(number: int, frame: FrameType | None) -> None:
         if running and time.thread_time() >= end:
-            calls[:] = _calls_of(frame)
+            calls[:] = _calls(traceback.walk_stack(frame))[::-1]
             raise OutOfTime
 
     # The handler stays, as a late alarm without one would end the process.
@@ -405,14 +402,6 @@ def call_within(seconds: float, function: Callable, arguments: tuple, named: dic
     return result
 
 
-def _calls_of(frame: FrameType | None) -> list[tuple[CodeType, int]]:
-    calls = []
-    while frame is not None:
-        calls.append((frame.f_code, frame.f_lineno))
-        frame = frame.f_back
-    return calls[::-1]
-
-
 # --- stubs ----------------------------------------------------------------------------------------
 
 
@@ -421,22 +410,21 @@ def is_stub(function: Callable, stub: str) -> bool:
     code = getattr(function, "__code__", None)
     if code is None:
         return False
-    constants = compile(stub, "stub", "exec").co_consts
-    stubs = [constant for constant in constants if isinstance(constant, CodeType)]
-    return _is_empty(code) or any(_same_code(code, stub_code) for stub_code in stubs)
+    is_empty = code.co_consts[-1:] == (None,) and code.co_code in EMPTY
+    return is_empty or _parts(code) in map(_parts, _codes(stub))
 
 
-def _same_code(a: CodeType, b: CodeType) -> bool:
-    return (a.co_name, a.co_code, a.co_names) == (b.co_name, b.co_code, b.co_names) and [
-        constant for constant in a.co_consts if not isinstance(constant, CodeType)
-    ] == [constant for constant in b.co_consts if not isinstance(constant, CodeType)]
+def _codes(source: str) -> list[CodeType]:
+    constants = compile(source, "stub", "exec").co_consts
+    return [constant for constant in constants if isinstance(constant, CodeType)]
 
 
-def _is_empty(code: CodeType) -> bool:
-    idle = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
-    steps = list(dis.get_instructions(code))
-    constants = [step.argval for step in steps if "CONST" in step.opname]
-    return constants == [None] and {step.opname for step in steps} <= idle
+def _parts(code: CodeType) -> tuple:
+    constants = [constant for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return code.co_name, code.co_code, code.co_names, constants
+
+
+EMPTY = {code.co_code for code in _codes('def a(): ...\n\ndef b():\n    "Documented."')}
 
 
 # --- the line of an error -------------------------------------------------------------------------
@@ -445,17 +433,13 @@ def _is_empty(code: CodeType) -> bool:
 def _crash(function: Callable, error: BaseException) -> str:
     text = " ".join(str(error).split())
     what = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-    line = _written_line(function, _traceback_calls(error.__traceback__))
+    line = _written_line(function, _calls(traceback.walk_tb(error.__traceback__)))
     more = next((f"; {text}" for kind, text in EXPLANATIONS.items() if isinstance(error, kind)), "")
     return f"your function stopped with an error{line}: {what.rstrip('.')}{more}".rstrip(".")
 
 
-def _traceback_calls(traceback: TracebackType | None) -> list[tuple[CodeType, int]]:
-    calls = []
-    while traceback is not None:
-        calls.append((traceback.tb_frame.f_code, traceback.tb_lineno))
-        traceback = traceback.tb_next
-    return calls
+def _calls(frames: Iterable[tuple[FrameType, int]]) -> list[tuple[CodeType, int]]:
+    return [(frame.f_code, line) for frame, line in frames]
 
 
 def _written_line(function: Callable, calls: list[tuple[CodeType, int]]) -> str:

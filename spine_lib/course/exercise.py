@@ -94,27 +94,9 @@ class Exercise:
         """Return the inputs of a seed, the same objects at each call."""
         return list(self.inputs(np.random.default_rng([seed, *map(int, self.key.split("."))])))
 
-    @property
-    def title(self) -> str:
-        """The title: a few words."""
-        return self._texts().title
-
-    @property
-    def stub(self) -> str:
-        """Source of the cell that the student fills in."""
-        return self._texts().stub
-
-    @property
-    def hints(self) -> tuple[str, str, str]:
-        """A nudge; a clue to shape or unit; a figure to expect."""
-        return self._texts().hints
-
-    @property
-    def messages(self) -> dict[str, str]:
-        """What a student reads of each mistake, by its name."""
-        return self._texts().wrong
-
-    def _texts(self) -> Texts:
+    @functools.cached_property
+    def texts(self) -> Texts:
+        """What a student reads of it."""
         return lesson_texts(Path(inspect.getfile(self.reference)).with_suffix(".yaml"))[self.key]
 
 
@@ -198,36 +180,6 @@ def reference_of(key: str) -> Callable | None:
     """Return the reference of an exercise, or None in a copy that was made for students."""
     exercise = find_exercise(key)
     return None if hidden_seed() is None else exercise.reference
-
-
-def is_same(a: Any, b: Any) -> bool:
-    """Return whether two values are equal in every part; NaN equals NaN.
-
-    Arrays and tensors are compared by dtype, shape and values; lists, mappings and dataclasses by
-    their parts. Anything else counts as the same, since many objects cannot be compared.
-    """
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return _same_array(a, b)
-    if is_tensor(a):
-        return _same_array(a.detach().cpu().numpy(), b.detach().cpu().numpy())
-    if isinstance(a, Mapping):
-        return list(a) == list(b) and all(is_same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(is_same, a, b))
-    if dataclasses.is_dataclass(a) and not isinstance(a, type):
-        names = [field.name for field in dataclasses.fields(a)]
-        return all(is_same(getattr(a, name), getattr(b, name)) for name in names)
-    if isinstance(a, int | float | complex | str | bytes | set | np.generic):
-        return bool(a == b) or (a != a and b != b)
-    return True
-
-
-def _same_array(a: np.ndarray, b: np.ndarray) -> bool:
-    if (a.shape, a.dtype) != (b.shape, b.dtype):
-        return False
-    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
 def describe(value: Any, digits: int = 5) -> str:

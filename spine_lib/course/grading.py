@@ -56,7 +56,7 @@ def grade(key: str, function: Callable, loaded: Mapping[str, ModuleType] | None 
     for name in loaded.keys() & sys.modules.keys():
         wrong += _replaced(name, _codes(sys.modules[name]), _codes(loaded[name]), "notebook")
     if any(wrong):
-        title = find_exercise(key).title
+        title = find_exercise(key).texts.title
         raise NoPoint(f"Exercise {key} ({title}), no point: {'; '.join(filter(None, wrong))}")
 
 

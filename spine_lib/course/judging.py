@@ -156,7 +156,7 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> st
         return first.text
     known = _known_mistake(exercise, cases, failing)
     if known:
-        message, case = exercise.messages[known[0]], known[1]
+        message, case = exercise.texts.wrong[known[0]], known[1]
         return _filled(message, exercise, case) + _both_values(message, case)
     if first.right is None:  # of a wrong type or shape
         return first.text

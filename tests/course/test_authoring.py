@@ -280,7 +280,7 @@ def test_the_students_copy_checks_answers_and_keeps_solutions_back(handout, tmp_
 from spine_lib.course import check, hint, solution
 from spine_lib.course.exercise import find_exercise
 space = {}
-exec(find_exercise("0.1").stub, space)
+exec(find_exercise("0.1").texts.stub, space)
 check("0.1", space["region_of"])
 check("0.1", lambda vertebra: "lumbar")
 hint("0.1")

@@ -20,7 +20,6 @@ from spine_lib.course.exercise import (
     describe,
     find_exercise,
     hidden_inputs,
-    is_same,
     lesson_numbers,
     lesson_texts,
 )
@@ -424,36 +423,6 @@ def test_progress_before_anything_was_done_lists_every_lesson(capsys):
     progress()
     listed = capsys.readouterr().out
     assert 99 in lesson_numbers() and "99.1  Brightest voxel" in listed
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [
-        (np.zeros(2), np.zeros(2), True),
-        (np.zeros(2), np.zeros(2, np.float32), False),
-        (np.array([np.nan]), np.array([np.nan]), True),
-        ([1, {"a": np.ones(2)}], [1, {"a": np.ones(2)}], True),
-        ([1, {"a": np.ones(2)}], [1, {"a": np.zeros(2)}], False),
-        ((1, 2), [1, 2], False),
-        (float("nan"), float("nan"), True),
-        (np.array(["a"]), np.array(["b"]), False),
-    ],
-)
-def test_values_are_compared_in_every_part(a, b, same):
-    assert is_same(a, b) is same
-
-
-def test_volumes_and_tensors_are_compared_too(small_phantom):
-    import copy
-
-    import torch
-
-    other = copy.deepcopy(small_phantom.ct)
-    assert is_same(small_phantom.ct, other)
-    other.array[0, 0, 0] += 1
-    assert not is_same(small_phantom.ct, other)
-    assert is_same(torch.ones(2, requires_grad=True), torch.ones(2))
-    assert not is_same(torch.ones(2), torch.zeros(2))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ WRONG = {
 
 def wrong(key: str) -> str:
     """Return the stub's function with a typical mistake."""
-    head = find_exercise(key).stub.split("\n")[0]
+    head = find_exercise(key).texts.stub.split("\n")[0]
     return f"import numpy as np\nfrom scipy import ndimage\n\n\n{head}\n    return {WRONG[key][0]}"
 
 
@@ -131,7 +131,7 @@ def patching(key: str) -> str:
 
 STUDENTS = {
     "crashing": crashing,
-    "empty": lambda key: find_exercise(key).stub,
+    "empty": lambda key: find_exercise(key).texts.stub,
     "patching": patching,
     "killing": lambda key: "import os\n\nos._exit(1)",
     "right": lambda key: marked_solution(find_exercise(key)),

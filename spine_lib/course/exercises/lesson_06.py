@@ -390,9 +390,11 @@ def a_run(rng: np.random.Generator, steps: int) -> tuple:
     network = a_network(rng, dropout=0.5)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
-    for _ in range(steps):
-        training_step(network.eval(), optimiser, *a_batch(generator_of(rng)))
-        schedule.step()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(steps)
+        for _ in range(steps):
+            training_step(network, optimiser, *a_batch(generator_of(rng)))
+            schedule.step()
     return network, optimiser, schedule, steps
 
 

@@ -191,11 +191,9 @@ def run_all_cells(page):
     pytest.fail("Jupyter was asked six times to run the cells and did not begin.")
 
 
-def handle(scope, name, last=False):
-    """Return the handle of the first or last slider with a description, on a page or part of it."""
-    page = getattr(scope, "page", scope)
-    boxes = scope.locator(".widget-slider").filter(has=page.get_by_text(name, exact=True))
-    return (boxes.last if last else boxes.first).get_by_role("slider")
+def handle(scope, name):
+    """Return the first slider with a description, on a page or part of it."""
+    return scope.get_by_role("slider", name=re.compile(rf"(^| ){name}$")).first
 
 
 def picture(scope):

@@ -22,6 +22,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "quiz": ["MISTAKES", "AnnotationQuiz", "plant"],
         "view3d": ["view_3d"],
-        "viewers": ["CompareViewer", "OrthoViewer", "SliceViewer", "compare_shipped"],
+        "viewers": ["CompareViewer", "OrthoViewer", "SliceViewer"],
     },
 )

@@ -12,8 +12,8 @@ from scipy.spatial import KDTree
 from spine_lib.annotations.schemes import CANONICAL
 from spine_lib.ct.geometry import plane_axes
 from spine_lib.ct.volume import Volume
-from spine_lib.explore.controls import Caption, button, choice, described, row, slider
-from spine_lib.explore.scene import Scene, Voxel, is_spine, label_name, score_text
+from spine_lib.explore import controls as ui
+from spine_lib.explore.scene import Scene, Voxel, is_spine, label_name, score_text, voxel_at_share
 from spine_lib.metrics.surfaces import ROUNDING_MM
 
 LOOK, PAINT, ERASE, FILL = "look", "paint", "erase", "fill"
@@ -24,42 +24,28 @@ Box = tuple[slice, slice, slice]
 
 
 class MaskEditor:
-    """A copy of a mask that strokes change, with its Dice and NSD against a truth.
+    """A copy of a mask that strokes change, uint8 [x, y, z], with Dice and NSD against a truth.
 
-    Args:
-        ct: scan in HU.
-        mask: labels or booleans on its grid; None begins with an empty mask of booleans.
-        truth: labels or booleans on its grid, or None.
-        ignore: boolean on its grid, True where nothing is scored, or None.
-        tolerance_mm: of the NSD.
-
-    Attributes:
-        array: uint8 [x, y, z], the corrected labels.
+    Without a mask it begins with an empty one of booleans.
     """
 
     def __init__(
-        self,
-        ct: Volume,
-        mask: Volume | None,
-        truth: Volume | None = None,
-        ignore: Volume | None = None,
-        tolerance_mm: float = TOLERANCE_MM,
+        self, ct: Volume, mask: Volume | None, truth: Volume | None, ignore: Volume | None
     ) -> None:
         self.ct, self.binary = ct, mask is None or mask.array.dtype.kind in "bf"
         self.array = np.zeros_like(ct.array, np.uint8)
         if mask is not None:
             self.array[:] = is_spine(mask.array) if self.binary else mask.array
-        self._done: list[list[tuple]] = []
-        self._undone: list[list[tuple]] = []
+        self._done: list[list[tuple[Box, np.ndarray]]] = []
+        self._undone: list[list[tuple[Box, np.ndarray]]] = []
         self._scored = None if ignore is None else ~(ignore.array > 0)
-        self._reach = [int(np.ceil(tolerance_mm / mm)) + 1 for mm in ct.spacing_mm]
-        self.tolerance_mm, self._truth = tolerance_mm, None
+        self._reach = [int(np.ceil(TOLERANCE_MM / mm)) + 1 for mm in ct.spacing_mm]
+        self._truth = None
         if truth is not None:
             self._truth = is_spine(truth.array).view(np.uint8) if self.binary else truth.array
             either = ((self.array > 0) | (self._truth > 0)).view(np.uint8)
             (box,) = ndimage.find_objects(either) or [(slice(0, 0),) * 3]
-            where = np.ones(self.array[box].shape, bool)
-            self._pixels, self._surface = self._count_labels(box, where), self._count_surface(box)
+            self._pixels, self._surface = self._count_labels(box), self._count_surface(box)
 
     @property
     def mask(self) -> Volume:
@@ -78,15 +64,11 @@ class MaskEditor:
         radius_mm: float,
         label: int,
         cut: int | None = None,
-        hu_range: tuple[float, float] | None = None,
+        hu_range: tuple[float, float] = HU_LIMITS,
     ) -> None:
-        """Give a label to the voxels within a radius of a line, from `start` to `end`.
+        """Give a label (0 erases) to the voxels within a radius of a line, from `start` to `end`.
 
-        Args:
-            radius_mm: of the brush; the voxels of the line itself are always painted.
-            label: 0 erases.
-            cut: the axis of the slice in which it paints; None paints a ball.
-            hu_range: lowest and highest HU of the voxels that may change.
+        Only voxels within a range of HU change, and only in the slice across the axis `cut`.
         """
         spacing = np.array(self.ct.spacing_mm)
         ends, steps = np.array([start, end]), np.ceil(radius_mm / spacing).astype(int)
@@ -102,21 +84,19 @@ class MaskEditor:
         self._write(box, near & self._allowed(box, hu_range), label)
 
     def fill(
-        self, voxel: Voxel, label: int, cut: int, hu_range: tuple[float, float] | None = None
+        self, voxel: Voxel, label: int, cut: int, hu_range: tuple[float, float] = HU_LIMITS
     ) -> bool:
         """Give a label to the connected area of one label around a voxel, in one slice.
 
-        Returns:
-            False, with nothing changed, where the area reaches the edge of the slice.
+        Where the area reaches the edge of the slice nothing changes, and False is returned.
         """
-        whole = [slice(None)] * 3
-        whole[cut] = slice(voxel[cut], voxel[cut] + 1)
-        box = tuple(slice(*part.indices(n)) for part, n in zip(whole, self.array.shape))
+        box = tuple(
+            slice(voxel[axis], voxel[axis] + 1) if axis == cut else slice(0, size)
+            for axis, size in enumerate(self.array.shape)
+        )
         alike = (self.array[box] == self.array[voxel]) & self._allowed(box, hu_range)
         pieces, _ = ndimage.label(alike)
-        inside = list(voxel)
-        inside[cut] = 0
-        piece = pieces[tuple(inside)]
+        piece = pieces[tuple(0 if axis == cut else voxel[axis] for axis in range(3))]
         edges = [np.take(pieces, [0, -1], axis) for axis in range(3) if axis != cut]
         if piece == 0 or any((edge == piece).any() for edge in edges):
             return False
@@ -131,35 +111,28 @@ class MaskEditor:
         """Make the last stroke that was taken back again."""
         self._swap(self._undone, self._done)
 
-    def _allowed(self, box: Box, hu_range: tuple[float, float] | None) -> np.ndarray | bool:
-        if hu_range is None:
-            return True
-        return (self.ct.array[box] >= hu_range[0]) & (self.ct.array[box] <= hu_range[1])
-
-    def _swap(self, source: list[list[tuple]], target: list[list[tuple]]) -> None:
-        if not source:
-            return
-        stroke = source.pop()
-        target.append([])
-        for box, where, before in reversed(stroke):
-            target[-1].append((box, where, self.array[box][where]))
-            self._change(box, where, before)
+    def _allowed(self, box: Box, hu_range: tuple[float, float]) -> np.ndarray:
+        hu, (low, high) = self.ct.array[box], hu_range
+        return ((hu >= low) | (low == HU_LIMITS[0])) & ((hu <= high) | (high == HU_LIMITS[1]))
 
     def _write(self, box: Box, where: np.ndarray, label: int) -> None:
-        where &= self.array[box] != label
-        if where.any():
-            self._done[-1].append((box, where, self.array[box][where]))
-            self._change(box, where, label)
+        self._done[-1].append(self._change(box, np.where(where, np.uint8(label), self.array[box])))
 
-    def _change(self, box: Box, where: np.ndarray, labels: np.ndarray | int) -> None:
-        if self._truth is None:
-            self.array[box][where] = labels
-            return
-        self._pixels -= self._count_labels(box, where)
-        self._surface -= self._count_surface(box)
-        self.array[box][where] = labels
-        self._pixels += self._count_labels(box, where)
-        self._surface += self._count_surface(box)
+    def _swap(self, source: list[list[tuple]], target: list[list[tuple]]) -> None:
+        if source:
+            target.append([self._change(*change) for change in reversed(source.pop())])
+
+    def _change(self, box: Box, labels: np.ndarray) -> tuple[Box, np.ndarray]:
+        """Replace the labels in a box, and the counts with them; return what takes it back."""
+        before = self.array[box].copy()
+        if self._truth is not None:
+            self._pixels -= self._count_labels(box)
+            self._surface -= self._count_surface(box)
+        self.array[box] = labels
+        if self._truth is not None:
+            self._pixels += self._count_labels(box)
+            self._surface += self._count_surface(box)
+        return box, before
 
     def dice(self, label: int | None = None) -> float:
         """Return the Dice of a label, or of all spine (None)."""
@@ -173,11 +146,10 @@ class MaskEditor:
         within, total = self._surface
         return float(within / total) if total else float("nan")
 
-    def _count_labels(self, box: Box, where: np.ndarray) -> np.ndarray:
+    def _count_labels(self, box: Box) -> np.ndarray:
         """Return voxels of the mask, of the truth, and of both, by label; row 256 is all spine."""
-        if self._scored is not None:
-            where = where & self._scored[box]
-        mask, truth = self.array[box][where], self._truth[box][where]
+        where = ... if self._scored is None else self._scored[box]
+        mask, truth = self.array[box][where].ravel(), self._truth[box][where].ravel()
         counts = np.zeros((257, 3), np.int64)
         for column, labels in enumerate((mask, truth, mask[mask == truth])):
             counts[:256, column] = np.bincount(labels, minlength=256)
@@ -191,11 +163,9 @@ class MaskEditor:
         wide = _grow(touched, self._reach, self.array.shape)
         scored = np.bool_(True) if self._scored is None else self._scored[wide]
         masks = [(array[wide] > 0) & scored for array in (self.array, self._truth)]
-        if not (masks[0].any() or masks[1].any()):
-            return np.zeros(2, np.int64)
         surfaces = [mask & ~ndimage.binary_erosion(mask | ~scored) for mask in masks]
         inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(touched, wide))
-        limit, counts = self.tolerance_mm + ROUNDING_MM, np.zeros(2, np.int64)
+        limit, counts = TOLERANCE_MM + ROUNDING_MM, np.zeros(2, np.int64)
         for surface, other in (surfaces, reversed(surfaces)):
             points = np.argwhere(surface[inside]) + [part.start for part in inside]
             counts[1] += len(points)
@@ -215,14 +185,7 @@ def _grow(box: Box, margins: Sequence[int], shape: Voxel) -> Box:
 
 
 class Brush(widgets.VBox):
-    """The tools that correct the mask of a scene.
-
-    Args:
-        scene: its mask is replaced by the corrected one at the first stroke.
-        truth: what the corrected mask is scored against, or None.
-        labels: ids in the mask, of which the first is painted at the start.
-        changed: called after each change of the mask or of a tool.
-    """
+    """The tools that correct the mask of a scene, from the first stroke on a copy of it."""
 
     def __init__(
         self,
@@ -234,31 +197,25 @@ class Brush(widgets.VBox):
         self._scene, self._truth, self._changed = scene, truth, changed
         self._editor: MaskEditor | None = None
         self._stroke, self._used = None, 0
-        tools, width = (
-            (LOOK, PAINT, ERASE, FILL),
-            {"button_width": "64px"},
+        self.tool = widgets.ToggleButtons(
+            options=(LOOK, PAINT, ERASE, FILL), description="brush", style={"button_width": "64px"}
         )
-        self.tool = widgets.ToggleButtons(options=tools, description="brush", style=width)
-        names = (
-            [("spine", 1)]
-            if scene.binary
-            else [(label_name(n), n) for n in (*CANONICAL, *labels) if n]
-        )
-        first = 1 if scene.binary else labels[0]
-        self.label = choice("label", names, first)
-        self.radius = slider("radius mm", 5.0, 0.5, 30.0, 0.5)
+        ids = [1] if scene.binary else [label for label in (*CANONICAL, *labels) if label]
+        names = [("spine" if scene.binary else label_name(label), label) for label in ids]
+        self.label = ui.choice("label", names, 1 if scene.binary else labels[0])
+        self.radius = ui.Slider("radius mm", 5.0, 0.5, 30.0, 0.5)
         self.ball = widgets.Checkbox(description="ball", indent=False)
-        self.hu = widgets.IntRangeSlider(
-            value=HU_LIMITS, min=HU_LIMITS[0], max=HU_LIMITS[1], **described("only HU")
+        self.low, self.high = (
+            ui.Slider(name, value, *HU_LIMITS) for name, value in zip(("HU from", "to"), HU_LIMITS)
         )
-        self.undo = button("undo", lambda: self._step("undo"))
-        self.redo = button("redo", lambda: self._step("redo"))
-        self.scores = Caption()
-        buttons = row(self.ball, self.undo, self.redo)
-        self._options = widgets.VBox(
-            [self.label, self.radius, self.hu, buttons, self.scores],
-            layout=widgets.Layout(display="none"),
+        self.undo = ui.button("undo", lambda: self._step("undo"))
+        self.redo = ui.button("redo", lambda: self._step("redo"))
+        self.scores = ui.Caption()
+        buttons = ui.row(self.ball, self.undo, self.redo)
+        self._options = ui.column(
+            self.label, self.radius, self.low, self.high, buttons, self.scores
         )
+        self._options.layout.display = "none"
         super().__init__([self.tool, self._options])
         self.tool.observe(self._choose_tool, "value")
         self.radius.observe(lambda _: changed(), "value")
@@ -278,26 +235,23 @@ class Brush(widgets.VBox):
         if stroke["id"] != self._stroke:
             self._stroke, self._used = stroke["id"], 0
             self.editor.begin()
-        cut, rows, columns = plane_axes(plane)
-        shape, voxels = self._scene.ct.shape, []
-        for across, down in stroke["points"][max(self._used - 1, 0) :]:
-            voxel = [index] * 3
-            for axis, share in ((columns, across), (rows, down)):
-                voxel[axis] = shape[axis] - 1 - min(int(share * shape[axis]), shape[axis] - 1)
-            voxels.append(tuple(voxel))
-        self._apply(voxels, cut)
+        voxels = [
+            voxel_at_share(self._scene.ct.shape, plane, index, *point)
+            for point in stroke["points"][max(self._used - 1, 0) :]
+        ]
+        self._apply(voxels, plane_axes(plane)[0])
         self._used = len(stroke["points"])
         self._show_change()
 
     def _apply(self, voxels: Sequence[Voxel], cut: int) -> None:
         label = 0 if self.tool.value == ERASE else self.label.value
-        hu_range = None if self.hu.value == HU_LIMITS else self.hu.value
+        hu_range = self.low.value, self.high.value
         if self.tool.value == FILL:
             if self._used == 0 and not self.editor.fill(voxels[0], label, cut, hu_range):
                 self.scores.text = "Nothing to fill: the area is open; limit it by HU or close it."
             return
+        within = None if self.ball.value else cut
         for start, end in zip(voxels[:-1] or voxels, voxels[1:] or voxels):
-            within = None if self.ball.value else cut
             self.editor.paint(start, end, self.radius.value, label, within, hu_range)
 
     def press(self, name: str) -> None:
@@ -326,7 +280,7 @@ class Brush(widgets.VBox):
         editor, label = self.editor, self.label.value
         if self._truth is None:
             return
-        text = f"Dice {score_text(editor.dice())}, NSD at {editor.tolerance_mm:g} mm "
+        text = f"Dice {score_text(editor.dice())}, NSD at {TOLERANCE_MM:g} mm "
         text += score_text(editor.nsd)
         if not editor.binary:
             text += f"; {label_name(label)}: Dice {score_text(editor.dice(label))}"

@@ -1,7 +1,7 @@
-"""What viewers are made of: pictures, charts and captions of `widget.js`, controls, the base class.
+"""What viewers are made of: pictures, charts, sliders and captions of `widget.js`, the base class.
 
 `widget.js` shows what these widgets hold and reports wheel, pointer, touch, keys and brush as
-traits. Controls are ipywidgets, reached by Tab and moved by arrow keys.
+traits. All controls are reached by Tab and moved by arrow keys.
 """
 
 from __future__ import annotations
@@ -28,25 +28,37 @@ from spine_lib.ct.volume import WINDOWS, Window
 from spine_lib.explore import render
 from spine_lib.explore.overlays import CANONICAL_LABELS, COLOURINGS, Swatch
 from spine_lib.explore.render import Style
-from spine_lib.explore.scene import Scene, label_name
+from spine_lib.explore.scene import Panel, Scene, label_name
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
 STILL_WIDTH_PX = 640
-MARGINS_PX = 36  # of the orientation marks beside a picture
 OWN_WINDOW = "own"
 SIDES = ("left", "right", "top", "bottom")
-HOVER, PRESS, LEAVE = "hover", "press", "leave"
+PRESS, LEAVE = "press", "leave"
+
+
+def synced(kind: type[T.TraitType], *default: Any, **options: Any) -> T.TraitType:
+    """Return a trait that `widget.js` reads."""
+    return kind(*default, **options).tag(sync=True)
 
 
 class Front(anywidget.AnyWidget):
-    """A widget that `widget.js` draws; its traits are those that the script names."""
+    """A widget that `widget.js` draws; its traits are those that the script names.
+
+    The script reports in messages, several of which may be under way; `answered` is the last.
+    """
 
     _esm = FOLDER / "widget.js"
     _css = FOLDER / "widget.css"
-    kind = T.Unicode().tag(sync=True)
+    kind = synced(T.Unicode)
+    answered = synced(T.List, [0, 0])
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(lambda _, report, __: self.hold(**report))
 
     def hold(self, **values: Any) -> None:
         """Set several traits in one message."""
@@ -56,45 +68,46 @@ class Front(anywidget.AnyWidget):
 
 
 class Picture(Front):
-    """One drawn slice with its marks, and what hands do on it.
+    """One drawn slice, `rgb` uint8 [row, column, 3], with its marks, and what hands do on it.
 
-    Attributes:
-        rgb: what is shown, uint8 [row, column, 3].
-        pointer: HOVER, PRESS (also while dragged) or LEAVE, and the position as shares, 0 to 1,
-            of width and height.
-        index, last: slice that is shown and the last one, which wheel, keys and swipes move.
-        window: centre and width in HU, moved by a drag with the right button or Shift.
-        stroke: of the brush: its id, points as shares, and whether it is done.
-        tool, radius: of the brush: "" for none, and its radius as shares of width and height.
+    Positions and the brush's radius are shares, 0 to 1, of width and height. `pointer` is "hover",
+    PRESS (also while dragged) or LEAVE with a position, `stroke` has an id and all its points.
     """
 
-    kind = T.Unicode("picture").tag(sync=True)
-    image = T.Bytes(b"").tag(sync=True)
-    alt = T.Unicode("").tag(sync=True)
-    title = T.Unicode("").tag(sync=True)
-    size_px = T.Int(420).tag(sync=True)
-    marks = T.List().tag(sync=True)
-    bar = T.List().tag(sync=True)
-    cursor = T.List().tag(sync=True)
-    lines = T.Bool(False).tag(sync=True)
-    index = T.Int(0).tag(sync=True)
-    last = T.Int(0).tag(sync=True)
-    window = T.List().tag(sync=True)
-    tool = T.Unicode("").tag(sync=True)
-    radius = T.List().tag(sync=True)
-    pointer = T.List().tag(sync=True)
-    stroke = T.Dict().tag(sync=True)
-    key = T.List().tag(sync=True)
+    kind = synced(T.Unicode, "picture")
+    image = synced(T.Bytes)
+    alt = synced(T.Unicode)
+    title = synced(T.Unicode)
+    size_px = synced(T.Int, 420)
+    marks = synced(T.List)
+    bar = synced(T.List)
+    cursor = synced(T.List)
+    lines = synced(T.Bool, False)
+    index = synced(T.Int)
+    last = synced(T.Int)
+    window = synced(T.List)
+    tool = synced(T.Unicode)
+    radius = synced(T.List)
+    pointer = synced(T.List)
+    stroke = synced(T.Dict)
+    key = synced(T.List)
 
-    def __init__(self, size_px: int = 420, slider: widgets.IntSlider | None = None) -> None:
+    def __init__(self, size_px: int = 420, slider: Slider | None = None) -> None:
         self.rgb = np.zeros((1, 1, 3), np.uint8)
-        self.plane: str | None = None
-        self.pixel_mm: float | None = None
-        self._drawn: object = None
+        self.plane = self.pixel_mm = None
+        self._drawn, self._links = None, []
         super().__init__(size_px=size_px)
         if slider is not None:
-            T.dlink((slider, "max"), (self, "last"))
-            T.link((slider, "value"), (self, "index"))
+            self.follow(slider)
+
+    def follow(self, slider: Slider) -> None:
+        """Let wheel, keys and swipes move a slider, and no other."""
+        for link in self._links:
+            link.unlink()
+        self._links = [
+            T.dlink((slider, "max"), (self, "last")),
+            T.link((slider, "value"), (self, "index")),
+        ]
 
     def show(
         self,
@@ -104,77 +117,56 @@ class Picture(Front):
         plane: str | None = None,
         pixel_mm: float | None = None,
         mirrored: bool = False,
-        cursor: Sequence[float] = (),
-        lines: bool = False,
     ) -> None:
-        """Replace the picture.
+        """Replace the picture; a mirrored one is seen from the other side of the plane.
 
-        Args:
-            rgb: uint8 [row, column, 3].
-            alt: what is seen, in words.
-            title: above the picture.
-            plane: for the orientation marks; None leaves them out.
-            pixel_mm: for the scale bar; None leaves it out.
-            mirrored: the picture is seen from the other side than the plane's slices.
-            cursor: a point as shares of the width and the height, 0 to 1.
-            lines: mark the cursor with lines across the picture and not with a small cross.
+        Without a plane it has no orientation marks, without `pixel_mm` no scale bar.
         """
         self.rgb, self.pixel_mm, self.plane = rgb, pixel_mm, None if mirrored else plane
         self._drawn = None
         marks = [] if plane is None else [orientation_marks(plane)[side] for side in SIDES]
         if mirrored:
             marks[:2] = marks[1::-1]
-        self.hold(
-            image=render.encode_png(rgb),
-            alt=alt,
-            title=title,
-            marks=marks,
-            bar=scale_bar(rgb.shape[1] * pixel_mm) if pixel_mm else [],
-            cursor=list(cursor),
-            lines=lines,
-        )
+        bar = scale_bar(rgb.shape[1] * pixel_mm) if pixel_mm else []
+        self.hold(image=render.encode_png(rgb), alt=alt, title=title, marks=marks, bar=bar)
 
     def show_slice(
-        self,
-        scene: Scene,
-        index: int,
-        plane: str,
-        window: tuple[float, float],
-        style: Style,
-        title: str | None = None,
-        note: str = "",
-        cursor: Sequence[float] = (),
-        lines: bool = False,
+        self, panel: Panel, index: int, plane: str, window: Sequence[float], note: str = ""
     ) -> None:
-        """Draw a slice of a scene, with a note at the end of its alt text.
-
-        Where it is shown already, only the cursor moves. See `Scene.draw` and `show`.
-        """
-        wanted = (scene, scene.version, index, plane, window, style, title, note)
+        """Draw a slice where it is not shown already, with a note at the end of its alt text."""
+        scene, style = panel.scene, panel.style
+        wanted = (panel, scene.version, index, plane, window, note)
         if wanted == self._drawn:
-            self.cursor = list(cursor)
             return
-        rgb = scene.draw(index, plane, window, style)
-        alt = f"{title + ': ' if title else ''}{scene.alt_text(index, plane, style)[:-1]}{note}."
-        title = scene.title(index, plane) if title is None else title
+        rgb, alt = scene.draw(index, plane, window, style), scene.alt_text(index, plane, style)
+        alt = f"{panel.title + ': ' if panel.title else ''}{alt[:-1]}{note}."
         pixel_mm = pixel_size_mm(scene.ct, plane, style.pixel_mm)
         with self.hold_sync():
             self.window = list(window)
-            self.show(rgb, alt, title, plane, pixel_mm, cursor=cursor, lines=lines)
+            self.show(rgb, alt, panel.title or scene.title(index, plane), plane, pixel_mm)
         self._drawn = wanted
 
 
 class Chart(Front):
     """Lines over an axis, or a histogram, with an upright mark that a click moves."""
 
-    kind = T.Unicode("chart").tag(sync=True)
-    lines = T.List().tag(sync=True)
-    ranges = T.List([[0, 1], [0, 1]]).tag(sync=True)
-    labels = T.List(["", ""]).tag(sync=True)
-    y_ticks = T.Bool(True).tag(sync=True)
-    band = T.List().tag(sync=True)
-    mark = T.Float(None, allow_none=True).tag(sync=True)
-    alt = T.Unicode("").tag(sync=True)
+    kind = synced(T.Unicode, "chart")
+    lines = synced(T.List)
+    ranges = synced(T.List, [[0, 1], [0, 1]])
+    labels = synced(T.List, ["", ""])
+    y_ticks = synced(T.Bool, True)
+    band = synced(T.List)
+    mark = synced(T.Float, None, allow_none=True)
+    alt = synced(T.Unicode)
+
+    def follow(self, slider: Slider) -> None:
+        """Let a click move a slider."""
+
+        def move(change: dict) -> None:
+            if change["new"] != slider.value:
+                slider.value = round(change["new"], 2)
+
+        self.observe(move, "mark")
 
     def show(
         self,
@@ -185,69 +177,85 @@ class Chart(Front):
         y_range: tuple[float, float] = (0, 1),
         **options: Any,
     ) -> None:
-        """Draw lines.
+        """Draw up to five lines, x and y by name, with the labels of the axes; NaN leaves a gap.
 
-        Args:
-            lines: x and y values by name, five lines at most; NaN leaves a gap.
-            alt: what the chart shows, in words.
-            labels: of the x and the y axis.
-            mark: the x value at which the upright mark stands.
-            y_range: lowest and highest y.
-            options: `y_ticks` False leaves the numbers of y out; `band`, the ends of a window.
+        The mark stands at an x. Of the options, `y_ticks` False leaves the numbers of y out, and
+        `band` has the ends of a window.
         """
-        x_ends = [end for x, _ in lines.values() for end in (np.min(x), np.max(x))]
-        low, high = float(min(x_ends)), float(max(x_ends))
-        drawn = [
-            {"name": name, "x": np.asarray(x).tolist(), "y": _with_gaps(y)}
-            for name, (x, y) in lines.items()
-        ]
+        low = float(min(np.min(x) for x, _ in lines.values()))
+        high = float(max(np.max(x) for x, _ in lines.values()))
+        drawn = []
+        for name, (x, y) in lines.items():
+            heights = [None if np.isnan(value) else round(float(value), 5) for value in y]
+            drawn.append({"name": name, "x": np.asarray(x).tolist(), "y": heights})
         ranges = [[low, high if high > low else low + 1], list(y_range)]
         self.hold(lines=drawn, ranges=ranges, labels=list(labels), alt=alt, mark=mark, **options)
-
-
-def _with_gaps(values: Sequence[float]) -> list[float | None]:
-    return [None if np.isnan(value) else round(float(value), 5) for value in values]
 
 
 class Caption(Front):
     """A line of text, which screen readers announce when it changes, and a legend."""
 
-    kind = T.Unicode("caption").tag(sync=True)
-    text = T.Unicode("").tag(sync=True)
-    swatches = T.List().tag(sync=True)
+    kind = synced(T.Unicode, "caption")
+    text = synced(T.Unicode)
+    swatches = synced(T.List)
+
+
+class Slider(Front):
+    """A slider with its number; of whole numbers where the step is an int."""
+
+    kind = synced(T.Unicode, "slider")
+    description = synced(T.Unicode)
+    min = synced(T.Any)
+    max = synced(T.Any)
+    step = synced(T.Any)
+    value = synced(T.Any)
+    width_px = synced(T.Int)
+
+    def __init__(
+        self,
+        description: str,
+        value: float,
+        low: float,
+        high: float,
+        step: float = 1,
+        width_px: int = 310,
+    ) -> None:
+        limits = {"min": low, "max": high, "step": step}
+        super().__init__(description=description, value=value, width_px=width_px, **limits)
+
+    @T.validate("value")
+    def _inside(self, proposal: dict) -> float:
+        value = min(max(proposal["value"], self.min), self.max)
+        return round(value) if isinstance(self.step, int) else float(value)
 
 
 class Chips(Front):
-    """Structures that are switched on and off one by one, or in groups.
+    """Structures, by label id, that are switched on and off one by one, or in groups."""
 
-    Args:
-        labels: canonical ids, all of them on at first unless `chosen` names some.
-        chosen: the ids that are on.
-    """
-
-    kind = T.Unicode("chips").tag(sync=True)
-    options = T.List().tag(sync=True)
-    value = T.List().tag(sync=True)
-    groups = T.List().tag(sync=True)
+    kind = synced(T.Unicode, "chips")
+    options = synced(T.List)
+    value = synced(T.List)
+    groups = synced(T.List)
 
     def __init__(self, labels: Sequence[int], chosen: Sequence[int] | None) -> None:
         value = [label for label in labels if chosen is None or label in chosen]
-        options = [[label_name(label), label] for label in labels]
-        super().__init__(options=options, value=value, groups=label_groups(labels))
+        super().__init__(**chip_traits(labels, value))
 
     def add(self, label: int) -> None:
         """Add a structure that is new, switched on."""
         labels = [old for _, old in self.options]
         if labels and label not in labels:
-            groups = label_groups([*labels, label])
-            options = [*self.options, [label_name(label), label]]
-            self.hold(options=options, value=[*self.value, label], groups=groups)
+            self.hold(**chip_traits([*labels, label], [*self.value, label]))
 
 
-def label_groups(labels: Sequence[int]) -> list[list]:
-    """Return the groups of structures that chips offer, by name."""
+def chip_traits(labels: Sequence[int], value: Sequence[int]) -> dict[str, list]:
+    """Return the traits of chips: structures, those that are on, and groups, by name."""
     spine = [label for label in labels if label in CANONICAL_LABELS]
-    return [["all", list(labels)], ["none", []], ["spine only", spine]]
+    return {
+        "options": [[label_name(label), label] for label in labels],
+        "value": list(value),
+        "groups": [["all", list(labels)], ["none", []], ["spine only", spine]],
+    }
 
 
 def scale_bar(width_mm: float) -> list[float]:
@@ -263,34 +271,35 @@ def swatch_list(swatches: Iterable[Swatch], dashed: bool = False) -> list[list]:
 
 
 class Observer:
-    """Calls a function when a control changes, once where several are set together."""
+    """Calls a function when a control changes, but not for what the function itself changes."""
 
     def __init__(self, call: Callable[[], None], *controls: widgets.Widget) -> None:
-        self._call, self._paused = call, False
+        self._call, self._busy = call, False
         for control in controls:
             control.observe(self._changed, "value")
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Make no call inside the block."""
-        self._paused = True
+    def together(self) -> Iterator[None]:
+        """Call once for all changes inside the block, at its end."""
+        self._busy = True
         try:
             yield
+            self._call()
         finally:
-            self._paused = False
+            self._busy = False
 
     def _changed(self, _change: object) -> None:
-        if not self._paused:
-            self._call()
+        if not self._busy:
+            with self.together():
+                pass
 
 
 class Viewer(widgets.VBox):
     """The base of all viewers: pictures and controls, and a still where no kernel runs.
 
-    A subclass sets `pictures`, and draws what is shown in `_draw`.
+    A subclass sets `pictures`, draws what is shown in `_draw`, and answers traits of a picture, its
+    pointer for example in `_answer_pointer`.
     """
-
-    window: WindowControls | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give `help` and the reference the arguments, which the class of widgets hides."""
@@ -314,24 +323,12 @@ class Viewer(widgets.VBox):
             picture.observe(self._receive, ["pointer", "window", "stroke", "key"])
 
     def _receive(self, change: dict) -> None:
-        picture, value = change["owner"], change["new"]
-        if change["name"] == "pointer":
-            self._move_mouse(value[0], picture, value[1], value[2])
-        elif change["name"] == "stroke":
-            self._brush(picture, value)
-        elif change["name"] == "key":
-            self._press_key(value[0])
-        elif self.window is not None:
-            self.window.move(*value)
+        answer = getattr(self, f"_answer_{change['name']}", None)
+        if answer is not None:
+            answer(change["owner"], change["new"])
 
-    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
-        """Answer the pointer; see `Picture`."""
-
-    def _brush(self, picture: Picture, stroke: dict) -> None:
-        """Answer the brush; see `Picture`."""
-
-    def _press_key(self, name: str) -> None:
-        """Answer a key that does not move the slice."""
+    def _answer_window(self, picture: Picture, window: list) -> None:
+        self.window.move(*window)
 
     def swatches(self) -> Sequence[Swatch]:
         """Return the legend of what is shown."""
@@ -340,11 +337,7 @@ class Viewer(widgets.VBox):
     @property
     def alt(self) -> str:
         """What is shown now, in words."""
-        return " ".join(picture.alt for picture in self._visible)
-
-    @property
-    def _visible(self) -> list[Picture]:
-        return [picture for picture in self.pictures if picture.layout.display != "none"]
+        return " ".join(picture.alt for picture in self.pictures)
 
     def figure(self) -> Figure:
         """Draw what is shown now as a static figure, with marks, scale bars and legend."""
@@ -353,7 +346,7 @@ class Viewer(widgets.VBox):
 
         from spine_lib.explore import figures
 
-        pictures, swatches = self._visible, self.swatches()
+        pictures, swatches = self.pictures, self.swatches()
         widest = sum(picture.rgb.shape[1] / picture.rgb.shape[0] for picture in pictures)
         width = min(4.6 * len(pictures), 9.5)
         columns = min(6 if width > 6 else 3, max(len(swatches), 1))
@@ -361,11 +354,7 @@ class Viewer(widgets.VBox):
         with mpl.rc_context({"font.size": 8}):
             figure = Figure(figsize=(width, height), layout="constrained")
             for axes, picture in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures):
-                if picture.plane is None or picture.pixel_mm is None:
-                    axes.imshow(picture.rgb, interpolation="nearest")
-                    axes.set_axis_off()
-                else:
-                    figures.show_slice(axes, picture.rgb, picture.plane, picture.pixel_mm)
+                figures.show_slice(axes, picture.rgb, picture.plane, picture.pixel_mm)
                 axes.set_title(picture.title, fontsize=8, pad=14)
             if swatches:
                 handles = figures.legend_handles(swatches)
@@ -392,65 +381,38 @@ class Viewer(widgets.VBox):
 
 
 class WindowControls(widgets.VBox):
-    """A preset, a centre and a width in HU; moving a slider leaves the preset.
-
-    Args:
-        window: a name from `WINDOWS`, or centre and width in HU.
-        call: called after each change of the window, once.
-    """
-
-    STEP_HU = 10
+    """A preset, a centre and a width in HU; moving a slider leaves the preset."""
 
     def __init__(self, window: str | tuple[float, float], call: Callable[[], None]) -> None:
-        preset = window if isinstance(window, str) else OWN_WINDOW
-        if preset != OWN_WINDOW:
-            require_choice("window", preset, tuple(WINDOWS))
-            window = WINDOWS[preset]
-        self._call = call
-        self.preset = choice("window", [*WINDOWS, OWN_WINDOW], preset)
-        self.centre = slider("centre HU", round(window[0]), -1200, 3000, self.STEP_HU)
-        self.width = slider("width HU", round(window[1]), 10, 5000, self.STEP_HU)
+        name = window if isinstance(window, str) else OWN_WINDOW
+        require_choice("window", name, (*WINDOWS, OWN_WINDOW))
+        self.window = WINDOWS[name] if name in WINDOWS else Window(*window)
+        self.preset = choice("window", [*WINDOWS, OWN_WINDOW], name)
+        self.centre = Slider("centre HU", self.window[0], -1200, 3000, 10)
+        self.width = Slider("width HU", self.window[1], 10, 5000, 10)
         super().__init__([self.preset, self.centre, self.width])
-        self._sliders = Observer(self._leave_preset, self.centre, self.width)
-        self.preset.observe(self._use_preset, "value")
-
-    @property
-    def window(self) -> Window:
-        """Centre and width in HU."""
-        return WINDOWS.get(self.preset.value, Window(self.centre.value, self.width.value))
+        self._name, self._call = name, call
+        self._controls = Observer(self._read, self.preset, self.centre, self.width)
 
     def move(self, centre: float, width: float) -> None:
-        """Set both, as far as the sliders reach, and call once."""
-        if (centre, width) == tuple(self.window):
-            return
-        with self._sliders.paused():
-            self.centre.value, self.width.value = round(centre), round(width)
-        self._leave_preset()
+        """Set both, as far as the sliders reach."""
+        if (centre, width) != tuple(self.window):
+            with self._controls.together():
+                self.centre.value, self.width.value = centre, width
 
-    def _use_preset(self, change: dict) -> None:
-        if change["new"] == OWN_WINDOW:
-            return
-        with self._sliders.paused():
-            self.centre.value, self.width.value = map(round, self.window)
+    def _read(self) -> None:
+        name = self.preset.value
+        if name in WINDOWS and name != self._name:
+            self.window = WINDOWS[name]
+        else:
+            name, self.window = OWN_WINDOW, Window(self.centre.value, self.width.value)
+        self._name = self.preset.value = name
+        self.centre.value, self.width.value = self.window
         self._call()
-
-    def _leave_preset(self) -> None:
-        # The page moves a slider onto its grid of 10 HU, which 1023.5 and 4095 are not on.
-        moved = np.abs(np.subtract(self.window, (self.centre.value, self.width.value)))
-        if self.preset.value == OWN_WINDOW or moved.max() > self.STEP_HU / 2:
-            self.preset.value = OWN_WINDOW
-            self._call()
 
 
 class OverlayControls(widgets.VBox):
-    """How a mask and a prediction are drawn.
-
-    Args:
-        scene: what is shown; controls without an effect on it are left out.
-        style: at the start.
-        labels: ids in the mask, which can be switched off one by one.
-        call: called after each change.
-    """
+    """How a mask and a prediction are drawn; controls without an effect are left out."""
 
     def __init__(
         self, scene: Scene, style: Style, labels: Sequence[int], call: Callable[[], None]
@@ -461,16 +423,14 @@ class OverlayControls(widgets.VBox):
         self._style = style
         self.kind = choice("overlay", ["none", *overlays], style.overlay)
         self.colouring = choice("colours by", COLOURINGS, style.colouring)
-        self.opacity = slider("opacity", style.opacity, 0.0, 1.0, 0.05)
-        self.threshold = slider("threshold", style.threshold, 0.01, 0.99, 0.01)
+        self.opacity = Slider("opacity", style.opacity, 0.0, 1.0, 0.05)
+        self.threshold = Slider("threshold", style.threshold, 0.01, 0.99, 0.01)
         self.structures = Chips(labels, style.labels)
         controls = (self.kind, self.colouring, self.opacity, self.threshold, self.structures)
-        shown = list(controls) if scene.labelled is not None else []
-        drawn = (volume for volume in (scene.mask, scene.prediction) if volume is not None)
-        if shown and all(volume.array.dtype.kind != "f" for volume in drawn):
-            shown.remove(self.threshold)
-        if shown and scene.binary:
-            shown.remove(self.structures)
+        drawn = [volume for volume in (scene.mask, scene.prediction) if volume is not None]
+        unused = set() if any(volume.array.dtype.kind == "f" for volume in drawn) else {3}
+        unused |= {4} if scene.binary else set()
+        shown = [control for n, control in enumerate(controls) if drawn and n not in unused]
         super().__init__(shown, layout=widgets.Layout(max_width="318px"))
         self._observer = Observer(call, *controls)
 
@@ -493,23 +453,15 @@ class OverlayControls(widgets.VBox):
         )
 
 
-def slider(
-    description: str, value: float, low: float, high: float, step: float = 1
-) -> widgets.IntSlider | widgets.FloatSlider:
-    """Return a slider; of whole numbers where the step is an int."""
-    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    return kind(value, min=low, max=high, step=step, **described(description))
-
-
-def choice(description: str, options: Sequence[str], value: str) -> widgets.Dropdown:
+def choice(description: str, options: Sequence, value: object) -> widgets.Dropdown:
     """Return a list from which one option is chosen."""
-    return widgets.Dropdown(options=options, value=value, **described(description))
-
-
-def described(description: str) -> dict:
-    """Return the description and layout that controls share."""
-    layout = widgets.Layout(width="310px", max_width="100%")
-    return {"description": description, "style": {"description_width": "80px"}, "layout": layout}
+    return widgets.Dropdown(
+        options=options,
+        value=value,
+        description=description,
+        style={"description_width": "80px"},
+        layout=widgets.Layout(width="310px", max_width="100%"),
+    )
 
 
 def button(description: str, clicked: Callable[[], None]) -> widgets.Button:

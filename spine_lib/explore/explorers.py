@@ -9,38 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spine_lib import SpineError, metrics
-from spine_lib.ct.geometry import (
-    checked_index,
-    cut_slice,
-    pixel_size_mm,
-    require_choice,
-    slice_count,
-)
+from spine_lib.ct.geometry import checked_index, cut_slice, pixel_size_mm, slice_count
 from spine_lib.ct.volume import Volume
-from spine_lib.explore.controls import (
-    Caption,
-    Observer,
-    Picture,
-    Viewer,
-    WindowControls,
-    choice,
-    column,
-    row,
-    slider,
-    swatch_list,
-)
+from spine_lib.explore import controls as ui
 from spine_lib.explore.overlays import OKABE_ITO, Swatch
 from spine_lib.explore.render import Style, render_slice
-from spine_lib.explore.scene import (
-    Scene,
-    count_slices,
-    dice_text,
-    error_swatches,
-    is_spine,
-    score_text,
-    slabs,
-    voxel_at_share,
-)
+from spine_lib.explore.scene import Panel, Scene, dice_text, is_spine, score_text, voxel_at_share
 from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
 
 if TYPE_CHECKING:
@@ -51,29 +25,26 @@ THRESHOLDS = np.arange(1, 100) / 100
 CURVES = ("Dice", "IoU", "precision", "recall", "accuracy")
 
 
-class AxialExplorer(Viewer):
+class AxialExplorer(ui.Viewer):
     """The base of the explorers of an axial slice, with its slider and window."""
 
     def __init__(self, scene: Scene, index: int | None, window: str | tuple[float, float]) -> None:
         super().__init__()
         self.scene, count = scene, slice_count(scene.ct, PLANE)
         if index is None:
-            index = count_slices(scene.mask).fullest(PLANE, count)
-        self.slice = slider("slice", checked_index(scene.ct, index, PLANE), 0, count - 1)
-        self.window = WindowControls(window, self._draw)
-        self.picture = Picture(slider=self.slice)
+            index = scene.count_slices().fullest(PLANE, count)
+        self.slice = ui.Slider("slice", checked_index(scene.ct, index, PLANE), 0, count - 1, 1, 440)
+        self.window = ui.WindowControls(window, self._draw)
+        self.picture = ui.Picture(slider=self.slice)
         self.pictures = [self.picture]
-        Observer(self._draw, self.slice)
+        ui.Observer(self._draw, self.slice)
 
 
 class WindowExplorer(AxialExplorer):
     """Show a slice beside the histogram of its scan, with the window drawn on it.
 
     Args:
-        ct: scan in HU.
-        index: axial slice to begin with; by default the middle one.
-        window: a name from `WINDOWS`, or centre and width in HU.
-        case_id: name in alt texts.
+        ct, index, window, case_id: as for `SliceViewer`; the slice is axial.
     """
 
     def __init__(
@@ -84,36 +55,36 @@ class WindowExplorer(AxialExplorer):
         case_id: str = "",
     ) -> None:
         super().__init__(Scene(ct, case_id=case_id), index, window)
-        self.probed = Caption()
+        self.probed = ui.Caption()
         self._counts, self._edges = hu_histogram(self.scene.ct.array)
-        left = column(self.picture, self.slice, self.probed, width_px=456)
-        self._arrange(row(left, column(self.window, self.chart, self.caption, width_px=400)))
+        left = ui.column(self.picture, self.slice, self.probed, width_px=456)
+        self._arrange(ui.row(left, ui.column(self.window, self.chart, self.caption, width_px=400)))
 
-    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
-        voxel = voxel_at_share(self.scene.ct.shape, PLANE, self.slice.value, across, down)
-        self.probed.text = f"Mouse at {self.scene.voxel_text(voxel, 0.5)}."
+    def _answer_pointer(self, picture: ui.Picture, pointer: list) -> None:
+        voxel = voxel_at_share(self.scene.ct.shape, PLANE, self.slice.value, *pointer[1:3])
+        self.probed.text = f"Mouse at {self.scene.voxel_text(voxel)}."
 
     def _draw(self) -> None:
-        window, case_id = self.window.window, self.scene.case_id
+        window = self.window.window
         low, high = window.center - window.width / 2, window.center + window.width / 2
-        shown = f"window {low:g} to {high:g} HU"
-        self.picture.show_slice(
-            self.scene, self.slice.value, PLANE, window, Style(), note=f", {shown}"
-        )
+        note = f", window {low:g} to {high:g} HU"
+        self.picture.show_slice(Panel(self.scene), self.slice.value, PLANE, window, note)
         middle = (self._edges[:-1] + self._edges[1:]) / 2
         percent = 100 * self._counts / max(self._counts.sum(), 1)
-        text = (
+        self.caption.text = text = (
             f"{low:g} HU and less is black ({percent[middle < low].sum():.0f} % of the voxels), "
             f"{high:g} HU and more is white ({percent[middle > high].sum():.0f} %); "
             f"one of the 256 greys spans {window.width / 256:.1f} HU."
         )
-        self.caption.text = text
-        alt = f"Histogram of case {case_id} with the {shown} on it. {text}"
         heights = np.log10(1 + self._counts)
-        steps = np.repeat(self._edges, 2)[1:-1], np.repeat(heights, 2)
-        options = {"y_range": (0, float(max(heights.max(), 1))), "y_ticks": False}
-        labels = ("HU; orange: black (bottom) to white (top)", "voxels (log)")
-        self.chart.show({"voxels": steps}, alt, labels, band=[low, high], **options)
+        self.chart.show(
+            {"voxels": (np.repeat(self._edges, 2)[1:-1], np.repeat(heights, 2))},
+            f"Histogram of case {self.scene.case_id} with the window on it. {text}",
+            ("HU; orange: black (bottom) to white (top)", "voxels (log)"),
+            y_range=(0, float(max(heights.max(), 1))),
+            y_ticks=False,
+            band=[low, high],
+        )
 
 
 def hu_histogram(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,12 +101,8 @@ class ThresholdExplorer(AxialExplorer):
     """Move the threshold of a probability and see the errors and every score of the volume.
 
     Args:
-        ct: scan in HU.
-        mask: the truth, labels or booleans on its grid.
-        probability: float, 0 to 1, on its grid.
-        ignore: boolean on its grid, True where nothing is scored.
-        case_id: name in alt texts.
-        window: a name from `WINDOWS`, or centre and width in HU.
+        ct, mask, ignore, case_id, window: as for `SliceViewer`; the mask is the truth.
+        probability: float, 0 to 1, on the grid of the CT.
         tolerance_mm: of the surface Dice; with it, that and HD95 follow the slider too. They take
             a tenth of a second on a crop of the spine, and seconds on a whole scan.
 
@@ -160,18 +127,18 @@ class ThresholdExplorer(AxialExplorer):
                 f"The probability is {probability.array.dtype}: give what predict_volume returns, "
                 "not a mask that was thresholded already."
             )
-        self.threshold = slider("threshold", 0.5, 0.01, 0.99, 0.01)
-        self.all_scores = Caption()
+        self.threshold = ui.Slider("threshold", 0.5, 0.01, 0.99, 0.01)
+        self.all_scores = ui.Caption()
         self._confusions = counts_by_threshold(probability, mask, ignore)
         self._curves = {
             name: (THRESHOLDS, [metrics.SCORES[name.lower()](pair) for pair in self._confusions])
             for name in CURVES
         }
-        Observer(self._draw, self.threshold)
-        self.chart.observe(self._move_mark, "mark")
-        left = column(self.picture, self.slice, self.caption, width_px=456)
+        ui.Observer(self._draw, self.threshold)
+        self.chart.follow(self.threshold)
+        left = ui.column(self.picture, self.slice, self.caption, width_px=456)
         right = (self.threshold, self.chart, self.all_scores, self.window)
-        self._arrange(row(left, column(*right, width_px=400)))
+        self._arrange(ui.row(left, ui.column(*right, width_px=400)))
 
     @property
     def scores(self) -> dict[str, float]:
@@ -181,32 +148,25 @@ class ThresholdExplorer(AxialExplorer):
         if self.tolerance_mm is None:
             return overlap
         if threshold not in self._surfaces:
-            distances = metrics.surface_distances(
-                is_spine(scene.prediction.array, threshold),
-                is_spine(scene.mask.array),
-                scene.ct.spacing_mm,
-                None if scene.ignore is None else scene.ignore.array > 0,
-            )
-            self._surfaces[threshold] = {
-                "nsd": metrics.nsd(distances, self.tolerance_mm),
-                "hd95": metrics.hd95(distances),
-            }
+            pair = is_spine(scene.prediction.array, threshold), is_spine(scene.mask.array)
+            skip = None if scene.ignore is None else scene.ignore.array > 0
+            distances = metrics.surface_distances(*pair, scene.ct.spacing_mm, skip)
+            nsd, hd95 = metrics.nsd(distances, self.tolerance_mm), metrics.hd95(distances)
+            self._surfaces[threshold] = {"nsd": nsd, "hd95": hd95}
         return overlap | self._surfaces[threshold]
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the errors."""
-        return error_swatches(self.scene.ignore is not None)
-
-    def _move_mark(self, change: dict) -> None:
-        self.threshold.value = round(change["new"], 2)
+        return self.scene.swatches((), Style("error"))
 
     def _position(self) -> int:
         return int(np.abs(THRESHOLDS - self.threshold.value).argmin())
 
     def _draw(self) -> None:
         scene, index, threshold = self.scene, self.slice.value, self.threshold.value
-        note, style = f", threshold {threshold:.2f}", Style("error", threshold=threshold)
-        self.picture.show_slice(scene, index, PLANE, self.window.window, style, note=note)
+        panel = Panel(scene, Style("error", threshold=threshold))
+        note = f", threshold {threshold:.2f}"
+        self.picture.show_slice(panel, index, PLANE, self.window.window, note)
         scores = ", ".join(
             f"{name} {score_text(values[self._position()])}"
             for name, (_, values) in self._curves.items()
@@ -214,7 +174,7 @@ class ThresholdExplorer(AxialExplorer):
         in_slice = dice_text(scene.slice_confusion(index, PLANE, threshold))
         text = f"At {threshold:.2f} the volume has {scores}; {in_slice}."
         alt = f"Scores of case {scene.case_id} by threshold. {text}"
-        self.caption.hold(text=text, swatches=swatch_list(self.swatches()))
+        self.caption.hold(text=text, swatches=ui.swatch_list(self.swatches()))
         self.all_scores.text = self._all_scores_text()
         self.chart.show(self._curves, alt, ("threshold", "score"), threshold)
 
@@ -236,48 +196,35 @@ class ThresholdExplorer(AxialExplorer):
 def counts_by_threshold(
     probability: Volume, mask: Volume, ignore: Volume | None = None
 ) -> list[metrics.Confusion]:
-    """Count right and wrong voxels at every threshold of `THRESHOLDS`, in one pass.
+    """Return the counts at every threshold of `THRESHOLDS`, from which on a voxel is predicted.
 
     Args:
-        probability: float, 0 to 1.
-        mask: labels or booleans on the same grid.
-        ignore: boolean on the same grid, True where nothing is scored.
-
-    Returns:
-        One `Confusion` per threshold; a probability counts from the threshold on.
+        probability, mask, ignore: as for `ThresholdExplorer`.
     """
-    steps = THRESHOLDS.astype(probability.array.dtype)
-    reached = np.zeros((2, len(steps) + 1), np.int64)
-    total = np.zeros(2, np.int64)
-    skip = None if ignore is None else ignore.array
-    for _, _, (values, labels, skipped) in slabs([probability.array, mask.array, skip]):
-        truth = is_spine(labels)
-        scored = np.ones(truth.shape, bool) if skipped is None else ~(skipped > 0)
-        for spine in (0, 1):
-            inside = scored & (truth if spine else ~truth)
-            total[spine] += np.count_nonzero(inside)
-            passed = np.searchsorted(steps, values[inside & (values >= steps[0])], side="right")
-            reached[spine] += np.bincount(passed, minlength=len(steps) + 1)
-    # A voxel that passed k thresholds is predicted at each of the first k.
-    false, true = np.cumsum(reached[:, :0:-1], axis=1)[:, ::-1]
+    truth, steps = is_spine(mask.array), THRESHOLDS.astype(probability.array.dtype)
+    scored = True if ignore is None else ~(ignore.array > 0)
+    predicted, totals = [], []
+    for inside in (truth & scored, ~truth & scored):
+        values = probability.array[inside]
+        passed = np.searchsorted(steps, values[values >= steps[0]], side="right")
+        # A voxel that passed k thresholds is predicted at each of the first k.
+        predicted.append(np.bincount(passed, minlength=len(steps) + 1)[:0:-1].cumsum()[::-1])
+        totals.append(values.size)
     return [
-        metrics.Confusion(int(tp), int(fp), int(total[1] - tp), int(total[0] - fp))
-        for tp, fp in zip(true, false)
+        metrics.Confusion(int(tp), int(fp), totals[0] - int(tp), totals[1] - int(fp))
+        for tp, fp in zip(*predicted)
     ]
 
 
+_UNSAFE = {"ensure_safe_range": False}
 STEPS: dict[str, Callable] = {
     "rotation": lambda A, s: A.Affine(rotate=(25 * s, 25 * s), p=1),
     "zoom": lambda A, s: A.Affine(scale=(1 + 0.5 * s, 1 + 0.5 * s), p=1),
     "shear": lambda A, s: A.Affine(shear={"x": (20 * s, 20 * s), "y": (0, 0)}, p=1),
     "mirror": lambda A, s: A.HorizontalFlip(p=1),
     "elastic": lambda A, s: A.ElasticTransform(alpha=160 * s, sigma=6, approximate=True, p=1),
-    "contrast": lambda A, s: A.RandomBrightnessContrast(
-        (0, 0), (0.6 * s, 0.6 * s), ensure_safe_range=False, p=1
-    ),
-    "brightness": lambda A, s: A.RandomBrightnessContrast(
-        (0.3 * s, 0.3 * s), (0, 0), ensure_safe_range=False, p=1
-    ),
+    "contrast": lambda A, s: A.RandomBrightnessContrast((0, 0), (0.6 * s,) * 2, p=1, **_UNSAFE),
+    "brightness": lambda A, s: A.RandomBrightnessContrast((0.3 * s,) * 2, (0, 0), p=1, **_UNSAFE),
     "blur": lambda A, s: A.GaussianBlur(blur_limit=0, sigma_limit=(3 * s, 3 * s), p=1),
     "coarse": lambda A, s: A.Downscale((1 - 0.85 * s, 1 - 0.85 * s), p=1),
     "noise": lambda A, s: A.GaussNoise(std_range=(0.15 * s, 0.15 * s), p=1),
@@ -289,24 +236,12 @@ MOVES_MASK = ("rotation", "zoom", "shear", "mirror", "elastic")
 def augment_slice(
     image_hu: np.ndarray, mask: np.ndarray, step: str, strength: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply one albumentations step to a slice and its mask.
+    """Return a slice [row, column] and its mask after a step of a strength from 0 (nothing) to 1.
 
-    Args:
-        image_hu: HU [row, column].
-        mask: uint8 labels [row, column].
-        step: key of `STEPS`.
-        strength: 0 (nothing) to 1.
-        seed: of elastic deformation and noise.
-
-    Returns:
-        float32 HU within the range that the networks see, and uint8 labels; same shapes.
-
-    Raises:
-        SpineError: for an unknown step.
+    The slice is float32 HU within the range that the networks see, the mask uint8 labels.
     """
     from spine_lib.slices import augment  # imports OpenCV and torch
 
-    require_choice("augmentation", step, tuple(STEPS))
     unit = np.ascontiguousarray(augment.to_unit(image_hu), np.float32)
     mask = np.ascontiguousarray(mask, np.uint8)
     if strength > 0:
@@ -321,40 +256,34 @@ class AugmentationExplorer(AxialExplorer):
     """Show a slice before and after one augmentation step of a chosen strength.
 
     Args:
-        ct: scan in HU.
-        mask: canonical labels or booleans on its grid.
-        index: axial slice to begin with; by default the one with the most spine.
-        case_id: name in alt texts.
+        ct, mask, index, case_id: as for `SliceViewer`; the slice is axial.
     """
 
     def __init__(
         self, ct: Volume, mask: Volume, index: int | None = None, case_id: str = ""
     ) -> None:
         super().__init__(Scene(ct, mask, case_id=case_id), index, "soft tissue")
-        self.step = choice("step", tuple(STEPS), "rotation")
-        self.strength = slider("strength", 0.5, 0.0, 1.0, 0.05)
-        self.seed = slider("seed", 0, 0, 20)
-        self.before, self.after = self.pictures = [Picture(360, self.slice) for _ in range(2)]
+        self.step = ui.choice("step", tuple(STEPS), "rotation")
+        self.strength = ui.Slider("strength", 0.5, 0.0, 1.0, 0.05)
+        self.seed = ui.Slider("seed", 0, 0, 20)
+        self.before, self.after = self.pictures = [ui.Picture(360, self.slice) for _ in range(2)]
         controls = (self.slice, self.step, self.strength, self.seed)
-        Observer(self._draw, *controls[1:])
-        self._arrange(row(*self.pictures), self.caption, row(column(*controls), self.window))
+        ui.Observer(self._draw, *controls[1:])
+        tools = ui.row(ui.column(*controls), self.window)
+        self._arrange(ui.row(*self.pictures), self.caption, tools)
 
     def _draw(self) -> None:
-        scene, index, step = self.scene, self.slice.value, self.step.value
+        scene, index = self.scene, self.slice.value
+        step, strength = self.step.value, self.strength.value
         style, window = Style("outline", outline_px=2), self.window.window
-        self.before.show_slice(scene, index, PLANE, window, style, title="Before")
-        image, labels = augment_slice(
-            *(cut_slice(volume, index, PLANE) for volume in (scene.ct, scene.mask)),
-            step,
-            self.strength.value,
-            self.seed.value,
-        )
-        labels = labels > 0 if scene.binary else labels
+        self.before.show_slice(Panel(scene, style, "Before"), index, PLANE, window)
+        image, labels = (cut_slice(volume, index, PLANE) for volume in (scene.ct, scene.mask))
+        image, labels = augment_slice(image, labels, step, strength, self.seed.value)
         ct, mask = (  # each as a volume of one axial slice
             Volume(np.ascontiguousarray(array[::-1, ::-1].T)[:, :, None], scene.ct.affine)
-            for array in (image, labels)
+            for array in (image, labels > 0 if scene.binary else labels)
         )
-        name = f"{step} of strength {self.strength.value:.2f}"
+        name = f"{step} of strength {strength:.2f}"
         alt = f"After {name}: {scene.alt_text(index, PLANE, style)}"
         rgb = render_slice(ct, 0, PLANE, window, mask, style=style)
         self.after.show(rgb, alt, f"After {name}", PLANE, pixel_size_mm(scene.ct, PLANE))
@@ -367,27 +296,19 @@ SAME, DOUBLING, ASPP = "the same in all layers", "doubling in each layer", "ASPP
 
 
 def count_paths(kernel: int, dilations: Sequence[int]) -> np.ndarray:
-    """Count the paths from each input pixel to one output pixel through layers of stride 1.
+    """Return how many paths lead from each input pixel to one output pixel through layers.
 
     Args:
-        kernel: odd side of the kernels.
-        dilations: of each layer in turn.
+        kernel: odd side of the kernels, of stride 1.
+        dilations: of each layer in turn, 1 or more.
 
     Returns:
         int64 [row, column], odd and square, the output pixel in its middle; 0 is not seen.
-
-    Raises:
-        SpineError: if the kernel is even or a dilation is below 1.
 
     Example:
         >>> count_paths(3, [1, 1]).shape, count_paths(3, [2])[0].tolist()
         ((5, 5), [1, 0, 1, 0, 1])
     """
-    if kernel < 1 or kernel % 2 == 0 or any(dilation < 1 for dilation in dilations):
-        raise SpineError(
-            f"A kernel of {kernel} with dilations {list(dilations)} has no middle: give an odd "
-            "kernel and dilations of 1 or more."
-        )
     line = np.ones(1, np.int64)
     for dilation in dilations:
         comb = np.zeros((kernel - 1) * dilation + 1, np.int64)
@@ -403,7 +324,7 @@ def count_paths_aspp(rates: Sequence[int] = (6, 12, 18)) -> np.ndarray:
     return sum(np.pad(branch, (side - len(branch)) // 2) for branch in branches)
 
 
-class ReceptiveFieldExplorer(Viewer):
+class ReceptiveFieldExplorer(ui.Viewer):
     """Choose layers, kernel and dilation, and see the receptive field of one output pixel.
 
     Dilation widens the field at no cost, and leaves holes in it where every layer dilates alike
@@ -412,15 +333,15 @@ class ReceptiveFieldExplorer(Viewer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pattern = choice("dilation is", (SAME, DOUBLING, ASPP), SAME)
-        self.layers = slider("layers", 3, 1, 5)
-        self.kernel = slider("kernel", 3, 1, 7, 2)
-        self.dilation = slider("dilation", 1, 1, 6)
-        self.picture = Picture()
+        self.pattern = ui.choice("dilation is", (SAME, DOUBLING, ASPP), SAME)
+        self.layers = ui.Slider("layers", 3, 1, 5)
+        self.kernel = ui.Slider("kernel", 3, 1, 7, 2)
+        self.dilation = ui.Slider("dilation", 1, 1, 6)
+        self.picture = ui.Picture()
         self.pictures = [self.picture]
         controls = (self.pattern, self.layers, self.kernel, self.dilation)
-        Observer(self._draw, *controls)
-        self._arrange(row(self.picture, column(*controls, self.caption, width_px=400)))
+        ui.Observer(self._draw, *controls)
+        self._arrange(ui.row(self.picture, ui.column(*controls, self.caption, width_px=400)))
 
     @property
     def seen(self) -> np.ndarray:
@@ -467,43 +388,29 @@ FITTED = {"class-mean IoU": ("iou_mean", "iou"), "accuracy": ("accuracy", "accur
 
 
 def shares(dice: float, prevalence: float, alarms: float = 0.5) -> metrics.Confusion:
-    """Return the four counts of one mask pair as shares of all voxels.
+    """Return the four counts of a mask pair as shares of all voxels.
 
-    Args:
-        dice: of the spine, above 0.
-        prevalence: share of the voxels that are spine in the truth.
-        alarms: share of the wrong voxels that are false positives, 0 to 1.
-
-    Raises:
-        SpineError: if no pair has them, because more voxels would be wrong than there are.
+    `alarms` is the share of the wrong voxels that are false positives, 0 to 1.
     """
-    wrong_for_each_right = 2 * (1 - dice) / dice if dice > 0 else np.inf
+    wrong_for_each_right = 2 * (1 - dice) / dice
     tp = prevalence / (1 + (1 - alarms) * wrong_for_each_right)
     fp = alarms * wrong_for_each_right * tp
-    if not np.isfinite(fp) or prevalence + fp > 1:
-        raise SpineError(
-            f"no mask pair has Dice {dice:g} at a prevalence of {prevalence:g} with "
-            f"{alarms:.0%} of its errors false alarms: give a higher Dice or fewer of them"
-        )
     return metrics.Confusion(tp, fp, prevalence - tp, 1 - prevalence - fp)
 
 
-class PrevalenceExplorer(Viewer):
+class PrevalenceExplorer(ui.Viewer):
     """Choose a row of the paper's table, and move the prevalence until its scores fit."""
 
     def __init__(self) -> None:
         super().__init__()
         self._rows = {str(row["name"]): row for row in PAPER.values()}
-        self.model = choice("row", tuple(self._rows), next(iter(self._rows)))
-        self.percent = slider("spine, %", 100 * PREVALENCE, 0.1, 20.0, 0.01)
-        self.alarms = slider("false alarms", 0.5, 0.0, 1.0, 0.05)
+        self.model = ui.choice("row", tuple(self._rows), next(iter(self._rows)))
+        self.percent = ui.Slider("spine, %", 100 * PREVALENCE, 0.1, 20.0, 0.01)
+        self.alarms = ui.Slider("false alarms", 0.5, 0.0, 1.0, 0.05)
         controls = (self.model, self.percent, self.alarms)
-        Observer(self._draw, *controls)
-        self.chart.observe(self._move_mark, "mark")
-        self._arrange(column(*controls), self.chart, self.caption)
-
-    def _move_mark(self, change: dict) -> None:
-        self.percent.value = change["new"]
+        ui.Observer(self._draw, *controls)
+        self.chart.follow(self.percent)
+        self._arrange(ui.column(*controls), self.chart, self.caption)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -544,7 +451,7 @@ class PrevalenceExplorer(Viewer):
             axes.plot(x, y, color=colour, linestyle=dash, label=name)
         axes.axvline(self.percent.value, color="#1a1a1a", linewidth=1)
         axes.set(xlabel="spine, % of the voxels", ylabel="score", ylim=(0.85, 1))
-        axes.legend(loc="lower left", fontsize=7, ncols=2)
+        figure.legend(loc="outside lower center", fontsize=7, ncols=4)
         figure.suptitle("\n".join(textwrap.wrap(self.alt, 100)), fontsize=8)
         return figure
 
@@ -552,17 +459,15 @@ class PrevalenceExplorer(Viewer):
         return shares(self._rows[self.model.value]["dice"], prevalence, self.alarms.value)
 
     def _lines(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        printed, prevalences = self._rows[self.model.value], np.linspace(0.001, 0.2, 200)
-        pairs, percent = [self._pair(share) for share in prevalences], 100 * prevalences
+        printed, percent = self._rows[self.model.value], np.linspace(0.1, 20, 200)
+        pairs = [self._pair(share / 100) for share in percent]
         curves = {
             name: (percent, np.array([metrics.SCORES[key](pair) for pair in pairs]))
             for name, (key, _) in FITTED.items()
         }
-        ends = percent[[0, -1]]
-        return curves | {
-            "printed IoU": (ends, np.full(2, printed["iou"])),
-            "printed accuracy": (ends, np.full(2, printed["accuracy"])),
-        }
+        for name in ("IoU", "accuracy"):
+            curves[f"printed {name}"] = percent[[0, -1]], np.full(2, printed[name.lower()])
+        return curves
 
     def _draw(self) -> None:
         self.caption.text = self.alt

@@ -24,13 +24,8 @@ from spine_lib.training.logs import Rows, points
 
 INK = "#1a1a1a"
 LINE_STYLES = tuple(
-    {
-        "color": np.array(OKABE_ITO[colour]) / 255,
-        "linestyle": dash,
-        "marker": marker,
-        "markersize": 4,
-    }
-    for colour, dash, marker in (
+    {"color": np.array(OKABE_ITO[colour]) / 255, "linestyle": dash, "marker": m, "markersize": 4}
+    for colour, dash, m in (
         ("blue", "-", "o"),
         ("vermillion", (0, (5, 2)), "s"),
         ("bluish green", (0, (1, 1.5)), "^"),
@@ -67,24 +62,10 @@ STYLE = {
 
 
 def loss_curves(runs: Mapping[str, Rows]) -> Figure:
-    """Plot the training loss of each model over the steps.
-
-    Args:
-        runs: by model name, rows with "step" and "train_loss" (which may be missing in a row).
-
-    Returns:
-        A figure in which the loss is faint as logged and strong as a running median, since
-        single batches jump.
-    """
-    figure, axes = _curve_axes("Training loss", "loss")
-    lowest = np.inf
-    for name, style, steps, values in _curves(runs, "train_loss"):
-        axes.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.8)
-        half = len(values) // 40
-        smooth = [np.median(values[max(0, k - half) : k + half + 1]) for k in range(len(values))]
-        _plot_curve(axes, name, style, steps, smooth)
-        lowest = min(lowest, values.min())
-    if 0 < lowest < np.inf:
+    """Plot the training loss ("train_loss" by "step", from rows by model name) of each model."""
+    figure = _curves(runs, "train_loss", "Training loss", "loss")
+    (axes,) = figure.axes
+    if axes.lines and min(line.get_ydata().min() for line in axes.lines) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -94,33 +75,26 @@ def loss_curves(runs: Mapping[str, Rows]) -> Figure:
 
 def score_curves(runs: Mapping[str, Rows]) -> Figure:
     """Plot the validation Dice ("val_dice") of each model; see `loss_curves`."""
-    figure, axes = _curve_axes("Validation Dice", "Dice")
-    for name, style, steps, values in _curves(runs, "val_dice"):
-        _plot_curve(axes, name, style, steps, values)
-    axes.set_ylim(0, 1)
+    figure = _curves(runs, "val_dice", "Validation Dice", "Dice")
+    figure.axes[0].set_ylim(0, 1)
     return figure
 
 
-def _curves(runs: Mapping[str, Rows], key: str) -> list[tuple]:
-    curves = [
-        (name, style, *points(rows, key))
-        for (name, rows), style in zip(runs.items(), cycle(LINE_STYLES))
-    ]
-    return [curve for curve in curves if curve[2].size]
-
-
-def _curve_axes(title: str, label: str) -> tuple[Figure, Axes]:
+def _curves(runs: Mapping[str, Rows], key: str, title: str, label: str) -> Figure:
+    """Plot values by step; of many, faint as logged and strong as a running median."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4, 3), layout="constrained")
         axes = figure.subplots()
         axes.set(title=title, xlabel="step", ylabel=label)
-    return figure, axes
-
-
-def _plot_curve(axes: Axes, name: str, style: Mapping, steps: np.ndarray, values: object) -> None:
-    every = max(1, len(steps) // 12)
-    axes.plot(steps, values, label=name, markevery=every, **style)
-    axes.legend(loc="best", handlelength=3, frameon=False)
+    for (name, rows), style in zip(runs.items(), cycle(LINE_STYLES)):
+        steps, values = points(rows, key)
+        if half := len(values) // 40:
+            axes.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.8)
+        smooth = [np.median(values[max(0, k - half) : k + half + 1]) for k in range(len(values))]
+        if smooth:
+            axes.plot(steps, smooth, label=name, markevery=max(1, len(steps) // 12), **style)
+            axes.legend(loc="best", handlelength=3, frameon=False)
+    return figure
 
 
 def patient_scores(
@@ -145,15 +119,10 @@ def patient_scores(
         axes = figure.subplots()
         offsets = np.linspace(-0.2, 0.2, len(scores)) if len(scores) > 1 else [0.0]
         for (name, model), offset, style in zip(scores.items(), offsets, cycle(LINE_STYLES)):
-            dots = {"s": 34, "facecolors": "none", "edgecolors": style["color"], "linewidths": 1.4}
-            axes.scatter(np.nan, np.nan, marker=style["marker"], label=name, **dots)
+            axes.plot([], [], label=name, **_dots(style))
             for row, patient in enumerate(patients):
                 values = np.atleast_1d(np.array(model.get(patient, np.nan), float))
-                values = values[np.isfinite(values)]
-                if values.size:
-                    heights = np.full(values.shape, row + offset)
-                    axes.scatter(values, heights, marker=style["marker"], **dots)
-                _draw_mean(axes, values, row + offset, name)
+                _draw_runs(axes, values[np.isfinite(values)], row + offset, name, style)
         axes.set(xlabel=metric, ylim=(len(patients) - 0.5, -0.5))
         axes.set_yticks(range(len(patients)), patients)
         axes.grid(axis="y", visible=False)
@@ -163,35 +132,37 @@ def patient_scores(
     return figure
 
 
-def _draw_mean(axes: Axes, values: np.ndarray, height: float, name: str) -> None:
+def _dots(style: Mapping) -> dict:
+    return {**style, "linestyle": "", "markersize": 6, "markerfacecolor": "none"}
+
+
+def _draw_runs(axes: Axes, values: np.ndarray, height: float, name: str, style: Mapping) -> None:
     if not values.size:
         at_left = axes.get_yaxis_transform()
         axes.text(0.01, height, f"{name}: undefined", va="center", transform=at_left)
         return
+    axes.plot(values, np.full(values.shape, height), **_dots(style))
     axes.plot([values.mean()] * 2, [height - 0.13, height + 0.13], color=INK, linewidth=1.6)
-    axes.annotate(
-        f"{values.mean():.3f}",
-        (values.min(), height),
-        xytext=(-8, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=8.5,
-    )
+    text, place = f"{values.mean():.3f}", {"va": "center", "ha": "right", "fontsize": 8.5}
+    axes.annotate(text, (values.min(), height), (-8, 0), textcoords="offset points", **place)
 
 
-def show_slice(axes: Axes, rgb: np.ndarray, plane: str, pixel_mm: float) -> None:
+def show_slice(
+    axes: Axes, rgb: np.ndarray, plane: str | None, pixel_mm: float | None = None
+) -> None:
     """Draw a rendered slice on axes, with orientation marks and a scale bar.
 
     Args:
         axes: where to draw.
         rgb: uint8 [row, column, 3] of :func:`spine_lib.explore.render.render_slice`.
-        plane: the plane that it was drawn in.
+        plane: the plane that it was drawn in; None draws the picture alone.
         pixel_mm: :func:`spine_lib.ct.geometry.pixel_size_mm` of it.
     """
     rows, columns = rgb.shape[:2]
     axes.imshow(rgb, interpolation="nearest")
     axes.set_axis_off()
+    if plane is None or pixel_mm is None:
+        return
     positions = {  # beside the picture, where they cover nothing
         "left": (-0.01, 0.5, "right", "center"),
         "right": (1.01, 0.5, "left", "center"),
@@ -204,24 +175,18 @@ def show_slice(axes: Axes, rgb: np.ndarray, plane: str, pixel_mm: float) -> None
         axes.text(x, y, letter, ha=ha, va=va, transform=axes.transAxes, **style)
     length_mm = scale_bar_mm(columns * pixel_mm)
     left, length = 0.04 * columns, length_mm / pixel_mm
-    size = (length, max(1, 0.01 * rows))
     bar = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.5}
-    axes.add_patch(Rectangle((left, 0.95 * rows), *size, **bar))
-    text, alignment = f"{length_mm:g} mm", {"ha": "center", "va": "bottom"}
-    axes.text(left + length / 2, 0.94 * rows, text, **alignment, **_TEXT_ON_IMAGE)
+    axes.add_patch(Rectangle((left, 0.95 * rows), length, max(1, 0.01 * rows), **bar))
+    x, y, text = left + length / 2, 0.94 * rows, f"{length_mm:g} mm"
+    axes.text(x, y, text, ha="center", va="bottom", **_TEXT_ON_IMAGE)
 
 
 def legend_handles(swatches: Iterable[Swatch]) -> list[Patch]:
     """Return legend entries with colours and hatchings."""
+    shared = {"edgecolor": INK, "linewidth": 0.6}
     return [
-        Patch(
-            facecolor=np.array(swatch.rgb) / 255,
-            edgecolor=INK,
-            linewidth=0.6,
-            hatch=_MPL_HATCHES[swatch.hatch],
-            label=swatch.name,
-        )
-        for swatch in swatches
+        Patch(facecolor=np.array(rgb) / 255, hatch=_MPL_HATCHES[hatch], label=name, **shared)
+        for name, rgb, hatch in swatches
     ]
 
 

@@ -1,4 +1,4 @@
-"""Draw labelled areas over a grey picture, in colours, hatchings and outlines.
+"""Labelled areas over a grey picture, in colours, hatchings and outlines.
 
 The colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which differ under the
 common forms of colour blindness. Hatchings and outlines distinguish the areas in a grey print.
@@ -64,20 +64,17 @@ _MARKS = (
 )
 _GROUND, _MARK = 0.6, 2.0  # times the opacity, under every hatching but the solid one
 
+GROUND, MARK, EDGE, LIGHT_DASH, DARK_DASH = range(5)
+"""The kinds of pixel of an overlay: ground and mark of a hatching, outline, and dashes."""
+
 
 @lru_cache(maxsize=4)
 def label_swatches(colouring: str) -> tuple[Swatch, ...]:
-    """Return the swatches of the label ids 1 to 255.
+    """Return the swatches of the label ids 1 to 255, that of id k at position k - 1.
 
     Args:
         colouring: "spine" (all alike), "region" (cervical, thoracic, lumbar, sacral) or
-            "vertebra" (neighbours differ in colour and hatching).
-
-    Returns:
-        The swatch of id k at position k - 1; ids that are not canonical are white.
-
-    Raises:
-        SpineError: for another colouring.
+            "vertebra" (neighbours differ in colour and hatching); other ids are white.
 
     Example:
         >>> label_swatches("region")[20 - 1].name
@@ -108,12 +105,11 @@ def compare_masks(
     """Return where two masks agree, as positions in `ERROR_SWATCHES`, counted from 1.
 
     Args:
-        mask, prediction: [row, column], spine where above 0.
-        ignore: [row, column], not scored where above 0.
+        mask, prediction: arrays of one shape, spine where above 0.
+        ignore: not scored where above 0.
 
     Returns:
-        uint8 [row, column]: 0 background, 1 true positive, 2 false positive, 3 false negative,
-        4 not scored.
+        uint8: 0 background, 1 true positive, 2 false positive, 3 false negative, 4 not scored.
     """
     spine, predicted = (np.asarray(array > 0).view(np.uint8) for array in (mask, prediction))
     areas = 3 * spine + 2 * predicted - 4 * (spine & predicted)
@@ -130,43 +126,22 @@ def outline(areas: np.ndarray, width_px: int) -> np.ndarray:
             differs = areas[after] != areas[before]
             edge[after] |= differs
             edge[before] |= differs
-    edge &= areas > 0
-    return edge
-
-
-GROUND, MARK, EDGE, LIGHT_DASH, DARK_DASH = range(5)
-"""The kinds of pixel of an overlay: ground and mark of a hatching, outline, and dashes."""
-
-
-def draw_areas(
-    grey: np.ndarray,
-    areas: np.ndarray,
-    swatches: tuple[Swatch, ...],
-    opacity: float,
-    outline_px: int,
-) -> np.ndarray:
-    """Draw areas over a grey picture.
-
-    Args:
-        grey: uint8 [row, column].
-        areas: uint8 [row, column]; the area k is drawn with ``swatches[k - 1]``, 0 is left.
-        swatches: at least as many as the highest area.
-        opacity: of the areas, 0 to 1; hatching varies it.
-        outline_px: width of the opaque outline, 0 for none.
-
-    Returns:
-        uint8 [row, column, 3].
-    """
-    return colour(grey, areas, pixel_kinds(areas, swatches, outline_px), swatches, opacity)
+    return edge & (areas > 0)
 
 
 def pixel_kinds(areas: np.ndarray, swatches: tuple[Swatch, ...], outline_px: int) -> np.ndarray:
-    """Return which pixels are GROUND, MARK or EDGE; uint8 [row, column]; see `draw_areas`."""
+    """Return which pixels are GROUND, MARK or EDGE; uint8 [row, column], as `areas`."""
     hatch_bits = np.array([0, *(1 << HATCHES.index(swatch.hatch) for swatch in swatches)], np.uint8)
     kinds = ((hatch_bits[areas] & _mark_bits(areas.shape)) != 0).view(np.uint8)
     if outline_px > 0:
         kinds[outline(areas, outline_px)] = EDGE
     return kinds
+
+
+def add_dashes(kinds: np.ndarray, mask: np.ndarray, width_px: int) -> None:
+    """Add the outline of a boolean mask as yellow and black dashes to pixel kinds, in place."""
+    row, column = np.nonzero(outline(mask.view(np.uint8), width_px))
+    kinds[row, column] = np.where((row + column) // 4 % 2, LIGHT_DASH, DARK_DASH)
 
 
 def colour(
@@ -176,7 +151,13 @@ def colour(
     swatches: tuple[Swatch, ...],
     opacity: float,
 ) -> np.ndarray:
-    """Return the picture of areas over grey, uint8 [row, column, 3]: one look-up for each pixel."""
+    """Return areas over a grey picture, uint8 [row, column, 3]: one look-up for each pixel.
+
+    Args:
+        grey, areas: uint8 [row, column]; the area k has the colour of ``swatches[k - 1]``.
+        kinds: of `pixel_kinds`.
+        opacity: of the areas, 0 to 1; hatching varies it.
+    """
     entry = areas.astype(np.intp)
     entry *= 5
     entry += kinds
@@ -202,9 +183,7 @@ def _mark_bits(shape_hw: tuple[int, int]) -> np.ndarray:
     """Return which hatchings have a mark at each pixel: bit k for ``HATCHES[k]``."""
     tile = sum(marks.astype(np.uint8) << bit for bit, marks in enumerate(_MARKS))
     repeats = [-(-side // _TILE) for side in shape_hw]
-    bits = np.ascontiguousarray(np.tile(tile, repeats)[: shape_hw[0], : shape_hw[1]], np.uint8)
-    bits.flags.writeable = False
-    return bits
+    return np.ascontiguousarray(np.tile(tile, repeats)[: shape_hw[0], : shape_hw[1]], np.uint8)
 
 
 @lru_cache(maxsize=16)
@@ -215,9 +194,3 @@ def _colour_table(swatches: tuple[Swatch, ...], opacity: float) -> np.ndarray:
     table = np.zeros((1 + len(swatches), 5, 256, 4), np.uint8)
     table[..., :3] = np.round(grey * (1 - rows[..., 3:]) + rows[..., :3] * rows[..., 3:])
     return table.view(np.uint32).reshape(-1)
-
-
-def add_dashes(kinds: np.ndarray, mask: np.ndarray, width_px: int) -> None:
-    """Add the outline of a boolean mask as yellow and black dashes to pixel kinds, in place."""
-    row, column = np.nonzero(outline(mask.view(np.uint8), width_px))
-    kinds[row, column] = np.where((row + column) // 4 % 2, LIGHT_DASH, DARK_DASH)

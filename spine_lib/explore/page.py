@@ -23,10 +23,10 @@ from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import overlays
-from spine_lib.explore.controls import FOLDER, SIDES, Chart, label_groups, scale_bar, swatch_list
+from spine_lib.explore.controls import FOLDER, SIDES, Chart, chip_traits, scale_bar, swatch_list
 from spine_lib.explore.overlays import Swatch
-from spine_lib.explore.render import Style
-from spine_lib.explore.scene import Scene, label_name
+from spine_lib.explore.render import Overlay, Style
+from spine_lib.explore.scene import Panel, label_name
 
 SIDE_PX = 512
 _KNOTS_HU = (-1024, -250, 300, 1300, 3071)
@@ -34,26 +34,10 @@ _KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between th
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One picture of a page: a scene, how it is drawn, and a heading."""
-
-    scene: Scene
-    style: Style
-    title: str = ""
-
-
-@dataclass(frozen=True)
 class Stack:
-    """One slider of a page, through the slices of a plane, and what follows it.
+    """One slider of a page: the slices of a plane that are kept, and the one to begin with.
 
-    Attributes:
-        plane: "axial", "coronal" or "sagittal".
-        indices: slices that are kept, ascending.
-        index: slice to begin with; the nearest that is kept is shown.
-        texts: a line for each slice that is kept.
-        panels: the pictures, of one CT.
-        chart: shown below the pictures, its mark at the number of the slice.
-        chart_alts: the chart in words, for each slice that is kept.
+    `panels` are its pictures, `texts` a line for each slice, `chart_alts` the chart in words.
     """
 
     plane: str
@@ -77,59 +61,44 @@ def save_page(
 ) -> Path:
     """Write stacks of slices as one HTML page and return its path.
 
-    Args:
-        path: file to write; it is replaced at once or not at all.
-        title: heading of the page.
-        stacks: sliders with their pictures.
-        window: centre and width in HU to begin with; the page offers those of `WINDOWS` too.
-        choose_plane: show one stack at a time, chosen by its plane, the first at the start.
-        swatches: the legend.
-        labels: structures that the page switches on and off; none where they are not drawn.
-        quality: of the CT's pictures, 1 to 100.
-
-    Raises:
-        SpineError: where the quality is out of range or the file cannot be written.
+    The page begins with a window in HU; `labels` are structures that it switches on and off.
     """
     if not 1 <= quality <= 100:
         raise SpineError(f"A quality of {quality} means nothing: give 1 to 100.")
     name = next((name for name, preset in WINDOWS.items() if preset == window), "as saved")
     scene = stacks[0].panels[0].scene
-    chips = [[label_name(label), label] for label in labels]
     dashed = scene.compared and stacks[0].panels[0].style.overlay != "error"
     content = {
         "levels": level_hu().round(1).tolist(),
-        "windows": [
-            {"name": name, "centre": centre, "width": width}
-            for name, (centre, width) in ({name: window} | WINDOWS).items()
-        ],
+        "windows": [[name, *window], *([n, *w] for n, w in WINDOWS.items() if n != name)],
         "choose": choose_plane,
         "size_px": 640 if choose_plane else 400,
         "shape": scene.ct.shape,
         "affine": scene.ct.affine[:3].round(5).tolist(),
         "swatches": swatch_list(swatches, dashed),
-        "chips": {"options": chips, "value": list(labels), "groups": label_groups(labels)}
-        if len(labels) > 1
-        else None,
+        "chips": chip_traits(labels, labels) if len(labels) > 1 else None,
         "stacks": [_stack_content(stack, quality) for stack in stacks],
     }
     # Without "<" no text can end the script.
-    filled = {"CONTENT": json.dumps(content).replace("<", "\\u003c"), "TITLE": escape(title)}
-    filled["STYLE"] = (FOLDER / "widget.css").read_text(encoding="utf-8")
-    filled["SCRIPT"] = (FOLDER / "widget.js").read_text(encoding="utf-8")
-    page = (FOLDER / "page.html").read_text(encoding="utf-8")
-    for key in ("TITLE", "STYLE", "SCRIPT", "CONTENT"):
-        page = page.replace(f"@{key}@", filled[key])
+    parts = {"TITLE": escape(title)}
+    parts |= {"STYLE": _own_text("widget.css"), "SCRIPT": _own_text("widget.js")}
+    parts["CONTENT"] = json.dumps(content).replace("<", "\\u003c")
+    page = _own_text("page.html")
+    for key, text in parts.items():
+        page = page.replace(f"@{key}@", text)
     with atomic_file(Path(path)) as stream:
         stream.write(page.encode("utf-8"))
     return Path(path)
 
 
+def _own_text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
 def _stack_content(stack: Stack, quality: int) -> dict:
-    scene, plane = stack.panels[0].scene, stack.plane
+    scene, plane, chart = stack.panels[0].scene, stack.plane, stack.chart
     ct, pixel_mm = scene.ct, fit_style(Style(), scene.ct, plane, SIDE_PX).pixel_mm
-    _, columns = geometry.picture_shape(ct, plane, pixel_mm)
-    marks = geometry.orientation_marks(plane)
-    chart = stack.chart
+    across = geometry.plane_axes(plane)[2]
     return {
         "plane": plane,
         "axes": geometry.plane_axes(plane),
@@ -137,8 +106,8 @@ def _stack_content(stack: Stack, quality: int) -> dict:
         "start": int(np.abs(np.array(stack.indices) - stack.index).argmin()),
         "texts": list(stack.texts),
         "titles": [scene.title(index, plane) for index in stack.indices],
-        "marks": [marks[side] for side in SIDES],
-        "bar": scale_bar(columns * geometry.pixel_size_mm(ct, plane, pixel_mm)),
+        "marks": [geometry.orientation_marks(plane)[side] for side in SIDES],
+        "bar": scale_bar(ct.shape[across] * ct.spacing_mm[across]),
         "slices": [
             webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=quality, method=2)
             for index in stack.indices
@@ -157,25 +126,21 @@ def _panel_content(panel: Panel, stack: Stack) -> dict:
     last = max((int(overlay.areas.max()) for overlay in drawn if overlay), default=0)
     swatches, opacity = (drawn[0].swatches[:last], drawn[0].opacity) if drawn[0] else ((), 0)
     table = overlays.covers(swatches, opacity).reshape(-1, 4).astype(float).round(3)
+    names = [swatch.name for swatch in swatches]
+    if style.overlay != "error" and not scene.binary:
+        names = [label_name(label) for label in range(1, last + 1)]
     return {
         "title": panel.title,
         "colours": table.tolist(),
-        "names": ["", *area_names(scene, style, swatches)],
+        "names": ["", *names],
         "over": [overlay_uri(overlay) for overlay in drawn],
         "alt": [title + scene.alt_text(index, plane, style) for index in indices],
         "plain": [title + scene.bare.alt_text(index, plane, style) for index in indices],
     }
 
 
-def area_names(scene: Scene, style: Style, swatches: Sequence[Swatch]) -> list[str]:
-    """Return what the areas of an overlay are called where the pointer is over them."""
-    if style.overlay == "error" or scene.binary:
-        return [swatch.name for swatch in swatches]
-    return [label_name(label) for label in range(1, len(swatches) + 1)]
-
-
-def overlay_uri(overlay) -> str:
-    """Encode areas and pixel kinds of an overlay, in red and green; "" for an empty one."""
+def overlay_uri(overlay: Overlay | None) -> str:
+    """Return areas and pixel kinds of an overlay, in red and green; "" for an empty one."""
     if overlay is None or not (overlay.areas.any() or overlay.kinds.any()):
         return ""
     coded = np.stack([overlay.areas, overlay.kinds, np.zeros_like(overlay.areas)], axis=2)

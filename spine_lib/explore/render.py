@@ -1,4 +1,4 @@
-"""Draw one CT slice with its overlays as an RGB array: what figures, viewers and reports show.
+"""One CT slice with its overlays as an RGB array: what figures, viewers and reports show.
 
 A slice is drawn upright, in its true proportions, windowed in HU, with a mask or a comparison of
 two masks over it. :func:`render_slice` needs NumPy alone, and is fast enough for a slider.
@@ -16,14 +16,12 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.ct import geometry
 from spine_lib.ct.geometry import (  # noqa: F401  (what a caller needs beside a drawn slice)
-    PLANES,
     Grid,
     orientation_marks,
     pixel_size_mm,
     plane_axes,
     scale_bar_mm,
     slice_count,
-    slice_position_mm,
 )
 from spine_lib.explore import overlays
 from spine_lib.explore.overlays import ERROR_SWATCHES, REGION_SWATCHES, Swatch  # noqa: F401
@@ -79,8 +77,8 @@ def render_slice(
     """Draw one slice of a CT, with its mask and a prediction if they are given.
 
     Axial and coronal slices have the patient's right on the viewer's left, sagittal slices
-    have anterior on the left; anterior or superior is at the top (:func:`orientation_marks`).
-    The image is resampled linearly, masks by nearest neighbour, to square pixels.
+    have anterior on the left; anterior or superior is at the top. The image is resampled
+    linearly, masks by nearest neighbour, to square pixels.
 
     With "fill" and "outline" a prediction beside a mask is a dashed line. With "error" the two
     are compared: true positives are plain, false positives hatched, false negatives dotted.
@@ -173,12 +171,11 @@ def slice_overlay(
 
 
 def alt_text(volume: Grid, index: int, plane: str, case_id: str, overlaid: str = "") -> str:
-    """Describe a drawn slice in words: case, plane, position and what is overlaid."""
-    position_mm = slice_position_mm(volume, index, plane)
-    letter = "RAS"[plane_axes(plane)[0]]
+    """Return a drawn slice in words: case, plane, position and what is overlaid."""
+    position_mm = geometry.slice_position_mm(volume, index, plane)
     return (
         f"CT of case {case_id}, {plane} slice {index + 1} of {slice_count(volume, plane)} "
-        f"({letter} {position_mm:+.0f} mm), {overlaid or 'without overlay'}."
+        f"({'RAS'[plane_axes(plane)[0]]} {position_mm:+.0f} mm), {overlaid or 'without overlay'}."
     )
 
 
@@ -186,11 +183,6 @@ def encode_png(rgb: np.ndarray) -> bytes:
     """Return a uint8 picture [row, column, 3] as a PNG, five to ten times as fast as Pillow."""
     from isal import isal_zlib  # here, so that drawing needs NumPy alone
 
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise SpineError(
-            f"A picture is uint8 [row, column, 3], not {rgb.dtype} {rgb.shape}: "
-            "draw it with render_slice."
-        )
     height, width, _ = rgb.shape
     flat = rgb.reshape(height, width * 3)
     rows = np.empty((height, 1 + width * 3), np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from spine_lib import SpineError
 from spine_lib.annotations.schemes import CANONICAL
 from spine_lib.ct.geometry import (
     PLANES,
-    Grid,
     cut_slice,
     plane_axes,
     require_same_grid,
@@ -27,23 +26,13 @@ from spine_lib.explore.render import Style
 from spine_lib.metrics import overlap as metrics
 
 Voxel = tuple[int, int, int]
-SLAB_VOXELS = 1 << 22
 
 
 @dataclass(eq=False)
 class Scene:
-    """A CT with its mask and a prediction, on one grid; nothing is copied or resampled.
+    """A CT in HU with its mask, prediction and ignored region, each a `Volume` or a path.
 
-    Attributes:
-        ct: scan in HU. Each volume may be given as the path of its file too.
-        mask: canonical labels or booleans on its grid, or None; one of 0 and 1 alone is spine.
-        prediction: labels, booleans or probabilities on its grid, or None.
-        ignore: boolean on its grid, True where nothing is scored, or None.
-        case_id: name in titles and alt texts; by default that of the CT's file.
-        version: grows by one with each change of the mask.
-
-    Raises:
-        SpineError: where something is not a `Volume` or lies on another grid, with the reason.
+    They lie on one grid; a mask of 0 and 1 alone is spine. `version` grows with each change of it.
     """
 
     ct: Volume
@@ -55,13 +44,13 @@ class Scene:
     _counts: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.ct = as_volume("CT", self.ct, load_ct)
+        self.ct = _as_volume("CT", self.ct, load_ct)
         for role in ("mask", "prediction", "ignore"):
             if (volume := getattr(self, role)) is not None:
-                volume = as_volume(role, volume, load_mask)
+                volume = _as_volume(role, volume, load_mask)
                 require_same_grid(self.ct, volume, f"CT and {role}")
                 setattr(self, role, volume if role == "ignore" else _without_ids(volume))
-        self.case_id = self.case_id or scan_name(self.ct)
+        self.case_id = self.case_id or _scan_name(self.ct)
 
     def change_mask(self, mask: Volume) -> None:
         """Show another mask, or the same one after its array was changed."""
@@ -90,62 +79,55 @@ class Scene:
 
     def draw(self, index: int, plane: str, window: tuple[float, float], style: Style) -> np.ndarray:
         """Draw one slice; see `spine_lib.explore.render.render_slice`."""
-        return render.render_slice(
-            self.ct, index, plane, window, self.mask, self.prediction, style, self.ignore
-        )
+        volumes = self.mask, self.prediction
+        return render.render_slice(self.ct, index, plane, window, *volumes, style, self.ignore)
 
     def overlay(self, index: int, plane: str, style: Style) -> render.Overlay | None:
         """Return what `draw` draws over one slice; None where there is nothing."""
-        return render.slice_overlay(
-            self.ct, index, plane, self.mask, self.prediction, style, self.ignore
-        )
+        volumes = self.mask, self.prediction
+        return render.slice_overlay(self.ct, index, plane, *volumes, style, self.ignore)
 
-    def labels_in(self, index: int, plane: str, threshold: float) -> list[int]:
-        """Return the label ids in a slice of what is drawn."""
-        if self.labelled is None:
-            return []
-        values = render.as_labels(cut_slice(self.labelled, index, plane), threshold)
-        return np.unique(values[values > 0]).tolist()
+    def legend(self, slices: Iterable[tuple[int, str]], style: Style) -> list[Swatch]:
+        """Return the swatches of what slices (index and plane) show."""
+        labels = set()
+        for index, plane in slices if self.labelled is not None else ():
+            values = render.as_labels(cut_slice(self.labelled, index, plane), style.threshold)
+            labels.update(np.unique(values[values > 0]).tolist())
+        return self.swatches(sorted(labels), style)
 
     def swatches(self, labels: Sequence[int], style: Style) -> list[Swatch]:
         """Return the legend of label ids as they are drawn, under their anatomical names."""
         if self.labelled is None:
             return []
         if style.overlay == "error":
-            return error_swatches(self.ignore is not None)
+            return list(overlays.ERROR_SWATCHES[: 3 if self.ignore is None else 4])
         shown = [label for label in labels if style.labels is None or label in style.labels]
         if self.binary or style.colouring == "spine":
             return [overlays.SPINE_SWATCH] if (labels if self.binary else shown) else []
-        swatches = []
+        regions, swatches = overlays.REGION_SWATCHES, []
         for label in shown:
             swatch = overlays.label_swatches(style.colouring)[label - 1]
-            if style.colouring != "region" or swatch not in overlays.REGION_SWATCHES:
-                swatch = swatch._replace(name=label_name(label))
-            swatches.append(swatch)
+            named = style.colouring == "region" and swatch in regions
+            swatches.append(swatch if named else swatch._replace(name=label_name(label)))
         # Regions from head to foot, of which T13 (28) is thoracic; then the labels without one.
-        head_to_foot = [swatch for swatch in overlays.REGION_SWATCHES if swatch in swatches]
-        return list(dict.fromkeys(head_to_foot + swatches))
+        swatches.sort(key=lambda swatch: regions.index(swatch) if swatch in regions else 4)
+        return list(dict.fromkeys(swatches))
 
-    def count_slices(self, threshold: float) -> SliceCounts:
+    def count_slices(self, threshold: float = 0.5) -> SliceCounts:
         """Count spine and errors in every slice; the counts of the last threshold are kept."""
         if threshold not in self._counts:
-            prediction = self.prediction if self.compared else None
-            self._counts.clear()
-            self._counts[threshold] = count_slices(
-                self.labelled, prediction, self.ignore, threshold
-            )
+            volumes = self.labelled, self.prediction if self.compared else None, self.ignore
+            self._counts = {threshold: count_slices(*volumes, threshold)}
         return self._counts[threshold]
 
     def slice_confusion(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
         """Count a slice's right and wrong pixels; None where there is nothing to compare."""
         if not self.compared:
             return None
-        spine, predicted = (
-            is_spine(cut_slice(volume, index, plane), threshold)
-            for volume in (self.mask, self.prediction)
+        volumes = [self.prediction, self.mask] + [self.ignore] * (self.ignore is not None)
+        return metrics.confusion(
+            *(is_spine(cut_slice(volume, index, plane), threshold) for volume in volumes)
         )
-        skip = None if self.ignore is None else cut_slice(self.ignore, index, plane) > 0
-        return metrics.confusion(predicted, spine, skip)
 
     @property
     def name(self) -> str:
@@ -157,7 +139,7 @@ class Scene:
         return f"{self.name}, {plane} slice {index + 1} of {slice_count(self.ct, plane)}"
 
     def alt_text(self, index: int, plane: str, style: Style) -> str:
-        """Describe a slice in words: case, plane, position and what is overlaid."""
+        """Return a slice in words: case, plane, position and what is overlaid."""
         overlaid = ""
         if self.labelled is not None and style.overlay == "error":
             overlaid = "with the errors of the prediction against the mask"
@@ -171,13 +153,12 @@ class Scene:
 
     def slice_text(self, index: int, plane: str) -> str:
         """Return a slice's number and its position in the patient."""
-        letter = "RAS"[plane_axes(plane)[0]]
         return (
-            f"{plane} slice {index + 1} of {slice_count(self.ct, plane)} (index {index}) "
-            f"at {letter} {slice_position_mm(self.ct, index, plane):+.1f} mm"
+            f"{plane} slice {index + 1} of {slice_count(self.ct, plane)} (index {index}) at "
+            f"{'RAS'[plane_axes(plane)[0]]} {slice_position_mm(self.ct, index, plane):+.1f} mm"
         )
 
-    def voxel_text(self, voxel: Voxel, threshold: float) -> str:
+    def voxel_text(self, voxel: Voxel, threshold: float = 0.5) -> str:
         """Return a voxel's position in mm and HU, and what mask and prediction name it."""
         position = self.ct.affine[:3] @ [*voxel, 1]
         text = "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*position)
@@ -195,14 +176,20 @@ class Scene:
         return _value_name(np.bool_(value) if is_one else value, threshold)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One picture: a scene, how it is drawn, and a heading in place of its title."""
+
+    scene: Scene
+    style: Style = Style()
+    title: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class SliceCounts:
-    """The voxels of each slice in every plane.
+    """True and false positives and false negatives, int64 [slice, 3] by plane, and the label ids.
 
-    Attributes:
-        by_plane: int64 [slice, 3] by plane: true positives, false positives, false negatives.
-            Without a prediction every voxel of spine counts as true positive.
-        labels: ids above 0 in the mask (of the prediction, where there is no mask), ascending.
+    Without a prediction every voxel of spine counts as true positive.
     """
 
     by_plane: dict[str, np.ndarray]
@@ -236,7 +223,50 @@ class SliceCounts:
         return int(np.lexsort((-wrong, np.where(np.isnan(dice), np.inf, dice)))[0])
 
 
-def as_volume(name: str, value: Volume | str | Path, load: Callable) -> Volume:
+def count_slices(
+    mask: Volume | None,
+    prediction: Volume | None = None,
+    ignore: Volume | None = None,
+    threshold: float = 0.5,
+) -> SliceCounts:
+    """Count spine and errors in every slice of all three planes, within the box of the spine."""
+    if mask is None:
+        return SliceCounts({}, ())
+    boxes = [_box(volume.array) for volume in (mask, prediction) if volume is not None]
+    box = tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*boxes)
+    )
+    labels = render.as_labels(mask.array[box], threshold)
+    guess = labels if prediction is None else is_spine(prediction.array[box], threshold)
+    areas = overlays.compare_masks(labels, guess, None if ignore is None else ignore.array[box])
+    present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=1)[1:]) + 1
+    by_plane = {}
+    for plane in PLANES:
+        axis = plane_axes(plane)[0]
+        others = tuple({0, 1, 2} - {axis})
+        by_plane[plane] = np.zeros((mask.array.shape[axis], 3), np.int64)
+        for kind in range(3):
+            by_plane[plane][box[axis], kind] = np.count_nonzero(areas == kind + 1, axis=others)
+    return SliceCounts(by_plane, tuple(present.tolist()))
+
+
+def _box(array: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest box with all that is not 0, in one pass along the memory."""
+    fast = int(np.argmin(np.abs(array.strides)))
+    first, second = (axis for axis in range(3) if axis != fast)
+    flat, box = array.any(axis=fast), [slice(None)] * 3
+    box[first], box[second] = _span(flat.any(axis=1)), _span(flat.any(axis=0))
+    box[fast] = _span(array[tuple(box)].any(axis=(first, second)))
+    return tuple(box)
+
+
+def _span(marked: np.ndarray) -> slice:
+    indices = np.flatnonzero(marked)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
+
+
+def _as_volume(name: str, value: Volume | str | Path, load: Callable) -> Volume:
     """Return a volume, loaded where a path is given."""
     if isinstance(value, str | Path):
         return load(value)
@@ -256,7 +286,7 @@ def _without_ids(volume: Volume) -> Volume:
     return volume.with_array(array.view(np.bool_) if array.itemsize == 1 else array > 0)
 
 
-def scan_name(ct: Volume) -> str:
+def _scan_name(ct: Volume) -> str:
     """Return a scan's name: its file's, or the description and number of a DICOM series."""
     if ct.path is None:
         return "unnamed"
@@ -269,67 +299,6 @@ def scan_name(ct: Volume) -> str:
     header = pydicom.dcmread(first, stop_before_pixels=True) if first else {}
     words = (header.get("SeriesDescription"), header.get("SeriesNumber"))
     return " ".join(str(word) for word in words if word) or ct.path.name
-
-
-def count_slices(
-    mask: Grid | None,
-    prediction: Grid | None = None,
-    ignore: Grid | None = None,
-    threshold: float = 0.5,
-) -> SliceCounts:
-    """Count spine and errors in every slice of all three planes, in one pass.
-
-    Args:
-        mask: labels or booleans [x, y, z]; None gives no counts at all.
-        prediction: labels, booleans or probabilities on the same grid.
-        ignore: boolean, True where nothing is scored.
-        threshold: a probability counts as spine from this value on.
-
-    Raises:
-        SpineError: where a label lies outside 0 to 255.
-    """
-    if mask is None:
-        return SliceCounts({}, ())
-    arrays = [None if grid is None else grid.array for grid in (mask, prediction, ignore)]
-    tallies = [np.zeros((size, 4), np.int64) for size in mask.array.shape]
-    labels = np.zeros(256, bool)
-    for axes, start, (truth, guess, skip) in slabs(arrays):
-        spine = is_spine(truth, threshold)
-        predicted = spine if guess is None else is_spine(guess, threshold)
-        # Most lines along the last axis have no spine at all.
-        lines = np.flatnonzero(spine.any(axis=-1) | predicted.any(axis=-1))
-        spine, predicted, skip = (_take_lines(array, lines) for array in (spine, predicted, skip))
-        areas = overlays.compare_masks(spine, predicted, skip)
-        line, last = np.nonzero(areas)
-        kind = areas[line, last] - 1
-        first, second = np.unravel_index(lines[line], truth.shape[:2])
-        for axis, position in zip(axes, (first + start, second, last)):
-            flat = position * 4 + kind
-            tallies[axis] += np.bincount(flat, minlength=tallies[axis].size).reshape(-1, 4)
-        values = render.as_labels(_take_lines(truth, lines)[spine], threshold)
-        labels[np.unique(values)] = True
-    by_plane = {plane: tallies[plane_axes(plane)[0]][:, :3] for plane in PLANES}
-    return SliceCounts(by_plane, tuple((np.flatnonzero(labels[1:]) + 1).tolist()))
-
-
-def slabs(
-    arrays: Sequence[np.ndarray | None],
-) -> Iterator[tuple[tuple[int, ...], int, list[np.ndarray | None]]]:
-    """Yield pieces (views) of arrays of one shape, in the order in which the first lies in memory.
-
-    With them go the array axis of each of their axes, and where they start along the first.
-    """
-    first = arrays[0]
-    axes = tuple(int(axis) for axis in np.argsort([-abs(step) for step in first.strides]))
-    depth = max(1, SLAB_VOXELS * first.shape[axes[0]] // max(first.size, 1))
-    turned = [None if array is None else array.transpose(axes) for array in arrays]
-    for start in range(0, first.shape[axes[0]], depth):
-        stop = start + depth
-        yield axes, start, [None if array is None else array[start:stop] for array in turned]
-
-
-def _take_lines(array: np.ndarray | None, lines: np.ndarray) -> np.ndarray | None:
-    return None if array is None else array.reshape(-1, array.shape[-1])[lines]
 
 
 def is_spine(array: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -354,24 +323,19 @@ def middle_voxel(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(voxels[nearest].tolist())
 
 
-def share_in_slice(shape: Voxel, plane: str, voxel: Voxel) -> tuple[float, float]:
+def share_in_slice(shape: Voxel, plane: str, voxel: Voxel) -> list[float]:
     """Return where a voxel's centre lies in a slice's picture, as shares of width and height."""
     _, rows, columns = plane_axes(plane)
-    return tuple((shape[axis] - 0.5 - voxel[axis]) / shape[axis] for axis in (columns, rows))
+    return [(shape[axis] - 0.5 - voxel[axis]) / shape[axis] for axis in (columns, rows)]
 
 
 def voxel_at_share(shape: Voxel, plane: str, index: int, across: float, down: float) -> Voxel:
     """Return the voxel of a slice at shares, 0 to 1, of its picture's width and height."""
-    cut, rows, columns = plane_axes(plane)
+    _, rows, columns = plane_axes(plane)
     voxel = [index] * 3
     for axis, share in ((columns, across), (rows, down)):
         voxel[axis] = shape[axis] - 1 - min(int(share * shape[axis]), shape[axis] - 1)
     return tuple(voxel)
-
-
-def error_swatches(with_ignore: bool) -> list[Swatch]:
-    """Return the legend of a comparison; "not scored" where there is an ignored region."""
-    return list(overlays.ERROR_SWATCHES[: 4 if with_ignore else 3])
 
 
 def label_name(label: int) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from spine_lib.ct import geometry
 from spine_lib.ct.volume import Volume
-from spine_lib.explore.controls import Picture, Viewer, row, swatch_list
-from spine_lib.explore.overlays import Swatch, draw_areas, label_swatches
+from spine_lib.explore import controls as ui
+from spine_lib.explore.overlays import Swatch, colour, label_swatches, pixel_kinds
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import Scene
 
@@ -30,25 +30,37 @@ VIEWS = {"front": ("coronal", False), "left": ("sagittal", False), "back": ("cor
 _LIGHT = np.array([-0.4, 0.5, 0.77]) / np.linalg.norm([-0.4, 0.5, 0.77])
 
 
-class SurfaceView(Viewer):
-    """The surface of a label map from the front, the left and the back, with a 3D scene.
+class SurfaceViewer(ui.Viewer):
+    """Show a CT and its mask in 3D: from the front, the left and the back, and to turn by hand.
 
-    `scene_3d` is the ipyniivue widget, or None where the package is missing.
+    The scene to turn, `scene_3d`, needs ipyniivue, which draws with WebGL in the browser.
+
+    Args:
+        ct: scan in HU.
+        mask: canonical labels or booleans on its grid.
+        colouring: "spine", "region" or "vertebra".
+        case_id: name in alt texts.
+
+    Raises:
+        SpineError: where the grids differ.
     """
 
-    def __init__(self, scene: Scene, colouring: str, scene_3d: NiiVue | None) -> None:
+    def __init__(
+        self, ct: Volume, mask: Volume, colouring: str = "region", case_id: str = ""
+    ) -> None:
         super().__init__()
-        self.scene, self.colouring, self.scene_3d = scene, colouring, scene_3d
-        self.pictures = [Picture(272) for _ in VIEWS]
-        if scene_3d is None:
+        self.scene, self.colouring = Scene(ct, mask, case_id=case_id), colouring
+        self.pictures = [ui.Picture(272) for _ in VIEWS]
+        installed = importlib.util.find_spec("ipyniivue") is not None
+        self.scene_3d = _niivue(self.scene, colouring) if installed else None
+        if not installed:
             self.caption.text = "To turn the spine by hand, install ipyniivue (the extra lessons)."
-        turned = [] if scene_3d is None else [scene_3d]
-        self._arrange(*turned, row(*self.pictures), self.caption)
+        turned = [self.scene_3d] if installed else []
+        self._arrange(*turned, ui.row(*self.pictures), self.caption)
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the surface."""
-        labels = np.unique(_thinned(self.scene.mask)[0])
-        return self.scene.swatches(labels[labels > 0].tolist(), Style(colouring=self.colouring))
+        return self.scene.swatches(self.scene.count_slices().labels, Style("fill", self.colouring))
 
     def _draw(self) -> None:
         mask = self.scene.mask
@@ -57,45 +69,18 @@ class SurfaceView(Viewer):
             rgb = surface_picture(mask, view, self.colouring)
             title, pixel_mm = f"from the {view}", geometry.pixel_size_mm(mask, plane)
             picture.show(rgb, alt, title, plane, pixel_mm, mirrored=behind)
-        self.caption.swatches = swatch_list(self.swatches())
+        self.caption.swatches = ui.swatch_list(self.swatches())
 
 
-def view_3d(ct: Volume, mask: Volume, colouring: str = "region", case_id: str = "") -> SurfaceView:
-    """Show a CT and its mask in 3D.
-
-    Args:
-        ct: scan in HU.
-        mask: canonical labels or booleans on its grid.
-        colouring: "spine", "region" or "vertebra".
-        case_id: name in alt texts.
-
-    Returns:
-        A viewer with still views of the surface, and above them a 3D scene to turn with the mouse
-        where ipyniivue is installed (it draws with WebGL in the browser).
-
-    Raises:
-        SpineError: where the grids differ.
-    """
-    scene = Scene(ct, mask, case_id=case_id)
-    installed = importlib.util.find_spec("ipyniivue") is not None
-    return SurfaceView(scene, colouring, _niivue(scene, colouring) if installed else None)
+view_3d = SurfaceViewer
 
 
 def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.ndarray:
-    """Draw the surface of a label map, shaded by its gradient.
-
-    Args:
-        mask: canonical labels or booleans.
-        view: "front", "left" or "back"; from the left the patient's front is on the left.
-        colouring: "spine", "region" or "vertebra".
+    """Return the surface of a label map from a side of `VIEWS`, shaded by its gradient.
 
     Returns:
-        uint8 [row, column, 3] with square pixels.
-
-    Raises:
-        SpineError: for an unknown view or colouring.
+        uint8 [row, column, 3] with square pixels; from the left the patient's front is on the left.
     """
-    geometry.require_choice("view", view, tuple(VIEWS))
     plane, behind = VIEWS[view]
     cut = geometry.plane_axes(plane)[0]
     along = np.moveaxis(mask.array, cut, 0)
@@ -115,7 +100,8 @@ def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.nd
     binary = mask.array.dtype.kind in "bf"
     areas = np.ascontiguousarray(labels > 0 if binary else labels, np.uint8)
     swatches = label_swatches("spine" if binary else colouring)
-    return draw_areas(np.clip(grey, 0, 255).astype(np.uint8), areas, swatches, 0.6, 0)
+    grey = np.clip(grey, 0, 255).astype(np.uint8)
+    return colour(grey, areas, pixel_kinds(areas, swatches, 0), swatches, 0.6)
 
 
 def _shade(depth_px: np.ndarray, hit: np.ndarray) -> np.ndarray:
@@ -140,29 +126,18 @@ def _niivue(scene: Scene, colouring: str) -> NiiVue:
     from ipyniivue import Volume as Layer
     from ipyniivue.traits import LUT
 
-    ct, affine = _thinned(scene.ct)
-    mask, _ = _thinned(scene.mask)
-    last = int(mask.max())
+    layers = []
+    for name, volume, kind in (("ct", scene.ct, np.int16), ("mask", scene.mask, np.uint8)):
+        array, affine = _thinned(volume)
+        image = nib.Nifti1Image(np.ascontiguousarray(array, kind), affine)
+        layers.append({"data": image.to_bytes(), "name": f"{name}.nii"})
+    last = int(array.max())
     swatches = label_swatches("spine" if scene.binary else colouring)[:last]
     colours = np.array([(0, 0, 0, 0), *((*swatch.rgb, 255) for swatch in swatches)], np.uint8)
     lut = LUT(lut=colours.ravel().tolist(), min=0, max=last, labels=[*map(str, range(last + 1))])
     viewer = NiiVue(height=420, slice_type=SliceType.RENDER)
+    grey = {"colormap": "gray", "cal_min": 150.0, "cal_max": 1500.0, "opacity": 0.4}
     viewer.load_volumes(
-        [
-            Layer(
-                data=nib.Nifti1Image(np.ascontiguousarray(ct, np.int16), affine).to_bytes(),
-                name="ct.nii",
-                colormap="gray",
-                cal_min=150.0,
-                cal_max=1500.0,
-                opacity=0.4,
-            ),
-            Layer(
-                data=nib.Nifti1Image(np.ascontiguousarray(mask, np.uint8), affine).to_bytes(),
-                name="mask.nii",
-                colormap_label=lut,
-                opacity=1.0,
-            ),
-        ]
+        [Layer(**layers[0], **grey), Layer(**layers[1], colormap_label=lut, opacity=1.0)]
     )
     return viewer

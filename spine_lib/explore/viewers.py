@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import ipywidgets as widgets
 import numpy as np
 
 from spine_lib import SpineError
@@ -18,35 +18,17 @@ from spine_lib.ct.geometry import (
     slice_count,
 )
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.sample import sample_cases
+from spine_lib.explore import controls as ui
 from spine_lib.explore.brush import ERASE, LOOK, PAINT, Brush
-from spine_lib.explore.controls import (
-    LEAVE,
-    MARGINS_PX,
-    PRESS,
-    Chart,
-    Observer,
-    OverlayControls,
-    Picture,
-    Viewer,
-    WindowControls,
-    button,
-    choice,
-    column,
-    row,
-    slider,
-    swatch_list,
-)
 from spine_lib.explore.overlays import SPINE_SWATCH, Swatch
-from spine_lib.explore.page import Panel, Stack, fit_style, save_page
+from spine_lib.explore.page import Stack, fit_style, save_page
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import (
+    Panel,
     Scene,
     SliceCounts,
     Voxel,
-    count_slices,
     dice_text,
-    error_swatches,
     middle_voxel,
     next_marked,
     score_text,
@@ -54,10 +36,12 @@ from spine_lib.explore.scene import (
     voxel_at_share,
 )
 
+Source = Volume | str | Path
 SIDE_BY_SIDE = "side by side"
+AXES = ("L to R", "P to A", "I to S")
 
 
-class ScanViewer(Viewer):
+class ScanViewer(ui.Viewer):
     """The base of the viewers of a scan: it writes their slices to a page.
 
     A subclass names its `_panels`, its `_title`, the `_index` that a plane shows and the
@@ -91,90 +75,93 @@ class ScanViewer(Viewer):
         """
         if max_slices < 1:
             raise SpineError(f"A page with {max_slices} slices shows nothing: give 1 or more.")
-        first, panels, stacks = self._first_plane(), self._panels(), []
+        first, panels, stacks = self._shown_planes()[0], self._panels(), []
         for plane in (first, *(plane for plane in PLANES if plane != first and all_planes)):
             count = slice_count(panels[0].scene.ct, plane)
             indices = range(0, count, -(-count // max_slices))
             texts = [f"{self._slice_text(kept, plane)}." for kept in indices]
-            charts = self._saved_charts(plane, indices)
-            stacks.append(Stack(plane, indices, self._index(plane), texts, panels, *charts))
+            chart = self._saved_chart(plane, indices)
+            stacks.append(Stack(plane, indices, self._index(plane), texts, panels, *chart))
         one_at_once = self.one_plane_at_once and all_planes
         legend, window = self._saved_legend(), self.window.window
         return save_page(path, self._title(), stacks, window, one_at_once, *legend, quality)
 
-    def _first_plane(self) -> str:
-        return self.plane.value
+    def _shown_planes(self) -> Sequence[str]:
+        return (self.plane.value,)
 
     def _saved_legend(self) -> tuple[Sequence[Swatch], Sequence[int]]:
         """Return the legend of all slices, and the structures that can be switched off."""
         return self.swatches(), ()
 
-    def _saved_charts(self, plane: str, indices: Sequence[int]) -> tuple:
+    def _saved_chart(self, plane: str, indices: Sequence[int]) -> tuple:
         return ()
+
+    def _show_index(self, index: int | None) -> None:
+        if index is not None:
+            self.slice.value = index
 
 
 class MaskViewer(ScanViewer):
     """The base of the viewers of one mask and one prediction, with a voxel that is described.
 
-    Arguments and errors are those of `SliceViewer`.
+    Arguments and errors are those of `SliceViewer`; `voxel` is x, y, z to begin with.
     """
 
     voxel_name = "Cursor"
 
     def __init__(
         self,
-        ct: Volume | str | Path,
-        mask: Volume | str | Path | None,
-        prediction: Volume | str | Path | None,
-        ignore: Volume | None,
+        volumes: Sequence[Source | None],
         case_id: str,
         window: str | tuple[float, float],
         style: Style | str,
     ) -> None:
         super().__init__()
-        self.scene = Scene(ct, mask, prediction, ignore, case_id)
-        self._mask_counts = count_slices(self.scene.labelled)
+        self.scene = Scene(*volumes, case_id)
+        labels = self.scene.count_slices().labels
         style = style if isinstance(style, Style) else Style(style)
-        self.window = WindowControls(window, self._draw)
-        self.overlay = OverlayControls(self.scene, style, self._mask_counts.labels, self._draw)
+        self.window = ui.WindowControls(window, self._draw)
+        self.overlay = ui.OverlayControls(self.scene, style, labels, self._draw)
+        self.axes = [
+            ui.Slider(name, 0, 0, size - 1) for name, size in zip(AXES, self.scene.ct.shape)
+        ]
         self._line = ""
+
+    def _arrange(self, *children: widgets.Widget) -> None:
+        self._sliders = ui.Observer(self._draw, *self.axes)
+        super()._arrange(*children)
+
+    @property
+    def voxel(self) -> Voxel:
+        """The voxel that is described, x, y, z."""
+        return tuple(control.value for control in self.axes)
 
     def go_to(self, voxel: Voxel) -> None:
         """Show the slices through a voxel, and describe it."""
-        self.voxel = self._checked(voxel)
-        with self._sliders.paused():
-            self._set_sliders()
-        self._draw()
+        with self._sliders.together():
+            self._set_voxel(voxel)
 
-    def _checked(self, voxel: Voxel) -> Voxel:
-        return tuple(
-            checked_index(self.scene.ct, index, plane)
-            for index, plane in zip(voxel, ("sagittal", "coronal", "axial"))
-        )
+    def _set_voxel(self, voxel: Voxel) -> None:
+        for control, index, plane in zip(self.axes, voxel, ("sagittal", "coronal", "axial")):
+            control.value = checked_index(self.scene.ct, index, plane)
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the slices that are shown."""
-        style = self.overlay.style
-        labels = {
-            label
-            for plane in self._shown_planes()
-            for label in self._shown.labels_in(self._index(plane), plane, style.threshold)
-        }
-        return self._shown.swatches(sorted(labels), style)
+        slices = ((self._index(plane), plane) for plane in self._shown_planes())
+        return self._shown.legend(slices, self.overlay.style)
 
     @property
     def _shown(self) -> Scene:
         return self.scene if self.overlay.visible else self.scene.bare
 
-    def _voxel_at(self, picture: Picture, across: float, down: float) -> Voxel:
+    def _answer_pointer(self, picture: ui.Picture, pointer: list) -> None:
+        kind, across, down = pointer[:3]
         plane = self._shown_planes()[self.pictures.index(picture)]
-        return voxel_at_share(self.scene.ct.shape, plane, self._index(plane), across, down)
-
-    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
-        voxel = self._voxel_at(picture, across, down)
-        if kind == PRESS:
+        shape = self.scene.ct.shape
+        voxel = voxel_at_share(shape, plane, self._index(plane), across, down)
+        if kind == ui.PRESS:
             self.go_to(voxel)
-        elif kind == LEAVE:
+        elif kind == ui.LEAVE:
             self._describe(self.voxel_name, self.voxel)
         else:
             self._describe("Mouse", voxel)
@@ -184,21 +171,15 @@ class MaskViewer(ScanViewer):
         self.caption.text = f"{self._line}{name} at {text}."
 
     def _draw(self) -> None:
-        shape = self.scene.ct.shape
         for plane, picture in zip(self._shown_planes(), self.pictures):
-            picture.show_slice(
-                self._shown,
-                self._index(plane),
-                plane,
-                self.window.window,
-                self._style(plane),
-                cursor=share_in_slice(shape, plane, self.voxel),
-                lines=len(self.pictures) > 1,
-            )
+            panel = Panel(self._shown, self._style(plane))
+            with picture.hold_sync():
+                picture.show_slice(panel, self._index(plane), plane, self.window.window)
+                picture.cursor = share_in_slice(self.scene.ct.shape, plane, self.voxel)
         dashed = self._shown.compared and self.overlay.kind.value != "error"
         with self.caption.hold_sync():
             self._describe(self.voxel_name, self.voxel)
-            self.caption.swatches = swatch_list(self.swatches(), dashed)
+            self.caption.swatches = ui.swatch_list(self.swatches(), dashed)
 
     def _style(self, plane: str) -> Style:
         return self.overlay.style
@@ -251,9 +232,9 @@ class SliceViewer(MaskViewer):
 
     def __init__(
         self,
-        ct: Volume | str | Path,
-        mask: Volume | str | Path | None = None,
-        prediction: Volume | str | Path | None = None,
+        ct: Source,
+        mask: Source | None = None,
+        prediction: Source | None = None,
         *,
         ignore: Volume | None = None,
         case_id: str = "",
@@ -262,40 +243,38 @@ class SliceViewer(MaskViewer):
         window: str | tuple[float, float] = "bone",
         style: Style | str | None = None,
         size_px: int = 470,
-        truth: Volume | str | Path | None = None,
+        truth: Source | None = None,
     ) -> None:
         require_choice("plane", plane, PLANES)
         if style is None:
             style = "fill" if mask is None or prediction is None else "error"
-        super().__init__(ct, mask, prediction, ignore, case_id, window, style)
-        ct = self.scene.ct
+        super().__init__((ct, mask, prediction, ignore), case_id, window, style)
+        scene, counts = self.scene, self.scene.count_slices()
         if index is None:
-            index = self._mask_counts.fullest(plane, slice_count(ct, plane))
-        self.voxel = self._voxel_in_slice(checked_index(ct, index, plane), plane)
-        self.plane = choice("plane", PLANES, plane)
-        self.slice, self.across, self.down = (
-            slider(name, 0, 0, 0) for name in ("slice", "probe right", "probe down")
-        )
-        self.slice.layout.width = f"{size_px}px"
-        self.picture = Picture(size_px, self.slice)
+            index = counts.fullest(plane, slice_count(scene.ct, plane))
+        self._set_voxel(self._voxel_in_slice(checked_index(scene.ct, index, plane), plane))
+        self.plane = ui.choice("plane", PLANES, plane)
+        self.plane.observe(lambda _: self._turn(), "value")
+        self.picture = ui.Picture(size_px)
         self.pictures = [self.picture]
-        self.next_spine = button("Next slice with spine", lambda: self._go_to_next("spine"))
-        self.next_error = button("Next error", lambda: self._go_to_next("wrong"))
-        self.worst = button("Worst slice", self._go_to_worst)
-        self._set_sliders()
-        self._sliders = Observer(self._read_sliders, self.slice, self.across, self.down)
-        self.plane.observe(lambda _: self.go_to(self.voxel), "value")
+        self.next_spine = ui.button("Next slice with spine", lambda: self._go_to_next("spine"))
+        self.next_error = ui.button("Next error", lambda: self._go_to_next("wrong"))
+        self.worst = ui.button("Worst slice", self._go_to_worst)
+        truth = None if truth is None else Scene(scene.ct, truth).mask
+        self.brush = Brush(scene, truth, counts.labels, self._draw)
 
-        if truth is not None:
-            truth = Scene(ct, truth).mask
-        self.brush = Brush(self.scene, truth, self._mask_counts.labels, self._draw)
+        buttons = [self.next_spine] if scene.labelled is not None else []
+        buttons += [self.next_error, self.worst] if scene.compared else []
+        self._below, self._probe = ui.column(), ui.column()
+        left = ui.column(self.picture, self._below, self.caption, width_px=size_px + 36)
+        right = (self.plane, ui.row(*buttons), self.brush, self.window, self.overlay, self._probe)
+        self._turn()
+        self._arrange(ui.row(left, ui.column(*right, width_px=310)))
 
-        buttons = [self.next_spine] if self.scene.labelled is not None else []
-        buttons += [self.next_error, self.worst] if self.scene.compared else []
-        left = column(self.picture, self.slice, self.caption, width_px=size_px + MARGINS_PX)
-        probe = column(self.across, self.down)
-        tools = (self.plane, row(*buttons), self.brush, self.window, self.overlay, probe)
-        self._arrange(row(left, column(*tools, width_px=310)))
+    @property
+    def slice(self) -> ui.Slider:
+        """The slider of the plane's slices."""
+        return self.axes[plane_axes(self.plane.value)[0]]
 
     @property
     def mask(self) -> Volume | None:
@@ -314,29 +293,14 @@ class SliceViewer(MaskViewer):
         voxel = middle_voxel((image > 0) & (mask is not None))
         return (*voxel[:cut], index, *voxel[cut:])
 
-    def _set_sliders(self) -> None:
-        shape, (cut, rows, columns) = self.scene.ct.shape, plane_axes(self.plane.value)
-        last = {axis: shape[axis] - 1 for axis in range(3)}
-        values = {
-            self.slice: (last[cut], self.voxel[cut]),
-            self.across: (last[columns], last[columns] - self.voxel[columns]),
-            self.down: (last[rows], last[rows] - self.voxel[rows]),
-        }
-        for control, (high, value) in values.items():
-            control.max, control.value = high, value
-
-    def _read_sliders(self) -> None:
-        cut, rows, columns = plane_axes(self.plane.value)
-        voxel = {
-            cut: self.slice.value,
-            rows: self.down.max - self.down.value,
-            columns: self.across.max - self.across.value,
-        }
-        self.voxel = (voxel[0], voxel[1], voxel[2])
+    def _turn(self) -> None:
+        """Put the slider of the plane below the picture, and the others to the probe."""
+        for control, name in zip(self.axes, AXES):
+            control.description = "slice" if control is self.slice else f"probe {name}"
+        self.picture.follow(self.slice)
+        self._below.children = [self.slice]
+        self._probe.children = [control for control in self.axes if control is not self.slice]
         self._draw()
-
-    def _shown_planes(self) -> Sequence[str]:
-        return (self.plane.value,)
 
     def _go_to_next(self, counts: str) -> None:
         marked = getattr(self.counts, counts)(self.plane.value)
@@ -344,10 +308,6 @@ class SliceViewer(MaskViewer):
 
     def _go_to_worst(self) -> None:
         self._show_index(self.counts.worst(self.plane.value))
-
-    def _show_index(self, index: int | None) -> None:
-        if index is not None:
-            self.slice.value = index
 
     def _draw(self) -> None:
         self._line = f"{self._slice_text(self.slice.value, self.plane.value)}. "
@@ -359,12 +319,12 @@ class SliceViewer(MaskViewer):
             self.picture.radius = radius.tolist() if tool in (PAINT, ERASE) else []
             self.picture.tool = "" if tool == LOOK else tool
 
-    def _brush(self, picture: Picture, stroke: dict) -> None:
+    def _answer_stroke(self, picture: ui.Picture, stroke: dict) -> None:
         self.brush.stroke(stroke, self.plane.value, self.slice.value)
         self.overlay.structures.add(self.brush.label.value)
 
-    def _press_key(self, name: str) -> None:
-        self.brush.press(name)
+    def _answer_key(self, picture: ui.Picture, key: list) -> None:
+        self.brush.press(key[0])
 
     def _slice_text(self, index: int, plane: str) -> str:
         text = self.scene.slice_text(index, plane)
@@ -388,9 +348,9 @@ class OrthoViewer(MaskViewer):
 
     def __init__(
         self,
-        ct: Volume | str | Path,
-        mask: Volume | str | Path | None = None,
-        prediction: Volume | str | Path | None = None,
+        ct: Source,
+        mask: Source | None = None,
+        prediction: Source | None = None,
         *,
         ignore: Volume | None = None,
         case_id: str = "",
@@ -399,19 +359,15 @@ class OrthoViewer(MaskViewer):
         style: Style | str = "fill",
         size_px: int = 272,
     ) -> None:
-        super().__init__(ct, mask, prediction, ignore, case_id, window, style)
+        super().__init__((ct, mask, prediction, ignore), case_id, window, style)
         self._size_px = size_px
-        self.voxel = self._middle_of_spine() if voxel is None else self._checked(voxel)
-        shape = self.scene.ct.shape
-        self.axes = [
-            slider(name, start, 0, size - 1)
-            for name, start, size in zip(("L to R", "P to A", "I to S"), self.voxel, shape)
-        ]
-        self.pictures = [Picture(size_px, self.axes[plane_axes(plane)[0]]) for plane in PLANES]
-        self._sliders = Observer(self._read_sliders, *self.axes)
-        left = column(*self.axes, self.caption, width_px=420)
-        controls = row(left, column(self.window, self.overlay))
-        self._arrange(row(*self.pictures), controls)
+        self._set_voxel(self._middle_of_spine() if voxel is None else voxel)
+        self.pictures = [ui.Picture(size_px, self.axes[plane_axes(plane)[0]]) for plane in PLANES]
+        for picture in self.pictures:
+            picture.lines = True
+        left = ui.column(*self.axes, self.caption, width_px=420)
+        controls = ui.row(left, ui.column(self.window, self.overlay))
+        self._arrange(ui.row(*self.pictures), controls)
 
     def _middle_of_spine(self) -> Voxel:
         """Return a voxel in the middle of the spine, else of the volume."""
@@ -420,17 +376,6 @@ class OrthoViewer(MaskViewer):
         if mask is not None and (coarse := mask.array[::x, ::y, ::z] > 0).any():
             return tuple(n * step for n, step in zip(middle_voxel(coarse), steps))
         return tuple(size // 2 for size in shape)
-
-    def _set_sliders(self) -> None:
-        for control, position in zip(self.axes, self.voxel):
-            control.value = position
-
-    def _read_sliders(self) -> None:
-        self.voxel = tuple(control.value for control in self.axes)
-        self._draw()
-
-    def _first_plane(self) -> str:
-        return PLANES[0]
 
     def _shown_planes(self) -> Sequence[str]:
         return PLANES
@@ -459,10 +404,10 @@ class CompareViewer(ScanViewer):
 
     def __init__(
         self,
-        ct: Volume | str | Path,
-        mask: Volume | str | Path,
-        first: Volume | str | Path,
-        second: Volume | str | Path,
+        ct: Source,
+        mask: Source,
+        first: Source,
+        second: Source,
         names: tuple[str, str] = ("first model", "second model"),
         *,
         ignore: Volume | None = None,
@@ -476,37 +421,35 @@ class CompareViewer(ScanViewer):
         if len(names) != 2 or names[0] == names[1]:
             raise SpineError(f"The names {names!r} are not two different names: give one a model.")
         require_choice("plane", plane, PLANES)
-        self.truth = Scene(ct, mask, None, ignore, case_id)
-        ct, mask, case_id = self.truth.ct, self.truth.mask, self.truth.case_id
+        self.truth = truth = Scene(ct, mask, None, ignore, case_id)
         self.models = {
-            name: Scene(ct, mask, prediction, ignore, case_id)
+            name: Scene(truth.ct, truth.mask, prediction, ignore, truth.case_id)
             for name, prediction in zip(names, (first, second))
         }
-        self.plane = choice("plane", PLANES, plane)
-        self.mix = choice("models", (SIDE_BY_SIDE, "blended", "checkerboard"), SIDE_BY_SIDE)
-        self.share = slider("of second", 0.5, 0.0, 1.0, 0.05)
-        self.opacity = slider("opacity", 0.5, 0.0, 1.0, 0.05)
-        self.threshold = slider("threshold", 0.5, 0.01, 0.99, 0.01)
-        start = self._fullest(plane) if index is None else checked_index(ct, index, plane)
-        self.slice = slider("slice", start, 0, slice_count(ct, plane) - 1)
-        self.slice.layout.width = "640px"
-        self.window = WindowControls(window, self._draw)
+        self.plane = ui.choice("plane", PLANES, plane)
+        self.mix = ui.choice("models", (SIDE_BY_SIDE, "blended", "checkerboard"), SIDE_BY_SIDE)
+        self.share = ui.Slider("of second", 0.5, 0.0, 1.0, 0.05)
+        self.opacity = ui.Slider("opacity", 0.5, 0.0, 1.0, 0.05)
+        self.threshold = ui.Slider("threshold", 0.5, 0.01, 0.99, 0.01)
+        start = self._fullest(plane) if index is None else checked_index(truth.ct, index, plane)
+        self.slice = ui.Slider("slice", start, 0, slice_count(truth.ct, plane) - 1, 1, 640)
+        self.window = ui.WindowControls(window, self._draw)
         controls = (self.slice, self.mix, self.share, self.opacity, self.threshold)
-        self._sliders = Observer(self._draw, *controls)
+        self._sliders = ui.Observer(self._draw, *controls)
         self.plane.observe(lambda _: self._turn(), "value")
         self.chart.observe(lambda change: self._show_index(round(change["new"]) - 1), "mark")
 
-        self.pictures = [Picture(size_px, self.slice) for _ in range(3)]
-        self.next_spine = button("Next slice with spine", lambda: self._go_to_next("spine"))
-        self.next_error = button("Next error", lambda: self._go_to_next("wrong"))
-        self.disagree = button("Largest difference", self._go_to_difference)
-        buttons = row(self.next_spine, self.next_error, self.disagree)
+        self.pictures = [ui.Picture(size_px, self.slice) for _ in range(3)]
+        self.next_spine = ui.button("Next slice with spine", lambda: self._go_to_next("spine"))
+        self.next_error = ui.button("Next error", lambda: self._go_to_next("wrong"))
+        self.disagree = ui.button("Largest difference", self._go_to_difference)
+        buttons = ui.row(self.next_spine, self.next_error, self.disagree)
         right = [self.plane, buttons, self.window, self.opacity, self.mix, self.share]
         if any(scene.prediction.array.dtype.kind == "f" for scene in self.models.values()):
             right.append(self.threshold)
-        left = column(self.caption, self.chart, width_px=520)
-        below = row(left, column(*right, width_px=310))
-        self._arrange(row(*self.pictures), self.slice, below)
+        left = ui.column(self.caption, self.chart, width_px=520)
+        self._all, self._board = self.pictures, ui.row()
+        self._arrange(self._board, self.slice, ui.row(left, ui.column(*right, width_px=310)))
 
     @property
     def counts(self) -> dict[str, SliceCounts]:
@@ -516,28 +459,28 @@ class CompareViewer(ScanViewer):
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the three pictures."""
-        _, *errors = error_swatches(self.truth.ignore is not None)
+        scene = next(iter(self.models.values()))
+        _, *errors = scene.swatches((), Style("error"))
         return [SPINE_SWATCH._replace(name="truth, or true positive"), *errors]
 
     def _turn(self) -> None:
-        plane = self.plane.value
-        with self._sliders.paused():
-            self.slice.max = slice_count(self.truth.ct, plane) - 1
-            self.slice.value = self._fullest(plane)
-        self._draw()
+        with self._sliders.together():
+            self.slice.max = slice_count(self.truth.ct, self.plane.value) - 1
+            self.slice.value = self._fullest(self.plane.value)
 
     def _fullest(self, plane: str) -> int:
         first, _ = self.counts.values()
         return first.fullest(plane, slice_count(self.truth.ct, plane))
 
-    def _move_mouse(self, kind: str, picture: Picture, across: float, down: float) -> None:
+    def _answer_pointer(self, picture: ui.Picture, pointer: list) -> None:
+        kind, across, down = pointer[:3]
         text, threshold, plane = self._line, self.threshold.value, self.plane.value
-        if kind != LEAVE:
+        if kind != ui.LEAVE:
             voxel = voxel_at_share(self.truth.ct.shape, plane, self.slice.value, across, down)
-            text += f" Mouse at {self.truth.voxel_text(voxel, threshold)}"
+            said = [f" Mouse at {self.truth.voxel_text(voxel, threshold)}"]
             for model, scene in self.models.items():
-                text += f", {model} {scene.predicted_text(voxel, threshold)}"
-            text += "."
+                said.append(f"{model} {scene.predicted_text(voxel, threshold)}")
+            text += ", ".join(said) + "."
         self.caption.text = text
 
     def _go_to_next(self, counts: str) -> None:
@@ -560,13 +503,13 @@ class CompareViewer(ScanViewer):
     def _draw(self) -> None:
         index, plane, window = self.slice.value, self.plane.value, self.window.window
         panels, mixed = self._panels(), self.mix.value != SIDE_BY_SIDE
-        self.pictures[2].layout.display = "none" if mixed else None
+        self.pictures = self._board.children = self._all[: 2 if mixed else 3]
         for panel, picture in zip(panels[: 1 if mixed else 3], self.pictures):
-            picture.show_slice(panel.scene, index, plane, window, panel.style, panel.title)
+            picture.show_slice(panel, index, plane, window)
         if mixed:
             self._draw_mixed(panels[1:])
         self._line = f"{self._slice_text(index, plane)}."
-        self.caption.hold(text=self._line, swatches=swatch_list(self.swatches()))
+        self.caption.hold(text=self._line, swatches=ui.swatch_list(self.swatches()))
         self._draw_chart(self.chart, plane, index)
 
     def _draw_mixed(self, panels: Sequence[Panel]) -> None:
@@ -576,10 +519,6 @@ class CompareViewer(ScanViewer):
         title = f"{' and '.join(self.models)}, {self.mix.value}"
         alt = f"{title}: {panels[0].scene.alt_text(index, plane, panels[0].style)}"
         self.pictures[1].show(rgb, alt, title, plane, pixel_size_mm(self.truth.ct, plane))
-
-    def _show_index(self, index: int | None) -> None:
-        if index is not None:
-            self.slice.value = index
 
     def _index(self, plane: str) -> int:
         return self.slice.value if plane == self.plane.value else self._fullest(plane)
@@ -594,7 +533,7 @@ class CompareViewer(ScanViewer):
             text += f"; {name}: {dice_text(counts)}"
         return text
 
-    def _draw_chart(self, chart: Chart, plane: str, index: int) -> None:
+    def _draw_chart(self, chart: ui.Chart, plane: str, index: int) -> None:
         """Draw the Dice of both models over the slice numbers, from 1."""
         numbers = np.arange(1, slice_count(self.truth.ct, plane) + 1)
         lines = {name: (numbers, counts.dice(plane)) for name, counts in self.counts.items()}
@@ -610,8 +549,8 @@ class CompareViewer(ScanViewer):
             f"{' and '.join(self.models)}; at the marked slice {index + 1}: {', '.join(scores)}."
         )
 
-    def _saved_charts(self, plane: str, indices: Sequence[int]) -> tuple:
-        chart = Chart()
+    def _saved_chart(self, plane: str, indices: Sequence[int]) -> tuple:
+        chart = ui.Chart()
         self._draw_chart(chart, plane, self._index(plane))
         return chart, [self._chart_alt(plane, kept) for kept in indices]
 
@@ -624,40 +563,3 @@ def mix_pictures(first: np.ndarray, second: np.ndarray, share: float | None) -> 
     down, across = (np.arange(length) // side for length in first.shape[:2])
     odd = (down[:, None] + across) % 2 == 1
     return np.where(odd[:, :, None], second, first)
-
-
-def compare_shipped(case_id: str = "crop", **options: Any) -> CompareViewer:
-    """Compare the shipped U-Net and DeepLabv3+ with the truth on a patient held out of training.
-
-    Their stored probabilities are shown, so nothing has to be predicted.
-
-    Args:
-        case_id: "crop" or "dicom".
-        options: as for `CompareViewer`: plane, index, window, size_px.
-
-    Raises:
-        SpineError: if the sample was not fetched, or the case is none of the two.
-
-    Example:
-        >>> compare_shipped("crop", plane="sagittal")  # doctest: +SKIP
-    """
-    from spine_lib.training.pretrained import load_probability  # imports torch
-
-    test_cases = {case.case_id: case for case in sample_cases() if case.split == "test"}
-    if case_id not in test_cases:
-        raise SpineError(
-            f"there are no stored predictions for {case_id!r}: use {' or '.join(test_cases)}"
-        )
-    data = test_cases[case_id].load()
-    predictions = (
-        load_probability(name, case_id, data.ct) for name in ("unet_light", "deeplabv3plus_light")
-    )
-    return CompareViewer(
-        data.ct,
-        data.labels,
-        *predictions,
-        ("U-Net", "DeepLabv3+"),
-        ignore=data.ignore,
-        case_id=case_id,
-        **options,
-    )

@@ -1,10 +1,11 @@
-// The one front end: pictures, charts, captions and chips, in a notebook and in a saved page.
-// It shows what its model holds and reports wheel, pointer, touch, keys and brush to the model as
-// traits. In a notebook anywidget calls `render` and the model is Python's; in a saved page
-// `startPage` makes the models and answers them.
+// The one front end: pictures, charts, sliders, captions and chips, in a notebook and in a saved
+// page. It shows what its model holds and reports wheel, pointer, touch, keys and brush. In a
+// notebook anywidget calls `render` and the model is Python's; in a saved page `startPage` makes
+// the models and answers them.
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const at = (share, count) => clamp(Math.floor(share * count), 0, count - 1);
+const UNDER_WAY = 3; // reports that may wait for their answer, so that Python is never idle
 let serial = 0; // makes two equal reports differ
 
 function make(kind, parent, properties = {}, attributes = {}) {
@@ -14,9 +15,33 @@ function make(kind, parent, properties = {}, attributes = {}) {
   return element;
 }
 
-function report(model, changes) {
-  for (const [name, value] of Object.entries(changes)) model.set(name, value);
-  model.save_changes();
+// Sends what hands do, once in a frame of the screen; what is newer replaces what still waits.
+class Reporter {
+  constructor(model) {
+    Object.assign(this, { model, id: Math.random(), sent: 0, done: 0, waiting: {}, wanted: {} });
+    model.on("change:answered", () => this.flush());
+  }
+
+  // The value as the hand has it, while answers to older reports still come in.
+  get(name) { return name in this.wanted ? this.wanted[name] : this.model.get(name); }
+
+  report(changes) {
+    if (this.waiting.pointer?.[0] === "press" && changes.pointer?.[0] === "hover") return;
+    Object.assign(this.wanted, changes);
+    Object.assign(this.waiting, changes);
+    this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.flush(); });
+  }
+
+  flush() {
+    const [id, number] = this.model.get("answered");
+    if (id === this.id) this.done = number;
+    if (this.done < this.sent - UNDER_WAY + 1 || this.frame) return;
+    if (Object.keys(this.waiting).length) {
+      const report = { ...this.waiting, answered: [this.id, ++this.sent] };
+      this.waiting = {};
+      this.model.send(report);
+    } else if (this.done === this.sent) this.wanted = {};
+  }
 }
 
 // Calls now, and once after each group of changes of these traits; returns what stops it.
@@ -31,7 +56,10 @@ function follow(model, names, call) {
   return () => names.forEach((name) => model.off(`change:${name}`, queue));
 }
 
-function showPicture(model, el) {
+const STEPS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10,
+  Home: -1e9, End: 1e9 };
+
+function showPicture(model, el, hand) {
   const figure = make("figure", el, { className: "spine-picture" });
   const head = make("figcaption", figure);
   const title = make("span", head);
@@ -41,16 +69,15 @@ function showPicture(model, el) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const lines = [0, 1].map(() => make("i", stage, { className: "spine-line" }));
   const ring = make("i", stage, { className: "spine-ring", hidden: true });
-  const sides = ["left", "right", "top", "bottom"];
-  const letters = sides.map((side) => make("b", frame, { className: `spine-${side}` }));
+  const letters = ["left", "right", "top", "bottom"].map((side) =>
+    make("b", frame, { className: `spine-${side}` }));
   const bar = make("b", frame, { className: "spine-bar" });
   const view = { scale: 1, x: 0, y: 0 };
   const fingers = new Map();
   let asked = 0, drawn = 0, drag = null, turned = 0;
 
-  function button(text, title, onclick) {
-    return make("button", head, { type: "button", textContent: text, title, onclick });
-  }
+  const button = (textContent, title, onclick) =>
+    make("button", head, { type: "button", textContent, title, onclick });
   button("full screen", "Fill the screen with this view", fillScreen);
   button("PNG", "Save this view as a PNG", () => {
     const href = canvas.toDataURL("image/png");
@@ -126,16 +153,14 @@ function showPicture(model, el) {
   function share(event) {
     const box = canvas.getBoundingClientRect();
     return [(event.clientX - box.x) / box.width, (event.clientY - box.y) / box.height]
-      .map((one) => Number(clamp(one, 0, 1).toFixed(5)));
+      .map((value) => Number(clamp(value, 0, 1).toFixed(5)));
   }
 
-  function point(kind, event) {
-    report(model, { pointer: [kind, ...share(event), ++serial] });
-  }
+  const point = (kind, event) => hand.report({ pointer: [kind, ...share(event), ++serial] });
 
-  function step(steps) {
-    const index = clamp(model.get("index") + steps, 0, model.get("last"));
-    if (index !== model.get("index")) report(model, { index });
+  function goTo(wanted) {
+    const index = clamp(wanted, 0, model.get("last"));
+    if (index !== hand.get("index")) hand.report({ index });
   }
 
   function dragKind(event) {
@@ -148,23 +173,18 @@ function showPicture(model, el) {
 
   function spread() {
     const [a, b] = [...fingers.values()];
-    return {
-      apart: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) || 1,
-      x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2,
-    };
+    const apart = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) || 1;
+    return { apart, x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2 };
   }
 
   const moves = {
     press: (event) => point("press", event),
     window(event, dx, dy) {
       const [centre, width] = drag.window;
-      report(model, { window: [centre - 2 * dy, Math.max(width + 4 * dx, 1)] });
+      hand.report({ window: [centre - 2 * dy, Math.max(width + 4 * dx, 1)] });
     },
     pan: (event, dx, dy) => zoom(view.scale, drag.view.x + dx, drag.view.y + dy),
-    swipe(event, dx) {
-      const index = clamp(drag.index + Math.trunc(dx / 8), 0, model.get("last"));
-      if (index !== model.get("index")) report(model, { index });
-    },
+    swipe: (event, dx) => goTo(drag.index + Math.trunc(dx / 8)),
     pinch() {
       const now = spread();
       zoomAt(now.x, now.y, now.apart / drag.spread.apart);
@@ -173,7 +193,7 @@ function showPicture(model, el) {
     },
     stroke(event, dx, dy, done = false) {
       drag.points.push(share(event));
-      report(model, { stroke: { id: drag.id, points: [...drag.points], done } });
+      hand.report({ stroke: { id: drag.id, points: [...drag.points], done } });
     },
   };
 
@@ -182,23 +202,19 @@ function showPicture(model, el) {
     canvas.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, event);
     const kind = dragKind(event);
-    drag = {
-      kind, x: event.clientX, y: event.clientY, id: ++serial, points: [], moved: false,
-      window: model.get("window"), index: model.get("index"), view: { ...view },
-      spread: kind === "pinch" ? spread() : null,
-    };
+    drag = { kind, x: event.clientX, y: event.clientY, id: ++serial, points: [], moved: false,
+      window: hand.get("window"), index: hand.get("index"), view: { ...view },
+      spread: kind === "pinch" ? spread() : null };
     if (kind === "press" || kind === "stroke") moves[kind](event);
   }
 
   function move(event) {
     const box = stage.getBoundingClientRect(), radius = model.get("radius");
     ring.hidden = !model.get("tool") || radius.length === 0;
-    if (!ring.hidden) {
-      ring.style.left = `${event.clientX - box.x}px`;
-      ring.style.top = `${event.clientY - box.y}px`;
-      ring.style.width = `${2 * radius[0] * box.width * view.scale}px`;
-      ring.style.height = `${2 * radius[1] * box.height * view.scale}px`;
-    }
+    const [left, top] = [event.clientX - box.x, event.clientY - box.y];
+    const [width, height] = ring.hidden ? [0, 0] : radius.map((part) => 2 * part * view.scale);
+    Object.assign(ring.style, { left: `${left}px`, top: `${top}px`, width: `${width * box.width}px`,
+      height: `${height * box.height}px` });
     if (!drag) return event.pointerType === "touch" ? null : point("hover", event);
     fingers.set(event.pointerId, event);
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
@@ -213,11 +229,6 @@ function showPicture(model, el) {
     drag = null;
   }
 
-  function leave(event) {
-    ring.hidden = true;
-    if (!drag) point("leave", event);
-  }
-
   function wheel(event) {
     event.preventDefault();
     if (event.ctrlKey) return zoomAt(event.clientX, event.clientY, Math.exp(-event.deltaY / 300));
@@ -225,41 +236,35 @@ function showPicture(model, el) {
     turned = Math.abs(pixels) >= 50 ? 50 * Math.sign(pixels) : turned + pixels;
     const steps = Math.trunc(turned / 50);
     turned -= 50 * steps;
-    return steps && step(-steps); // away from the reader: to the head
+    return goTo(hand.get("index") - steps); // away from the reader: to the head
   }
 
-  const STEPS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10,
-    PageDown: -10, Home: -1e9, End: 1e9 };
   function key(event) {
-    if (event.key in STEPS) step(STEPS[event.key]);
+    if (event.key in STEPS) goTo(hand.get("index") + STEPS[event.key]);
     else if (event.key === "f") fillScreen();
     else if (event.key === "Escape") figure.classList.remove("spine-full");
     else if ("+-".includes(event.key)) zoom(view.scale * (event.key === "+" ? 1.25 : 0.8), view.x, view.y);
-    else if ("zy[]".includes(event.key)) report(model, { key: [event.key, ++serial] });
+    else if ("zy[]".includes(event.key)) hand.report({ key: [event.key, ++serial] });
     else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
   const handlers = { pointerdown: begin, pointermove: move, pointerup: end, pointercancel: end,
-    pointerleave: leave, keydown: key, dblclick: () => zoom(1, 0, 0),
-    contextmenu: (event) => event.preventDefault() };
+    keydown: key, dblclick: () => zoom(1, 0, 0), contextmenu: (event) => event.preventDefault(),
+    pointerleave(event) { ring.hidden = true; if (!drag) point("leave", event); } };
   for (const [name, handler] of Object.entries(handlers)) canvas.addEventListener(name, handler);
   canvas.addEventListener("wheel", wheel, { passive: false });
   const resized = new ResizeObserver(place);
   resized.observe(stage);
-  const stops = [
-    follow(model, ["image"], draw),
-    follow(model, ["title", "marks", "bar", "cursor", "lines", "tool"], decorate),
-  ];
-  return () => { resized.disconnect(); stops.forEach((stop) => stop()); };
+  return [follow(model, ["image"], draw), () => resized.disconnect(),
+    follow(model, ["title", "marks", "bar", "cursor", "lines", "tool"], decorate)];
 }
 
-function svg(kind, parent, attributes, text = "") {
+function svg(kind, parent, attributes, textContent = "") {
   const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.textContent = text;
-  parent.append(element);
+  parent.append(Object.assign(element, { textContent }));
   return element;
 }
 
@@ -275,7 +280,7 @@ function ticks([low, high]) {
 const LINES = [["#0072b2", ""], ["#d55e00", "7 3"], ["#009e73", "2 3"], ["#cc79a7", "9 3 2 3"],
   ["#e69f00", "14 3"]];
 
-function showChart(model, el) {
+function showChart(model, el, hand) {
   const left = 46, right = 542, top = 40, bottom = 152;
   const board = svg("svg", el, { class: "spine-chart", viewBox: "0 0 560 188", role: "img" });
   let mark = null, ranges = null;
@@ -294,18 +299,15 @@ function showChart(model, el) {
   function draw() {
     board.replaceChildren();
     ranges = model.get("ranges");
-    const [x_label, y_label] = model.get("labels"), grey = { stroke: "#888", fill: "none" };
-    svg("path", board, { d: `M${left} ${top}V${bottom}H${right}`, ...grey });
-    for (const value of ticks(ranges[0])) {
-      svg("text", board, { x: x(value), y: bottom + 14, "text-anchor": "middle" }, value);
-    }
+    const [x_label, y_label] = model.get("labels"), middle = { "text-anchor": "middle" };
+    svg("path", board, { d: `M${left} ${top}V${bottom}H${right}`, stroke: "#888", fill: "none" });
+    for (const value of ticks(ranges[0])) svg("text", board, { x: x(value), y: bottom + 14, ...middle }, value);
     for (const value of model.get("y_ticks") ? ticks(ranges[1]) : []) {
       svg("path", board, { d: `M${left} ${y(value)}H${right}`, stroke: "#8884" });
       svg("text", board, { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, value);
     }
-    svg("text", board, { x: (left + right) / 2, y: 183, "text-anchor": "middle" }, x_label);
-    svg("text", board, { transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)`,
-      "text-anchor": "middle" }, y_label);
+    svg("text", board, { x: (left + right) / 2, y: 183, ...middle }, x_label);
+    svg("text", board, { transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)`, ...middle }, y_label);
     const lines = model.get("lines"), columns = Math.min(lines.length, 3);
     lines.forEach((line, n) => {
       const [stroke, dashes] = LINES[n];
@@ -337,38 +339,33 @@ function showChart(model, el) {
 
   function choose(event) {
     if (!(event.buttons & 1) || model.get("mark") === null) return;
-    const box = board.getBoundingClientRect();
+    const box = board.getBoundingClientRect(), [low, high] = ranges[0];
     const across = clamp(((event.clientX - box.x) / box.width) * 560, left, right);
-    const [low, high] = ranges[0];
-    report(model, { mark: low + ((across - left) / (right - left)) * (high - low) });
+    hand.report({ mark: low + ((across - left) / (right - left)) * (high - low) });
   }
   board.addEventListener("pointerdown", choose);
   board.addEventListener("pointermove", choose);
-  const stops = [
-    follow(model, ["lines", "ranges", "labels", "band", "y_ticks"], draw),
-    follow(model, ["mark", "alt"], place),
-  ];
-  return () => stops.forEach((stop) => stop());
+  return [follow(model, ["lines", "ranges", "labels", "band", "y_ticks"], draw),
+    follow(model, ["mark", "alt"], place)];
 }
 
 const HATCHES = { solid: "plain", rising: "hatched /", falling: "hatched \\", dots: "dotted" };
 
 function swatch(parent, rgb, hatch) {
   const strong = `rgb(${rgb})`, pale = `rgba(${rgb},.45)`, stripes = `${strong} 0 2px,${pale} 2px 6px`;
-  const background = {
+  make("i", parent, { className: "spine-swatch" }).style.background = {
     solid: strong,
     rising: `repeating-linear-gradient(135deg,${stripes})`,
     falling: `repeating-linear-gradient(45deg,${stripes})`,
     dots: `radial-gradient(${strong} 40%,${pale} 45%) 0 0/5px 5px`,
     dashed: "repeating-linear-gradient(90deg,#d8c800 0 5px,#000 5px 9px) 0 50%/100% 3px no-repeat",
   }[hatch];
-  make("i", parent, { className: "spine-swatch" }).style.background = background;
 }
 
 function showCaption(model, el) {
   const text = make("div", el, { className: "spine-text" }, { role: "status" });
   const legend = make("div", el, { className: "spine-legend" }, { role: "list", "aria-label": "legend" });
-  const stops = [
+  return [
     follow(model, ["text"], () => { text.textContent = model.get("text"); }),
     follow(model, ["swatches"], () => {
       legend.replaceChildren();
@@ -379,17 +376,31 @@ function showCaption(model, el) {
       }
     }),
   ];
-  return () => stops.forEach((stop) => stop());
 }
 
-function showChips(model, el) {
+function showSlider(model, el, hand) {
+  const label = make("label", el, { className: "spine-slider" });
+  const name = make("span", label), input = make("input", label, { type: "range" });
+  const number = make("output", label);
+  el.style.width = `${model.get("width_px")}px`;
+  function draw() {
+    const description = model.get("description"), [value, step] = [hand.get("value"), model.get("step")];
+    Object.assign(input, { min: model.get("min"), max: model.get("max"), step, value, ariaLabel: description });
+    name.textContent = description;
+    number.textContent = step % 1 ? value.toFixed(2) : value;
+  }
+  input.addEventListener("input", () => { hand.report({ value: Number(input.value) }); draw(); });
+  return [follow(model, ["description", "min", "max", "value"], draw)];
+}
+
+function showChips(model, el, hand) {
   const list = make("div", el, { className: "spine-chips" }, { role: "group", "aria-label": "structures" });
-  return follow(model, ["options", "value", "groups"], () => {
+  return [follow(model, ["options", "value", "groups"], () => {
     const focused = [...list.children].indexOf(document.activeElement);
     const chosen = new Set(model.get("value"));
     list.replaceChildren();
     const add = (textContent, value, attributes = {}) => make("button", list,
-      { type: "button", textContent, onclick: () => report(model, { value }) }, attributes);
+      { type: "button", textContent, onclick: () => hand.report({ value }) }, attributes);
     for (const [name, labels] of model.get("groups")) add(name, labels);
     for (const [name, label] of model.get("options")) {
       const others = [...chosen].filter((other) => other !== label);
@@ -397,10 +408,11 @@ function showChips(model, el) {
       add(name, value, { "aria-pressed": chosen.has(label) });
     }
     list.children[focused]?.focus();
-  });
+  })];
 }
 
-const KINDS = { picture: showPicture, chart: showChart, caption: showCaption, chips: showChips };
+const KINDS = { picture: showPicture, chart: showChart, caption: showCaption, slider: showSlider,
+  chips: showChips };
 
 function render({ model, el }) {
   el.classList.add("spine-front");
@@ -412,21 +424,26 @@ function render({ model, el }) {
     viewer.addEventListener("focusin", ({ target }) => { target.dataset.lmSuppressShortcuts = "true"; });
   });
   seen.observe(el);
-  const stop = KINDS[model.get("kind")](model, el);
-  return () => { seen.disconnect(); stop(); };
+  const stops = KINDS[model.get("kind")](model, el, new Reporter(model));
+  return () => [() => seen.disconnect(), ...stops].forEach((stop) => stop());
 }
 
 // The model of a widget of a saved page.
 class Model {
-  constructor(state) { Object.assign(this, { state, changed: new Set(), calls: {} }); }
+  constructor(state, receive) {
+    Object.assign(this, { state: { answered: [0, 0], ...state }, receive, calls: {} });
+  }
   get(name) { return this.state[name]; }
-  set(name, value) { this.state[name] = value; this.changed.add(name); }
   on(event, call) { (this.calls[event] ??= []).push(call); }
   off() {}
-  save_changes() {
-    const names = [...this.changed];
-    this.changed.clear();
-    for (const name of names) (this.calls[`change:${name}`] ?? []).forEach((call) => call());
+  update(changes) {
+    Object.assign(this.state, changes);
+    for (const name of Object.keys(changes)) (this.calls[`change:${name}`] ?? []).forEach((call) => call());
+  }
+  send({ answered, ...changes }) {
+    this.update(changes);
+    this.receive(changes);
+    this.update({ answered });
   }
 }
 
@@ -441,21 +458,20 @@ async function pixels(source) {
 
 // Plays the part of Python in a saved page: `content` is what `page.py` writes.
 export function startPage(content, body) {
-  const display = { window: content.windows[0], on: true, opacity: 1, labels: null };
+  const { shape, affine, stacks, windows } = content;
+  const display = { window: windows[0], on: true, opacity: 1, labels: null };
   const choices = make("div", body, { className: "spine-choices" });
   const board = make("div", body, { className: "spine-board" });
-  const { shape, affine, stacks } = content;
   const voxel = [0, 0, 0]; // the cursor's
-  const own = { name: "own" };
 
-  function widget(parent, state) {
-    const model = new Model(state);
+  function widget(parent, kind, state, receive) {
+    const model = new Model({ kind, ...state }, receive);
     render({ model, el: make("div", parent) });
     return model;
   }
 
-  function control(name, kind, parent, properties, changed) {
-    const label = make("label", parent);
+  function control(name, kind, properties, changed) {
+    const label = make("label", choices);
     make("span", label, { textContent: name });
     const input = make(kind, label, properties, { "aria-label": name });
     input.addEventListener("input", () => changed(input));
@@ -463,29 +479,30 @@ export function startPage(content, body) {
   }
 
   function choose(name, options, changed) {
-    const input = control(name, "select", choices, {}, () => changed(input.selectedIndex));
+    const input = control(name, "select", {}, () => changed(input.selectedIndex));
     for (const textContent of options) make("option", input, { textContent });
     return input;
   }
 
   function makeStack(stack) {
+    const last = stack.indices.length - 1;
     stack.box = make("section", board);
-    const range = { type: "range", min: 0, max: stack.indices.length - 1, step: 1 };
-    stack.row = make("div", stack.box, { className: "spine-row" });
+    const row = make("div", stack.box, { className: "spine-row" });
     for (const panel of stack.panels) {
-      panel.model = widget(stack.row, { kind: "picture", image: new ImageData(1, 1), alt: "", title: "",
-        size_px: content.size_px, marks: stack.marks, bar: stack.bar, cursor: [], lines: !content.choose,
-        index: stack.start, last: stack.indices.length - 1, window: [], tool: "", radius: [] });
-      panel.model.on("change:index", () => show(stack, panel.model.get("index")));
-      panel.model.on("change:window", () => setWindow(panel.model.get("window")));
-      panel.model.on("change:pointer", () => point(stack, panel, panel.model.get("pointer")));
+      const state = { image: new ImageData(1, 1), alt: "", title: "", size_px: content.size_px,
+        marks: stack.marks, bar: stack.bar, cursor: [], lines: !content.choose, index: stack.start, last,
+        window: [], tool: "", radius: [] };
+      panel.model = widget(row, "picture", state, ({ index, window, pointer }) => {
+        if (index !== undefined) show(stack, index);
+        if (window) setWindow(window);
+        if (pointer) point(stack, panel, pointer);
+      });
     }
-    stack.input = control(`${stack.plane} slice`, "input", stack.box, range, (input) => show(stack, Number(input.value)));
-    stack.caption = widget(stack.box, { kind: "caption", text: "", swatches: [] });
-    if (stack.chart) {
-      stack.chart = widget(stack.box, { kind: "chart", ...stack.chart });
-      stack.chart.on("change:mark", () => show(stack, nearest(stack, stack.chart.get("mark") - 1)));
-    }
+    stack.input = widget(stack.box, "slider", { description: `${stack.plane} slice`, min: 0, max: last,
+      step: 1, value: stack.start, width_px: 640 }, ({ value }) => show(stack, value));
+    stack.caption = widget(stack.box, "caption", { text: "", swatches: [] });
+    stack.chart &&= widget(stack.box, "chart", stack.chart,
+      ({ mark }) => show(stack, nearest(stack, mark - 1)));
   }
 
   function nearest(stack, index) {
@@ -497,7 +514,7 @@ export function startPage(content, body) {
   async function show(stack, position) {
     if (stack.wanted === position) return;
     stack.wanted = position;
-    stack.input.value = position;
+    stack.input.update({ value: position });
     const sources = [stack.slices[position], ...stack.panels.map((panel) => panel.over[position])];
     const [levels, ...areas] = await Promise.all(sources.map((source) => source && pixels(source)));
     if (stack.wanted !== position) return;
@@ -511,8 +528,8 @@ export function startPage(content, body) {
   // A level stands for a HU, which the window turns into a grey; an area and the kind of its pixel
   // (hatching, outline) stand for a colour and its opacity.
   function compose(levels, panel) {
-    const { centre, width } = display.window, low = centre - width / 2;
-    const greys = content.levels.map((hu) => clamp((255 * (hu - low)) / width, 0, 255));
+    const [, centre, width] = display.window;
+    const greys = content.levels.map((hu) => clamp((255 * (hu - centre + width / 2)) / width, 0, 255));
     const areas = display.on && panel.areas ? panel.areas : null;
     const { width: w, height: h } = areas?.width > levels.width ? areas : levels;
     const drawn = new ImageData(w, h), { data } = drawn;
@@ -539,56 +556,51 @@ export function startPage(content, body) {
 
   function paint(stack) {
     if (!stack.levels) return;
-    const { position } = stack, { window } = display;
+    const { position } = stack, [name, ...window] = display.window;
     const visible = display.on && display.opacity > 0;
     for (const panel of stack.panels) {
-      const alt = (visible ? panel.alt : panel.plain)[position];
-      Object.assign(panel.model.state, { window: [window.centre, window.width], index: position });
-      report(panel.model, { alt: `${alt} Window: ${window.name}.`, image: compose(stack.levels, panel),
-        title: panel.title || stack.titles[position] });
+      const alt = `${(visible ? panel.alt : panel.plain)[position]} Window: ${name}.`;
+      const title = panel.title || stack.titles[position];
+      panel.model.update({ alt, title, window, index: position, image: compose(stack.levels, panel) });
     }
     describe(stack);
-    if (stack.chart) {
-      const index = stack.indices[position];
-      Object.assign(stack.chart.state, { alt: stack.chart_alts[position], mark: index + 1 });
-      stack.chart.calls["change:alt"].forEach((call) => call());
-    }
+    stack.chart?.update({ alt: stack.chart_alts[position], mark: stack.indices[position] + 1 });
   }
 
-  function describe(stack, words = "") {
-    report(stack.caption, { text: `${stack.texts[stack.position]}${words}` });
-  }
+  const describe = (stack, words = "") => stack.caption.update({ text: stack.texts[stack.position] + words });
 
   function cross() {
     for (const { axes: [, rows, columns], panels } of content.choose ? [] : stacks) {
       const cursor = [columns, rows].map((axis) => (shape[axis] - 0.5 - voxel[axis]) / shape[axis]);
-      for (const panel of panels) report(panel.model, { cursor });
+      for (const panel of panels) panel.model.update({ cursor });
     }
   }
 
   function point(stack, panel, [kind, across, down]) {
     if (kind === "leave" || !stack.levels) return describe(stack);
-    const [cut, rows, columns] = stack.axes, here = [];
-    here[cut] = stack.indices[stack.position];
-    here[rows] = shape[rows] - 1 - at(down, shape[rows]);
-    here[columns] = shape[columns] - 1 - at(across, shape[columns]);
-    const mm = affine.map((line) => here.reduce((sum, n, axis) => sum + n * line[axis], line[3]));
+    const [cut, rows, columns] = stack.axes, under = [];
+    under[cut] = stack.indices[stack.position];
+    under[rows] = shape[rows] - 1 - at(down, shape[rows]);
+    under[columns] = shape[columns] - 1 - at(across, shape[columns]);
     const value = ({ width, height, data }) => data[4 * (at(down, height) * width + at(across, width))];
     const name = panel.areas && display.on ? panel.names[value(panel.areas)] : "";
+    const mm = affine.map((line, axis) => {
+      const place = under.reduce((sum, n, column) => sum + n * line[column], line[3]);
+      return `${"RAS"[axis]} ${place < 0 ? "" : "+"}${place.toFixed(1)}`;
+    });
     const hu = Math.round(content.levels[value(stack.levels)]);
-    const place = mm.map((n, axis) => `${"RAS"[axis]} ${n < 0 ? "" : "+"}${n.toFixed(1)}`).join(", ");
-    describe(stack, ` Mouse at ${place} mm: about ${hu} HU${name ? `, ${name}` : ""}.`);
+    describe(stack, ` Mouse at ${mm.join(", ")} mm: about ${hu} HU${name ? `, ${name}` : ""}.`);
     if (kind !== "press" || content.choose) return;
-    voxel.splice(0, 3, ...here);
-    for (const other of stacks) if (other !== stack) show(other, nearest(other, here[other.axes[0]]));
+    voxel.splice(0, 3, ...under);
+    for (const other of stacks) if (other !== stack) show(other, nearest(other, under[other.axes[0]]));
     cross();
   }
 
-  function setWindow([centre, width]) {
-    if (centre === display.window.centre && width === display.window.width) return;
-    if (!own.centre) make("option", windows, { textContent: "own" });
-    windows.selectedIndex = content.windows.length;
-    paintAll({ window: Object.assign(own, { centre, width }) });
+  function setWindow(window) {
+    if (!windows.own) make("option", presets, { textContent: "own" });
+    presets.selectedIndex = windows.length;
+    windows.own = ["own", ...window];
+    paintAll({ window: windows.own });
   }
 
   function paintAll(changes) {
@@ -596,29 +608,21 @@ export function startPage(content, body) {
     stacks.forEach(paint);
   }
 
-  function showPlane(chosen) {
-    stacks.forEach((stack, number) => { stack.box.hidden = number !== chosen; });
-  }
+  const showPlane = (chosen) => stacks.forEach((stack, n) => { stack.box.hidden = n !== chosen; });
 
   if (content.choose) choose("plane", stacks.map((stack) => stack.plane), showPlane);
-  const named = (one) => `${one.name} (${one.centre} / ${one.width} HU)`;
-  const windows = choose("window", content.windows.map(named),
-    (chosen) => paintAll({ window: content.windows[chosen] ?? own }));
+  const presets = choose("window", windows.map(([name, centre, width]) => `${name} (${centre} / ${width} HU)`),
+    (chosen) => paintAll({ window: windows[chosen] ?? windows.own }));
   if (content.swatches.length) {
-    control("overlay", "input", choices, { type: "checkbox", checked: true },
-      (input) => paintAll({ on: input.checked }));
-    const range = { type: "range", min: 0, max: 100, step: 5, value: 100 };
-    control("overlay opacity %", "input", choices, range,
-      (input) => paintAll({ opacity: Number(input.value) / 100 })).value = 100;
+    control("overlay", "input", { type: "checkbox", checked: true }, ({ checked }) => paintAll({ on: checked }));
+    widget(choices, "slider", { description: "overlay opacity %", min: 0, max: 100, step: 5, value: 100,
+      width_px: 310 }, ({ value }) => paintAll({ opacity: value / 100 }));
   }
-  if (content.chips) {
-    const chips = widget(choices, { kind: "chips", ...content.chips });
-    chips.on("change:value", () => paintAll({ labels: new Set(chips.get("value")) }));
-  }
+  if (content.chips) widget(choices, "chips", content.chips, ({ value }) => paintAll({ labels: new Set(value) }));
   stacks.forEach(makeStack);
   stacks.forEach((stack) => show(stack, stack.start));
   if (content.choose) showPlane(0);
-  widget(body, { kind: "caption", text: "", swatches: content.swatches });
+  widget(body, "caption", { text: "", swatches: content.swatches });
   // Within another page the focus is left where it is, and that page is told how tall this one is.
   if (window.parent === window) board.querySelector("canvas").focus();
   else new ResizeObserver(() => window.parent.postMessage(

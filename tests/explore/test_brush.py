@@ -24,7 +24,7 @@ def blank(shape=(20, 20, 12)):
 @pytest.mark.parametrize("cut", [0, 1, 2, None])
 def test_a_stroke_covers_the_voxels_within_its_radius_in_mm_of_the_line(cut):
     ct, radius_mm = blank(), 4.0
-    editor = MaskEditor(ct, None)
+    editor = MaskEditor(ct, None, None, None)
     start, end = [8, 8, 6], [12, 10, 8]
     if cut is not None:
         end[cut] = start[cut]
@@ -43,7 +43,7 @@ def test_a_stroke_covers_the_voxels_within_its_radius_in_mm_of_the_line(cut):
 def test_a_stroke_keeps_to_its_range_of_hu_and_to_the_array():
     ct = blank()
     ct.array[:10] = 500
-    editor = MaskEditor(ct, None)
+    editor = MaskEditor(ct, None, None, None)
     editor.begin()
     editor.paint((0, 0, 0), (19, 0, 0), 6.0, 1, None, (100, 3071))
     assert editor.array[:10].any() and not editor.array[10:].any()
@@ -53,7 +53,7 @@ def test_a_fill_stays_in_its_slice_and_closes_a_hole_but_no_open_area():
     labels = np.zeros((20, 20, 12), np.uint8)
     labels[5:15, 5:15, 3:6] = 22
     labels[8:11, 8:11, 3:6] = 0
-    editor = MaskEditor(blank(), blank().with_array(labels))
+    editor = MaskEditor(blank(), blank().with_array(labels), None, None)
     editor.begin()
     assert not editor.fill((0, 0, 4), 22, 2)
     assert editor.fill((9, 9, 4), 22, 2)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from spine_lib import SpineError
 from spine_lib.annotations import CANONICAL, REGIONS, to_regions
+from spine_lib.ct.geometry import PLANES
 from spine_lib.ct.volume import WINDOWS, Volume, apply_window
 from spine_lib.explore import render
 from spine_lib.explore.overlays import (
@@ -24,7 +25,7 @@ from spine_lib.explore.overlays import (
     label_swatches,
     outline,
 )
-from spine_lib.explore.render import PLANES, Style, render_slice
+from spine_lib.explore.render import Style, render_slice
 
 WINDOW = (0, 2000)
 SHAPE = (8, 10, 6)

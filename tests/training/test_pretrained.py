@@ -5,8 +5,6 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.datasets import sample_cases
-from spine_lib.explore import compare_shipped
-from spine_lib.explore.scene import count_slices
 from spine_lib.metrics.overlap import confusion, dice
 from spine_lib.training import pretrained
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained, load_probability
@@ -45,20 +43,6 @@ def test_a_stored_prediction_of_another_grid_is_refused(sample_root):
     cases = {case.case_id: case for case in sample_cases(sample_root)}
     with pytest.raises(SpineError, match="scan and stored prediction of crop"):
         load_probability("unet_light", "crop", cases["abdomen"].load().ct)
-
-
-def test_the_shipped_pair_is_compared_with_the_truth_on_a_patient_it_never_saw(sample_root):
-    viewer = compare_shipped("crop", plane="sagittal")
-    assert tuple(viewer.models) == ("U-Net", "DeepLabv3+")
-    data = {case.case_id: case for case in sample_cases(sample_root)}["crop"].load()
-    for name, model in zip(viewer.models, PRETRAINED):
-        guess = load_probability(model, "crop", data.ct).array >= 0.5
-        counts = count_slices(data.labels, data.ct.with_array(guess), data.ignore)
-        slices = counts.by_plane["sagittal"]
-        shown = viewer.counts[name].by_plane["sagittal"]
-        assert (slices == shown).all()
-    with pytest.raises(SpineError, match="no stored predictions for 'chest': use dicom or crop"):
-        compare_shipped("chest")
 
 
 def test_a_model_that_is_not_shipped_is_refused_with_the_ones_that_are():

@@ -78,20 +78,23 @@ def _refuse(context, route):
 
 
 @contextmanager
-def serve_lab(home, cells, application="jupyterlab"):
-    """Serve a folder with one notebook of these cells by "jupyterlab" or "notebook" (7).
+def serve_lab(home, notebooks):
+    """Serve notebooks of some cells, by how they are opened: "lab" or "notebooks" (Notebook 7).
 
-    Yields its address; skips where the application is not installed.
+    Yields their addresses; skips where an application is not installed.
     """
-    pytest.importorskip(application, reason=f"{application} is not installed")
+    for application in ("jupyterlab", "notebook"):
+        pytest.importorskip(application, reason=f"{application} is not installed")
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(QUIET, encoding="utf-8")
-    _write_notebook(home / "work" / "look.ipynb", cells)
+    (home / "work").mkdir()
+    for name, cells in notebooks.items():
+        _write_notebook(home / "work" / f"{name}.ipynb", cells)
     port, token = _free_port(), secrets.token_hex(16)
     server = subprocess.Popen(
         [
-            sys.executable, "-m", application, "--no-browser", "--allow-root",
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
             f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}",
             "--LabApp.extension_manager=readonly",
@@ -103,8 +106,8 @@ def serve_lab(home, cells, application="jupyterlab"):
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/api/status?token={token}", server, home / "server.log")
-        folder = "lab/tree" if application == "jupyterlab" else "notebooks"
-        yield f"{address}/{folder}/look.ipynb?token={token}"
+        folders = {"lab": "lab/tree", "notebooks": "notebooks"}
+        yield {name: f"{address}/{folders[name]}/{name}.ipynb?token={token}" for name in notebooks}
     finally:
         server.terminate()
         try:
@@ -131,7 +134,6 @@ def _environment(home):
 def _write_notebook(path, cells):
     import nbformat
 
-    path.parent.mkdir()
     cells = [nbformat.v4.new_code_cell(code.strip()) for code in cells]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)

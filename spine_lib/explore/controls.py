@@ -337,7 +337,7 @@ class Viewer(widgets.VBox):
     @property
     def alt(self) -> str:
         """What is shown now, in words."""
-        return " ".join(picture.alt for picture in self.pictures)
+        return " ".join(picture.alt for picture in self.pictures or [self.chart])
 
     def figure(self) -> Figure:
         """Draw what is shown now as a static figure, with marks, scale bars and legend."""
@@ -347,15 +347,18 @@ class Viewer(widgets.VBox):
         from spine_lib.explore import figures
 
         pictures, swatches = self.pictures, self.swatches()
-        widest = sum(picture.rgb.shape[1] / picture.rgb.shape[0] for picture in pictures)
-        width = min(4.6 * len(pictures), 9.5)
+        widest = sum(picture.rgb.shape[1] / picture.rgb.shape[0] for picture in pictures) or 2.5
+        width = min(4.6 * len(pictures), 9.5) or 6.4
         columns = min(6 if width > 6 else 3, max(len(swatches), 1))
         height = min(width / widest, 6) + 0.4 + 0.2 * -(-len(swatches) // columns)
         with mpl.rc_context({"font.size": 8}):
             figure = Figure(figsize=(width, height), layout="constrained")
-            for axes, picture in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures):
+            places = figure.subplots(1, len(pictures) or 1, squeeze=False)[0]
+            for axes, picture in zip(places, pictures):
                 figures.show_slice(axes, picture.rgb, picture.plane, picture.pixel_mm)
                 axes.set_title(picture.title, fontsize=8, pad=14)
+            if not pictures:
+                figures.show_lines(places[0], self.chart)
             if swatches:
                 handles = figures.legend_handles(swatches)
                 figure.legend(handles=handles, loc="outside lower center", ncols=columns)

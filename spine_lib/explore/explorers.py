@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +14,6 @@ from spine_lib.explore.overlays import OKABE_ITO, Swatch
 from spine_lib.explore.render import Style, render_slice
 from spine_lib.explore.scene import Panel, Scene, dice_text, is_spine, score_text, voxel_at_share
 from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PLANE = "axial"
 THRESHOLDS = np.arange(1, 100) / 100
@@ -412,64 +407,23 @@ class PrevalenceExplorer(ui.Viewer):
         self.chart.follow(self.percent)
         self._arrange(ui.column(*controls), self.chart, self.caption)
 
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores of the pair at the current position, by their names in `metrics.SCORES`."""
-        return metrics.scores(self._pair(self.percent.value / 100))
-
-    @property
-    def fits(self) -> dict[str, bool]:
-        """Which of the row's other scores come out as printed."""
-        printed, scores = self._rows[self.model.value], self.scores
-        return {
-            name: within_rounding(printed[column]).contains(scores[key])
-            for name, (key, column) in FITTED.items()
-        }
-
-    @property
-    def alt(self) -> str:
-        """What is shown now, in words."""
-        printed, scores, fits = self._rows[self.model.value], self.scores, self.fits
-        texts = [
-            f"{name} is {scores[key]:.4f} and {printed[column]:.3f} is printed "
-            f"({'fits' if fits[name] else 'does not fit'})"
-            for name, (key, column) in FITTED.items()
-        ]
-        return (
-            f"{self.model.value}: with Dice {printed['dice']:.3f}, {self.percent.value:.2f} % "
-            f"spine and {self.alarms.value:.0%} of the errors false alarms, {' and '.join(texts)}."
-        )
-
-    def figure(self) -> Figure:
-        """Draw the curves as a static figure."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-        axes = figure.subplots()
-        styles = (("#0072b2", "-"), ("#d55e00", "--"), ("#0072b2", ":"), ("#d55e00", "-."))
-        for (name, (x, y)), (colour, dash) in zip(self._lines().items(), styles):
-            axes.plot(x, y, color=colour, linestyle=dash, label=name)
-        axes.axvline(self.percent.value, color="#1a1a1a", linewidth=1)
-        axes.set(xlabel="spine, % of the voxels", ylabel="score", ylim=(0.85, 1))
-        figure.legend(loc="outside lower center", fontsize=7, ncols=4)
-        figure.suptitle("\n".join(textwrap.wrap(self.alt, 100)), fontsize=8)
-        return figure
-
-    def _pair(self, prevalence: float) -> metrics.Confusion:
-        return shares(self._rows[self.model.value]["dice"], prevalence, self.alarms.value)
-
-    def _lines(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        printed, percent = self._rows[self.model.value], np.linspace(0.1, 20, 200)
-        pairs = [self._pair(share / 100) for share in percent]
-        curves = {
-            name: (percent, np.array([metrics.SCORES[key](pair) for pair in pairs]))
-            for name, (key, _) in FITTED.items()
-        }
-        for name in ("IoU", "accuracy"):
-            curves[f"printed {name}"] = percent[[0, -1]], np.full(2, printed[name.lower()])
-        return curves
+    def _scores(self, percent: float) -> dict[str, float]:
+        dice = self._rows[self.model.value]["dice"]
+        return metrics.scores(shares(dice, percent / 100, self.alarms.value))
 
     def _draw(self) -> None:
-        self.caption.text = self.alt
-        labels, percent = ("spine, % of the voxels", "score"), self.percent.value
-        self.chart.show(self._lines(), self.alt, labels, percent, (0.85, 1))
+        printed, percent = self._rows[self.model.value], self.percent.value
+        scores, wide = self._scores(percent), np.linspace(0.1, 20, 200)
+        self.fits, lines, texts = {}, {}, []
+        curves = [self._scores(share) for share in wide]
+        for name, (key, column) in FITTED.items():
+            self.fits[name] = within_rounding(printed[column]).contains(scores[key])
+            lines[name] = wide, np.array([point[key] for point in curves])
+            lines[f"printed {name.split()[-1]}"] = wide[[0, -1]], np.full(2, printed[column])
+            texts.append(f"{name} is {scores[key]:.4f} and {printed[column]:.3f} is printed")
+            texts[-1] += f" ({'fits' if self.fits[name] else 'does not fit'})"
+        self.caption.text = text = (
+            f"{self.model.value}: with Dice {printed['dice']:.3f}, {percent:.2f} % "
+            f"spine and {self.alarms.value:.0%} of the errors false alarms, {' and '.join(texts)}."
+        )
+        self.chart.show(lines, text, ("spine, % of the voxels", "score"), percent, (0.85, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +22,9 @@ from spine_lib import SpineError
 from spine_lib.ct.geometry import orientation_marks, scale_bar_mm
 from spine_lib.explore.overlays import OKABE_ITO, Swatch
 from spine_lib.training.logs import Rows, points
+
+if TYPE_CHECKING:
+    from spine_lib.explore.controls import Chart
 
 INK = "#1a1a1a"
 LINE_STYLES = tuple(
@@ -179,6 +183,16 @@ def show_slice(
     axes.add_patch(Rectangle((left, 0.95 * rows), length, max(1, 0.01 * rows), **bar))
     x, y, text = left + length / 2, 0.94 * rows, f"{length_mm:g} mm"
     axes.text(x, y, text, ha="center", va="bottom", **_TEXT_ON_IMAGE)
+
+
+def show_lines(axes: Axes, chart: Chart) -> None:
+    """Draw the lines of a viewer's chart, with its mark."""
+    for line, style in zip(chart.lines, cycle(LINE_STYLES)):
+        heights = [np.nan if y is None else y for y in line["y"]]
+        axes.plot(line["x"], heights, label=line["name"], **{**style, "marker": ""})
+    axes.axvline(chart.mark, color=INK, linewidth=1)
+    axes.set(xlabel=chart.labels[0], ylabel=chart.labels[1], ylim=chart.ranges[1])
+    axes.figure.legend(loc="outside lower center", ncols=4)
 
 
 def legend_handles(swatches: Iterable[Swatch]) -> list[Patch]:

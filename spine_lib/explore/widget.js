@@ -381,7 +381,7 @@ function showCaption(model, el) {
 function showSlider(model, el, hand) {
   const label = make("label", el, { className: "spine-slider" });
   const name = make("span", label), input = make("input", label, { type: "range" });
-  const number = make("output", label);
+  const number = make("b", label);
   el.style.width = `${model.get("width_px")}px`;
   function draw() {
     const description = model.get("description"), [value, step] = [hand.get("value"), model.get("step")];

@@ -62,6 +62,8 @@ def test_curves_draw_each_value_at_its_step(tmp_path):
     assert [len(line.get_xdata()) for line in raw_lines] == [60]
     assert [len(line.get_xdata()) for line in losses.lines] == [3, 60, 60]
     assert losses.get_yscale() == "log"
+    rows = [{"step": 0, "train_loss": 0.5}, {"step": 1, "train_loss": -0.5}]
+    assert figures.loss_curves({"one": rows}).axes[0].get_yscale() == "linear"
 
 
 def test_models_differ_in_dash_and_marker_and_not_only_in_colour():
@@ -71,11 +73,6 @@ def test_models_differ_in_dash_and_marker_and_not_only_in_colour():
     assert len({line.get_marker() for line in lines}) == 4
 
 
-def test_a_loss_that_is_not_positive_is_drawn_on_a_linear_axis():
-    rows = [{"step": 0, "train_loss": 0.5}, {"step": 1, "train_loss": -0.5}]
-    assert figures.loss_curves({"one": rows}).axes[0].get_yscale() == "linear"
-
-
 def test_patient_scores_show_every_seed_and_their_mean():
     scores = {"U-Net": {"a": [0.8, 0.9, 0.7], "b": 0.5}, "other": {"a": 0.6, "b": [0.1, 0.3]}}
     axes = figures.patient_scores(scores).axes[0]
@@ -83,16 +80,10 @@ def test_patient_scores_show_every_seed_and_their_mean():
     assert dots == [0, 0, 1, 1, 2, 3]  # two of them for the legend
     assert {"0.800", "0.500", "0.600", "0.200"} <= set(_texts(axes))
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
-
-
-def test_an_undefined_score_is_said_and_not_drawn_as_zero():
     axes = figures.patient_scores({"U-Net": {"a": float("nan"), "b": 0.5}}).axes[0]
     assert "U-Net: undefined" in _texts(axes)
     drawn = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 1]
     assert drawn == [[0.5]]
-
-
-def test_no_patients_are_refused():
     with pytest.raises(SpineError, match="no patients"):
         figures.patient_scores({"U-Net": {}})
 
@@ -119,10 +110,3 @@ def test_a_figure_is_encoded_as_an_image_and_the_same_each_time():
     assert ET.fromstring(svg).tag.endswith("svg")
     assert svg == figures.encode_figure(figures.loss_curves({"one": ROWS}))
     assert b"<text" not in svg  # letters are drawn, so that no font is needed
-
-
-def test_figures_leave_nothing_in_pyplot():
-    from matplotlib import pyplot
-
-    figures.patient_scores({"U-Net": {"a": 0.5}})
-    assert pyplot.get_fignums() == []

@@ -120,7 +120,8 @@ def _stack_content(stack: Stack, quality: int) -> dict:
 
 def _panel_content(panel: Panel, stack: Stack) -> dict:
     scene, plane, indices = panel.scene, stack.plane, stack.indices
-    style = fit_style(panel.style, scene.ct, plane, SIDE_PX)
+    # As fine as the slices, whatever the viewer's style asks for.
+    style = fit_style(replace(panel.style, pixel_mm=None), scene.ct, plane, SIDE_PX)
     title = f"{panel.title}: " if panel.title else ""
     drawn = [scene.overlay(index, plane, style) for index in indices]
     last = max((int(overlay.areas.max()) for overlay in drawn if overlay), default=0)

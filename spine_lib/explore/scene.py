@@ -11,14 +11,8 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import CANONICAL
-from spine_lib.ct.geometry import (
-    PLANES,
-    cut_slice,
-    plane_axes,
-    require_same_grid,
-    slice_count,
-    slice_position_mm,
-)
+from spine_lib.ct import geometry
+from spine_lib.ct.geometry import PLANES, cut_slice, plane_axes
 from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.explore import overlays, render
 from spine_lib.explore.overlays import Swatch
@@ -48,7 +42,7 @@ class Scene:
         for role in ("mask", "prediction", "ignore"):
             if (volume := getattr(self, role)) is not None:
                 volume = _as_volume(role, volume, load_mask)
-                require_same_grid(self.ct, volume, f"CT and {role}")
+                geometry.require_same_grid(self.ct, volume, f"CT and {role}")
                 setattr(self, role, volume if role == "ignore" else _without_ids(volume))
         self.case_id = self.case_id or _scan_name(self.ct)
 
@@ -136,7 +130,7 @@ class Scene:
 
     def title(self, index: int, plane: str) -> str:
         """Return a short title: case, plane and slice."""
-        return f"{self.name}, {plane} slice {index + 1} of {slice_count(self.ct, plane)}"
+        return f"{self.name}, {plane} slice {index + 1} of {geometry.slice_count(self.ct, plane)}"
 
     def alt_text(self, index: int, plane: str, style: Style) -> str:
         """Return a slice in words: case, plane, position and what is overlaid."""
@@ -153,10 +147,11 @@ class Scene:
 
     def slice_text(self, index: int, plane: str) -> str:
         """Return a slice's number and its position in the patient."""
-        return (
-            f"{plane} slice {index + 1} of {slice_count(self.ct, plane)} (index {index}) at "
-            f"{'RAS'[plane_axes(plane)[0]]} {slice_position_mm(self.ct, index, plane):+.1f} mm"
+        position = geometry.slice_position_mm(self.ct, index, plane)
+        text = (
+            f"{plane} slice {index + 1} of {geometry.slice_count(self.ct, plane)} (index {index})"
         )
+        return f"{text} at {'RAS'[plane_axes(plane)[0]]} {position:+.1f} mm"
 
     def voxel_text(self, voxel: Voxel, threshold: float = 0.5) -> str:
         """Return a voxel's position in mm and HU, and what mask and prediction name it."""
@@ -214,6 +209,11 @@ class SliceCounts:
         if not self.by_plane or not self.spine(plane).any():
             return count // 2
         return int(self.spine(plane).argmax())
+
+    def middle(self, plane: str, count: int) -> int:
+        """Return the slice with half of the spine on either side, or the middle one of `count`."""
+        share = self.spine(plane).cumsum() if self.by_plane else np.zeros(1)
+        return int(np.searchsorted(share, share[-1] / 2)) if share[-1] else count // 2
 
     def worst(self, plane: str) -> int | None:
         """Return the slice with the lowest Dice, of several the one with most wrong voxels."""

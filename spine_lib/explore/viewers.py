@@ -9,14 +9,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from spine_lib import SpineError
-from spine_lib.ct.geometry import (
-    PLANES,
-    checked_index,
-    pixel_size_mm,
-    plane_axes,
-    require_choice,
-    slice_count,
-)
+from spine_lib.ct import geometry
+from spine_lib.ct.geometry import PLANES, plane_axes
 from spine_lib.ct.volume import Volume
 from spine_lib.explore import controls as ui
 from spine_lib.explore.brush import ERASE, LOOK, PAINT, Brush
@@ -51,13 +45,9 @@ class ScanViewer(ui.Viewer):
     one_plane_at_once = True
 
     def save_html(
-        self,
-        path: str | Path,
-        max_slices: int = 100,
-        quality: int = 75,
-        all_planes: bool = True,
+        self, path: str | Path, max_slices: int = 100, quality: int = 75, all_planes: bool = True
     ) -> Path:
-        """Write one page that works like the viewer, without Python and without a network.
+        """Write one page that works like the viewer, without Python and a network; return its path.
 
         The page begins with what is shown now, and has the slices, the windows and the overlay.
 
@@ -65,10 +55,7 @@ class ScanViewer(ui.Viewer):
             path: `.html` file to write; some megabytes, see the arguments below.
             max_slices: of each plane; of more slices, every second (third ...) is kept.
             quality: of the CT's pictures, 1 to 100.
-            all_planes: keep all three planes; otherwise the one that is shown, in half the space.
-
-        Returns:
-            The path.
+            all_planes: keep all three planes; otherwise the one that is shown.
 
         Raises:
             SpineError: where the numbers are out of range or the file cannot be written.
@@ -77,7 +64,7 @@ class ScanViewer(ui.Viewer):
             raise SpineError(f"A page with {max_slices} slices shows nothing: give 1 or more.")
         first, panels, stacks = self._shown_planes()[0], self._panels(), []
         for plane in (first, *(plane for plane in PLANES if plane != first and all_planes)):
-            count = slice_count(panels[0].scene.ct, plane)
+            count = geometry.slice_count(panels[0].scene.ct, plane)
             indices = range(0, count, -(-count // max_slices))
             texts = [f"{self._slice_text(kept, plane)}." for kept in indices]
             chart = self._saved_chart(plane, indices)
@@ -102,16 +89,13 @@ class ScanViewer(ui.Viewer):
 
 
 class MaskViewer(ScanViewer):
-    """The base of the viewers of one mask and one prediction, with a voxel that is described.
-
-    Arguments and errors are those of `SliceViewer`; `voxel` is x, y, z to begin with.
-    """
+    """The base of the viewers of one mask and one prediction, with a voxel that is described."""
 
     voxel_name = "Cursor"
 
     def __init__(
         self,
-        volumes: Sequence[Source | None],
+        volumes: Sequence,
         case_id: str,
         window: str | tuple[float, float],
         style: Style | str,
@@ -143,7 +127,14 @@ class MaskViewer(ScanViewer):
 
     def _set_voxel(self, voxel: Voxel) -> None:
         for control, index, plane in zip(self.axes, voxel, ("sagittal", "coronal", "axial")):
-            control.value = checked_index(self.scene.ct, index, plane)
+            control.value = geometry.checked_index(self.scene.ct, index, plane)
+
+    def _voxel_in_slice(self, index: int, plane: str) -> Voxel:
+        """Return a voxel of the slice: in the middle of its spine, else of the slice."""
+        cut, mask = plane_axes(plane)[0], self.scene.mask
+        image = np.moveaxis(self.scene.ct.array if mask is None else mask.array, cut, 0)[index]
+        voxel = middle_voxel((image > 0) & (mask is not None))
+        return (*voxel[:cut], index, *voxel[cut:])
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the slices that are shown."""
@@ -245,14 +236,14 @@ class SliceViewer(MaskViewer):
         size_px: int = 470,
         truth: Source | None = None,
     ) -> None:
-        require_choice("plane", plane, PLANES)
+        geometry.require_choice("plane", plane, PLANES)
         if style is None:
             style = "fill" if mask is None or prediction is None else "error"
         super().__init__((ct, mask, prediction, ignore), case_id, window, style)
         scene, counts = self.scene, self.scene.count_slices()
         if index is None:
-            index = counts.fullest(plane, slice_count(scene.ct, plane))
-        self._set_voxel(self._voxel_in_slice(checked_index(scene.ct, index, plane), plane))
+            index = counts.fullest(plane, geometry.slice_count(scene.ct, plane))
+        self._set_voxel(self._voxel_in_slice(geometry.checked_index(scene.ct, index, plane), plane))
         self.plane = ui.choice("plane", PLANES, plane)
         self.plane.observe(lambda _: self._turn(), "value")
         self.picture = ui.Picture(size_px)
@@ -285,13 +276,6 @@ class SliceViewer(MaskViewer):
     def counts(self) -> SliceCounts:
         """Spine and errors by slice at the current threshold."""
         return self.scene.count_slices(self.overlay.threshold.value)
-
-    def _voxel_in_slice(self, index: int, plane: str) -> Voxel:
-        """Return a voxel of the slice: in the middle of its spine, else of the slice."""
-        cut, mask = plane_axes(plane)[0], self.scene.mask
-        image = np.moveaxis(self.scene.ct.array if mask is None else mask.array, cut, 0)[index]
-        voxel = middle_voxel((image > 0) & (mask is not None))
-        return (*voxel[:cut], index, *voxel[cut:])
 
     def _turn(self) -> None:
         """Put the slider of the plane below the picture, and the others to the probe."""
@@ -361,21 +345,16 @@ class OrthoViewer(MaskViewer):
     ) -> None:
         super().__init__((ct, mask, prediction, ignore), case_id, window, style)
         self._size_px = size_px
-        self._set_voxel(self._middle_of_spine() if voxel is None else voxel)
+        if voxel is None:
+            middle = self.scene.count_slices().middle(PLANES[0], self.scene.ct.shape[2])
+            voxel = self._voxel_in_slice(middle, PLANES[0])
+        self._set_voxel(voxel)
         self.pictures = [ui.Picture(size_px, self.axes[plane_axes(plane)[0]]) for plane in PLANES]
         for picture in self.pictures:
             picture.lines = True
         left = ui.column(*self.axes, self.caption, width_px=420)
         controls = ui.row(left, ui.column(self.window, self.overlay))
         self._arrange(ui.row(*self.pictures), controls)
-
-    def _middle_of_spine(self) -> Voxel:
-        """Return a voxel in the middle of the spine, else of the volume."""
-        shape, mask = self.scene.ct.shape, self.scene.mask
-        x, y, z = steps = [max(1, size // 64) for size in shape]
-        if mask is not None and (coarse := mask.array[::x, ::y, ::z] > 0).any():
-            return tuple(n * step for n, step in zip(middle_voxel(coarse), steps))
-        return tuple(size // 2 for size in shape)
 
     def _shown_planes(self) -> Sequence[str]:
         return PLANES
@@ -420,7 +399,7 @@ class CompareViewer(ScanViewer):
         super().__init__()
         if len(names) != 2 or names[0] == names[1]:
             raise SpineError(f"The names {names!r} are not two different names: give one a model.")
-        require_choice("plane", plane, PLANES)
+        geometry.require_choice("plane", plane, PLANES)
         self.truth = truth = Scene(ct, mask, None, ignore, case_id)
         self.models = {
             name: Scene(truth.ct, truth.mask, prediction, ignore, truth.case_id)
@@ -431,8 +410,9 @@ class CompareViewer(ScanViewer):
         self.share = ui.Slider("of second", 0.5, 0.0, 1.0, 0.05)
         self.opacity = ui.Slider("opacity", 0.5, 0.0, 1.0, 0.05)
         self.threshold = ui.Slider("threshold", 0.5, 0.01, 0.99, 0.01)
-        start = self._fullest(plane) if index is None else checked_index(truth.ct, index, plane)
-        self.slice = ui.Slider("slice", start, 0, slice_count(truth.ct, plane) - 1, 1, 640)
+        start = self._fullest(plane) if index is None else index
+        start, count = geometry.checked_index(truth.ct, start, plane), self._count(plane)
+        self.slice = ui.Slider("slice", start, 0, count - 1, 1, 640)
         self.window = ui.WindowControls(window, self._draw)
         controls = (self.slice, self.mix, self.share, self.opacity, self.threshold)
         self._sliders = ui.Observer(self._draw, *controls)
@@ -465,12 +445,15 @@ class CompareViewer(ScanViewer):
 
     def _turn(self) -> None:
         with self._sliders.together():
-            self.slice.max = slice_count(self.truth.ct, self.plane.value) - 1
+            self.slice.max = self._count(self.plane.value) - 1
             self.slice.value = self._fullest(self.plane.value)
+
+    def _count(self, plane: str) -> int:
+        return geometry.slice_count(self.truth.ct, plane)
 
     def _fullest(self, plane: str) -> int:
         first, _ = self.counts.values()
-        return first.fullest(plane, slice_count(self.truth.ct, plane))
+        return first.fullest(plane, self._count(plane))
 
     def _answer_pointer(self, picture: ui.Picture, pointer: list) -> None:
         kind, across, down = pointer[:3]
@@ -518,7 +501,7 @@ class CompareViewer(ScanViewer):
         rgb = mix_pictures(*drawn, None if self.mix.value == "checkerboard" else self.share.value)
         title = f"{' and '.join(self.models)}, {self.mix.value}"
         alt = f"{title}: {panels[0].scene.alt_text(index, plane, panels[0].style)}"
-        self.pictures[1].show(rgb, alt, title, plane, pixel_size_mm(self.truth.ct, plane))
+        self.pictures[1].show(rgb, alt, title, plane, geometry.pixel_size_mm(self.truth.ct, plane))
 
     def _index(self, plane: str) -> int:
         return self.slice.value if plane == self.plane.value else self._fullest(plane)
@@ -535,7 +518,7 @@ class CompareViewer(ScanViewer):
 
     def _draw_chart(self, chart: ui.Chart, plane: str, index: int) -> None:
         """Draw the Dice of both models over the slice numbers, from 1."""
-        numbers = np.arange(1, slice_count(self.truth.ct, plane) + 1)
+        numbers = np.arange(1, self._count(plane) + 1)
         lines = {name: (numbers, counts.dice(plane)) for name, counts in self.counts.items()}
         chart.show(lines, self._chart_alt(plane, index), (f"{plane} slice", "Dice"), index + 1)
 

@@ -530,26 +530,15 @@ export function startPage(content, body) {
   function compose(levels, panel) {
     const [, centre, width] = display.window;
     const greys = content.levels.map((hu) => clamp((255 * (hu - centre + width / 2)) / width, 0, 255));
-    const areas = display.on && panel.areas ? panel.areas : null;
-    const { width: w, height: h } = areas?.width > levels.width ? areas : levels;
-    const drawn = new ImageData(w, h), { data } = drawn;
-    const columns = ({ width }) => Array.from({ length: w }, (_, n) => Math.floor(((n + 0.5) * width) / w));
-    const line = ({ width, height }, row) => Math.floor(((row + 0.5) * height) / h) * width;
-    const [across, over] = [columns(levels), areas && columns(areas)];
-    for (let row = 0, to = 0; row < h; row++) {
-      const [from, start] = [line(levels, row), areas ? line(areas, row) : 0];
-      for (let n = 0; n < w; n++, to += 4) {
-        const grey = greys[levels.data[4 * (from + across[n])]];
-        const coded = areas ? 4 * (start + over[n]) : 0;
-        const area = areas ? areas.data[coded] : 0, kind = areas ? areas.data[coded + 1] : 0;
-        const visible = area + kind && (kind > 2 || !display.labels || display.labels.has(area));
-        const colour = visible ? panel.colours[5 * area + kind] : null;
-        const cover = colour ? colour[3] * display.opacity : 0;
-        for (let band = 0; band < 3; band++) {
-          data[to + band] = cover ? grey * (1 - cover) + colour[band] * cover : grey;
-        }
-        data[to + 3] = 255;
-      }
+    const areas = display.on && panel.areas ? panel.areas.data : null;
+    const drawn = new ImageData(levels.width, levels.height), { data } = drawn;
+    for (let n = 0; n < data.length; n += 4) {
+      const grey = greys[levels.data[n]], area = areas ? areas[n] : 0, kind = areas ? areas[n + 1] : 0;
+      const visible = area + kind && (kind > 2 || !display.labels || display.labels.has(area));
+      const colour = visible ? panel.colours[5 * area + kind] : [0, 0, 0, 0];
+      const cover = colour[3] * display.opacity;
+      for (let band = 0; band < 3; band++) data[n + band] = grey * (1 - cover) + colour[band] * cover;
+      data[n + 3] = 255;
     }
     return drawn;
   }

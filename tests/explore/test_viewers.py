@@ -78,6 +78,8 @@ def test_a_preset_sets_both_sliders_and_draws_once(viewer, monkeypatch):
     viewer.window.width.value = 300
     assert viewer.window.preset.value == "own" and viewer.window.window == (40, 300)
     assert len(drawn) == 2
+    viewer.window.preset.value = "full"  # which the sliders cannot show exactly
+    assert viewer.window.preset.value == "full" and viewer.window.window == WINDOWS["full"]
 
 
 def test_turning_the_plane_keeps_the_probed_voxel(viewer):
@@ -88,20 +90,6 @@ def test_turning_the_plane_keeps_the_probed_voxel(viewer):
         assert viewer.voxel == before
         assert viewer.slice.value == before[planes.plane_axes(plane)[0]]
         assert viewer.slice.description == "slice"
-
-
-def test_the_text_gives_hu_name_place_and_dice(viewer, small_phantom, chance):
-    voxel = tuple(np.argwhere(small_phantom.labels.array == 22)[0].tolist())
-    viewer.go_to(voxel)
-    text = viewer.caption.text
-    index = voxel[2]
-    counts = metrics.confusion(
-        chance.array[..., index] >= 0.5, small_phantom.labels.array[..., index] > 0
-    )
-    assert f"{small_phantom.ct.array[voxel]} HU, mask L3" in text
-    assert f"slice Dice {metrics.dice(counts):.3f}" in text
-    place = small_phantom.ct.affine[:3] @ [*voxel, 1]
-    assert f"R {place[0]:+.1f}, A {place[1]:+.1f}, S {place[2]:+.1f} mm" in text
 
 
 def test_the_pointer_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_phantom):
@@ -130,13 +118,6 @@ def test_wheel_and_drag_move_slice_and_window_within_their_limits(viewer):
     assert viewer.picture.window == [122, 5000]
 
 
-def test_a_window_off_the_grid_of_the_sliders_keeps_its_name(small_phantom):
-    viewer = SliceViewer(small_phantom.ct, window="full")
-    assert viewer.window.preset.value == "full" and viewer.window.window == WINDOWS["full"]
-    viewer.window.centre.value = 1010
-    assert viewer.window.preset.value == "own"
-
-
 @pytest.mark.parametrize("plane", PLANES)
 def test_the_place_of_a_voxel_and_the_voxel_at_a_place_agree(plane):
     shape = (5, 7, 3)
@@ -144,15 +125,6 @@ def test_the_place_of_a_voxel_and_the_voxel_at_a_place_agree(plane):
         index = voxel[planes.plane_axes(plane)[0]]
         assert voxel_at_share(shape, plane, index, *share_in_slice(shape, plane, voxel)) == voxel
     assert voxel_at_share(shape, plane, 0, 1.0, 1.0)[planes.plane_axes(plane)[1]] == 0
-
-
-def test_a_press_on_one_plane_moves_the_cursor_of_all(small_phantom):
-    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
-    x = viewer.voxel[0]
-    point(viewer.pictures[PLANES.index("sagittal")], "press", 0.50001, 0.24999)
-    assert viewer.voxel == (x, 31, 48) and "Cursor at" in viewer.caption.text
-    point(viewer.pictures[0], "hover", 0.50001, 0.24999)
-    assert viewer.voxel == (x, 31, 48) and "Mouse at" in viewer.caption.text
 
 
 def test_the_pointer_on_a_comparison_tells_what_both_models_say(small_phantom, chance):
@@ -246,21 +218,8 @@ def test_a_path_is_loaded_wherever_a_volume_is_taken(small_phantom, tmp_path):
     assert np.array_equal(viewer.scene.mask.array, small_phantom.labels.array)
     with pytest.raises(SpineError, match="no such file|not exist|no file"):
         SliceViewer(tmp_path / "other.nii.gz")
-
-
-@pytest.mark.parametrize("role", ["mask", "prediction", "ignore"])
-def test_another_grid_is_refused_with_the_reason(small_phantom, role):
-    ct = small_phantom.ct
-    moved = ct.affine.copy()
-    moved[0, 3] += 4
-    cases = {
-        "shape": Volume(np.zeros((64, 64, 63), np.uint8), ct.affine),
-        "apart": Volume(np.zeros(ct.shape, np.uint8), moved),
-        "not a Volume": np.zeros(ct.shape, np.uint8),
-    }
-    for reason, other in cases.items():
-        with pytest.raises(SpineError, match=reason):
-            OrthoViewer(ct, **{role: other})
+    with pytest.raises(SpineError, match="not a Volume"):
+        OrthoViewer(ct, np.zeros(small_phantom.ct.shape, np.uint8))
 
 
 def test_a_scan_without_a_mask_is_shown_from_its_middle(small_phantom):
@@ -328,22 +287,6 @@ def test_ortho_slices_go_through_one_cursor(small_phantom):
     axial, coronal, sagittal = (np.round(one.cursor, 4).tolist() for one in viewer.pictures)
     assert axial == [0.6797, 0.5234] and coronal == [0.6797, 0.3672]
     assert sagittal == [0.5234, 0.3672]
-
-
-def test_moving_one_axis_draws_one_plane_and_moves_the_cursor_in_the_others(
-    small_phantom, monkeypatch
-):
-    viewer = OrthoViewer(small_phantom.ct, small_phantom.labels)
-    drawn, before = [], [one.cursor for one in viewer.pictures]
-    for plane, picture in zip(PLANES, viewer.pictures):
-        show = picture.show
-        monkeypatch.setattr(
-            picture, "show", lambda *a, _s=show, _p=plane, **k: (drawn.append(_p), _s(*a, **k))
-        )
-    viewer.axes[2].value += 5
-    assert drawn == ["axial"]
-    axial, *others = (one.cursor != other for one, other in zip(viewer.pictures, before))
-    assert all(others) and not axial
 
 
 def test_compare_shows_truth_and_both_models_and_marks_the_slice(small_phantom, chance):

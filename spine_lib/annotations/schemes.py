@@ -16,6 +16,7 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.ct.files import listed
+from spine_lib.ct.geometry import require_choice
 
 REGIONS = ("cervical", "thoracic", "lumbar", "sacral")
 L6, SACRUM, T13 = 25, 26, 28
@@ -59,8 +60,7 @@ CANONICAL = SCHEMES["canonical"].names
 
 def get_scheme(name: str) -> LabelScheme:
     """Return a label scheme by name; raise a `SpineError` if there is none."""
-    if name not in SCHEMES:
-        raise SpineError(f"The label scheme {name!r} is unknown: use one of {', '.join(SCHEMES)}.")
+    require_choice("label scheme", name, tuple(SCHEMES))
     return SCHEMES[name]
 
 

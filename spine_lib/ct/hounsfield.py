@@ -18,13 +18,12 @@ HU_RANGE, TISSUE_RANGE, NORMALISED_RANGE = (-32768, 30710), (-1100, 3071), (-20,
 scan has at least one voxel; a mask or standard deviations, without fat and bone."""
 
 PADDING_HU, TISSUE_FROM_HU, AIR_TO_HU = -1200, -300, -30
-"""Up to the first lies padding outside the field of view, from the second on soft tissue, and
-below the third air and fat."""
-
-EXPORT = "export the CT with its rescale slope and intercept."
+"""Up to the first lies padding, from the second on soft tissue, below the third air and fat."""
 
 RARE, SAMPLE = 0.01, 100_000
 """A share that noise explains (even a crop about a vertebra has 0.2 of fat), and of how many."""
+
+EXPORT = "export the CT with its rescale slope and intercept."
 
 
 def hu_from_stored(
@@ -42,9 +41,7 @@ def hu_from_stored(
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
         values = f"values from {low:g} to {high:g}"
         raise SpineError(f"{name} has {values}, which cannot be HU: {EXPORT}")
-    if stored.dtype.kind in "iu" and (slope, intercept) == (1, 0):
-        out[...] = stored
-    elif stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
+    if stored.dtype.kind in "iu" and slope == 1 and intercept == int(intercept):
         # HU fit into 16 bits (checked above), so adding modulo 2**16 is exact and needs no floats
         shift = np.array(int(intercept) & 0xFFFF, np.uint16).astype(np.int16)
         np.add(stored, shift, out=out, dtype=np.int16, casting="unsafe")

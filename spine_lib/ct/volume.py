@@ -21,7 +21,7 @@ import numpy as np
 
 from spine_lib import SpineError
 from spine_lib.ct.dicom import open_series
-from spine_lib.ct.geometry import GRID_TOLERANCE_MM, largest_gap_mm, spacing_mm
+from spine_lib.ct.geometry import GRID_TOLERANCE_MM, largest_gap_mm, require_choice, spacing_mm
 from spine_lib.ct.hounsfield import check_hu, hu_from_stored, label_likeness, labels_from_stored
 from spine_lib.ct.nifti import SourceGrid, is_straight, itk_affine, open_nifti, write_nifti
 
@@ -150,10 +150,9 @@ def load_mask(path: str | Path) -> Volume:
 def load_either(
     path: str | Path, series: str | None = None
 ) -> tuple[Volume, Literal["ct", "mask"], str]:
-    """Load a CT or a label map, whichever a file is by its values; see `load_ct` for `series`.
+    """Load a CT (see `load_ct`) or a label map, whichever a file is by its values.
 
     Returns the volume, what it was read as, and the reason, with the doubt that there may be.
-    Raises a `SpineError` if the file can be read as neither.
     """
     reason = "values that are no labels"
     with contextlib.suppress(SpineError):  # then `load_ct` reports what is wrong, if anything is
@@ -233,8 +232,7 @@ def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
     the width is not positive.
     """
     if isinstance(window, str):
-        if window not in WINDOWS:
-            raise SpineError(f"There is no window {window!r}: choose one of {', '.join(WINDOWS)}.")
+        require_choice("window", window, tuple(WINDOWS))
         window = WINDOWS[window]
     if not window.width > 0:
         raise SpineError(f"A window of width {window.width} HU shows nothing: give more than 0.")

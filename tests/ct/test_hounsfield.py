@@ -106,10 +106,7 @@ BODY = np.random.default_rng(0).choice([-1000, -90, 40, 300], 9000) + np.arange(
     ("values", "words"),
     [
         (BODY + 1100, r"\(from 100 to 1430\) has .* air and fat, .*intercept may be lost"),
-        (
-            np.append(BODY + 1024, -2000),
-            "from -2000 to .* air and fat, .*may be lost",
-        ),
+        (np.append(BODY + 1024, -2000), "from -2000 to .* air and fat, .*may be lost"),
         (np.append(BODY + 1024, [-3024] * 5000), "intercept may be lost"),
         (np.append(BODY + np.random.default_rng(1).normal(1024, 20, 9000), -2048), "may be lost"),
         (BODY - 1000, "soft tissue, above -300 HU, .*intercept may be applied twice"),

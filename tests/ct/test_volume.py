@@ -234,7 +234,7 @@ def test_a_window_never_turns_dark_and_bright_round(name, values):
 
 
 def test_an_unknown_or_empty_window_is_refused():
-    with pytest.raises(SpineError, match="no window 'bones': choose one of bone, soft tissue"):
+    with pytest.raises(SpineError, match="Unknown window 'bones': choose one of bone, soft tissue"):
         apply_window(np.zeros(3), "bones")
     with pytest.raises(SpineError, match="width 0 HU"):
         apply_window(np.zeros(3), Window(40, 0))

@@ -459,7 +459,7 @@ def test_case_names_that_yaml_takes_for_numbers_stay_names(own):
     [
         ("scheme: canonical\n", "states no spacing_mm"),
         ("covers: all\n", "states no scheme"),
-        ("scheme: mine\n", "'mine' is unknown"),
+        ("scheme: mine\n", "Unknown label scheme 'mine'"),
         ("scheme: verse\nspacing_mm: 4\n", "spacing_mm is '4'"),
         ("scheme: verse\nsize: 4\n", "no setting 'size'"),
         ("scheme: verse\nsplits: [a, b]\n", "splits is .'a', 'b'.; it must"),

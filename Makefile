@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS)) $(BIN)/python -m py
 export NO_ALBUMENTATIONS_UPDATE = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help reproduce test test-fast browser notebooks handout hosted lesson-results lab site fetch lint clean
+.PHONY: help reproduce test test-fast browser notebooks handout hosted slides lesson-results lab site fetch lint clean
 .DEFAULT_GOAL := help
 
 reproduce: $(STAMP)  ## train both models on the built-in data; the table beside the paper's
@@ -32,6 +32,9 @@ handout: $(STAMP)  ## the students' copy, the solutions and an nbgrader course: 
 
 hosted: $(STAMP)  ## copies for Colab and Kaggle, with badges: ARGS=owner/name of the public repository
 	$(BIN)/python -m spine_lib.course.hosted $(ARGS)
+
+slides: $(STAMP)  ## a deck of slides from each lesson: ARGS=FOLDER
+	$(BIN)/python -m spine_lib.course.slides $(ARGS)
 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
 	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)

@@ -87,10 +87,9 @@ def judge_uncertainty(
         "views": metrics.dice(metrics.confusion(mean, truth, ignore)),
     }
     for name, values in maps.items():
-        errors = uncertainty.errors_found(values[near], wrong[near], (LOOKED_AT,))
         scores[name] = {
             "near": uncertainty.auroc(values[near], wrong[near]),
             "everywhere": uncertainty.auroc(values[~ignore], wrong[~ignore]),
-            "found": errors[LOOKED_AT],
+            "found": uncertainty.errors_found(values[near], wrong[near], LOOKED_AT),
         }
     return scores

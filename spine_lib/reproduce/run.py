@@ -31,7 +31,6 @@ from spine_lib.training.devices import (
     Processes,
     choose_device,
     is_first,
-    require_compiler,
 )
 from spine_lib.training.recipe import Recipe, load_recipe, run_name
 from spine_lib.training.train import Fitted, Job, load_or_train, train_side_by_side
@@ -86,8 +85,6 @@ def reproduce(
     _require_no_data(folder, data_root)
     device = choose_device(device)
     processes.require_fit(recipe.batch, device)
-    if recipe.compile:
-        require_compiler(device)
     if not is_first():
         progress, say = False, lambda line: None
     with sole_use(folder) if is_first() else nullcontext():

@@ -27,21 +27,17 @@ from spine_lib.models.build import build_model
 from spine_lib.training.recipe import Recipe, recipe_from_dict
 
 Row = tuple[str, str, str, tuple[int, int, int], float, str]
-"""A volume that was trained on: case id, plane, source, shape, slice distance in mm, SHA-256."""
+"""A volume: case id, plane, source, shape, slice distance in mm, SHA-256 of its slices."""
 
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What identifies the data of a training.
-
-    Attributes:
-        training, validation: a row for each volume, in their order; `sha256` is of its slices.
-        images: SHA-256 of each case's scan as it was loaded, by case id; empty in older files.
-    """
+    """What identifies the data of a training: its volumes, in their order."""
 
     training: list[Row]
     validation: list[Row]
     images: dict[str, str] = field(default_factory=dict, compare=False)
+    """SHA-256 of each case's scan as it was loaded, by case id; empty in older files."""
 
     def case_ids(self, part: str) -> list[str]:
         """Return the ids of the cases of "training" or "validation"."""
@@ -57,9 +53,7 @@ class Checkpoint:
     """What a file of trained weights holds.
 
     Attributes:
-        state: weights of the network by name.
-        model: its name, as in `build_model`.
-        recipe: it was trained with.
+        state: weights of the network `model` by name.
         data: it was trained on; None where an older version stored nothing.
         encoder_sha256: of the weights that its encoder started from; "" for random ones.
         step: optimiser steps that a stopped training has done; 0 in finished weights.
@@ -73,11 +67,7 @@ class Checkpoint:
     step: int
 
     def build(self, path: Path) -> nn.Module:
-        """Return the network in evaluation mode on the CPU.
-
-        Raises:
-            SpineError: if the weights in the file `path` do not fit it, or are not finite.
-        """
+        """Return the network in evaluation mode on the CPU; `path` is named in errors."""
         network = build_model(
             self.model, self.recipe.channels, self.recipe.classes, **self.recipe.decoder()
         )
@@ -128,12 +118,10 @@ def save_weights(
     """Write a network's weights with all that is needed to build it again.
 
     Args:
-        network: as `build_model` made it.
-        model: its name.
-        recipe: it was trained with.
+        network: as `build_model` made it, by the name `model`.
+        recipe, data: it was trained with and on.
         path: safetensors file to write; equal networks make equal files.
         half: store weights in half precision, at half the size.
-        data: it was trained on.
         encoder_sha256: of the weights that its encoder started from.
     """
     state = {
@@ -161,27 +149,19 @@ def _write_sorted(packed: bytes, stream: BinaryIO) -> None:
 def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module, Recipe]:
     """Load a network from `weights.safetensors`, or from a training checkpoint `.ckpt`.
 
-    Args:
-        path: the file.
-        model: name of the network that the file must hold.
-
     Returns:
         The network in evaluation mode on the CPU, and the recipe it was trained with.
 
     Raises:
-        SpineError: if the file is missing, broken, of another network, or not made here.
+        SpineError: if the file is missing, broken, of another network than `model`, or was not made
+            by this library.
     """
     checkpoint = read_checkpoint(Path(path), model)
     return checkpoint.build(Path(path)), checkpoint.recipe
 
 
 def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
-    """Load the weights of a network, and what is stored beside them.
-
-    Raises:
-        SpineError: if the file is missing, broken, of another network than `model`, or was not made
-            by this library.
-    """
+    """Load the weights of a network, and what is stored beside them; raises as `load_weights`."""
     if not path.is_file():
         raise SpineError(f"{path} does not exist: train first, or name another checkpoint")
     try:
@@ -197,8 +177,6 @@ def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
             "name a weights.safetensors or last.ckpt that `spine reproduce` wrote, or delete it to "
             "train anew"
         ) from error
-    if recipe.get("augment_on") == "worker":  # a setting of older versions; today's only way
-        del recipe["augment_on"]
     if model is not None and name != model:
         raise SpineError(f"{path} holds a {name:.60}, not a {model}: name the other checkpoint")
     return Checkpoint(state, name, recipe_from_dict(recipe, str(path)), data, encoder_sha256, step)
@@ -222,6 +200,5 @@ def _read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         for key, value in content["state_dict"].items()
         if key.startswith("network.")
     }
-    notes = {"training_data": content.get("training_data")}
-    notes["encoder_sha256"] = content.get("encoder_sha256", "")
+    notes = {"training_data": None, "encoder_sha256": "", **content}
     return state, notes | content["hyper_parameters"] | {"step": content["global_step"]}

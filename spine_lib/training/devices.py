@@ -7,7 +7,6 @@ which each takes its share of every batch; what comes after is done by the first
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
@@ -24,9 +23,6 @@ def choose_device(name: str = "auto") -> str:
     Args:
         name: "auto" (a CUDA GPU where there is one), "cpu", "cuda" ("gpu" is the same), or "mps",
             Apple's GPU, instead of which the CPU is taken, with a warning, where there is none.
-
-    Raises:
-        SpineError: if the name is unknown, or there is no CUDA GPU.
     """
     if name not in ("auto", "cpu", "cuda", "gpu", "mps"):
         raise SpineError(f"unknown device {name!r}: use auto, cpu, cuda or mps")
@@ -48,9 +44,6 @@ def choose_precision(precision: str, device: str) -> str:
         precision: "auto": "bf16-mixed" where the hardware has it, "16-mixed" on older CUDA GPUs
             (a T4 emulates bf16, slowly), else "32-true"; or one of these.
         device: "cuda", "mps" or "cpu".
-
-    Raises:
-        SpineError: if "16-mixed" is asked for without a CUDA GPU.
     """
     if precision == "16-mixed" and device != "cuda":
         raise SpineError("precision 16-mixed needs a CUDA GPU: set precision to auto or 32-true")
@@ -70,43 +63,12 @@ def autocast(precision: str, device: str) -> torch.autocast:
 
 
 def prepare_device(device: str, precision: str) -> None:
-    """Choose a GPU's fastest convolutions, and TensorFloat-32 for products in 32 bit.
-
-    Args:
-        device: "cuda", or another, for which nothing is to be done.
-        precision: of the recipe.
-    """
+    """Choose a GPU's fastest convolutions, and TensorFloat-32 for products in 32 bit."""
     if device != "cuda":
         return
     torch.backends.cudnn.benchmark = True  # all patches are of one size; scans are not
     if choose_precision(precision, device) == "32-true":
         torch.set_float32_matmul_precision("high")
-
-
-def require_compiler(device: str) -> None:
-    """Raise an error where a recipe's networks cannot be compiled.
-
-    Raises:
-        SpineError: if `torch.compile` finds no C++ compiler for a CPU, or no Triton for a GPU.
-    """
-    if device == "cuda":
-        missing = "Triton" if importlib.util.find_spec("triton") is None else ""
-    else:
-        missing = "" if _has_cpp_compiler() else "C++ compiler"
-    if missing:
-        raise SpineError(
-            f"the recipe says compile: true, and torch.compile finds no {missing}"
-            " here: install one, or set compile: false"
-        )
-
-
-def _has_cpp_compiler() -> bool:
-    from torch._inductor import config, cpp_builder, exc
-
-    try:
-        return bool(cpp_builder.get_cpp_compiler()) and bool(config.cpp.cxx)
-    except (exc.InvalidCxxCompiler, RuntimeError):
-        return False
 
 
 def cpu_computes_bf16() -> bool:
@@ -121,13 +83,10 @@ def cpu_computes_bf16() -> bool:
 
 @dataclass(frozen=True)
 class Processes:
-    """How many processes train one network.
+    """How many processes train one network: on each machine (one a GPU), and how many machines.
 
-    Attributes:
-        devices: processes on each machine; on GPUs each has one of its own.
-        nodes: machines.
-        strategy: Lightning's name of how they work together; "auto" is one process alone, and
-            DistributedDataParallel for several.
+    `strategy` is Lightning's name of how they work together; "auto" is one process alone, and
+    DistributedDataParallel for several.
     """
 
     devices: int = 1
@@ -147,13 +106,8 @@ class Processes:
     def require_fit(self, batch: int, device: str) -> None:
         """Raise an error for what cannot run, before anything is fetched or started.
 
-        Args:
-            batch: patches of a step, over all processes.
-            device: "cuda" or "cpu".
-
-        Raises:
-            SpineError: if the batch cannot be shared evenly, GPUs are missing, or torchrun or srun
-                started another number of processes.
+        That is a batch (of all processes) that cannot be shared evenly, a missing GPU, or torchrun
+        or srun having started another number of processes.
         """
         if batch % self.count:
             raise SpineError(
@@ -176,7 +130,6 @@ class Processes:
 
 
 ALONE = Processes()
-"""One process, the usual."""
 
 
 def _launched() -> tuple[int, int] | None:

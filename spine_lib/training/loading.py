@@ -23,7 +23,7 @@ class PatchSampler(Sampler[Draw]):
 
     Args:
         store: the sliced training volumes.
-        recipe: batch, steps_per_epoch, phantom_share, foreground_share and seed are used.
+        recipe: of the run.
         rank, world_size: number of this process, and of all of them, which divides the batch.
     """
 
@@ -95,11 +95,9 @@ class ResumableLoader(DataLoader):
         if not resumed:
             self._done = 0
             self._restore()
-        if self._iterator is None:
-            batches = super().__iter__()  # takes a random number
-        else:  # workers of an earlier epoch go on; the same number is taken all the same
+        if self._iterator is not None:  # workers that go on would leave a random number untaken
             torch.empty((), dtype=torch.int64).random_()
-            batches = super().__iter__()
+        batches = super().__iter__()
         if resumed:
             self._restore()
         for batch in batches:
@@ -123,13 +121,7 @@ def _random_state() -> dict[str, torch.Tensor]:
 def training_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1
 ) -> ResumableLoader:
-    """Return the loader of augmented patches; all processes together take `recipe.batch` of them.
-
-    Args:
-        store: the sliced training volumes.
-        recipe: of the run.
-        rank, world_size: number of this process, and of all of them.
-    """
+    """Return the loader of augmented patches; all processes together take the recipe's batch."""
     return ResumableLoader(
         TrainingSlices(store, recipe.augmentation, recipe.seed, recipe.neighbour_mm, recipe.target),
         batch_size=recipe.batch // world_size,
@@ -147,9 +139,6 @@ def validation_loader(
     """Return the loader of whole slices, every n-th of a volume.
 
     Several processes share the batches that one would take: every slice is in exactly one of them.
-
-    Raises:
-        SpineError: if there are fewer slices than processes.
     """
     slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm, target=recipe.target)
     if len(slices) < world_size:

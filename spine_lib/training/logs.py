@@ -19,9 +19,7 @@ Rows = Sequence[Mapping[str, object]]
 class MetricsLog(Logger):
     """A `metrics.csv` that goes on where a run was stopped; Lightning's own would begin anew.
 
-    Args:
-        path: the file.
-        steps: that the resumed checkpoint has done; later rows will be logged once more.
+    `steps` is how many the resumed checkpoint has done; later rows will be logged once more.
     """
 
     name = version = ""
@@ -44,26 +42,17 @@ class MetricsLog(Logger):
     def save(self) -> None:
         """Write all rows, whole or not at all."""
         if self.rows:
-            table = pd.DataFrame(self.rows).sort_index(axis=1)
-            table = table.astype({"step": int})
+            table = pd.DataFrame(self.rows).sort_index(axis=1).astype({"step": int})
             with atomic_file(self.path) as stream:
                 table.to_csv(stream, index=False)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what was logged since the last checkpoint."""
         self.save()
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """Load the `metrics.csv` of Lightning's CSV logger.
-
-    Returns:
-        One dict for each row, with the cells that hold a number.
-
-    Raises:
-        SpineError: if the file is missing or holds no rows.
-    """
+    """Load a `metrics.csv`: one dict for each row, with the cells that hold a number."""
     try:
         table = pd.read_csv(path).apply(pd.to_numeric, errors="coerce")
     except (OSError, ValueError) as error:

@@ -13,14 +13,10 @@ import torch
 from torch import distributed
 from torch.nn import functional
 
-LOSSES = ("bce_dice", "bce", "dice", "focal", "focal_dice")
-"""Names of the losses; two names together are a sum."""
-
-FOCUS = 2.0
-"""Exponent of the focal loss, as its paper chose it."""
-
+LOSSES = ("bce_dice", "bce", "dice", "focal", "focal_dice")  # two names together are a sum
+FOCUS = 2.0  # exponent of the focal loss, as its paper chose it
+# Pixels added to both parts of the soft Dice, so that a batch without spine has a gradient too.
 SMOOTHING = 10.0
-"""Pixels added to both parts of the soft Dice, so that a batch without spine has a gradient too."""
 
 
 def segmentation_loss(
@@ -89,12 +85,8 @@ def sum_over_processes(*sums: torch.Tensor) -> tuple[torch.Tensor, ...]:
     DistributedDataParallel averages the gradients of the processes. Of losses taken process by
     process that would not be the gradient of the whole batch, since Dice is no mean over pixels.
 
-    Args:
-        *sums: scalars, each over this process's part of the batch; all processes must call this.
-
-    Returns:
-        The sums over all parts. Their gradients lead to this process's part alone, times the number
-        of processes, by which the average divides again.
+    All processes must call this. The gradients of the sums lead to this process's part alone, times
+    the number of processes, by which the average divides again.
     """
     count = distributed.get_world_size()
     own = torch.stack(sums)

@@ -42,21 +42,11 @@ class Segmenter(L.LightningModule):
         multiply_small_maps(self.network).to(memory_format=torch.channels_last)
         self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
         self._unchecked: tuple[torch.Tensor, int, int] | None = None
-        self._compiled = None
         self.began = False
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map [batch, channel, row, column] to logits [batch, class, row, column]."""
-        compiled = self.training and self._compiled is not None
-        network = self._compiled if compiled else self.network
-        return network(image.contiguous(memory_format=torch.channels_last))
-
-    def compile_if_asked(self) -> None:
-        """Compile the network's code for training, where all sizes are the same."""
-        if self.recipe.compile and self._compiled is None:
-            compiled = torch.compile(self.network, dynamic=False)
-            # not a submodule, so that checkpoints are the same either way
-            object.__setattr__(self, "_compiled", compiled)
+        return self.network(image.contiguous(memory_format=torch.channels_last))
 
     def training_step(self, batch, batch_index: int) -> torch.Tensor:
         """Return the loss of one batch."""
@@ -99,9 +89,8 @@ class Segmenter(L.LightningModule):
             log.save()
 
     def on_train_start(self) -> None:
-        """Compile if asked for, and seed dropout differently in each process but the first."""
+        """Seed dropout differently in each process but the first."""
         self.began = True
-        self.compile_if_asked()
         if self.global_rank:
             torch.manual_seed(self.recipe.seed + 1000 * self.global_rank + self.global_step)
 
@@ -122,10 +111,7 @@ class Segmenter(L.LightningModule):
                 distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch, batch_index: int) -> None:
-        """Count one batch of whole slices; Dice is pooled over all of them.
-
-        The first row of counts is the spine, the others are its regions where they are taught.
-        """
+        """Count one batch of whole slices: of the spine, then of its regions if they are taught."""
         image, target, weight = batch
         logits = self(image).float()
         loss = segmentation_loss(logits, target, weight, self.recipe.loss)
@@ -171,13 +157,10 @@ class Segmenter(L.LightningModule):
 
 
 class MovingAverage(WeightAveraging):
-    """An exponential moving average of the weights, updated every fourth step.
+    """An exponential moving average of the weights, with four steps' decay at every fourth step.
 
     Unlike Lightning's own it takes all tensors at once; taking them one by one, and at every
     step, costs up to a tenth of a step on a CPU.
-
-    Args:
-        decay: a step; four of them are taken together.
     """
 
     EVERY = 4

@@ -19,15 +19,16 @@ from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.patches import TARGETS
 from spine_lib.training.losses import LOSSES
 
+FOLDER = Path(str(resources.files("spine_lib.training"))) / "recipes"
+
+FORMER_SETTINGS = {"augment_on": "worker", "compile": False}
+"""Settings of older versions, with the value that is today's only way."""
+
 RUN_NAME = r"(?!latest$)[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?<!\.)"
 
 
 def run_name(text: str) -> str:
-    """Return the name of a recipe or a run as it is, if it can name a folder in `runs/`.
-
-    Raises:
-        SpineError: if it cannot; a path could lead elsewhere.
-    """
+    """Return the name of a recipe or a run as it is, if it names a folder in `runs/`, no path."""
     if re.fullmatch(RUN_NAME, text):
         return text
     raise SpineError(
@@ -44,16 +45,14 @@ def _different(values: tuple) -> tuple:
 
 Count = Annotated[int, Field(gt=0, le=10**8)]
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
-Planes = Annotated[
-    tuple[Literal[PLANES], ...], Field(min_length=1), AfterValidator(_different)
-]  # fmt: skip
+Planes = Annotated[tuple[Literal[PLANES], ...], Field(min_length=1), AfterValidator(_different)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-DataSet = Literal[("sample", "phantom", *PUBLIC_SETS)]
+Rate = Annotated[int, Field(gt=0, le=1000)]
 Phantoms = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Recipe(Settings):
-    """How the networks of one run are trained; its length is counted in steps.
+    """How the networks of one run are trained.
 
     Attributes:
         name: of the recipe.
@@ -81,26 +80,19 @@ class Recipe(Settings):
         averaging: decay of the moving average of the weights; 0 for none.
         precision: of Lightning; "auto" is what `choose_precision` makes of it.
         workers: processes that make patches beside the training step.
-        compile: let torch.compile write the training step; needs a C++ compiler, on a GPU Triton;
-            off, since on a CPU it is slower (`benchmarks/speed.md`) and a GPU was not measured.
         seed: of all random numbers.
         flip: average predictions over the image and its mirror image.
         largest_component: keep only the largest connected component of a predicted volume.
         threshold: probability from which a voxel counts as spine.
         augmentation: how patches are changed.
-
-    Raises:
-        SpineError: naming the first setting that is unknown or not allowed.
     """
 
     name: Annotated[str, AfterValidator(run_name)] = "sample"
-    dataset: DataSet = "sample"
+    dataset: Literal[("sample", "phantom", *PUBLIC_SETS)] = "sample"
     target: Literal["spine", "regions"] = "spine"
     models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")
     encoder_weights: Literal["imagenet", "package"] | None = None
-    atrous_rates: Annotated[
-        tuple[Annotated[int, Field(gt=0, le=1000)], ...], Field(min_length=1)
-    ] = (12, 24, 36)
+    atrous_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (12, 24, 36)
     aspp_dropout: Share = 0.5
     phantoms: Phantoms = 8
     phantom_share: Share = 0.3
@@ -118,7 +110,6 @@ class Recipe(Settings):
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     workers: Annotated[int, Field(ge=0, le=256)] = 1
-    compile: bool = False
     seed: Seed = 0
     flip: bool = True
     largest_component: bool = True
@@ -154,36 +145,27 @@ class Recipe(Settings):
 
 
 def recipe_from_dict(values: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Build a recipe from built-in types; what is not named keeps its default.
-
-    Args:
-        values: as in a YAML file.
-        where: named in errors.
-
-    Raises:
-        SpineError: naming the first setting that is unknown or not allowed.
-    """
+    """Build a recipe from built-in types, as in a YAML file; `where` is named in errors."""
+    values = {str(key): value for key, value in values.items()}
+    for key, value in FORMER_SETTINGS.items():
+        if values.get(key) == value:
+            del values[key]
     try:
-        return Recipe(**{str(key): value for key, value in values.items()})
+        return Recipe(**values)
     except SpineError as error:
         raise SpineError(f"{where}: {str(error).removeprefix('recipe: ')}") from error
 
 
 def built_in_recipes() -> list[str]:
     """Return the names of the recipes that come with the library."""
-    folder = resources.files("spine_lib.training") / "recipes"
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Load a recipe by the name of a built-in one, or from a YAML file.
-
-    Raises:
-        SpineError: if there is no such recipe, or the file does not hold one.
-    """
+    """Load a recipe by the name of a built-in one, or from a YAML file."""
     text = str(name_or_path)
     if text in built_in_recipes():
-        path = Path(str(resources.files("spine_lib.training"))) / "recipes" / f"{text}.yaml"
+        path = FOLDER / f"{text}.yaml"
     elif text.endswith((".yaml", ".yml")) and Path(text).is_file():
         path = Path(text)
     else:

@@ -1,18 +1,13 @@
 """Lesson 6: train a network with Lightning, resume it, and load it instead of training twice.
 
-`module.py` holds the network, the loss and the schedule; the rest - device, mixed precision,
-checkpoints, logs, several processes - is the trainer's. A run folder that is finished is loaded,
-one that was stopped is resumed with the same numbers (on CPU), an empty one is trained. Weights
-and checkpoints store their recipe and the checksums of the volumes that they were trained on; a
-folder of another recipe or of other data is refused.
+A run folder that is finished is loaded, one that was stopped is resumed with the same numbers (on
+CPU), an empty one is trained. Weights and checkpoints store their recipe and the checksums of the
+volumes that they were trained on; a folder of another recipe or of other data is refused.
 
 Several processes train as one would: each takes its share of every batch, the loss is that of the
 whole batch, and the first writes. On GPUs BatchNorm's statistics are those of the whole batch too;
 on CPU, where PyTorch cannot share them, they are each process's own, and scores differ a little
 (`tests/training/test_many_processes.py` states how much).
-
-On a CPU, `train_side_by_side` trains two networks at a time. A step on small patches gains little
-from a second thread, so that two trainings with half of the cores each take little longer than one.
 """
 
 from __future__ import annotations
@@ -41,7 +36,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.ct.files import read_json, sole_use, write_json
+from spine_lib.ct.files import listed, read_json, sole_use, write_json
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.checkpoints import (
     AtomicCheckpoints,
@@ -57,7 +52,6 @@ from spine_lib.training.devices import (
     choose_precision,
     is_first,
     prepare_device,
-    require_compiler,
 )
 from spine_lib.training.loading import training_loader, validation_loader
 from spine_lib.training.logs import MetricsLog, read_log
@@ -70,14 +64,11 @@ class Fitted:
     """A trained network with its recipe and its history.
 
     Attributes:
-        network: in evaluation mode, on the CPU.
-        recipe: it was trained with.
-        weights: safetensors file.
+        network: in evaluation mode, on the CPU; its file is `weights`.
         seconds: of training; 0.0 if it was only loaded.
         trained_seconds: of training, over all calls.
         curve: rows of the log, each with "step" and what was measured there.
-        data: it was trained on; None where an older version stored nothing.
-        encoder_sha256: of the weights that its encoder started from; "" for random ones.
+        data, encoder_sha256: see `Checkpoint`.
     """
 
     network: nn.Module
@@ -103,13 +94,10 @@ def load_or_train(
     """Load a finished run, resume a stopped one, or train.
 
     Args:
-        model: name as in `build_model`.
-        recipe: how to train.
+        model, recipe: which network, and how to train it.
         training, validation: sliced volumes of different patients.
         folder: of the run: logs, `last.ckpt`, `best.ckpt`, `weights.safetensors`.
-        device: "auto", "cpu" or "cuda".
-        progress: show a progress bar.
-        **options: `callbacks`, `bar` and `processes` of `fit`.
+        device, progress, **options: of `fit`.
 
     Raises:
         SpineError: if the folder holds a run with another recipe or of other data, training
@@ -163,7 +151,9 @@ def fit(
     """Train with Lightning, from `last.ckpt` in the folder where there is one.
 
     Args:
-        model, recipe, training, validation, folder, device, progress: as for `load_or_train`.
+        model, recipe, training, validation, folder: as for `load_or_train`.
+        device: "auto", "cpu" or "cuda".
+        progress: show a progress bar.
         callbacks: of Lightning, besides those that keep checkpoints and logs.
         bar: how many progress bars of other trainings are above this one's.
         processes: how many share the training; every one of them calls this.
@@ -175,8 +165,6 @@ def fit(
     processes.require_fit(recipe.batch, kind)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     prepare_device(kind, recipe.precision)
-    if recipe.compile:
-        require_compiler(kind)
     last, data = folder / "last.ckpt", data_identity(training, validation)
     with sole_use(folder) if is_first() else nullcontext(), _quiet():
         stopped = read_checkpoint(last, model) if last.is_file() else None
@@ -190,11 +178,8 @@ def fit(
         del stopped  # Lightning loads it once more
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
         trainer = _trainer(recipe, folder, kind, (*bars, *callbacks), processes, steps)
-        share = (trainer.global_rank, trainer.world_size)
-        loaders = (
-            training_loader(training, recipe, *share),
-            validation_loader(validation, recipe, *share),
-        )
+        share = (recipe, trainer.global_rank, trainer.world_size)
+        loaders = (training_loader(training, *share), validation_loader(validation, *share))
         with _explained_stop(last, module):
             trainer.fit(module, *loaders, ckpt_path=last if steps else None, weights_only=True)
     if trainer.interrupted:
@@ -213,10 +198,8 @@ def _explained_stop(last: Path, module: Segmenter):
         if isinstance(leaving, SIGTERMException):  # its code would be 0
             leaving.code = 128 + signal.SIGTERM
         raise
-    except SpineError:
-        raise
     except Exception as error:
-        if module.began or not last.is_file():
+        if isinstance(error, SpineError) or module.began or not last.is_file():
             raise
         line = " ".join(str(error).split())
         raise SpineError(
@@ -234,13 +217,13 @@ def _trainer(
     steps: int,
 ) -> L.Trainer:
     # not save_last: it would save the last one only where it is also the best
-    checkpoints = [
+    kept = [
         ModelCheckpoint(folder, "best", "val_dice", mode="max", enable_version_counter=False),
         ModelCheckpoint(folder, "last", enable_version_counter=False),
     ]
     # a run that ends before the first update would keep the weights that it began with
-    averages = recipe.averaging and recipe.steps >= MovingAverage.EVERY
-    average = [MovingAverage(recipe.averaging)] if averages else []
+    if recipe.averaging and recipe.steps >= MovingAverage.EVERY:
+        kept.append(MovingAverage(recipe.averaging))
     strategy = processes.strategy
     if strategy == "auto" and processes.count > 1:
         # A pretrained encoder has layers that segmentation does not use; the used part of the graph
@@ -256,7 +239,7 @@ def _trainer(
             precision=choose_precision(recipe.precision, kind),
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
-            callbacks=[*checkpoints, *average, *callbacks],
+            callbacks=[*kept, *callbacks],
             logger=[
                 MetricsLog(folder / "metrics.csv", steps),
                 TensorBoardLogger(folder, "", "", purge_step=steps or None),
@@ -309,8 +292,7 @@ def _require_same_run(path: Path, stored: Checkpoint, recipe: Recipe, data: Data
     # workers and names do not change the numbers
     free = {"workers", "name", "models"}
     a, b = stored.recipe.to_dict(), recipe.to_dict()
-    different = [key for key in a if key not in free and a[key] != b[key]]
-    if different:
+    if different := [key for key in a if key not in free and a[key] != b[key]]:
         pairs = ", ".join(f"{key} {a[key]} there, {b[key]} asked for" for key in different)
         raise SpineError(
             f"{folder} holds a run with another recipe ({pairs}): choose another --name"
@@ -335,29 +317,18 @@ def _data_changes(stored: DataRecord, given: DataRecord) -> str:
     """Return which cases of each part were added, removed or changed since."""
     texts = []
     for part in ("training", "validation"):
-        before, now = (_rows_by_case(getattr(data, part)) for data in (stored, given))
+        rows, other_rows = getattr(stored, part), getattr(given, part)
+        before, now = stored.case_ids(part), given.case_ids(part)
+        odd = {row[0] for row in set(rows) ^ set(other_rows)}
         changes = {
             "added": [case for case in now if case not in before],
             "removed": [case for case in before if case not in now],
-            "changed": [case for case in now if before.get(case, now[case]) != now[case]],
+            "changed": [case for case in now if case in before and case in odd],
         }
-        listed = [
-            ", ".join(cases[:5]) + (f" and {len(cases) - 5} more" if cases[5:] else "") + f" {name}"
-            for name, cases in changes.items()
-            if cases
-        ]
-        if listed:
-            texts.append(f"{part} cases: {', '.join(listed)}")
-        elif getattr(stored, part) != getattr(given, part):
-            texts.append(f"{part} cases: in another order")
+        parts = [f"{listed(cases, most=5)} {name}" for name, cases in changes.items() if cases]
+        if rows != other_rows:
+            texts.append(f"{part} cases: {', '.join(parts) or 'in another order'}")
     return "; ".join(texts)
-
-
-def _rows_by_case(rows: list[tuple]) -> dict[str, list[list]]:
-    cases: dict[str, list[list]] = {}
-    for case_id, *row in rows:
-        cases.setdefault(case_id, []).append(row)
-    return cases
 
 
 @dataclass(frozen=True)
@@ -372,28 +343,23 @@ class Job:
 
     @property
     def weights(self) -> Path:
-        """The file that exists once the training is finished."""
         return self.folder / "weights.safetensors"
 
     def is_finished(self) -> bool:
-        """Return whether its weights are there."""
         return self.weights.is_file()
 
 
-def train_side_by_side(
-    jobs: Sequence[Job],
-    at_once: int = 2,
-    progress: bool = True,
-) -> None:
+def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = True) -> None:
     """Train what is not trained yet, several networks at a time, on the CPU.
 
-    The numbers are those of one training after the other, up to rounding: with fewer threads sums
-    are taken in another order. With a single core or a single job nothing is done here; the last
-    of several has no more threads than the others had, so that a run that was stopped comes to the
-    same numbers. Those that are finished are checked before any other begins.
+    A step on small patches gains little from a second thread, so that two trainings with half of
+    the cores each take little longer than one. The numbers are those of one training after the
+    other, up to rounding: with fewer threads sums are taken in another order. With a single core or
+    a single job nothing is done here; the last of several has no more threads than the others had,
+    so that a run that was stopped comes to the same numbers.
 
     Args:
-        jobs: trainings with folders of their own.
+        jobs: trainings with folders of their own; those that are finished are checked first.
         at_once: how many; each needs about 2 GB.
         progress: show a progress bar for each.
 

@@ -10,8 +10,7 @@ from scipy import ndimage
 from spine_lib.ct.volume import Volume
 from spine_lib.training.recipe import Recipe
 
-TOUCHING = np.ones((3, 3, 3), bool)
-"""Voxels that touch by a face, an edge or a corner belong to one component."""
+TOUCHING = np.ones((3, 3, 3), bool)  # by a face, an edge or a corner
 
 
 def to_mask(probability: Volume, recipe: Recipe) -> Volume:
@@ -26,11 +25,7 @@ def to_region_mask(probability: Volume, likeliest: Volume, recipe: Recipe) -> Vo
     """Return the region ids of the mask that `to_mask` makes, uint8: 1 cervical to 4 sacral.
 
     A voxel is spine if the probabilities of all regions together pass the threshold, whichever of
-    them is highest.
-
-    Args:
-        probability, likeliest: as `predict_regions` gives them.
-        recipe: of the network.
+    them is highest; both volumes are those of `predict_regions`.
     """
     mask = to_mask(probability, recipe)
     return mask.with_array(mask.array * likeliest.array)
@@ -49,17 +44,11 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 def keep_pieces(
     mask: np.ndarray, spacing_mm: Sequence[float], smallest_ml: float = 0.5
 ) -> np.ndarray:
-    """Return the mask without connected components that are smaller than a volume.
+    """Return a boolean mask [x, y, z] without connected components smaller than a volume.
 
     `largest_component` keeps one piece only, also of a spine from which a vertebra is missing.
-
-    Args:
-        mask: boolean [x, y, z].
-        spacing_mm: size of a voxel along x, y and z.
-        smallest_ml: of a piece, whose voxels touch by a face, an edge or a corner.
     """
-    pieces, _ = ndimage.label(mask, TOUCHING)
-    sizes_ml = np.bincount(pieces.ravel()) * np.prod(spacing_mm) / 1000
+    pieces, sizes_ml = _sizes(mask, spacing_mm, TOUCHING)
     kept = sizes_ml >= smallest_ml
     kept[0] = False
     return kept[pieces]
@@ -68,18 +57,20 @@ def keep_pieces(
 def fill_holes(
     mask: np.ndarray, spacing_mm: Sequence[float], largest_ml: float = 1.0
 ) -> np.ndarray:
-    """Return the mask with cavities filled that it encloses on all sides, up to a volume.
+    """Return a boolean mask [x, y, z] with cavities filled that it encloses, up to a volume.
 
-    A cavity is one in three dimensions: the spinal canal is a hole in an axial slice and none in
-    the body. The limit leaves alone a canal that noise has closed at both ends.
-
-    Args:
-        mask: boolean [x, y, z].
-        spacing_mm: size of a voxel along x, y and z.
-        largest_ml: of a cavity, whose voxels touch by a face.
+    A cavity is one in three dimensions, of voxels that touch by a face: the spinal canal is a hole
+    in an axial slice and none in the body. The limit leaves alone a canal that noise has closed.
     """
-    cavities, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-    sizes_ml = np.bincount(cavities.ravel()) * np.prod(spacing_mm) / 1000
+    cavities, sizes_ml = _sizes(ndimage.binary_fill_holes(mask) & ~mask, spacing_mm)
     small = sizes_ml <= largest_ml
     small[0] = False
     return mask | small[cavities]
+
+
+def _sizes(
+    mask: np.ndarray, spacing_mm: Sequence[float], touching: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask's numbered components, and the volume of each in ml."""
+    numbered, _ = ndimage.label(mask, touching)
+    return numbered, np.bincount(numbered.ravel()) * np.prod(spacing_mm) / 1000

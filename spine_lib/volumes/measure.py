@@ -1,8 +1,7 @@
 """Lesson 9: what a predicted volume says of a patient, and where it is wrong.
 
 The networks here name no vertebra, so a prediction gets its names from a label map (`borrow_names`)
-and is compared with it vertebra by vertebra, in millilitres (`compare_volumes`). `error_pieces`
-lists where the errors are, largest first.
+and is compared with it vertebra by vertebra, in millilitres (`compare_volumes`).
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ from spine_lib.ct.volume import Volume
 from spine_lib.metrics.surfaces import bounding_box
 from spine_lib.volumes.masks import TOUCHING
 
-REACH_MM = 10.0
-"""A predicted voxel farther than this from every labelled vertebra belongs to none."""
-
+REACH_MM = 10.0  # a predicted voxel farther than this from every vertebra belongs to none
 NOWHERE = "no vertebra"
 
 
@@ -69,15 +66,8 @@ def voxel_ml(spacing_mm: Sequence[float]) -> float:
 def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM) -> Volume:
     """Return for each predicted voxel the id of the nearest labelled vertebra, uint8.
 
-    With true labels this measures a prediction; it names no vertebrae in a scan without labels.
-
-    Args:
-        prediction: mask of spine, boolean or 0 and 1.
-        labels: canonical vertebra ids on the same grid.
-        reach_mm: voxels farther from every vertebra than this get 0.
-
-    Raises:
-        SpineError: if the grids differ.
+    Voxels farther than `reach_mm` from every vertebra get 0. With true labels this measures a
+    prediction; it names no vertebrae in a scan without labels.
     """
     require_same_grid(labels, prediction, "labels and prediction")
     predicted = prediction.array > 0
@@ -95,7 +85,7 @@ def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM)
 
 
 def compare_volumes(
-    prediction: Volume, labels: Volume, ignore: Volume | None = None, reach_mm: float = REACH_MM
+    prediction: Volume, labels: Volume, ignore: Volume | None = None
 ) -> list[Amount]:
     """Return truth and prediction, vertebra by vertebra, from the head down.
 
@@ -103,7 +93,6 @@ def compare_volumes(
         prediction: mask of spine, boolean or 0 and 1.
         labels: true canonical ids on the same grid.
         ignore: boolean, True where nothing is measured.
-        reach_mm: see `borrow_names`.
 
     Returns:
         An `Amount` each, and last one called `NOWHERE` for what is predicted out of reach.
@@ -111,7 +100,7 @@ def compare_volumes(
     predicted, truth = prediction.array > 0, labels.array
     if ignore is not None:
         predicted, truth = predicted & ~ignore.array, np.where(ignore.array, 0, truth)
-    named = borrow_names(prediction.with_array(predicted), labels, reach_mm).array
+    named = borrow_names(prediction.with_array(predicted), labels).array
     true_ml, named_ml = (
         np.bincount(ids.ravel(), minlength=256) * voxel_ml(labels.spacing_mm)
         for ids in (truth, named)
@@ -127,14 +116,11 @@ def compare_volumes(
 
 def by_region(amounts: Sequence[Amount]) -> list[Amount]:
     """Return the sums of what `compare_volumes` returned over the regions that occur."""
-    ids = {name: label for label, name in CANONICAL.items()}
+    numbers = to_regions(np.array(list(CANONICAL)))
+    regions = {name: REGIONS[n - 1] for name, n in zip(CANONICAL.values(), numbers)}
     sums: dict[str, list[float]] = {}
     for amount in amounts:
-        if amount.name == NOWHERE:
-            region = NOWHERE
-        else:
-            region = REGIONS[int(to_regions(np.array(ids[amount.name]))) - 1]
-        total = sums.setdefault(region, [0.0, 0.0])
+        total = sums.setdefault(regions.get(amount.name, NOWHERE), [0.0, 0.0])
         total[0] += amount.truth_ml
         total[1] += amount.predicted_ml
     return [Amount(name, *sums[name]) for name in (*REGIONS, NOWHERE) if name in sums]
@@ -156,26 +142,17 @@ def error_pieces(
         smallest_ml: smaller pieces are left out.
         thinnest_mm: only parts of the errors into which a ball of this diameter fits, since rims
             of a voxel's width join everything to one piece.
-
-    Raises:
-        SpineError: if the grids differ.
     """
     require_same_grid(truth, prediction, "truth and prediction")
     predicted, true = prediction.array > 0, truth.array > 0
     scored = True if ignore is None else ~ignore.array
     limits = truth.spacing_mm, smallest_ml, thinnest_mm
-    pieces = _pieces_of("false positive", predicted & ~true & scored, *limits)
-    pieces += _pieces_of("false negative", true & ~predicted & scored, *limits)
+    pieces = _pieces("false positive", predicted & ~true & scored, *limits)
+    pieces += _pieces("false negative", true & ~predicted & scored, *limits)
     return sorted(pieces, key=lambda piece: -piece.ml)
 
 
-def _pieces_of(
-    kind: str,
-    wrong: np.ndarray,
-    spacing_mm: Sequence[float],
-    smallest_ml: float,
-    thinnest_mm: float,
-) -> list[ErrorPiece]:
+def _pieces(kind, wrong, spacing_mm, smallest_ml, thinnest_mm) -> list[ErrorPiece]:
     if not wrong.any():
         return []
     around = bounding_box(wrong, (0, 0, 0))  # most of a scan is right

@@ -26,8 +26,7 @@ from spine_lib.training.devices import autocast, choose_device
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes.masks import to_mask, to_region_mask
 
-MULTIPLE = 32
-"""Rows and columns must be multiples of this, for the encoder halves them five times."""
+MULTIPLE = 32  # of rows and columns, for the encoder halves them five times
 
 
 def predict_volume(
@@ -37,6 +36,7 @@ def predict_volume(
     device: str = "auto",
     batch: int = 16,
     progress: bool = False,
+    add_regions: Callable[[str, slice, np.ndarray], None] | None = None,
 ) -> Volume:
     """Predict the probability of spine for every voxel of a scan.
 
@@ -48,12 +48,24 @@ def predict_volume(
         device: "auto", "cpu" or "cuda".
         batch: slices at once.
         progress: True shows a progress bar in a terminal.
+        add_regions: called with plane, slices and their probabilities [slice, class, row, column].
 
     Returns:
         float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
         the background.
     """
-    return _predict_spine(network, ct, recipe, device, batch, progress=progress)
+    total = np.zeros(ct.shape, np.float32, order="F")
+    batches = _predict_batches(network, ct, recipe, device, batch)
+    count = sum(-(-len(to_slices(ct.array, plane)) // batch) for plane in recipe.planes)
+    hidden = None if progress else True  # None: shown in a terminal alone
+    for plane, part, probability in tqdm(batches, "slices", count, unit="batch", disable=hidden):
+        spine = probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
+        slices = to_slices(total, plane)
+        slices[part] += resample_image(spine, slices.shape[1:])
+        if add_regions is not None:
+            add_regions(plane, part, probability)
+    total /= len(recipe.planes)
+    return ct.with_array(total)
 
 
 def predict_regions(
@@ -76,9 +88,6 @@ def predict_regions(
     Returns:
         float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
         1 and more in every voxel, spine or not (see `to_region_mask`).
-
-    Raises:
-        SpineError: if the recipe's networks tell spine from background only.
     """
     if recipe.classes == 1:
         raise SpineError(
@@ -86,7 +95,7 @@ def predict_regions(
             "train one with the recipe's target set to regions"
         )
     regions = _RegionArgmax(ct.shape, recipe)
-    probability = _predict_spine(network, ct, recipe, device, batch, regions.add, progress)
+    probability = predict_volume(network, ct, recipe, device, batch, progress, regions.add)
     return probability, ct.with_array(regions.likeliest())
 
 
@@ -100,7 +109,7 @@ def predict_file(
     overwrite: bool = False,
     straight: bool = False,
 ) -> Path:
-    """Segment a CT file or DICOM folder and write the mask on its original grid.
+    """Segment a CT file or DICOM folder, write the mask on its original grid and return its path.
 
     Args:
         ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
@@ -111,9 +120,6 @@ def predict_file(
         series: of a DICOM folder that has several; see `load_ct`.
         overwrite: replace a file that exists.
         straight: True writes a sheared grid (a tilted gantry) as a straight one, which ITK opens.
-
-    Returns:
-        The path written.
 
     Raises:
         SpineError: if a file is missing, broken or not what it should be, or `out` cannot be
@@ -132,37 +138,13 @@ def predict_file(
         mask = to_mask(predict_volume(network, volume, recipe, device, progress=True), recipe)
         say("The mask holds 0 for background and 1 for spine.")
     else:
-        mask = to_region_mask(
-            *predict_regions(network, volume, recipe, device, progress=True), recipe
-        )
+        predicted = predict_regions(network, volume, recipe, device, progress=True)
+        mask = to_region_mask(*predicted, recipe)
         ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
         say(f"The mask holds ids of regions: 0 background, {ids}.")
     if not mask.array.any():
         say("No spine was found: the mask is empty.")
     return save_nifti(mask, out, straight)
-
-
-def _predict_spine(
-    network: nn.Module,
-    ct: Volume,
-    recipe: Recipe,
-    device: str,
-    batch: int,
-    add_regions: Callable | None = None,
-    progress: bool = False,
-) -> Volume:
-    total = np.zeros(ct.shape, np.float32, order="F")
-    batches = _predict_batches(network, ct, recipe, device, batch)
-    count = sum(-(-len(to_slices(ct.array, plane)) // batch) for plane in recipe.planes)
-    hidden = None if progress else True  # None: shown in a terminal alone
-    for plane, part, probability in tqdm(batches, "slices", count, unit="batch", disable=hidden):
-        spine = probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
-        slices = to_slices(total, plane)
-        slices[part] += resample_image(spine, slices.shape[1:])
-        if add_regions is not None:
-            add_regions(plane, part, probability)
-    total /= len(recipe.planes)
-    return ct.with_array(total)
 
 
 def _predict_batches(
@@ -180,10 +162,8 @@ def _predict_batches(
         mirror = recipe.flip and plane != "sagittal"
         parts = [slice(start, start + batch) for start in range(0, len(image), batch)]
         small = np.concatenate([resample_image(image[part], shape_hw) for part in parts])
-        seen = [
-            with_neighbours(index, len(small), distance_mm, recipe.neighbour_mm)
-            for index in range(len(small))
-        ]
+        count, reach_mm = len(small), recipe.neighbour_mm
+        seen = [with_neighbours(index, count, distance_mm, reach_mm) for index in range(count)]
         for part in parts:
             yield plane, part, _predict_slices(network, small[seen[part]], recipe, kind, mirror)
 
@@ -224,14 +204,12 @@ class _RegionArgmax:
     """
 
     def __init__(self, shape: tuple[int, ...], recipe: Recipe) -> None:
-        several = len(recipe.planes) > 1
-        regions = recipe.classes - 1
+        regions = recipe.classes - 1 if len(recipe.planes) > 1 else 0
         self._steps = np.iinfo(np.uint16).max // len(recipe.planes)
-        self._sums = [np.zeros(shape, np.uint16, order="F") for _ in range(several * regions)]
+        self._sums = [np.zeros(shape, np.uint16, order="F") for _ in range(regions)]
         self._likeliest = np.ones(shape, np.uint8, order="F")
 
     def add(self, plane: str, part: slice, probability: np.ndarray) -> None:
-        """Count some slices, [slice, class, row, column]."""
         likeliest = to_slices(self._likeliest, plane)[part]
         enlarged = (
             resample_image(region, likeliest.shape[1:])
@@ -244,7 +222,6 @@ class _RegionArgmax:
             to_slices(total, plane)[part] += np.rint(slices * self._steps).astype(np.uint16)
 
     def likeliest(self) -> np.ndarray:
-        """Return the likeliest region of each voxel, uint8, counted from 1."""
         for z in range(self._likeliest.shape[2]) if self._sums else ():
             _take_highest((total[..., z] for total in self._sums), self._likeliest[..., z])
         return self._likeliest

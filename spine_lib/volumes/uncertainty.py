@@ -2,14 +2,13 @@
 
 Three maps claim to tell where not to trust a network: the entropy of its own probability, how much
 its answer changes when the scan is shown in other ways (test-time augmentation), and how far two
-models disagree. An uncertainty is useful if wrong voxels have more of it than right ones, which is
-what the area under the ROC curve says (`auroc`).
+models disagree. Such a map is useful if wrong voxels have higher values than right ones (`auroc`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +25,8 @@ from spine_lib.volumes.predict import predict_volume
 class View:
     """A transformation of a scan for test-time augmentation.
 
-    Attributes:
-        name: in tables.
-        mirror: left and right swapped.
-        zoom: above 1 the network sees larger vertebrae, for its pixels are smaller.
-        shift_hu: added to every voxel.
-        turn_degrees: the patient turned about the body's long axis.
+    Left and right are swapped (`mirror`), the network's pixels are smaller by `zoom`, `shift_hu` is
+    added to every voxel, or the patient is turned about the body's long axis.
     """
 
     name: str
@@ -70,9 +65,6 @@ def predict_views(
 
     Returns:
         float32 probabilities [view, x, y, z].
-
-    Raises:
-        SpineError: if there are no views.
     """
     if not views:
         raise SpineError("There are no views to predict: give at least View('as it is').")
@@ -117,17 +109,12 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
     """Return how often a wrong voxel has a higher score than a right one; a tie counts half.
 
-    This is the area under the ROC curve: 0.5 is what a coin does, 1 is perfect.
+    This is the area under the ROC curve: 0.5 is chance, 1 is perfect; NaN where no voxel is wrong,
+    or all are.
 
     Args:
         score: uncertainty of each voxel, any shape.
         wrong: boolean array of the same shape, True where the prediction is wrong.
-
-    Returns:
-        0 to 1; NaN where no voxel is wrong, or all are.
-
-    Raises:
-        SpineError: if the shapes differ or a score is NaN.
 
     Source: Mann and Whitney (1947), doi:10.1214/aoms/1177730491.
     """
@@ -140,30 +127,22 @@ def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
     return float(ordered / positive.size / negative.size)
 
 
-def errors_found(
-    score: np.ndarray, wrong: np.ndarray, shares: Iterable[float] = (0.05, 0.1, 0.2)
-) -> dict[float, float]:
-    """Return which part of the errors lies in the most uncertain voxels.
+def errors_found(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
+    """Return which part of the errors lies in a share (0 to 1) of most uncertain voxels.
+
+    Voxels that tie at the limit count in part, as if drawn by lot; NaN where nothing is wrong.
 
     Args:
         score, wrong: as for `auroc`.
-        shares: parts of all voxels that somebody reviews, 0 to 1.
-
-    Returns:
-        By share, the part of the wrong voxels among them; NaN where nothing is wrong. Voxels that
-        tie at the limit count in part, as if drawn by lot.
     """
     score, wrong = _checked(score, wrong)
     order = np.argsort(-score, kind="stable")
     descending, hits = -score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
-    shares_of_errors = {}
-    for share in shares:
-        count = min(max(share, 0.0), 1.0) * score.size
-        limit = descending[min(int(count), score.size - 1)]
-        first, last = (np.searchsorted(descending, limit, side) for side in ("left", "right"))
-        among = hits[first] + (count - first) / (last - first) * (hits[last] - hits[first])
-        shares_of_errors[share] = float(among / hits[-1]) if hits[-1] else math.nan
-    return shares_of_errors
+    count = share * score.size
+    limit = descending[min(int(count), score.size - 1)]
+    first, last = (np.searchsorted(descending, limit, side) for side in ("left", "right"))
+    among = hits[first] + (count - first) / (last - first) * (hits[last] - hits[first])
+    return float(among / hits[-1]) if hits[-1] else math.nan
 
 
 def closeness_to_outline(prediction: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Networks that name the regions: taught the right ids, resumed, loaded, better than chance."""
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,7 @@ from spine_lib.training.checkpoints import load_weights, save_weights
 from spine_lib.training.loading import PatchSampler
 from spine_lib.training.logs import read_log
 from spine_lib.training.recipe import Recipe, load_recipe, recipe_from_dict
-from spine_lib.training.train import fit, load_or_train
+from spine_lib.training.train import load_or_train
 from spine_lib.volumes import predict_regions
 
 MODEL = "unet_resnet18"
@@ -48,7 +47,6 @@ RECIPE = Recipe(
     phantom_share=1.0,
     augmentation=PLAIN,
 )
-SHORT = RECIPE.changed(steps=6, steps_per_epoch=3, batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -152,21 +150,6 @@ def test_validation_logs_the_dice_of_the_spine_and_the_mean_of_its_regions(train
     assert len(rows) == 2
     for row in rows:
         assert 0 <= row["val_region_dice"] < row["val_dice"] <= 1
-
-
-class _Kill(L.Callback):
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 4:
-            raise RuntimeError("killed")
-
-
-def test_a_stopped_run_ends_with_the_numbers_of_an_unbroken_one(stores, tmp_path):
-    whole = fit(MODEL, SHORT, *stores, tmp_path / "whole", "cpu", progress=False)
-    with pytest.raises(RuntimeError, match="killed"):
-        fit(MODEL, SHORT, *stores, tmp_path / "broken", "cpu", False, (_Kill(),))
-    resumed = fit(MODEL, SHORT, *stores, tmp_path / "broken", "cpu", progress=False).state_dict()
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed[name]), name
 
 
 def test_weights_come_back_with_all_their_classes(trained):

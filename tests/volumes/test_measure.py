@@ -43,7 +43,7 @@ def test_a_perfect_prediction_has_no_error_anywhere():
 def test_every_predicted_voxel_counts_once():
     labels, rng = spine(), np.random.default_rng(0)
     prediction = labels.with_array(rng.random(labels.shape) < 0.2)
-    rows = compare_volumes(prediction, labels, reach_mm=6.0)
+    rows = compare_volumes(prediction, labels)
     total_ml = prediction.array.sum() * voxel_ml(labels.spacing_mm)
     assert sum(row.predicted_ml for row in rows) == pytest.approx(total_ml)
     assert rows[-1].predicted_ml > 0
@@ -64,7 +64,7 @@ def test_what_is_out_of_reach_belongs_to_no_vertebra():
     far[0, 0, 15] = far[10, 10, 3] = True
     named = borrow_names(labels.with_array(far), labels, reach_mm=4.0).array
     assert named[0, 0, 15] == 0 and named[10, 10, 3] == 21
-    lost = compare_volumes(labels.with_array(far), labels, reach_mm=4.0)[-1]
+    lost = compare_volumes(labels.with_array(far), labels)[-1]
     assert lost.name == NOWHERE and lost.predicted_ml == pytest.approx(0.01)
 
 

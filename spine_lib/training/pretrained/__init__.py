@@ -1,8 +1,7 @@
 """Two trained models that come with the library, for the lessons on judging what a model does.
 
-They were trained longer than the built-in run, on a light encoder that started from ImageNet
-weights; `MODEL_CARD.md` beside this file says on what, how, how well, and where they fail.
-`reproduce` never starts from them; `benchmarks/ship_models.py` made them.
+`MODEL_CARD.md` beside this file says how they were trained, how well they do, and where they fail;
+`benchmarks/ship_models.py` made them.
 """
 
 from __future__ import annotations
@@ -19,38 +18,23 @@ from spine_lib.ct.volume import Volume
 from spine_lib.training.checkpoints import load_weights
 from spine_lib.training.recipe import Recipe
 
+FOLDER = Path(str(resources.files("spine_lib.training.pretrained")))
 PRETRAINED: dict[str, str] = {
     "unet_light": "unet_timm-tf_efficientnet_lite0",
     "deeplabv3plus_light": "deeplabv3plus_timm-tf_efficientnet_lite0",
 }
 """Names of the shipped models, and what `build_model` calls each."""
 
-FOLDER = Path(str(resources.files("spine_lib.training.pretrained")))
-"""Where the shipped files lie."""
-
 
 def weights_path(name: str) -> Path:
-    """Return the weights file of a shipped model.
-
-    Raises:
-        SpineError: if there is no such model.
-    """
+    """Return the weights file of a shipped model."""
     if name not in PRETRAINED:
         raise SpineError(f"there is no shipped model {name!r}: use {' or '.join(PRETRAINED)}")
     return FOLDER / f"{name}.safetensors"
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, Recipe]:
-    """Load a shipped model; no network is needed.
-
-    Args:
-        name: a key of `PRETRAINED`.
-
-    Returns:
-        The network in evaluation mode on the CPU, and the recipe it was trained with.
-
-    Raises:
-        SpineError: if there is no such model.
+    """Load a shipped model in evaluation mode on the CPU, and the recipe it was trained with.
 
     Example:
         >>> network, recipe = load_pretrained("unet_light")
@@ -70,9 +54,6 @@ def load_probability(name: str, case_id: str, ct: Volume) -> Volume:
 
     Returns:
         float32 probabilities in steps of 1/255 on the scan's grid.
-
-    Raises:
-        SpineError: if there is none, or it was made for another grid.
     """
     path = FOLDER / f"{name}_{case_id}.npz"
     if name not in PRETRAINED or not path.is_file():

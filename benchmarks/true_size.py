@@ -192,9 +192,12 @@ def write_scans(options: argparse.Namespace) -> dict[str, float] | None:
     print(f"{len(missing)} phantoms of about {options.shape} voxels in {folder}")
     write = functools.partial(write_case, folder, shape=options.shape, spacing_mm=options.spacing)
     started = time.perf_counter()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(options.workers, len(missing)), spawn) as pool:
-        list(pool.map(write, missing))
+    if options.workers == 1:
+        list(map(write, missing))
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(options.workers, len(missing)), spawn) as pool:
+            list(pool.map(write, missing))
     return row("scans", len(missing), time.perf_counter() - started)
 
 

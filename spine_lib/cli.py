@@ -26,10 +26,10 @@ from spine_lib import SpineError, __version__
 Scheme = Literal["canonical", "verse", "totalsegmentator", "totalsegmentator_v1", "pycad1089"]
 PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
 Dataset = Literal[Literal["sample", "phantom"], PublicSet]
+MoreSet = Literal["ctspine1k-3", "pycad-8", "totalsegmentator-small", "holdout218"]
 Device = Literal["auto", "cpu", "cuda", "gpu", "mps"]
-SeriesOption = Annotated[
-    str | None, Option(help="number, description or UID of one of a DICOM folder's series")
-]
+SeriesOption = Annotated[str | None, Option(help="a DICOM series: number, description or UID")]
+CtArgument = Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")]
 OverwriteOption = Annotated[bool, Option("--overwrite", help="replace a file that exists")]
 
 
@@ -102,10 +102,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     """Return the sentence ("" for none, None for a bug) and the exit code for an error."""
     if isinstance(error, KeyboardInterrupt):
         name, code = ("SIGTERM", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
-        return (
-            f"stopped by {name}; the same command again goes on where training was stopped.",
-            code,
-        )
+        return f"stopped by {name}; the same command again goes on where training was.", code
     if isinstance(error, SpineError):
         return str(error), 2
     if isinstance(error, BrokenPipeError):
@@ -161,16 +158,9 @@ def _spine(
 @_command("spine fetch")
 def fetch(
     root: Annotated[Path | None, Option(help="folder for it (default: in data/)")] = None,
-    more: Annotated[
-        str | None,
-        Option(
-            help="a public data set: ctspine1k-3, pycad-8, totalsegmentator-small or holdout218"
-        ),
-    ] = None,
+    more: Annotated[MoreSet | None, Option(help="a public data set instead")] = None,
     subjects: Annotated[str, Option(help="only these of its subjects: s0011,s0058")] = "",
-    accept_licence: Annotated[
-        bool, Option("--accept-licence", help="accept a licence that forbids commercial use")
-    ] = False,
+    accept_licence: Annotated[bool, Option("--accept-licence", help="non-commercial ones")] = False,
 ) -> None:
     """Fetch the five real patients (once), or more public data by name."""
     from spine_lib.datasets.more import fetch_more, more_sets
@@ -226,7 +216,7 @@ def datasets(
 
 @_command("spine info data/sample/chest/ct.nii.gz")
 def info(
-    path: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
+    path: CtArgument,
     scheme: Annotated[Scheme | None, Option(help="read the file as labels of this scheme")] = None,
     series: SeriesOption = None,
     kind: Annotated[Literal["ct", "mask"] | None, Option("--as", help="what the file is")] = None,
@@ -331,7 +321,7 @@ def check(
 
 @_command("spine view ct.nii.gz mask.nii.gz")
 def view(
-    ct: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
+    ct: CtArgument,
     mask: Annotated[Path | None, Argument(help="labels or spine to draw over it")] = None,
     prediction: Annotated[Path | None, Argument(help="to compare with the mask")] = None,
     scheme: Annotated[Scheme, Option(help="of the mask's ids")] = "canonical",
@@ -349,14 +339,12 @@ def view(
     from spine_lib.ct.volume import load_ct, load_mask
     from spine_lib.explore import SliceViewer
 
-    inputs, suffixes = [ct, mask, prediction], (".html",)
     out = out or Path(tempfile.mkdtemp(prefix="spine-view-")) / "view.html"
-    check_output(out, inputs, overwrite, suffixes)
+    check_output(out, [ct, mask, prediction], overwrite, (".html",))
     labels = None if mask is None else load_mask(mask)
     if labels is not None and scheme != "canonical":
         labels = labels.with_array(to_canonical(labels.array, scheme))
-    viewer = SliceViewer(load_ct(ct, series), labels, prediction)
-    path = viewer.save_html(out).resolve()
+    path = SliceViewer(load_ct(ct, series), labels, prediction).save_html(out).resolve()
     print(f"The page is in {path}")
     if browser:
         webbrowser.open(path.as_uri())
@@ -398,8 +386,7 @@ NameOption = Annotated[str | None, Option(help="of the folder in runs/")]
 SchedulerOption = Annotated[str, Option(help="address of a Dask cluster, instead of --workers")]
 RecipeOption = Annotated[str, Option(help="a YAML file, or a name of spine_lib/training/recipes")]
 SeedsOption = Annotated[
-    list[int] | None,
-    Option(min=0, max=2**32 - 1, metavar="N ...", help="one run each (default: the recipe's)"),
+    list[int] | None, Option(min=0, max=2**32 - 1, metavar="N ...", help="one run each")
 ]
 
 
@@ -487,7 +474,7 @@ def compare(
     "--checkpoint runs/sample/unet_resnet34/seed-0/weights.safetensors"
 )
 def predict(
-    ct: Annotated[Path, Argument(help=".nii, .nii.gz or the folder of a DICOM series")],
+    ct: CtArgument,
     out: Annotated[Path, Option(help=".nii or .nii.gz to write")],
     checkpoint: Annotated[Path | None, Option(help="weights.safetensors or last.ckpt")] = None,
     pretrained: Annotated[str | None, Option(help="of the library: unet_light, ...")] = None,

@@ -70,14 +70,10 @@ def patient_scores(test: Mapping, cases: Collection[str] | None = None) -> pd.Da
     """
     volumes = test.get("volumes") or {}
     rows = {case: row for case, row in volumes.items() if cases is None or case in cases}
-    measured = [metric for metric in METRICS if any(metric in row for row in rows.values())]
-    scores = pd.DataFrame(
-        [[row.get(metric) for metric in measured] for row in rows.values()],
-        columns=measured,
-        dtype=float,
-    ).replace([np.inf, -np.inf], np.nan)
+    frame = pd.DataFrame(rows.values()).filter(METRICS).astype(float)
     patients = [row.get("patient_id", case) for case, row in rows.items()]
-    return scores.groupby(np.array(patients, dtype=object), sort=False).mean()
+    frame = frame.replace([np.inf, -np.inf], np.nan)
+    return frame.groupby(np.array(patients, dtype=object), sort=False).mean()
 
 
 def intervals(scores: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from spine_lib import SpineError, __version__
 from spine_lib.annotations.schemes import to_regions
 from spine_lib.ct.files import array_sha256, atomic_file, read_json
 from spine_lib.datasets.case import Case, CaseData, ExcludedScan, case_identity
-from spine_lib.metrics import calibration
+from spine_lib.metrics import calibration, overlap
 from spine_lib.metrics.overlap import aggregate, evaluate_volume
 from spine_lib.metrics.regions import mean_named, mean_regions, score_named, score_regions
 from spine_lib.reproduce.report_figures import Overlay, draw_overlay, pick_slices
@@ -66,7 +66,7 @@ def evaluate_all(
         cases: test cases.
         device: "cpu" or "cuda".
         say: called with a line for each prediction.
-        keep: folder of scores that are kept, for data sets of which a stopped run would lose much.
+        keep: folder of scores that are kept, where a stopped run would lose much.
         threshold_hu: of the baseline (`best_threshold`).
 
     Raises:
@@ -188,11 +188,8 @@ def evaluate_case(
 ) -> dict:
     """Measure one prediction: overlap, surfaces, "regions", "calibration", "sha256" of the case.
 
-    Args:
-        probability: of spine, [x, y, z].
-        mask: boolean, what was made of it.
-        truth: of the case.
-        named: region ids of the mask, 0 elsewhere, where the network names them: scored as "named".
+    All arrays are [x, y, z]: the probability of spine, the boolean mask that was made of it and,
+    where the network names regions, their ids in the mask, scored as "named".
     """
     row = evaluate_volume(mask, truth.mask, truth.spacing_mm, truth.ignore)
     row["regions"] = score_regions(mask, truth.regions, truth.spacing_mm, truth.ignore)
@@ -260,9 +257,7 @@ def bone_mask(hu: np.ndarray, threshold_hu: float, keep_largest: bool) -> np.nda
 def best_threshold(store: SliceStore, keep_largest: bool) -> tuple[int, list[str]]:
     """Return the bone threshold of highest mean Dice on training volumes, and these cases.
 
-    Args:
-        store: training slices; phantoms are used only where there is nothing else.
-        keep_largest: keep the largest component alone.
+    Phantoms are used only where the store holds nothing else.
     """
     plane = store.volumes[0].plane
     numbers = [n for n, volume in enumerate(store.volumes) if volume.plane == plane]
@@ -270,14 +265,11 @@ def best_threshold(store: SliceStore, keep_largest: bool) -> tuple[int, list[str
     numbers = (real or numbers)[:BASELINE_VOLUMES]
     dice = np.zeros((len(numbers), len(BONE_HU)))
     for row, number in enumerate(numbers):
-        pixels = store.read(number)
-        hu, known = np.asarray(pixels["hu"]), pixels["label"] != IGNORE
-        spine = known & (pixels["label"] > 0)
+        hu, labels = (store.read(number)[name] for name in ("hu", "label"))
         for column, threshold_hu in enumerate(BONE_HU):
-            mask = bone_mask(hu, threshold_hu, keep_largest) & known
-            size = np.count_nonzero(mask) + np.count_nonzero(spine)
-            dice[row, column] = 2 * np.count_nonzero(mask & spine) / max(size, 1)
-    best = BONE_HU[int(dice.mean(axis=0).argmax())]
+            mask = bone_mask(hu, threshold_hu, keep_largest)
+            dice[row, column] = overlap.dice(overlap.confusion(mask, labels > 0, labels == IGNORE))
+    best = BONE_HU[int(np.nan_to_num(dice).mean(axis=0).argmax())]
     return best, [store.volumes[number].case_id for number in numbers]
 
 

@@ -91,13 +91,12 @@ def peak_memory(folder: Path, every_s: float = 0.25) -> Iterator[None]:
 
 
 def describe_data(name: str, parts: dict[str, list], fitted: dict, tests: dict) -> dict:
-    """Return case ids by part and checksums of what was trained on, as the weights record it.
+    """Return case ids by part and checksums: what the weights record, and what was scored.
 
     Args:
         name: of the data set.
-        parts: cases by part; the test part is what was scored, the others only describe sources.
-        fitted: trained networks by model and seed.
-        tests: by model and seed what `evaluate.summarise` returns.
+        parts: cases by part, whose sources are described.
+        fitted, tests: trained networks and what `evaluate.summarise` returns, by model and seed.
     """
     runs = {model: next(iter(runs.values())) for model, runs in fitted.items()}
     record = next(iter(runs.values())).data  # the same in all: other data are refused

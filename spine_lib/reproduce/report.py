@@ -44,6 +44,7 @@ from spine_lib.reproduce.compare import (
 from spine_lib.training import logs
 
 SCORES = {"iou": "IoU", "iou_mean": "class-mean IoU", "dice": "Dice", "f1": "F1"}
+SCORES |= {"accuracy": "accuracy"}
 _VOLUME_COLUMNS = {
     "dice": ("Dice", 3),
     "iou": ("IoU", 3),
@@ -173,8 +174,7 @@ def listed(items: Iterable[str], last: str = "and") -> str:
 
 def results_table(results: Mapping) -> str:
     """Return the table that a run ends with, as plain text."""
-    columns = {**SCORES, "accuracy": "accuracy"}
-    rows = [("", columns)]
+    rows = [("", SCORES)]
     groups = [
         (f"{entry['name']}: paper", PAPER.get(model, {}), "ours, ", entry["test"])
         for model, entry in results["models"].items()
@@ -186,7 +186,7 @@ def results_table(results: Mapping) -> str:
         for average in ("pooled", "per_volume", "per_slice"):
             rows.append((f"  {owner}{average.replace('_', ' ')}", test[average]))
     lines = aligned(
-        [(title, *(number(row[k]) if k in row else "" for k in columns)) for title, row in rows]
+        [(title, *(number(row[k]) if k in row else "" for k in SCORES)) for title, row in rows]
     )
     for entry in results["models"].values():
         if named := entry["test"].get("named"):

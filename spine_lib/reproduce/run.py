@@ -1,6 +1,6 @@
 """Lesson 8: the whole experiment as one call: prepare, train both models, evaluate, report.
 
-A run lives in `runs/<name>`.  Whatever of it is finished is kept: called again, it goes on where it
+A run lives in `runs/<name>`. Whatever of it is finished is kept: called again, it goes on where it
 was stopped, and a finished run is evaluated and reported anew within a minute.
 """
 
@@ -61,7 +61,6 @@ def reproduce(
         dataset: "sample", "phantom" or a public data set, instead of the recipe's.
         device: "auto", "cpu" or "cuda".
         root: folder of all runs.
-        progress: show progress bars.
         say: called with a line per stage.
         at_once: trainings beside each other on a CPU, each in a process of its own; a script that
             asks for more than one needs `if __name__ == "__main__":`.
@@ -128,7 +127,6 @@ def reproduce(
 
 
 def _require_no_data(folder: Path, data_root: str | Path | None) -> None:
-    """Raise an error where a data set lies in the folder that the run would write into."""
     if data_root is not None and Path(data_root).resolve().is_relative_to(folder.resolve()):
         raise SpineError(f"{data_root} is data, and the run would write there: name another --name")
 

@@ -1,7 +1,7 @@
 """Lesson 8: which cases a recipe trains, validates and tests on, and their slices.
 
 The built-in sources need no more than a recipe; a public data set also needs the folder that it was
-unpacked into.  No patient is ever in two parts.
+unpacked into. No patient is ever in two parts.
 """
 
 from __future__ import annotations
@@ -120,13 +120,8 @@ def prepare(
 ) -> store.SliceStore:
     """Slice cases into a store that all runs with the same cases and pixel size share.
 
-    Args:
-        cases, planes, spacing_mm, workers, scheduler, progress: as for `slices.prepare`.
-        say: called with a line where something is to be reported.
-        skip_broken: leave out scans that cannot be read; they are in the store's `left_out`.
-
-    Raises:
-        SpineError: if a scan cannot be read, or as `slices.prepare` does.
+    Arguments are those of `slices.prepare`; scans that cannot be read are left out (the store's
+    `left_out`) where `skip_broken` says so, else the first is a `SpineError`.
     """
     settings = [planes, spacing_mm]
     key = json.dumps([[str(case) for case in cases], [__version__, *settings]])

@@ -272,17 +272,6 @@ def test_the_slices_come_best_first_with_marks_and_a_true_scale_bar(page):
     assert float(percent) / 100 * width_mm == pytest.approx(float(length), rel=0.01)
 
 
-def test_six_patients_get_an_interval_and_a_paired_test(tmp_path):
-    results = make_results(seeds=(0,), cases=tuple("abcdef"))
-    page = write_report(results, tmp_path / "six.html").read_text(encoding="utf-8")
-    words = _Page(page).words
-    assert (
-        len(re.findall(r"95 % interval 0\.\d+ to 0\.\d+ \(bootstrap over 6 patients\)", words)) == 2
-    )
-    assert re.search(r"p = 0\.\d+ \(sign-flip test over 6 patients\)", words)
-    assert "One seed was trained" in words
-
-
 def test_each_region_has_its_row_and_one_that_is_not_there_a_dash(page):
     rows = _Page(page).rows
     for entry, name in zip(make_results()["models"].values(), ("U-Net", "DeepLabv3+")):
@@ -294,12 +283,43 @@ def test_each_region_has_its_row_and_one_that_is_not_there_a_dash(page):
     assert sum(row[:1] == ["cervical"] and row[2:] == ["0", *["\u2013"] * 3] for row in rows) == 2
 
 
-def test_phantoms_are_called_phantoms_where_regions_are_named(tmp_path):
+@pytest.mark.parametrize(("cases", "same"), [("abcdef", False), ("abcde", False), ("abcdef", True)])
+def test_from_six_patients_on_there_are_intervals_and_a_test_of_each_metric(cases, same, tmp_path):
+    results = make_results(seeds=(0,), cases=tuple(cases))
+    for entry in results["models"].values():
+        for volume in entry["test"]["volumes"].values() if same else ():
+            volume["patient_id"] = "one and the same"
+    page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")
+    words, rows = _Page(page).words, _Page(page).rows
+    assert "one, seed 0" in words and "One seed was trained" in words
+    if same or len(cases) < 6:
+        assert 'id="tests-caption"' not in page
+        assert ("1 patient is" if same else "5 patients are") + " too few" in words
+        return
+    interval = r"95 % interval 0\.\d+ to 0\.\d+ \(bootstrap over 6 patients\)"
+    assert len(re.findall(interval, words)) == 2
+    assert re.search(r"p = 0\.\d+ \(sign-flip test over 6 patients\)", words)
+    assert "after Holm's correction for 4 metrics" in words
+    statistics = run_statistics(results["models"])["paired"][0]["metrics"]
+    for metric, name in (("dice", "Dice"), ("nsd", "Surface Dice"), ("hd95", "HD95, mm")):
+        ps = [f"{statistics[metric][key]:.4f}" for key in ("p_value", "p_holm")]
+        assert any(row[:1] == [name] and row[4:6] == ps for row in rows), metric
+
+
+def test_phantoms_are_called_so_and_a_single_region_of_each_is_not_shown_twice(tmp_path):
     results = make_results()
     results["data"]["name"] = "phantom"
-    words = _Page(write_report(results, tmp_path / "p.html").read_text(encoding="utf-8")).words
+    for entry in results["models"].values():
+        entry["test"] = mean_over_seeds([run["test"] for run in entry["runs"]])
+        for volume in entry["test"]["volumes"].values():
+            del volume["regions"]["lumbar"]
+    page = write_report(results, tmp_path / "p.html").read_text(encoding="utf-8")
+    words = _Page(page).words
     assert "No phantom of the test part shows" in words
     assert "nothing follows for a region of a real patient" in words
+    assert "Each test volume shows one region only (dicom thoracic and crop thoracic)" in words
+    assert 'id="regions-caption"' not in page
+    assert re.search(r"of the test slices, \d+ are scored", page)
 
 
 def test_the_calibration_is_given_with_its_error(page):
@@ -307,23 +327,6 @@ def test_the_calibration_is_given_with_its_error(page):
     for entry in results["models"].values():
         found = entry["test"]["calibration"]
         assert any(row[1:2] == [f"{found['ece']:.3f}"] and len(row) == 5 for row in rows)
-
-
-def test_all_metrics_are_tested_and_corrected_from_six_patients_on(tmp_path):
-    results = make_results(seeds=(0, 1), cases=tuple("abcdefg"))
-    page = write_report(results, tmp_path / "seven.html").read_text(encoding="utf-8")
-    found = run_statistics(results["models"])["paired"][0]["metrics"]
-    rows = _Page(page).rows
-    for metric, name in (("dice", "Dice"), ("nsd", "Surface Dice"), ("hd95", "HD95, mm")):
-        ps = [f"{found[metric][key]:.4f}" for key in ("p_value", "p_holm")]
-        assert any(row[:1] == [name] and row[4:6] == ps for row in rows), metric
-    assert "after Holm's correction for 4 metrics" in _Page(page).words
-
-
-def test_five_patients_get_no_table_of_tests(tmp_path):
-    results = make_results(seeds=(0,), cases=tuple("abcde"))
-    page = write_report(results, tmp_path / "five.html").read_text(encoding="utf-8")
-    assert 'id="tests-caption"' not in page
 
 
 def test_many_patients_are_drawn_by_rank_and_their_rows_folded(tmp_path):
@@ -337,44 +340,12 @@ def test_many_patients_are_drawn_by_rank_and_their_rows_folded(tmp_path):
     assert max(len(row) for row in _Page(page).rows) < 12
 
 
-def test_the_mean_over_seeds_is_reported_with_whole_slices(tmp_path):
-    results = make_results()
-    for entry in results["models"].values():
-        entry["test"] = mean_over_seeds([run["test"] for run in entry["runs"]])
-    page = write_report(results, tmp_path / "mean.html").read_text(encoding="utf-8")
-    assert re.search(r"of the test slices, \d+ are scored", page)
-
-
-def test_scans_of_one_patient_count_as_one(tmp_path):
-    results = make_results(seeds=(0,), cases=tuple("abcdef"))
-    for entry in results["models"].values():
-        for volume in entry["test"]["volumes"].values():
-            volume["patient_id"] = "same"
-    page = write_report(results, tmp_path / "one.html").read_text(encoding="utf-8")
-    assert "not given, because 1 patient is too few" in _Page(page).words
-
-
 def test_bare_results_make_a_page_that_says_what_is_missing(tmp_path):
     path = write_report({"models": {"unet_resnet34": {}}}, tmp_path / "bare.html")
     words = _Page(path.read_text(encoding="utf-8")).words
     for missing in ("not recorded", "No learning curves", "No test slices", "No data sources"):
         assert missing in words
     assert "silver" not in words and "Bone threshold" not in words
-
-
-def test_one_region_a_volume_is_not_shown_twice(tmp_path):
-    results = make_results()
-    for entry in results["models"].values():
-        for volume in entry["test"]["volumes"].values():
-            del volume["regions"]["lumbar"]
-    page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "Each test volume shows one region only (dicom thoracic and crop thoracic)" in page
-    assert 'id="regions-caption"' not in page
-
-
-def test_a_single_seed_does_not_read_as_none(tmp_path):
-    page = write_report(make_results(seeds=(0,)), tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "one, seed 0" in _Page(page).words
 
 
 @pytest.mark.parametrize(

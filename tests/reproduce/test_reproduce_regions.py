@@ -21,7 +21,7 @@ from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.train import Fitted
 
 MODEL = "unet_resnet18"
-TINY = load_recipe("tiny").changed(models=(MODEL,), steps=6, steps_per_epoch=3)
+TINY = load_recipe("tiny").changed(models=(MODEL,), steps=4, steps_per_epoch=4)
 NAMING = TINY.changed(target="regions")
 
 
@@ -31,7 +31,8 @@ def runs(tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("runs"), [[], []]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPINE_DATA", str(folder / "data"))
-        patch.setattr(sources, "PHANTOM_GRID", {"shape": (40, 40, 74), "spacing_mm": 6.0})
+        grid = {"shape": (40, 40, 24), "spacing_mm": 6.0, "levels": ("T12", "L4")}
+        patch.setattr(sources, "PHANTOM_GRID", grid)
         options = {"root": folder, "progress": False, "device": "cpu"}
         for lines in said:
             reproduce(NAMING, "regions", say=lines.append, **options)

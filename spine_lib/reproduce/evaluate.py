@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import time
 import zlib
@@ -129,14 +130,11 @@ def evaluate_all(
 
 def require_unseen(runs: Iterable[Fitted], case_id: str, image_sha256: str = "") -> None:
     """Raise an error if a network was trained or validated on a case, or on a copy of its scan."""
-    for run in runs:
-        if run.data is None:
-            continue
-        for part in ("training", "validation"):
-            seen = run.data.case_ids(part)
-            copies = [case for case in seen if run.data.images.get(case) == image_sha256]
-            if case_id in seen or (image_sha256 and copies):
-                name = case_id if case_id in seen else f"{copies[0]}, the same scan"
+    for run, part in itertools.product(runs, ("training", "validation")):
+        for seen in run.data.case_ids(part) if run.data else ():
+            is_copy = image_sha256 and run.data.images.get(seen) == image_sha256
+            if seen == case_id or is_copy:
+                name = seen if seen == case_id else f"{seen}, the same scan"
                 raise SpineError(
                     f"{case_id} cannot test {run.weights}, which has seen it in {part} ({name}): "
                     "test on other patients"

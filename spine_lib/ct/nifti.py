@@ -263,11 +263,6 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
     return NiftiFile(shape, affine, header, path, tuple(notes))
 
 
-def _coded(header: nib.Nifti1Header, name: str) -> bool:
-    """Return whether a header's "sform" or "qform" has one of the codes that NIfTI defines."""
-    return 0 < header[f"{name}_code"] <= 5
-
-
 def _qform(header: nib.Nifti1Header) -> np.ndarray:
     """Return the affine of the quaternion; NIfTI has `pixdim[0]` count as 1 unless it is -1."""
     header = header.copy()
@@ -286,10 +281,11 @@ def _in_mm(header: nib.Nifti1Header, affine: np.ndarray) -> np.ndarray:
 
 def _nibabel_affine(header: nib.Nifti1Header) -> np.ndarray:
     """Return the affine in mm: the sform, else the qform, else the spacing about the middle."""
+    by_sform, by_qform = (0 < header[f"{name}_code"] <= 5 for name in ("sform", "qform"))
     sform = header.get_sform()  # some programs give it a code and no numbers
-    if _coded(header, "sform") and (sform[:3].any() or not _coded(header, "qform")):
+    if by_sform and (sform[:3].any() or not by_qform):
         return _in_mm(header, sform)
-    return _in_mm(header, _qform(header) if _coded(header, "qform") else header.get_base_affine())
+    return _in_mm(header, _qform(header) if by_qform else header.get_base_affine())
 
 
 def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
@@ -321,7 +317,7 @@ def _odd_positions(
     for name, code in codes.items():
         if not 0 <= code <= 5:
             yield f"has the {name}_code {code}, which NIfTI does not define: it counts as 0."
-    if not _coded(header, "sform") and not _coded(header, "qform"):
+    if not any(0 < code <= 5 for code in codes.values()):
         yield "says nothing about orientation (codes 0): left and right are a guess, so check them."
         return
     if codes["sform"] and not header.get_sform()[:3].any():

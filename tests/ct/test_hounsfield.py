@@ -152,3 +152,9 @@ def test_what_is_no_label_map_is_refused(tmp_path, values, dtype, words):
     with pytest.raises(SpineError, match=f"is no label map, .*{words}") as caught:
         load_mask(path)
     assert str(path) in str(caught.value)
+
+
+def test_labels_that_a_header_scales_are_rounded_to_whole_numbers(tmp_path):
+    path = saved(tmp_path / "mask.nii", [0, 255], 1 / 255, 0, np.uint8)
+    assert nib.load(path).get_fdata().ravel().tolist() == pytest.approx([0, 1], abs=1e-6)
+    assert load_mask(path).array.ravel().tolist() == [0, 1]

@@ -185,17 +185,6 @@ def test_labels_of_any_stored_type_come_back_in_the_smallest_type(tmp_path, larg
         np.testing.assert_array_equal(mask.array, labels)
 
 
-def test_labels_that_a_header_scales_are_rounded_to_whole_numbers(tmp_path):
-    image = nib.Nifti1Image(np.array([[[0, 255]]], np.uint8), np.eye(4))
-    image.header.set_slope_inter(1 / 255, 0)
-    path = tmp_path / "mask.nii"  # as some programs write a binary mask
-    with open(path, "wb") as stream:
-        image.header.set_data_offset(352)
-        stream.write(image.header.binaryblock + bytes(4) + bytes([0, 255]))
-    assert nib.load(path).get_fdata().ravel().tolist() == pytest.approx([0, 1], abs=1e-6)
-    assert load_mask(path).array.ravel().tolist() == [0, 1]
-
-
 def test_a_scan_is_never_in_memory_twice(tmp_path):
     array = np.zeros((256, 256, 160), np.int16)
     array[::7, ::5] = -1000

@@ -180,18 +180,6 @@ def test_an_evaluation_survives_a_trip_through_json():
     assert metrics.aggregate(again) == metrics.aggregate(volumes)
 
 
-def test_the_ignore_region_leaves_every_score_of_a_volume_untouched():
-    prediction, truth = two_bodies()
-    ignore = np.zeros_like(truth)
-    ignore[:, :, :6] = True
-    disturbed = prediction ^ (ignore & (np.random.default_rng(1).random(truth.shape) < 0.5))
-    one = metrics.evaluate_volume(prediction, truth, SPACING_MM, ignore)
-    two = metrics.evaluate_volume(disturbed, truth, SPACING_MM, ignore)
-    without = metrics.evaluate_volume(disturbed, truth, SPACING_MM)
-    assert one == two
-    assert one != without
-
-
 # --- against other libraries ----------------------------------------------------------------------
 
 

@@ -186,9 +186,6 @@ def test_a_table_in_percent_or_with_gaps_is_refused(row):
 # --- which averaging of our own predictions shows the pattern -------------------------------------
 
 
-CLASS_MEAN_POOLED = "IoU as the mean over background and spine, voxels pooled"
-
-
 def models_at(prevalence, wrong=0.08):
     """Score noisy predictions of a block that takes up so much of its volume."""
     models = {}
@@ -217,14 +214,6 @@ def test_where_spine_is_rare_a_class_mean_comes_closest():
     for one in ranked:
         if one.iou == "iou":
             assert all(gap < 0 for gap in one.gaps.values())
-
-
-def test_where_spine_is_half_of_it_the_class_mean_is_off_the_curve():
-    rare, common = (
-        next(one for one in rank_averagings(models_at(p)) if one.name == CLASS_MEAN_POOLED)
-        for p in (0.05, 0.5)
-    )
-    assert common.distance > 3 * rare.distance
 
 
 def test_the_sentence_gives_the_averaging_and_both_gaps():

@@ -88,17 +88,6 @@ def test_a_region_that_is_ignored_is_not_scored_and_attracts_nothing():
     assert list(found) == ["thoracic"] and found["thoracic"]["fp"] == 1
 
 
-def test_a_volume_without_spine_has_no_regions():
-    empty = np.zeros((4, 4, 4), np.uint8)
-    assert score_regions(empty == 0, empty, SPACING) == {}
-    assert score_regions(empty > 0, empty, SPACING) == {}
-
-
-def test_masks_of_another_shape_are_refused():
-    with pytest.raises(SpineError, match="shape"):
-        score_regions(np.zeros((9, 9, 19), bool), column(), SPACING)
-
-
 def test_means_are_over_the_volumes_that_show_the_region():
     row = {"dice": 0.8, "recall": 1.0, "tp": 8, "fp": 4, "fn": 0}
     large = {"dice": 0.4, "recall": 0.5, "tp": 400, "fp": 800, "fn": 400}
@@ -147,20 +136,6 @@ def test_the_matrix_holds_every_scored_voxel_that_is_spine_in_either_once(seed):
                 assert matrix[true][name] == wanted
     assert "background" not in matrix["background"]
     assert sum(sum(row.values()) for row in matrix.values()) == np.count_nonzero(scored)
-
-
-def test_a_vertebra_of_the_wrong_name_is_missed_in_one_region_and_false_in_the_other():
-    truth = np.zeros((4, 4, 10), np.uint8)
-    truth[..., :5], truth[..., 5:] = 3, 2
-    predicted = truth.copy()
-    predicted[..., 5] = 3
-    found = score_named(predicted, truth)
-    assert found["dice"]["thoracic"] == pytest.approx(2 * 4 / (2 * 4 + 1))
-    assert found["dice"]["lumbar"] == pytest.approx(2 * 5 / (2 * 5 + 1))
-    assert found["confusion"]["thoracic"] == dict.fromkeys(CLASSES, 0) | {
-        "thoracic": 64,
-        "lumbar": 16,
-    }
 
 
 def test_a_region_that_neither_has_is_undefined_and_an_invented_one_is_zero():

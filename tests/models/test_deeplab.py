@@ -7,8 +7,8 @@ from torch import nn
 
 from spine_lib import SpineError
 from spine_lib.models import build_model
-from spine_lib.models.deeplab import ASPP, DeepLabV3Plus, ImagePooling, SeparableConv
-from spine_lib.models.resnet import ResNet34, stride_or_rate
+from spine_lib.models.deeplab import ASPP, DeepLabV3Plus
+from spine_lib.models.resnet import ResNet34
 
 
 def library_twin(output_stride: int = 16, **options) -> nn.Module:
@@ -107,26 +107,3 @@ def test_the_encoder_keeps_its_maps_as_large_as_asked_for(output_stride, sides):
         maps = encoder(torch.zeros(1, 1, 64, 64))
     assert [one.shape[-1] for one in maps] == sides
     assert [one.shape[1] for one in maps] == [64, 64, 128, 256, 512]
-
-
-def test_dilation_makes_up_for_each_stride_that_is_left_out():
-    for output_stride in (8, 16, 32):
-        reached, spread = 4, 1
-        for wanted in (4, 8, 16, 32):
-            stride, rate = stride_or_rate(wanted, reached, output_stride)
-            reached *= stride
-            assert reached * rate == wanted and rate >= spread
-            spread = rate
-
-
-def test_a_separable_convolution_takes_fewer_weights():
-    separable = SeparableConv(512, 256, rate=2)
-    assert sum(p.numel() for p in separable.parameters()) == 9 * 512 + 512 * 256
-    assert separable(torch.zeros(1, 512, 7, 5)).shape == (1, 256, 7, 5)
-
-
-def test_image_pooling_tells_every_pixel_the_same():
-    pooling = ImagePooling(6, 4).eval()
-    seen = pooling(torch.randn(2, 6, 5, 7, generator=torch.Generator().manual_seed(0)))
-    assert seen.shape == (2, 4, 5, 7)
-    assert torch.equal(seen, seen[..., :1, :1].expand_as(seen))

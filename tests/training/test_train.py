@@ -39,7 +39,6 @@ from spine_lib.training.checkpoints import (
     save_weights,
     weights_sha256,
 )
-from spine_lib.training.loading import PatchSampler
 from spine_lib.training.logs import read_log
 from spine_lib.training.module import Segmenter
 from spine_lib.training.recipe import Recipe
@@ -434,16 +433,6 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases_of_the_ba
         fit(MODEL, recipe, *stores, tmp_path, "cpu", progress=False)
     last = sorted(set(handed_out[-recipe.batch :]))
     assert f"in a batch of {', '.join(last)}: " in str(caught.value)
-
-
-def test_the_cases_of_a_batch_are_those_that_its_draws_name(stores):
-    recipe = RECIPE.changed(batch=3, steps_per_epoch=5)
-    sampler = PatchSampler(stores[0], recipe)
-    for epoch in (0, 2):
-        sampler.set_epoch(epoch)
-        ids = [stores[0].volumes[draw.volume].case_id for draw in sampler]
-        for batch in range(5):
-            assert sampler.cases(batch) == sorted(set(ids[3 * batch : 3 * batch + 3]))
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])

@@ -68,22 +68,6 @@ def test_what_is_out_of_reach_belongs_to_no_vertebra():
     assert lost.name == NOWHERE and lost.predicted_ml == pytest.approx(0.01)
 
 
-def test_names_are_the_same_as_those_of_a_search_over_the_whole_volume():
-    rng = np.random.default_rng(1)
-    labels, prediction = spine(), rng.random((20, 30, 16)) < 0.3
-    prediction[0, 0, 0] = True  # so that the box that is searched is not all of it
-    away, place = ndimage.distance_transform_edt(
-        labels.array == 0, labels.spacing_mm, return_indices=True
-    )
-    named = borrow_names(labels.with_array(prediction), labels, 7.0).array
-    assert ((named > 0) == (prediction & (away <= 7.0))).all()
-    whole = labels.array[tuple(place)]
-    differ = (named > 0) & (named != whole)
-    for label in (19, 21):  # only ties may differ
-        one = ndimage.distance_transform_edt(labels.array != label, labels.spacing_mm)
-        assert np.allclose(one[differ & (named == label)], away[differ & (named == label)])
-
-
 def test_nothing_predicted_and_nothing_labelled_give_no_names():
     labels = spine()
     nothing = labels.with_array(np.zeros(labels.shape, bool))

@@ -454,11 +454,11 @@ assert np.array_equal(per_slice, voxels_per_slice)
 # | 00 start here | see, and do the first exercises | 60 | under 1 | the same |
 # | 01 CT loading | know what a scan's numbers and axes mean | 70 | 1 | the same |
 # | 02 annotation inspection | read label maps and find their errors | 75 | under 1 | the same |
-# | 03 slices and augmentation | split by patient, write a Dataset, augment | 70 | 1 to 2 | the same |
+# | 03 slices and augmentation | split by patient, write a Dataset, augment | 75 | 1 to 2 | the same |
 # | 04 U-Net | build it from blocks | 70 | 1 to 2 | less |
 # | 05 DeepLabv3+ | build it, and compare | 70 | 1 to 2 | less |
-# | 06 training | write the loop, then hand it over | 70 | 1 to 2 | less |
-# | 07 metrics | score, and say how sure you are | 90 | under 1 | the same |
+# | 06 training | write the loop, then hand it over | 75 | 1 to 2 | less |
+# | 07 metrics | score, and say how sure you are | 95 | under 1 | the same |
 # | 08 reproducing the paper | test a published table | 60 | 2 | less |
 # | 09 from slices to volumes | segment whole scans | 105 | under 1 | less |
 #

@@ -9,7 +9,7 @@
 # - **write** a `Dataset` and a `DataLoader`, with seeds that reach every worker,
 # - **augment** image and mask together with albumentations, and measure what helps.
 #
-# About 70 minutes. The library's version of this lesson is `spine_lib/slices/`.
+# About 75 minutes. The library's version of this lesson is `spine_lib/slices/`.
 #
 # ![The pipeline: a scan is cut into slices, resampled and stored once; in every training step slices are augmented, batched and given to a network; its predictions become a volume on the scan again](figures/pipeline.svg)
 #
@@ -346,7 +346,7 @@ figures.patient_scores(by_split, "Dice on the same slices")
 # paper split its slices is not known**; all results of this course are split by patient.
 
 # %% [markdown]
-# ## 4. A window, a store, a Dataset (6 min)
+# ## 4. A window, a store, a Dataset (14 min)
 #
 # Networks and albumentations take floats, albumentations from 0 to 1. **Predict** what a brightness step
 # makes of an image in HU.
@@ -442,6 +442,24 @@ print(
 # The patient *crop* is in no item: the split was made by the names that were passed. The library's
 # `TrainingSlices` adds what training needs besides, such as patches near the spine, unlabelled pixels that
 # leave the loss, and neighbouring slices as channels.
+#
+# ### Exercise 3.4 ★★☆: a Dataset of your own
+
+
+# %% tags=["exercise"]
+def spine_dataset(images_hu, labels):
+    """Return a Dataset of the slices that show spine, in their order.
+
+    images_hu: int16 array [slice, row, column], HU.
+    labels:    uint8 array of the same shape; 0 is background.
+    An item is a pair of float32 tensors [1, row, column]: the image, in which -250 HU and below
+    are 0 and 1000 HU and above are 1, and the mask, 0 or 1. Write the class inside the function.
+    """
+    raise NotImplementedError
+
+
+# %%
+check("3.4", spine_dataset)
 
 # %% [markdown]
 # ## 5. Image and mask together (15 min)

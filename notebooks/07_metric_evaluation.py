@@ -12,7 +12,7 @@
 # - **tell apart** two predictions of equal Dice that suit different uses,
 # - **give** an interval and a paired test over patients, and say when neither can be given.
 #
-# It takes about 90 minutes, four exercises included; the cells alone run in about half a minute. A good
+# It takes about 95 minutes, five exercises included; the cells alone run in about half a minute. A good
 # place for a break is after section 6.
 
 # %% [markdown]
@@ -133,6 +133,53 @@ for name, count in counts.items():
 # $IoU = Dice / (2 - Dice)$, and orders predictions of one patient just as Dice does. Lesson 8 uses that
 # to check a published table. Accuracy lies far above everything else.
 #
+# What do such errors look like? Four predictions of one truth:
+
+# %%
+import matplotlib.pyplot as plt
+from matplotlib.colors import ListedColormap
+
+plt.rcParams["figure.dpi"] = 144
+row, column = np.indices((48, 64))
+
+
+def disc(radius, middle=24):
+    return np.hypot(row - 24, column - middle) < radius
+
+
+pictures = {"A": disc(9), "B": disc(19), "C": disc(13, middle=30), "D": disc(13)}
+pictures["D"][4:7, 58:61] = True
+figure, axes = plt.subplots(1, 4, figsize=(7, 1.8), layout="constrained")
+for panel, (letter, mask) in zip(axes, pictures.items()):
+    panel.imshow(mask, cmap=ListedColormap(["white", "#E69F00"]))
+    panel.contour(disc(13), [0.5], colors="#0072B2")
+    panel.set(title=letter, xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# *Figure: four predictions (orange), and the outline of the truth (blue).*
+# <!-- alt: Four panels with the same blue circle, the truth. In A an orange disc lies within the circle,
+# in B one reaches beyond it all around, in C one of the circle's size is shifted to the right, and in D
+# the disc fills the circle, and a small orange square lies far away from it. -->
+#
+# ### Exercise 7.2: which panel is it?
+
+
+# %% tags=["exercise"]
+def panel_with(description):
+    """Return the letter of the panel above that fits a description: "A", "B", "C" or "D".
+
+    description: "precision 1", "precision far below recall", "precision equal to recall" or "the
+                 highest Dice, and the largest distance". Each fits one panel.
+    One line does it: return {"precision 1": "...", ...}[description]
+    """
+    raise NotImplementedError
+
+
+# %%
+check("7.2", panel_with)
+
+# %% [markdown]
 # You need not write these scores yourself. [MONAI](https://docs.monai.io/en/stable/metrics.html) and
 # [torchmetrics](https://lightning.ai/docs/torchmetrics/stable/) have them; both want tensors with a
 # batch and, MONAI, a channel axis.

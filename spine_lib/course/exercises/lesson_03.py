@@ -6,7 +6,9 @@ import math
 
 import cv2
 import numpy as np
+import torch
 from scipy import ndimage
+from torch.utils.data import Dataset, TensorDataset
 
 from spine_lib.course.exercise import Exercise, Wrong, describe
 
@@ -225,6 +227,92 @@ SPLIT = Exercise(
         for patients, share in ((8, 0.25), (12, 0.2), (11, 0.25), (5, 0.4), (20, 0.45))
     ],
     observe=_observe_split,
+)
+
+
+def spine_dataset(images_hu, labels):
+    class Slices(Dataset):
+        def __init__(self):
+            self.numbers = np.flatnonzero((labels > 0).any(axis=(1, 2)))
+
+        def __len__(self):
+            return len(self.numbers)
+
+        def __getitem__(self, index):
+            number = self.numbers[index]
+            unit = np.clip((images_hu[number].astype(np.float32) + 250) / 1250, 0, 1)
+            mask = (labels[number] > 0).astype(np.float32)
+            return torch.from_numpy(unit)[None], torch.from_numpy(mask)[None]
+
+    return Slices()
+
+
+def a_stack(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make slices in HU and their ids; some slices show no spine."""
+    labels = np.zeros((9, 12, 10), np.uint8)
+    for number in rng.permutation(9)[:5]:
+        labels[number, 3:7, 2 : rng.integers(4, 9)] = rng.integers(18, 25)
+    hu = rng.integers(-1000, 900, labels.shape) + 700 * (labels > 0)
+    return hu.astype(np.int16), labels
+
+
+def _observe_dataset(function, images_hu, labels):
+    dataset = function(images_hu, labels)
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise Wrong(f"return a Dataset, with __len__ and __getitem__, not {describe(dataset)}")
+    items = [dataset[index] for index in range(len(dataset))]
+    for item in items:
+        if (
+            not isinstance(item, tuple | list)
+            or len(item) != 2
+            or not all(map(torch.is_tensor, item))
+        ):
+            raise Wrong(f"an item is a pair of tensors, image and mask, not {describe(item)}")
+    images, masks = ([item[part] for item in items] for part in (0, 1))
+    return {
+        "the number of items": len(items),
+        "the shapes of an item": str([tuple(part.shape) for part in items[0]]) if items else "",
+        "the dtypes of an item": str([str(part.dtype) for part in items[0]]) if items else "",
+        "the masks": torch.stack(masks).numpy() if items else masks,
+        "the images": torch.stack(images).numpy() if items else images,
+    }
+
+
+def _items(
+    keep=lambda labels: labels.any(axis=(1, 2)), mask=lambda labels: labels > 0,
+    unit=lambda hu: np.clip((hu + 250) / 1250, 0, 1), axis=1, dtype=torch.float32,
+):  # fmt: skip
+    """Return a Dataset of other slices, masks, values, axes or dtype."""
+
+    def dataset(images_hu, labels):
+        kept = np.flatnonzero(keep(labels))
+        arrays = unit(images_hu.astype(np.float32))[kept], mask(labels)[kept]
+        parts = [torch.from_numpy(np.ascontiguousarray(part)).to(dtype) for part in arrays]
+        return TensorDataset(*(parts if axis is None else [part.unsqueeze(axis) for part in parts]))
+
+    return dataset
+
+
+DATASET = Exercise(
+    "3.4",
+    reference=spine_dataset,
+    wrong={
+        "all slices": _items(keep=lambda labels: labels.any(axis=(1, 2)) | True),
+        "no channel": (_items(axis=None), _items(axis=3)),
+        "ids": _items(mask=lambda labels: labels),
+        "other dtype": (_items(dtype=torch.float64), _items(dtype=torch.float16)),
+        "in HU": _items(unit=lambda hu: hu),
+        "not clipped": _items(unit=lambda hu: (hu + 250) / 1250),
+        "own range": (
+            _items(unit=lambda hu: (hu - hu.min()) / np.ptp(hu)),
+            _items(unit=lambda hu: hu / hu.max()),
+        ),
+        "clipped alone": _items(unit=lambda hu: np.clip(hu, -250, 1000)),
+        "upper end": _items(unit=lambda hu: np.clip((hu + 250) / 1000, 0, 1)),
+    },
+    inputs=lambda rng: [a_stack(rng) for _ in range(3)],
+    observe=_observe_dataset,
+    atol=1e-5,
 )
 
 

@@ -142,6 +142,105 @@ def focal_loss(logits, target, weight):
     return (weight * wrong_by**2 * each).sum() / weight.sum()
 
 
+def validate(network, batches):
+    network.eval()
+    overlap = size = 0
+    with torch.inference_mode():
+        for image, target in batches:
+            prediction = network(image) > 0
+            overlap += (prediction * target).sum().item()
+            size += (prediction.sum() + target.sum()).item()
+    network.train()
+    return 2 * overlap / size
+
+
+def a_validation(rng: np.random.Generator) -> tuple:
+    """Make a network that has seen a batch, and batches with ever more spine."""
+    network = a_network(rng)
+    network[-1].bias.data[:] = network[-1].bias.data * 0.1
+    batches = [a_batch(generator_of(rng), count) for count in (2, 3, 4)]
+    for image, target in batches[:1]:
+        target[1:] = 0
+        network.train()(image)
+    return network, batches
+
+
+def _observe_validation(function, network, batches):
+    watched = {"train": False, "graph": False}
+
+    def watch(module, given, out):
+        watched["train"] |= module.training
+        watched["graph"] |= out.requires_grad
+
+    hook = network.register_forward_hook(watch)
+    dice = number_of(function(network, batches))
+    hook.remove()
+    return {
+        "whether the network predicts in training mode": watched["train"],
+        "whether gradients are prepared for": watched["graph"],
+        "the Dice": dice,
+        "whether the network is in training mode afterwards": network.training,
+    }
+
+
+def _validated(
+    evaluate=True, graph=False, above=lambda logits: logits > 0, pooled=True, train=True
+):
+    """Return a validation in which some of the faults are left."""
+
+    def run(network, batches):
+        network.train(not evaluate)
+        counts = []
+        with torch.set_grad_enabled(graph):
+            for image, target in batches:
+                mask = above(network(image))
+                counts.append(
+                    [2 * (mask * target).sum().item(), (mask.sum() + target.sum()).item()]
+                )
+        network.train(train or not evaluate)
+        above_line, below = np.array(counts).T
+        return float(above_line.sum() / below.sum() if pooled else np.mean(above_line / below))
+
+    return run
+
+
+def _any_probability(logits: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(logits) > 0
+
+
+VALIDATION = Exercise(
+    "6.2",
+    reference=validate,
+    wrong={
+        "training mode": (
+            _validated(evaluate=False),
+            _validated(evaluate=False, graph=True),
+            _validated(evaluate=False, pooled=False),
+            _validated(False, True, pooled=False),
+            _validated(False, True, above=_any_probability),
+            _validated(False, True, above=_any_probability, pooled=False),
+        ),
+        "gradients": (
+            _validated(graph=True),
+            _validated(graph=True, pooled=False),
+            _validated(graph=True, train=False),
+        ),
+        "every pixel": (
+            _validated(above=_any_probability),
+            _validated(above=_any_probability, pooled=False),
+        ),
+        "half a logit": _validated(above=lambda logits: logits > 0.5),
+        "mean of batches": (_validated(pooled=False), _validated(pooled=False, train=False)),
+        "probabilities": _validated(above=torch.sigmoid),
+        "left in evaluation mode": _validated(train=False),
+    },
+    inputs=lambda rng: [a_validation(rng) for _ in range(3)],
+    observe=_observe_validation,
+    changes_inputs=True,
+    atol=1e-5,
+)
+
+
 def some_logits(rng: np.random.Generator, extreme: bool = False) -> tuple[torch.Tensor, ...]:
     """Make logits, a target in some of the images and weights of 0 and 1."""
     random = generator_of(rng)

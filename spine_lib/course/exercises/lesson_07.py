@@ -60,6 +60,38 @@ COUNTS = Exercise(
 )
 
 
+PANELS = {
+    "precision 1": "A",
+    "precision far below recall": "B",
+    "precision equal to recall": "C",
+    "the highest Dice, and the largest distance": "D",
+}
+
+
+def panel_with(description):
+    return PANELS[description]
+
+
+def _letters(letters: str):
+    return lambda description: dict(zip(PANELS, letters))[description]
+
+
+CHOICE = Exercise(
+    "7.2",
+    reference=panel_with,
+    wrong={
+        "exchanged": (_letters("BACD"), _letters("BADC")),
+        "shift": _letters("ABDC"),
+        "a few false positives": (_letters("DBCA"), _letters("DACB")),
+        "small for large": (_letters("ADCB"), _letters("CBAD")),
+    },
+    inputs=lambda rng: [(description,) for description in rng.permutation([*PANELS]).tolist()],
+    compare=lambda answer, right: (
+        None if answer == right else f"panel {answer} does not fit this description: count again"
+    ),
+)
+
+
 def mean_dice(counts):
     tp, fp, fn = counts.T
     empty = tp + fp + fn == 0

@@ -344,7 +344,7 @@ def _settings(results: Mapping) -> dict:
         settings |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
     settings.pop("seed", None)
     runs = [run for entry in results["models"].values() for run in entry.get("runs") or ()]
-    return settings | {"seeds": sorted({run["seed"] for run in runs})}
+    return settings | {"seeds": sorted({run.get("seed", 0) for run in runs})}
 
 
 def _score_rows(runs: Sequence[Run], model: str, cases: list[str]) -> Iterator[dict]:

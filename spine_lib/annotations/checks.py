@@ -30,11 +30,9 @@ from spine_lib.ct.files import listed
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
 
-STRAY_FRACTION, STRAY_MM = 0.01, 20.0
-"""Components with more of a label than this, or farther off, are a warning and not a note."""
-
-ALIGNMENT_GAIN_HU = 10.0
-"""A mask counts as shifted or mirrored if moving it raises the mean HU under it by more."""
+STRAY_FRACTION, STRAY_MM, ALIGNMENT_GAIN_HU = 0.01, 20.0, 10.0
+"""Components with more of a label, or farther off, are a warning and not a note; a mask counts as
+shifted or mirrored if moving it raises the mean HU under it by more."""
 
 
 @dataclass(frozen=True)

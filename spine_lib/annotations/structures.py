@@ -13,15 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from spine_lib.annotations.schemes import (
-    HEAD_TO_FOOT,
-    L6,
-    SACRUM,
-    SCHEMES,
-    T13,
-    LabelScheme,
-    require_labels,
-)
+from spine_lib.annotations import schemes
+from spine_lib.annotations.schemes import HEAD_TO_FOOT, SACRUM, SCHEMES, LabelScheme
 from spine_lib.ct.files import listed
 from spine_lib.ct.volume import Volume
 
@@ -32,11 +25,9 @@ BONE_HU, LUNG_HU = 80.0, -300.0
 """Whole vertebrae, marrow and shell together, average more than the first even in weak bone; lungs
 average less than the second, most other structures more."""
 
-SPREAD_MM = 25.0
-"""Standard deviation of height within one vertebra; real ones have at most about 12 mm."""
-
-ENOUGH_ML = 5.0
-"""A mask of less bone than this is not judged by its brightness."""
+SPREAD_MM, ENOUGH_ML = 25.0, 5.0
+"""Standard deviation of height within one vertebra, of which real ones have at most about 12 mm; a
+mask of less bone than the second is not judged by its brightness."""
 
 ADULT_MM = {**dict.fromkeys(range(1, 8), 15), **{i: i + 8 for i in range(8, 20)}}
 ADULT_MM |= dict.fromkeys(range(20, 26), 32)
@@ -58,7 +49,7 @@ class Structure:
 def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
     """Return every id of a label map with its measures; `image` is HU on the same grid, or None."""
     array = mask.array
-    require_labels(array)
+    schemes.require_labels(array)
     size = int(array.max()) + 1
     count, height, square, hu = np.zeros((4, size))
     # slice by slice, so that memory stays small
@@ -166,7 +157,7 @@ def missing_between(spine: Sequence[Structure], scheme: LabelScheme) -> list[int
     present = {scheme.canonical[s.label] for s in spine}
     ranks = [HEAD_TO_FOOT.index(vertebra) for vertebra in present]
     between = HEAD_TO_FOOT[min(ranks) : max(ranks)]
-    return [v for v in between if v not in present and v not in (T13, L6)]
+    return [v for v in between if v not in present and v not in (schemes.T13, schemes.L6)]
 
 
 def relative_size(structures: Sequence[Structure], scheme: LabelScheme) -> float:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import os
 import platform
@@ -29,6 +28,7 @@ import psutil
 import torch
 from torch.utils.data import default_collate
 
+from spine_lib.ct.files import write_json
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance
 from spine_lib.slices.augment import TrainingAugmenter, from_unit, labels_of, to_unit
@@ -75,9 +75,7 @@ def main() -> None:
         "created": time.strftime("%Y-%m-%d"),
     }
     print(table(result))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1) + "\n"
-    options.output.write_text(text, encoding="utf-8", newline="\n")
+    write_json(options.output, result)
 
 
 def measure(store: SliceStore, recipe: Recipe, batches: int) -> dict[str, float]:

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -48,6 +47,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import center_crop
 
+from spine_lib.ct.files import read_json, write_json
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance
 from spine_lib.slices.augment import network_input
@@ -312,15 +312,10 @@ def ratio(ways: dict[str, dict], one: str, other: str) -> float:
 
 def keep(file: Path, result: dict) -> None:
     """Keep a result beside those of other settings and devices."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
+    kept = read_json(file) if file.is_file() else {}
     kind = "gpu" if torch.cuda.is_available() else "cpu"
     name = f"{result['model']}, {result['batch']} x {result['patch']}, {kind}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**found, name: result}, indent=1) + "\n"
-    file.write_text(text, encoding="utf-8", newline="\n")
+    write_json(file, {**kept, name: result})
 
 
 def table(result: dict) -> str:

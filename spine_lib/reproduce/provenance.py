@@ -16,7 +16,6 @@ import psutil
 import torch
 
 from spine_lib import SpineError, __version__
-from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.files import read_json, write_json
 
 PACKAGES = (
@@ -137,14 +136,6 @@ def test_looks(dataset: str) -> str:
     if dataset != "sample":
         return "The library's recipes were made without this data set's test part."
     return read_json(Path(__file__).with_name("history.json"))["test_looks"]
-
-
-def counted_as_spine(classes: int) -> str:
-    """Say what is segmented and scored."""
-    spine = "Spine: every labelled vertebra and, where the mask has it, the sacrum."
-    if classes == 1:
-        return spine
-    return f"{spine} The networks name its {len(REGIONS)} regions; as spine counts any of them."
 
 
 def command(arguments: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ absent):
 - "statistics": of `compare.run_statistics`; computed where it is absent.
 - "data": {"name", "train", "validation", "test" (case ids), "same_as_paper", "split", "left_out",
   "known_faults", "sources": facts by name, "checksums": SHA-256 by name}.
-- "target", "table_note", "test_looks", "command", "commit", "created", "device": texts; "recipe",
+- "table_note", "test_looks", "command", "commit", "created", "device": texts; "recipe",
   "versions": by name; "wall_seconds", "peak_memory_mb"; "stages": seconds by stage.
 """
 
@@ -141,7 +141,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (number, percent, duration, listed, key_table)
+    words = (number, percent, duration, listed)
     for function in (*words, figures.png_uri, render.scale_bar_mm, render.orientation_marks):
         environment.filters[function.__name__] = function
     return environment
@@ -338,20 +338,6 @@ def _test_table(statistics: Mapping, names: Mapping[str, str]) -> pd.DataFrame:
         rows.append(cells | {"Patients": str(row["n"])})
     tested = any(row["p_value"] is not None for row in pair["metrics"].values())
     return pd.DataFrame(rows if tested else [])
-
-
-def key_table(facts: Mapping, head: str) -> pd.DataFrame:
-    """Return names and values as a table of texts."""
-    rows = [(str(name), _plain(value)) for name, value in facts.items()]
-    return pd.DataFrame(rows, columns=[head, "Value"])
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} = {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # --- deviations from the paper -------------------------------------------------------------------

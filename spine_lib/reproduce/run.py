@@ -203,7 +203,6 @@ def collect(
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "data": provenance.describe_data(recipe.dataset, parts, fitted, scores.tests),
-        "target": provenance.counted_as_spine(recipe.classes),
         "table_note": f"The table shows {shown}"
         + (f" ({', '.join(seeds)})." if len(seeds) > 1 else "."),
         "test_looks": provenance.test_looks(recipe.dataset),

@@ -56,7 +56,6 @@ def make_results(seeds=(0, 1, 2), cases=CASES):
         models[model] = {"test": runs[0]["test"], "runs": runs}
     results = {
         "models": models,
-        "target": "vertebrae with their processes, without the sacrum",
         "table_note": "Scores on the two test patients, run with seed 0.",
         "data": {
             "name": "built-in sample",
@@ -225,7 +224,7 @@ def test_each_test_case_and_each_seed_has_its_row(page):
         "cannot reach p < 0.5",
         "looked at 3 times.",
         "spine reproduce --data sample --seeds 3",
-        "vertebrae with their processes",
+        "every labelled vertebra and, where the mask has it, the sacrum",
         '"silver" labels',
         "The mask of the DICOM patient is coarse",
         "image size unknown patches of",
@@ -373,7 +372,7 @@ def test_undefined_and_infinite_scores_are_called_so(tmp_path):
 
 def test_what_others_wrote_cannot_become_markup(tmp_path):
     evil = '<script>alert("x")</script>'
-    results = make_results() | {"target": evil, "device": evil, "command": evil}
+    results = make_results() | {"created": evil, "device": evil, "command": evil}
     results["recipe"][evil] = evil
     path = write_report(results, tmp_path / "r.html")
     parsed = _Page(path.read_text(encoding="utf-8"))

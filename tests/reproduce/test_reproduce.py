@@ -46,7 +46,7 @@ def test_results_have_every_score_of_every_model(run):
         assert set(entry["test"]["volumes"]) == {"phantom-3000", "phantom-3001"}
         assert [row["seed"] for row in entry["runs"]] == [0]
         assert all(v["predict_seconds"] > 0 for v in entry["test"]["volumes"].values())
-    wanted = {"wall_seconds", "peak_memory_mb", "device", "versions", "commit", "data", "target"}
+    wanted = {"wall_seconds", "peak_memory_mb", "device", "versions", "commit", "data"}
     assert wanted <= set(results) and results["peak_memory_mb"] > 100
     baseline = results["baseline"]
     assert SCORES <= set(baseline["test"]["pooled"])

@@ -17,7 +17,7 @@ from spine_lib.slices import (
     prepare,
 )
 from spine_lib.slices.cut import IGNORE
-from spine_lib.training.loading import ResumableLoader, training_loader
+from spine_lib.training.loading import training_loader
 from spine_lib.training.recipe import Recipe
 
 SMALL = {"shape": (40, 40, 20), "spacing_mm": 6.0}
@@ -68,20 +68,6 @@ def test_worker_processes_make_the_same_patches_and_never_the_same_one_twice(sto
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
     patches = torch.cat(alone)
     assert len({patch.numpy().tobytes() for patch in patches}) == len(patches) == 12
-
-
-def test_a_loader_goes_on_where_it_was(store):
-    whole = list(training_loader(store, RECIPE))
-    loader = training_loader(store, RECIPE)
-    batches = iter(loader)
-    next(batches), next(batches)
-    state = loader.state_dict()
-    resumed: ResumableLoader = training_loader(store, RECIPE)
-    resumed.load_state_dict(state)
-    rest = list(resumed)
-    assert len(rest) == 2
-    assert torch.equal(rest[0][0], whole[2][0]) and torch.equal(rest[1][1], whole[3][1])
-    assert len(list(resumed)) == 4  # the next epoch is whole again
 
 
 def test_neighbours_are_channels_before_and_behind(store):

@@ -482,6 +482,7 @@ def predict(
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
     straight: Annotated[bool, Option("--straight", help="resample a sheared grid for ITK")] = False,
+    mirror: Annotated[bool | None, Option(help="average with the mirror image; slower")] = None,
 ) -> None:
     """Segment a CT and write the mask on its own grid.
 
@@ -493,7 +494,7 @@ def predict(
     from spine_lib.volumes.predict import predict_file
 
     weights = checkpoint or weights_path(pretrained)
-    options = {"series": series, "overwrite": overwrite, "straight": straight}
+    options = {"series": series, "overwrite": overwrite, "straight": straight, "mirror": mirror}
     print(f"The mask is in {predict_file(ct, out, weights, device, print, **options)}")
     print(f"To look at it: {shlex.join(['spine', 'view', str(ct), str(out)])}")
 

@@ -4,21 +4,24 @@ The strongest step redraws tissues: every organ's mean HU and contrast is drawn 
 outline, which teaches a network that knows two patients not to rely on how bright their kidneys
 were (after Billot et al. 2023, doi:10.1016/j.media.2023.102789).
 
-The only module that imports albumentations, which would ask the network for its newest version.
+The only module that imports albumentations, which would ask the network for its newest version,
+and only where patches are made: it takes seconds, and prediction needs none of it.
 """
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A
 import cv2
 import numpy as np
 from pydantic import Field, field_validator
 
 from spine_lib.datasets.settings import Settings, Share
 from spine_lib.slices.cut import AIR_HU, IGNORE, UNLABELLED_TISSUE
+
+if TYPE_CHECKING:
+    import albumentations as A
 
 INPUT_RANGE_HU = (-250.0, 1000.0)
 """What the networks see: fat to dense bone.  Below and above is cut off."""
@@ -83,8 +86,10 @@ class Augmentation(Settings):
         return zoom
 
 
-def _geometry(augmentation: Augmentation) -> A.Compose:
+def _geometry(augmentation: Augmentation) -> "A.Compose":
     """Return the pipeline that moves image and mask alike; it ends with the patch's size."""
+    import albumentations as A
+
     turn = augmentation.rotation_degrees
     options = {
         "interpolation": cv2.INTER_LINEAR,
@@ -110,8 +115,10 @@ def _geometry(augmentation: Augmentation) -> A.Compose:
     )
 
 
-def _photometry(augmentation: Augmentation) -> A.Compose:
+def _photometry(augmentation: Augmentation) -> "A.Compose":
     """Return the pipeline that changes intensities; it takes an image scaled to 0..1."""
+    import albumentations as A
+
     return A.Compose(
         [
             A.RandomBrightnessContrast(0.04, 0.2, ensure_safe_range=False, p=augmentation.contrast),

@@ -17,13 +17,12 @@ from typing import Any, BinaryIO
 import safetensors
 import safetensors.torch
 import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from pydantic import TypeAdapter
 from torch import nn
 
 from spine_lib import SpineError, __version__
 from spine_lib.ct.files import atomic_file
-from spine_lib.models.build import build_model
+from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.training.recipe import Recipe, recipe_from_dict
 
 Row = tuple[str, str, str, tuple[int, int, int], float, str]
@@ -81,20 +80,7 @@ class Checkpoint:
         for name, value in network.state_dict().items():
             if not torch.isfinite(value).all():
                 raise SpineError(f"{path} holds NaN or infinite weights in {name}: train anew")
-        return network.eval()
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoint files, each staged beside the one before, which stays until then.
-
-    Lightning itself stages them in the system's temporary folder; from another file system, the
-    last step is a copy over the good file.
-    """
-
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options=None) -> None:
-        """Write a checkpoint whole or not at all."""
-        with atomic_file(Path(path)) as stream:
-            torch.save(checkpoint, stream)
+        return multiply_small_maps(network).eval()
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -39,7 +39,6 @@ from spine_lib import SpineError
 from spine_lib.ct.files import listed, read_json, sole_use, write_json
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.checkpoints import (
-    AtomicCheckpoints,
     Checkpoint,
     DataRecord,
     read_checkpoint,
@@ -54,7 +53,7 @@ from spine_lib.training.devices import (
     prepare_device,
 )
 from spine_lib.training.loading import training_loader, validation_loader
-from spine_lib.training.logs import MetricsLog, read_log
+from spine_lib.training.logs import AtomicCheckpoints, MetricsLog, read_log
 from spine_lib.training.module import MovingAverage, Segmenter
 from spine_lib.training.recipe import Recipe
 

@@ -2,6 +2,9 @@
 
 Each slice is predicted at the pixel size that the network was trained with; the probabilities are
 enlarged again to the scan's voxels, so that scores and exported masks refer to the real scan.
+
+A spine is a small part of a scan. With `near_spine` a few whole slices show where it is, and the
+network then sees the others only there, which takes a fraction of the time.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import nn
 from tqdm import tqdm
 
@@ -24,9 +28,24 @@ from spine_lib.slices.cut import AIR_HU, with_neighbours
 from spine_lib.training.checkpoints import read_checkpoint
 from spine_lib.training.devices import autocast, choose_device
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import to_mask, to_region_mask
+from spine_lib.volumes.masks import TOUCHING, to_mask, to_region_mask
 
 MULTIPLE = 32  # of rows and columns, for the encoder halves them five times
+
+SEARCH_MM = 15.0
+"""Distance of the slices in which spine is looked for first, less than a vertebra's height."""
+
+SHOWN = 0.3
+"""Probability from which spine counts as shown there."""
+
+LEAST_SHARE = 0.25
+"""Smaller pieces than this share of the largest are no spine."""
+
+MARGIN_MM = 24.0
+"""So much around it is predicted too, which the networks see of its surroundings."""
+
+BODY_HU = -300
+"""Below is air."""
 
 
 def predict_volume(
@@ -37,6 +56,7 @@ def predict_volume(
     batch: int = 16,
     progress: bool = False,
     add_regions: Callable[[str, slice, np.ndarray], None] | None = None,
+    near_spine: bool = False,
 ) -> Volume:
     """Predict the probability of spine for every voxel of a scan.
 
@@ -49,19 +69,20 @@ def predict_volume(
         batch: slices at once.
         progress: True shows a progress bar in a terminal.
         add_regions: called with plane, slices and their probabilities [slice, class, row, column].
+        near_spine: predict only the part of the slices in which a few of them show spine; the
+            probability elsewhere is 0.
 
     Returns:
         float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
         the background.
     """
     total = np.zeros(ct.shape, np.float32, order="F")
-    batches = _predict_batches(network, ct, recipe, device, batch)
+    batches = _predict_batches(network, ct, recipe, device, batch, near_spine)
     count = sum(-(-len(to_slices(ct.array, plane)) // batch) for plane in recipe.planes)
     hidden = None if progress else True  # None: shown in a terminal alone
     for plane, part, probability in tqdm(batches, "slices", count, unit="batch", disable=hidden):
-        spine = probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
         slices = to_slices(total, plane)
-        slices[part] += resample_image(spine, slices.shape[1:])
+        slices[part] += resample_image(_spine(probability), slices.shape[1:])
         if add_regions is not None:
             add_regions(plane, part, probability)
     total /= len(recipe.planes)
@@ -75,6 +96,7 @@ def predict_regions(
     device: str = "auto",
     batch: int = 16,
     progress: bool = False,
+    near_spine: bool = False,
 ) -> tuple[Volume, Volume]:
     """Predict the probability of spine and the likeliest region, running the network once.
 
@@ -82,8 +104,8 @@ def predict_regions(
     a region and voxel.
 
     Args:
-        network, ct, recipe, device, batch, progress: as for `predict_volume`; the classes are the
-            background and the regions.
+        network, ct, recipe, device, batch, progress, near_spine: as for `predict_volume`; the
+            classes are the background and the regions.
 
     Returns:
         float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
@@ -95,7 +117,9 @@ def predict_regions(
             "train one with the recipe's target set to regions"
         )
     regions = _RegionArgmax(ct.shape, recipe)
-    probability = predict_volume(network, ct, recipe, device, batch, progress, regions.add)
+    probability = predict_volume(
+        network, ct, recipe, device, batch, progress, regions.add, near_spine
+    )
     return probability, ct.with_array(regions.likeliest())
 
 
@@ -108,6 +132,7 @@ def predict_file(
     series: str | None = None,
     overwrite: bool = False,
     straight: bool = False,
+    mirror: bool | None = None,
 ) -> Path:
     """Segment a CT file or DICOM folder, write the mask on its original grid and return its path.
 
@@ -120,6 +145,8 @@ def predict_file(
         series: of a DICOM folder that has several; see `load_ct`.
         overwrite: replace a file that exists.
         straight: True writes a sheared grid (a tilted gantry) as a straight one, which ITK opens.
+        mirror: average over the mirror image too, which takes twice as long; default as in the
+            recipe.
 
     Raises:
         SpineError: if a file is missing, broken or not what it should be, or `out` cannot be
@@ -129,16 +156,19 @@ def predict_file(
     check_output(out, [ct, checkpoint], **options)
     stored = read_checkpoint(Path(checkpoint))
     network, recipe = stored.build(Path(checkpoint)), stored.recipe
+    if mirror is not None:
+        recipe = recipe.changed(flip=mirror)
     volume = load_ct(ct, series)
     size = volume.array.size // (100 if Path(out).suffix == ".gz" else 1)
     check_output(out, [ct, checkpoint], **options, size=size)
     if stored.data and array_sha256(volume.array) in stored.data.images.values():
         say("This network was trained on this scan: the mask tells nothing about other scans.")
+    shown = {"progress": True, "near_spine": True}
     if recipe.classes == 1:
-        mask = to_mask(predict_volume(network, volume, recipe, device, progress=True), recipe)
+        mask = to_mask(predict_volume(network, volume, recipe, device, **shown), recipe)
         say("The mask holds 0 for background and 1 for spine.")
     else:
-        predicted = predict_regions(network, volume, recipe, device, progress=True)
+        predicted = predict_regions(network, volume, recipe, device, **shown)
         mask = to_region_mask(*predicted, recipe)
         ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
         say(f"The mask holds ids of regions: 0 background, {ids}.")
@@ -148,7 +178,7 @@ def predict_file(
 
 
 def _predict_batches(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int, near_spine: bool
 ) -> Iterator[tuple[str, slice, np.ndarray]]:
     """Yield plane, slices and their probabilities [slice, class, row, column], not yet enlarged."""
     kind = choose_device(device)
@@ -163,22 +193,83 @@ def _predict_batches(
         parts = [slice(start, start + batch) for start in range(0, len(image), batch)]
         small = np.concatenate([resample_image(image[part], shape_hw) for part in parts])
         count, reach_mm = len(small), recipe.neighbour_mm
+        rows, columns = shape_hw
+        small, (top, left) = _padded(small, recipe.augmentation.size)
         seen = [with_neighbours(index, count, distance_mm, reach_mm) for index in range(count)]
+        window = np.s_[:, :]
+        if near_spine:
+            every = max(1, round(SEARCH_MM / distance_mm))
+            window = _spine_window(network, small, seen[::every], recipe, kind, batch)
         for part in parts:
-            yield plane, part, _predict_slices(network, small[seen[part]], recipe, kind, mirror)
+            probability = _predict_window(network, small[seen[part]], window, recipe, kind, mirror)
+            yield plane, part, probability[:, :, top : top + rows, left : left + columns]
+
+
+def _padded(small: np.ndarray, least: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return slices with air around them, multiples of `MULTIPLE`, and where they begin in it."""
+    padding = [max(least, -(-n // MULTIPLE) * MULTIPLE) - n for n in small.shape[1:]]
+    widths = [(0, 0), *((n // 2, n - n // 2) for n in padding)]
+    return np.pad(small, widths, constant_values=AIR_HU), (widths[1][0], widths[2][0])
+
+
+def _spine_window(
+    network: nn.Module, small: np.ndarray, seen: list, recipe: Recipe, kind: str, batch: int
+) -> tuple[slice, slice]:
+    """Return the rows and columns in which some slices show spine, or the body if none does."""
+    body = _window((small > BODY_HU).any(0), 0)
+    shown = [
+        _spine(_predict_window(network, small[seen[start : start + batch]], body, recipe, kind))
+        > SHOWN
+        for start in range(0, len(seen), batch)
+    ]
+    pieces, count = ndimage.label(np.concatenate(shown), TOUCHING)
+    sizes = np.bincount(pieces.ravel(), minlength=2)[1:]
+    large = np.concatenate([[False], sizes >= max(1, LEAST_SHARE * sizes.max())])
+    margin = round(MARGIN_MM / recipe.spacing_mm)
+    return _window(large[pieces].any(0), margin) if count else body
+
+
+def _window(shown: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Return rows and columns around all that is shown.
+
+    They begin and end at multiples of `MULTIPLE`, so that the encoder halves the same pixels
+    together as on the whole slice: its answers depend on that.
+    """
+    window = []
+    for size, other in zip(shown.shape, (1, 0)):
+        lines = np.flatnonzero(shown.any(other))
+        first, last = (lines[0], lines[-1] + 1) if len(lines) else (0, size)
+        start = max(0, int(first) - margin) // MULTIPLE * MULTIPLE
+        window.append(slice(start, min(size, -(-(int(last) + margin) // MULTIPLE) * MULTIPLE)))
+    return tuple(window)
+
+
+def _predict_window(
+    network: nn.Module,
+    stack_hu: np.ndarray,
+    window: tuple[slice, slice],
+    recipe: Recipe,
+    kind: str,
+    mirror: bool = False,
+) -> np.ndarray:
+    """Return probabilities as `_predict_slices` does; all is background outside a window."""
+    inside = _predict_slices(network, stack_hu[:, :, *window], recipe, kind, mirror)
+    probability = np.zeros((*inside.shape[:2], *stack_hu.shape[2:]), np.float32)
+    probability[:, 0] = recipe.classes > 1
+    probability[:, :, *window] = inside
+    return probability
+
+
+def _spine(probability: np.ndarray) -> np.ndarray:
+    """Return the probability of spine [slice, row, column] of [slice, class, row, column]."""
+    return probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
 
 
 def _predict_slices(
     network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str, mirror: bool
 ) -> np.ndarray:
     """Return probabilities [slice, class, row, column] of [slice, channel, row, column] in HU."""
-    size = recipe.augmentation.size
-    rows, columns = stack_hu.shape[2:]
-    padding = [max(size, -(-n // MULTIPLE) * MULTIPLE) - n for n in (rows, columns)]
-    before = [n // 2 for n in padding]
-    widths = [(0, 0), (0, 0), *((b, n - b) for b, n in zip(before, padding))]
-    padded = np.pad(stack_hu, widths, constant_values=AIR_HU)
-    image = torch.from_numpy(network_input(padded)).to(kind)
+    image = torch.from_numpy(network_input(stack_hu)).to(kind)
     image = image.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), autocast(recipe.precision, kind):
         probability = _probabilities(network(image).float())
@@ -189,8 +280,7 @@ def _predict_slices(
         raise SpineError(
             "the network predicts NaN, which is no probability: its weights are spoilt, train anew"
         )
-    top, left = before
-    return probability[:, :, top : top + rows, left : left + columns].cpu().numpy()
+    return probability.cpu().numpy()
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -33,13 +33,12 @@ from spine_lib.slices.augment import Augmentation
 from spine_lib.training import devices, loading
 from spine_lib.training import train as training
 from spine_lib.training.checkpoints import (
-    AtomicCheckpoints,
     load_weights,
     read_checkpoint,
     save_weights,
     weights_sha256,
 )
-from spine_lib.training.logs import read_log
+from spine_lib.training.logs import AtomicCheckpoints, read_log
 from spine_lib.training.module import Segmenter
 from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import Job, data_identity, fit, load_or_train, train_side_by_side

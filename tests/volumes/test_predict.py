@@ -8,6 +8,7 @@ from spine_lib import SpineError
 from spine_lib.ct import Volume, load_ct, load_mask, save_nifti
 from spine_lib.ct.files import array_sha256
 from spine_lib.models import build_model
+from spine_lib.slices.augment import network_input
 from spine_lib.training.checkpoints import DataRecord, save_weights
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes import predict
@@ -76,3 +77,38 @@ def test_a_scan_that_the_network_was_trained_on_is_said_to_be_one(scan, tmp_path
         out = tmp_path / "copied" / "under another name.nii.gz"
         predict_file(scan, out, weights, "cpu", lines.append, overwrite=True)
         assert ("was trained on this scan" in lines[0]) is said
+
+
+class _Bright(torch.nn.Module):
+    """Finds what is brighter than 300 HU; counts the pixels that it is shown."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes, self.pixels = classes, 0
+
+    def forward(self, image):
+        self.pixels += image.numel()
+        spine = 20 * (image - network_input(np.array(300)).item())
+        rest = [torch.full_like(spine, -20.0)] * max(0, self.classes - 2)
+        return torch.cat([spine] if self.classes == 1 else [-spine, spine, *rest], 1)
+
+
+@pytest.mark.parametrize("target", ["spine", "regions"])
+@pytest.mark.parametrize("bright", [True, False])
+def test_near_the_spine_the_same_is_predicted_from_fewer_pixels(target, bright):
+    recipe = RECIPE.changed(target=target, spacing_mm=2.0)
+    hu = np.full((200, 180, 30), -1000, np.int16)
+    hu[10:190, 10:170] = 0
+    hu[90:110, 120:140] = 900 if bright else 0  # the spine
+    hu[20:25, 20:25, 7] = 900 if bright else 0  # no spine: small and far away
+    ct = Volume(hu, np.diag([2.0, 2, 3, 1]))
+    networks = [_Bright(recipe.classes) for _ in range(2)]
+    whole, near = (
+        predict_volume(network, ct, recipe, "cpu", near_spine=near).array
+        for network, near in zip(networks, (False, True))
+    )
+    spine = np.s_[80:120, 110:150]
+    np.testing.assert_allclose(near[spine], whole[spine], atol=1e-6)
+    assert (near > 0.5)[spine].any() == (near > 0.5).any() == bright
+    assert (whole > 0.5)[20:25, 20:25].any() == bright
+    assert bright == (networks[1].pixels < networks[0].pixels / 2)

@@ -64,14 +64,10 @@ class TableFinding:
 class Averaging:
     """The relation of IoU and Dice under one averaging of our predictions."""
 
-    iou: str
-    """Key of `AVERAGED_IOUS`."""
-    name: str
-    """The averaging in words."""
-    gaps: dict[str, float]
-    """By model, IoU less Dice, the mean over seeds."""
-    distance: float
-    """Mean over all runs of how far the gap lies from `class_mean_excess`."""
+    iou: str  # key of `AVERAGED_IOUS`
+    name: str  # the averaging in words
+    gaps: dict[str, float]  # by model, IoU less Dice, the mean over seeds
+    distance: float  # mean over all runs of how far the gap lies from `class_mean_excess`
 
 
 def within_rounding(value: float, decimals: int = DECIMALS) -> Range:

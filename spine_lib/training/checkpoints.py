@@ -49,21 +49,14 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of trained weights holds.
-
-    Attributes:
-        state: weights of the network `model` by name.
-        data: it was trained on; None where an older version stored nothing.
-        encoder_sha256: of the weights that its encoder started from; "" for random ones.
-        step: optimiser steps that a stopped training has done; 0 in finished weights.
-    """
+    """What a file of trained weights holds."""
 
     state: dict[str, torch.Tensor]
     model: str
     recipe: Recipe
-    data: DataRecord | None
-    encoder_sha256: str
-    step: int
+    data: DataRecord | None  # None where an older version stored nothing
+    encoder_sha256: str  # of the weights that its encoder started from; "" for random ones
+    step: int  # optimiser steps that a stopped training has done; 0 in finished weights
 
     def build(self, path: Path) -> nn.Module:
         """Return the network in evaluation mode on the CPU; `path` is named in errors."""

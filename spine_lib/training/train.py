@@ -60,22 +60,14 @@ from spine_lib.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with its recipe and its history.
-
-    Attributes:
-        network: in evaluation mode, on the CPU; its file is `weights`.
-        seconds: of training; 0.0 if it was only loaded.
-        trained_seconds: of training, over all calls.
-        curve: rows of the log, each with "step" and what was measured there.
-        data, encoder_sha256: see `Checkpoint`.
-    """
+    """A trained network in evaluation mode on the CPU, its recipe, its file and its history."""
 
     network: nn.Module
     recipe: Recipe
     weights: Path
-    seconds: float
-    trained_seconds: float
-    curve: list[dict[str, float]]
+    seconds: float  # of training; 0.0 if it was only loaded
+    trained_seconds: float  # over all calls
+    curve: list[dict[str, float]]  # rows of the log, each with "step" and what was measured there
     data: DataRecord | None = None
     encoder_sha256: str = ""
 

@@ -39,22 +39,13 @@ class Amount:
 
 @dataclass(frozen=True)
 class ErrorPiece:
-    """One connected component of an error.
-
-    Attributes:
-        kind: "false positive" or "false negative".
-        ml: its volume.
-        voxel: index (x, y, z) of its thickest point.
-        thickness_mm: diameter of the largest ball that fits in.
-        inside: bool mask [x, y, z] of the piece within `box`.
-        box: where the piece lies, a slice along each axis.
-    """
+    """One connected component of an error, a "false positive" or "false negative"."""
 
     kind: str
     ml: float
-    voxel: tuple[int, int, int]
-    thickness_mm: float
-    inside: np.ndarray
+    voxel: tuple[int, int, int]  # its thickest point
+    thickness_mm: float  # diameter of the largest ball that fits in
+    inside: np.ndarray  # bool [x, y, z], the piece within `box`
     box: tuple[slice, slice, slice]
 
 

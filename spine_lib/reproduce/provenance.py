@@ -19,16 +19,9 @@ from spine_lib import SpineError, __version__
 from spine_lib.ct.files import read_json, write_json
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "segmentation-models-pytorch",
-    "albumentations",
-    "numpy",
-    "scipy",
-    "nibabel",
-    "pydicom",
-)
+    "torch torchvision lightning segmentation-models-pytorch albumentations numpy scipy nibabel "
+    "pydicom"
+).split()
 
 
 def versions() -> dict[str, str]:
@@ -83,7 +76,7 @@ def peak_memory(folder: Path, every_s: float = 0.25) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-    megabytes = round(peaks[0] / 2**20, 1)
+    megabytes = round(max(peaks, default=0) / 2**20, 1)
     with contextlib.suppress(SpineError, TypeError):
         megabytes = max(megabytes, float(read_json(path)))
     write_json(path, megabytes)

@@ -81,7 +81,8 @@ def reproduce(
         recipe = recipe.changed(dataset=dataset)
     seeds = [recipe.changed(seed=seed).seed for seed in dict.fromkeys(seeds or (recipe.seed,))]
     folder = Path(root) / run_name(recipe.name if name is None else name)
-    _require_no_data(folder, data_root)
+    if data_root is not None and Path(data_root).resolve().is_relative_to(folder.resolve()):
+        raise SpineError(f"{data_root} is data, and the run would write there: name another --name")
     device = choose_device(device)
     processes.require_fit(recipe.batch, device)
     if not is_first():
@@ -124,11 +125,6 @@ def reproduce(
         say(results_table(results))
         say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
         return folder
-
-
-def _require_no_data(folder: Path, data_root: str | Path | None) -> None:
-    if data_root is not None and Path(data_root).resolve().is_relative_to(folder.resolve()):
-        raise SpineError(f"{data_root} is data, and the run would write there: name another --name")
 
 
 def train_all(

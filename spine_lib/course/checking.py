@@ -39,6 +39,7 @@ from spine_lib.course.exercise import (
     hidden_inputs,
     lesson_exercises,
     lesson_numbers,
+    listed,
     parameter_names,
     reference_of,
 )
@@ -172,12 +173,17 @@ def _message(exercise: Exercise, function: Callable, mistake: Wrong, name: str) 
     lines = [f"{name}: not right yet.", text]
     if mistake.asked:
         names = parameter_names(function, len(mistake.asked))
-        values = [f"`{name}` {describe(value)}" for name, value in zip(names, mistake.asked)]
+        values = [f"`{name}` {_shown(value)}" for name, value in zip(names, mistake.asked)]
         lines.append(f"This was its input: {', '.join(values)}.")
     record = _RECORDS[exercise.key]
     if record.tries >= 2 and record.hints < len(exercise.texts.hints):
         lines.append(f"Stuck? {hint_call} helps.")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    small = isinstance(value, np.ndarray) and value.size <= 12
+    return describe(value) + (f": {listed(value)}" if small else "")
 
 
 def hint(key: str, level: int | None = None) -> None:

@@ -206,6 +206,16 @@ def describe(value: Any, digits: int = 5) -> str:
     return _article(type(value).__name__)
 
 
+def listed(values: np.ndarray) -> str:
+    """Return the values of a small array in one line.
+
+    Example:
+        >>> listed(np.array([[1, 2], [3, 4]]))
+        '[[1, 2], [3, 4]]'
+    """
+    return " ".join(np.array2string(values, precision=5, separator=", ").split())
+
+
 def is_tensor(value: Any) -> bool:
     """Return whether a value is a tensor."""
     # Where nobody has imported torch, nothing is a tensor, and importing it takes seconds.

@@ -20,7 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from spine_lib.course.exercise import Exercise, Wrong, describe, is_tensor, parameter_names
+from spine_lib.course.exercise import (
+    Exercise,
+    Wrong,
+    describe,
+    is_tensor,
+    listed,
+    parameter_names,
+)
 
 
 class Crashed(Wrong):
@@ -219,12 +226,12 @@ def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     if all(isinstance(right, str) for _, right in pairs):
         alike = all(a.strip().lower() == b.strip().lower() for a, b in pairs)
         return "the word is right, its spelling is not" if alike else None
-    if all(isinstance(right, bool | np.bool_) for _, right in pairs):
+    if all(right.shape == () and right.dtype == bool for _, right in pairs):
         return None
     arrays = [(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
     if np.isnan(smallest.answer).any() and not np.isnan(smallest.right).any():
         return "NaN comes from 0 / 0 or from the mean of nothing"
-    several = sum(right.size for _, right in arrays) > 1  # a factor fits any one number
+    several = len({value for _, right in arrays for value in right.flat}) > 1
     for text, make in _relations(*arrays[0], several):
         with np.errstate(all="ignore"), contextlib.suppress(IndexError):
             made = [(a, make(b)) for a, b in arrays]
@@ -243,10 +250,10 @@ def _relations(
     if several and right.any():
         at = np.unravel_index(np.abs(right).argmax(), right.shape)
         factor, step = float(answer[at] / right[at]), float(answer[at] - right[at])
-        if factor and np.isfinite(factor):
+        if factor and np.isfinite(factor):  # which fits any one number
             times = f"{factor:.4g} times the right one"
             yield f"every value is {times}: is a factor or a unit wrong?", lambda b: factor * b
-        if step:
+        if step and np.isfinite(step):
             more = f"{abs(step):.4g} too {'large' if step > 0 else 'small'}"
             yield f"every value is {more}", lambda b: b + step
     if answer.any():
@@ -341,6 +348,9 @@ def _numbers_mismatch(
     differs = ~np.isclose(answer.astype(float), right.astype(float), rtol, atol, equal_nan=True)
     if differs.any():
         at = tuple(int(n) for n in np.argwhere(differs)[0])
+        if 1 < right.size < 5:
+            both = f"{listed(right)}, and yours is {listed(answer)}"
+            return Mismatch(f"{name} should be {both}", name, answer, right)
         where = f" at [{', '.join(map(str, at))}]" if right.size > 1 else ""
         text = _two_values(f"{name}{where}", answer[at], right[at])
         if differs.sum() > 1:

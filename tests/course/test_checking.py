@@ -114,7 +114,7 @@ def test_a_right_answer_is_told_with_the_number_of_inputs(told):
 def test_a_typical_mistake_gets_its_message_both_values_and_its_input(told):
     text = told(lambda image: image.min())
     assert re.search(r"not right yet.\nThis is the smallest value \(yours: [\d.]+, right: ", text)
-    assert "`image` a float64 array of shape (2, 4)" in text
+    assert re.search(r"`image` a float64 array of shape \(2, 4\): \[\[[\d., \[\]]+\]\]", text)
 
 
 def test_a_notebook_shows_a_card_with_colour_sign_and_the_same_words(monkeypatch):
@@ -150,6 +150,7 @@ def test_a_mistake_may_be_an_error(told):
         (lambda image: 3.0, "the same for every input"),
         (lambda image: np.nan, "NaN comes from"),
         (lambda image: image.max(axis=0), "should be one number, and yours is a float64 array"),
+        (lambda image: bool(image.max() > 1), "should be one number, and yours is"),
         (lambda image: "high", "should be one number, and yours is 'high'"),
     ],
 )
@@ -173,6 +174,7 @@ TABLE = np.arange(6.0).reshape(2, 3)
         (TABLE.T, TABLE, "should have shape (2, 3), and yours has (3, 2): are its axes swapped?"),
         (TABLE.astype(int), TABLE, "the values are right"),
         (TABLE + (TABLE == 4), TABLE, "at [1, 1] should be 4, and yours is 5"),
+        (np.array([1.5, 3]), np.array([1.5, 2]), "be [1.5, 2. ], and yours is [1.5, 3. ]"),
         (True, 1, "should be one number, and yours is True"),
         (1, True, "should be True or False, and yours is 1"),
         (2.0, 2, "should be a whole number"),

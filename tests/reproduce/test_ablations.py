@@ -70,15 +70,6 @@ def test_every_variant_changes_what_the_ablation_names_and_nothing_else(name):
     assert len({variant.name for variant in variants}) == len(variants)
 
 
-def test_only_the_weights_change_between_the_variants_of_weights():
-    variants = ABLATIONS["weights"].variants(RECIPE, "unet_resnet34")
-    assert {variant.model for variant in variants} == {"unet_timm-tf_efficientnet_lite0"}
-    assert [v.changes for v in variants] == [
-        {"encoder_weights": None},
-        {"encoder_weights": "package"},
-    ]
-
-
 def test_an_unknown_ablation_is_refused_with_the_names():
     with pytest.raises(SpineError, match=r"no ablation 'optimiser': name split, plane, .* or all"):
         ablations.ablate("optimiser")
@@ -113,13 +104,9 @@ def test_each_training_patient_is_left_out_once_and_the_test_pair_is_on_no_side(
     test = {case.patient_id for case in gather(RECIPE, say=lambda line: None).parts["test"]}
     assert len(test) == 2
     assert not test & {case.patient_id for case in everybody}
-
-
-def test_scored_phantoms_are_trained_on_by_nobody(sides):
-    assert len(sides.cohort) >= 8
     scored = {case.patient_id for case in sides.cohort}
     trained = [*sides.phantoms, *sides.validation, *sides.split_phantoms]
-    assert not scored & {case.patient_id for case in trained}
+    assert len(scored) >= 8 and not scored & {case.patient_id for case in trained}
 
 
 def test_the_scored_phantoms_show_all_four_regions():

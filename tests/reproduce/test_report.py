@@ -248,10 +248,11 @@ def test_each_test_case_and_each_seed_has_its_row(page):
         "Scans that were left out case_0007: half a file",
         "train/chest 77feb72",
         "Our own predictions come closest to the paper's pattern of IoU above Dice",
+        *(finding.message for finding in check_table()),
     ],
 )
 def test_the_page_says(page, sentence):
-    assert sentence in _Page(page).words
+    assert " ".join(sentence.split()) in _Page(page).words
 
 
 def test_every_section_is_reached_from_the_contents(page):
@@ -377,11 +378,6 @@ def test_what_others_wrote_cannot_become_markup(tmp_path):
     path = write_report(results, tmp_path / "r.html")
     parsed = _Page(path.read_text(encoding="utf-8"))
     assert "script" not in parsed.tags and evil in parsed.words
-
-
-def test_the_page_says_whether_the_papers_table_is_consistent(page):
-    words = _Page(page).words
-    assert all(" ".join(finding.message.split()) in words for finding in check_table())
 
 
 def test_the_page_replaces_the_old_one_or_leaves_it(tmp_path, monkeypatch):

@@ -212,16 +212,10 @@ class Slider(Front):
     width_px = synced(T.Int)
 
     def __init__(
-        self,
-        description: str,
-        value: float,
-        low: float,
-        high: float,
-        step: float = 1,
-        width_px: int = 310,
+        self, name: str, value: float, low: float, high: float, step: float = 1, width: int = 310
     ) -> None:
         limits = {"min": low, "max": high, "step": step}
-        super().__init__(description=description, value=value, width_px=width_px, **limits)
+        super().__init__(description=name, value=value, width_px=width, **limits)
 
     @T.validate("value")
     def _inside(self, proposal: dict) -> float:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spine_lib import SpineError
 from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
@@ -29,6 +28,7 @@ from spine_lib.explore.render import Overlay, Style
 from spine_lib.explore.scene import Panel, label_name
 
 SIDE_PX = 512
+QUALITY = 75
 _KNOTS_HU = (-1024, -250, 300, 1300, 3071)
 _KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between them
 
@@ -57,14 +57,11 @@ def save_page(
     choose_plane: bool,
     swatches: Sequence[Swatch],
     labels: Sequence[int],
-    quality: int,
 ) -> Path:
     """Write stacks of slices as one HTML page and return its path.
 
     The page begins with a window in HU; `labels` are structures that it switches on and off.
     """
-    if not 1 <= quality <= 100:
-        raise SpineError(f"A quality of {quality} means nothing: give 1 to 100.")
     name = next((name for name, preset in WINDOWS.items() if preset == window), "as saved")
     scene = stacks[0].panels[0].scene
     dashed = scene.compared and stacks[0].panels[0].style.overlay != "error"
@@ -77,7 +74,7 @@ def save_page(
         "affine": scene.ct.affine[:3].round(5).tolist(),
         "swatches": swatch_list(swatches, dashed),
         "chips": chip_traits(labels, labels) if len(labels) > 1 else None,
-        "stacks": [_stack_content(stack, quality) for stack in stacks],
+        "stacks": [_stack_content(stack) for stack in stacks],
     }
     # Without "<" no text can end the script.
     parts = {"TITLE": escape(title)}
@@ -95,7 +92,7 @@ def _own_text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def _stack_content(stack: Stack, quality: int) -> dict:
+def _stack_content(stack: Stack) -> dict:
     scene, plane, chart = stack.panels[0].scene, stack.plane, stack.chart
     ct, pixel_mm = scene.ct, fit_style(Style(), scene.ct, plane, SIDE_PX).pixel_mm
     across = geometry.plane_axes(plane)[2]
@@ -109,7 +106,7 @@ def _stack_content(stack: Stack, quality: int) -> dict:
         "marks": [geometry.orientation_marks(plane)[side] for side in SIDES],
         "bar": scale_bar(ct.shape[across] * ct.spacing_mm[across]),
         "slices": [
-            webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=quality, method=2)
+            webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=QUALITY, method=2)
             for index in stack.indices
         ],
         "panels": [_panel_content(panel, stack) for panel in stack.panels],

@@ -110,9 +110,27 @@ class Scene:
     def count_slices(self, threshold: float = 0.5) -> SliceCounts:
         """Count spine and errors in every slice; the counts of the last threshold are kept."""
         if threshold not in self._counts:
-            volumes = self.labelled, self.prediction if self.compared else None, self.ignore
-            self._counts = {threshold: count_slices(*volumes, threshold)}
+            self._counts = {threshold: self._count(threshold)}
         return self._counts[threshold]
+
+    def _count(self, threshold: float) -> SliceCounts:
+        if self.labelled is None:
+            return SliceCounts({}, ())
+        drawn = (self.labelled, self.prediction) if self.compared else (self.labelled,)
+        box = _box([volume.array for volume in drawn])
+        labels = render.as_labels(self.labelled.array[box], threshold)
+        guess = is_spine(self.prediction.array[box], threshold) if self.compared else labels
+        skip = None if self.ignore is None else self.ignore.array[box]
+        areas = overlays.compare_masks(labels, guess, skip)
+        present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=1)[1:]) + 1
+        by_plane = {}
+        for plane in PLANES:
+            axis = plane_axes(plane)[0]
+            others = tuple({0, 1, 2} - {axis})
+            by_plane[plane] = np.zeros((self.ct.shape[axis], 3), np.int64)
+            for kind in range(3):
+                by_plane[plane][box[axis], kind] = np.count_nonzero(areas == kind + 1, axis=others)
+        return SliceCounts(by_plane, tuple(present.tolist()))
 
     def slice_confusion(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
         """Count a slice's right and wrong pixels; None where there is nothing to compare."""
@@ -223,46 +241,23 @@ class SliceCounts:
         return int(np.lexsort((-wrong, np.where(np.isnan(dice), np.inf, dice)))[0])
 
 
-def count_slices(
-    mask: Volume | None,
-    prediction: Volume | None = None,
-    ignore: Volume | None = None,
-    threshold: float = 0.5,
-) -> SliceCounts:
-    """Count spine and errors in every slice of all three planes, within the box of the spine."""
-    if mask is None:
-        return SliceCounts({}, ())
-    boxes = [_box(volume.array) for volume in (mask, prediction) if volume is not None]
-    box = tuple(
-        slice(min(part.start for part in parts), max(part.stop for part in parts))
-        for parts in zip(*boxes)
-    )
-    labels = render.as_labels(mask.array[box], threshold)
-    guess = labels if prediction is None else is_spine(prediction.array[box], threshold)
-    areas = overlays.compare_masks(labels, guess, None if ignore is None else ignore.array[box])
-    present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=1)[1:]) + 1
-    by_plane = {}
-    for plane in PLANES:
-        axis = plane_axes(plane)[0]
-        others = tuple({0, 1, 2} - {axis})
-        by_plane[plane] = np.zeros((mask.array.shape[axis], 3), np.int64)
-        for kind in range(3):
-            by_plane[plane][box[axis], kind] = np.count_nonzero(areas == kind + 1, axis=others)
-    return SliceCounts(by_plane, tuple(present.tolist()))
+def _box(arrays: Sequence[np.ndarray]) -> tuple[slice, ...]:
+    """Return the smallest box with all that is not 0, in one pass along each array's memory."""
+    marked = [np.zeros(size, bool) for size in arrays[0].shape]
+    for array in arrays:
+        fast = int(np.argmin(np.abs(array.strides)))
+        first, second = (axis for axis in range(3) if axis != fast)
+        flat = array.any(axis=fast)
+        part = [slice(None)] * 3
+        for axis, line in ((first, flat.any(axis=1)), (second, flat.any(axis=0))):
+            marked[axis] |= line
+            part[axis] = _span(line)
+        marked[fast] |= array[tuple(part)].any(axis=(first, second))
+    return tuple(map(_span, marked))
 
 
-def _box(array: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box with all that is not 0, in one pass along the memory."""
-    fast = int(np.argmin(np.abs(array.strides)))
-    first, second = (axis for axis in range(3) if axis != fast)
-    flat, box = array.any(axis=fast), [slice(None)] * 3
-    box[first], box[second] = _span(flat.any(axis=1)), _span(flat.any(axis=0))
-    box[fast] = _span(array[tuple(box)].any(axis=(first, second)))
-    return tuple(box)
-
-
-def _span(marked: np.ndarray) -> slice:
-    indices = np.flatnonzero(marked)
+def _span(line: np.ndarray) -> slice:
+    indices = np.flatnonzero(line)
     return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
 
 

@@ -44,34 +44,29 @@ class ScanViewer(ui.Viewer):
 
     one_plane_at_once = True
 
-    def save_html(
-        self, path: str | Path, max_slices: int = 100, quality: int = 75, all_planes: bool = True
-    ) -> Path:
+    def save_html(self, path: str | Path, max_slices: int = 100) -> Path:
         """Write one page that works like the viewer, without Python and a network; return its path.
 
         The page begins with what is shown now, and has the slices, the windows and the overlay.
 
         Args:
-            path: `.html` file to write; some megabytes, see the arguments below.
+            path: `.html` file to write, of some megabytes.
             max_slices: of each plane; of more slices, every second (third ...) is kept.
-            quality: of the CT's pictures, 1 to 100.
-            all_planes: keep all three planes; otherwise the one that is shown.
 
         Raises:
-            SpineError: where the numbers are out of range or the file cannot be written.
+            SpineError: where there are no slices or the file cannot be written.
         """
         if max_slices < 1:
             raise SpineError(f"A page with {max_slices} slices shows nothing: give 1 or more.")
         first, panels, stacks = self._shown_planes()[0], self._panels(), []
-        for plane in (first, *(plane for plane in PLANES if plane != first and all_planes)):
+        for plane in sorted(PLANES, key=lambda plane: plane != first):
             count = geometry.slice_count(panels[0].scene.ct, plane)
             indices = range(0, count, -(-count // max_slices))
             texts = [f"{self._slice_text(kept, plane)}." for kept in indices]
             chart = self._saved_chart(plane, indices)
             stacks.append(Stack(plane, indices, self._index(plane), texts, panels, *chart))
-        one_at_once = self.one_plane_at_once and all_planes
-        legend, window = self._saved_legend(), self.window.window
-        return save_page(path, self._title(), stacks, window, one_at_once, *legend, quality)
+        one_at_once, window = self.one_plane_at_once, self.window.window
+        return save_page(path, self._title(), stacks, window, one_at_once, *self._saved_legend())
 
     def _shown_planes(self) -> Sequence[str]:
         return (self.plane.value,)

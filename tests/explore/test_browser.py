@@ -109,7 +109,7 @@ def saved(browser, data, tmp_path_factory):
     page = browser.new_page()
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(viewer.save_html(path, all_planes=False).as_uri())
+    page.goto(viewer.save_html(path).as_uri())
     wait_for_alt(page, "slice")
     yield page
     page.close()

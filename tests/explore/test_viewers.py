@@ -16,7 +16,7 @@ from spine_lib.ct.volume import WINDOWS, Volume, save_nifti
 from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
 from spine_lib.explore.controls import Caption, Chips, Picture, Slider
 from spine_lib.explore.render import Style
-from spine_lib.explore.scene import count_slices, share_in_slice, voxel_at_share
+from spine_lib.explore.scene import Scene, share_in_slice, voxel_at_share
 from spine_lib.metrics import overlap as metrics
 
 
@@ -248,7 +248,7 @@ def test_counts_by_slice_are_those_of_the_metrics(small_phantom, chance):
     skip[:, :, 20:24] = True
     for order in ("C", "F"):
         mask = small_phantom.ct.with_array(np.asarray(small_phantom.labels.array, order=order))
-        counts = count_slices(mask, chance, mask.with_array(skip), 0.5)
+        counts = Scene(mask, mask, chance, mask.with_array(skip)).count_slices()
         for plane in PLANES:
             axis = planes.plane_axes(plane)[0]
             cases = metrics.confusions_by_slice(chance.array >= 0.5, mask.array > 0, skip, axis)
@@ -257,7 +257,7 @@ def test_counts_by_slice_are_those_of_the_metrics(small_phantom, chance):
                 counts.dice(plane), [metrics.dice(c) for c in cases], equal_nan=True
             )
     present = np.unique(small_phantom.labels.array[:, :, :])[1:]
-    assert count_slices(small_phantom.labels).labels == tuple(present.tolist())
+    assert counts.labels == tuple(present.tolist())
 
 
 def test_without_a_kernel_a_meaningful_picture_is_shown(viewer):

@@ -478,3 +478,8 @@ def column(*children: widgets.Widget, width_px: int | None = None) -> widgets.VB
 def row(*children: widgets.Widget) -> widgets.HBox:
     """Return controls side by side, on several lines where the page is narrow."""
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap", grid_gap="2px 10px"))
+
+
+def board(pictures: Sequence[Picture]) -> widgets.HBox:
+    """Return pictures side by side."""
+    return row(*pictures).add_class("spine-pictures")

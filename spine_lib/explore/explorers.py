@@ -265,7 +265,7 @@ class AugmentationExplorer(AxialExplorer):
         controls = (self.slice, self.step, self.strength, self.seed)
         ui.Observer(self._draw, *controls[1:])
         tools = ui.row(ui.column(*controls), self.window)
-        self._arrange(ui.row(*self.pictures), self.caption, tools)
+        self._arrange(ui.board(self.pictures), self.caption, tools)
 
     def _draw(self) -> None:
         scene, index = self.scene, self.slice.value
@@ -405,7 +405,7 @@ class PrevalenceExplorer(ui.Viewer):
         controls = (self.model, self.percent, self.alarms)
         ui.Observer(self._draw, *controls)
         self.chart.follow(self.percent)
-        self._arrange(ui.column(*controls), self.chart, self.caption)
+        self._arrange(ui.column(*controls, self.chart, self.caption, width_px=560))
 
     def _scores(self, percent: float) -> dict[str, float]:
         dice = self._rows[self.model.value]["dice"]

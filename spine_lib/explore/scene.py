@@ -286,7 +286,8 @@ def _scan_name(ct: Volume) -> str:
     if ct.path is None:
         return "unnamed"
     if not ct.path.is_dir():
-        return ct.path.name.removesuffix(".gz").removesuffix(".nii")
+        name = ct.path.name.removesuffix(".gz").removesuffix(".nii")
+        return ct.path.resolve().parent.name if name.lower() == "ct" else name
     import pydicom  # here, where there is such a series
 
     files = [path for path in sorted(ct.path.iterdir()) if path.is_file()]

@@ -56,7 +56,7 @@ class SurfaceViewer(ui.Viewer):
         if not installed:
             self.caption.text = "To turn the spine by hand, install ipyniivue (the extra lessons)."
         turned = [self.scene_3d] if installed else []
-        self._arrange(*turned, ui.row(*self.pictures), self.caption)
+        self._arrange(*turned, ui.board(self.pictures), self.caption)
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the surface."""

@@ -349,7 +349,7 @@ class OrthoViewer(MaskViewer):
             picture.lines = True
         left = ui.column(*self.axes, self.caption, width_px=420)
         controls = ui.row(left, ui.column(self.window, self.overlay))
-        self._arrange(ui.row(*self.pictures), controls)
+        self._arrange(ui.board(self.pictures), controls)
 
     def _shown_planes(self) -> Sequence[str]:
         return PLANES
@@ -423,7 +423,7 @@ class CompareViewer(ScanViewer):
         if any(scene.prediction.array.dtype.kind == "f" for scene in self.models.values()):
             right.append(self.threshold)
         left = ui.column(self.caption, self.chart, width_px=520)
-        self._all, self._board = self.pictures, ui.row()
+        self._all, self._board = self.pictures, ui.board(self.pictures)
         self._arrange(self._board, self.slice, ui.row(left, ui.column(*right, width_px=310)))
 
     @property

@@ -107,7 +107,7 @@ function showPicture(model, el, hand) {
     const longest = model.get("size_px") / Math.max(width, height);
     frame.style.setProperty("--ratio", width / height);
     const margins = model.get("marks").length ? 36 : 0;
-    el.style.width = figure.style.width = `${Math.round(width * longest) + margins}px`;
+    el.style.width = el.style.maxWidth = figure.style.width = `${Math.round(width * longest) + margins}px`;
   }
 
   function decorate() {
@@ -382,7 +382,7 @@ function showSlider(model, el, hand) {
   const label = make("label", el, { className: "spine-slider" });
   const name = make("span", label), input = make("input", label, { type: "range" });
   const number = make("b", label);
-  el.style.width = `${model.get("width_px")}px`;
+  label.style.width = `${model.get("width_px")}px`;
   function draw() {
     const description = model.get("description"), [value, step] = [hand.get("value"), model.get("step")];
     Object.assign(input, { min: model.get("min"), max: model.get("max"), step, value, ariaLabel: description });

@@ -99,22 +99,22 @@ function showPicture(model, el, hand) {
       : await createImageBitmap(new Blob([source]), { colorSpaceConversion: "none" });
     if (number < drawn) return; // a later picture was decoded first
     drawn = number;
-    const { width, height } = image;
+    const { width, height } = image, margins = model.get("marks").length ? 36 : 0;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     if (image === source) context.putImageData(image, 0, 0);
     else context.drawImage(image, 0, 0);
     canvas.setAttribute("aria-label", alt);
-    const longest = model.get("size_px") / Math.max(width, height);
-    frame.style.setProperty("--ratio", width / height);
-    const margins = model.get("marks").length ? 36 : 0;
-    el.style.width = el.style.maxWidth = figure.style.width = `${Math.round(width * longest) + margins}px`;
+    const across = `${Math.round((width * model.get("size_px")) / Math.max(width, height)) + margins}px`;
+    const ratio = `${width / height}`;
+    if (figure.style.width === across && frame.style.getPropertyValue("--ratio") === ratio) return;
+    frame.style.setProperty("--ratio", ratio); // not each time, as the page is laid out anew
+    el.style.width = el.style.maxWidth = figure.style.width = across;
   }
 
   function decorate() {
     title.textContent = model.get("title");
     letters.forEach((letter, n) => { letter.textContent = model.get("marks")[n] ?? ""; });
     canvas.classList.toggle("spine-brush", Boolean(model.get("tool")));
-    place();
   }
 
   // Puts the cursor and the scale bar where the zoom has them.
@@ -258,7 +258,7 @@ function showPicture(model, el, hand) {
   const resized = new ResizeObserver(place);
   resized.observe(stage);
   return [follow(model, ["image"], draw), () => resized.disconnect(),
-    follow(model, ["title", "marks", "bar", "cursor", "lines", "tool"], decorate)];
+    follow(model, ["title", "marks", "tool"], decorate), follow(model, ["bar", "cursor", "lines"], place)];
 }
 
 function svg(kind, parent, attributes, textContent = "") {

@@ -37,7 +37,7 @@ class Reporter {
     if (id === this.id) this.done = number;
     if (this.done < this.sent - UNDER_WAY + 1 || this.frame) return;
     if (Object.keys(this.waiting).length) {
-      const report = { ...this.waiting, answered: [this.id, ++this.sent] };
+      const report = { answered: [this.id, ++this.sent], ...this.waiting }; // answered even if one fails
       this.waiting = {};
       this.model.send(report);
     } else if (this.done === this.sent) this.wanted = {};

@@ -320,5 +320,10 @@ def test_moving_a_slider_moves_the_mark_and_changes_the_words():
     viewer.chart.mark = 10.0  # what a click does
     assert viewer.percent.value == viewer.chart.mark == 10 and viewer.alt != words
     assert "10.00 % spine" in viewer.alt and "does not fit" in viewer.alt
+    drawn = {line["name"]: line for line in viewer.chart.lines}
+    for name, score in (("accuracy", metrics.accuracy), ("class-mean IoU", metrics.iou_mean)):
+        pair = shares(PAPER["deeplabv3plus_resnet34"]["dice"], 0.1)
+        height = np.interp(10, drawn[name]["x"], drawn[name]["y"])
+        assert height == pytest.approx(score(pair), abs=1e-4)
     data, metadata = viewer._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == viewer.alt and len(data["image/png"]) < 60_000

@@ -26,10 +26,17 @@ import pandas as pd
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import REGIONS
-from spine_lib.ct.files import atomic_file, read_json
+from spine_lib.ct.files import atomic_file, read_json, read_yaml
 from spine_lib.explore import render
 from spine_lib.metrics.calibration import REACH_MM
-from spine_lib.metrics.paper import CITATION, KNOWN_SETTINGS, PAPER, check_table, pattern_sentence
+from spine_lib.metrics.paper import (
+    CITATION,
+    KNOWN_SETTINGS,
+    PAPER,
+    UNKNOWN_SETTINGS,
+    check_table,
+    pattern_sentence,
+)
 from spine_lib.metrics.regions import CLASSES
 from spine_lib.metrics.statistics import MINIMUM_PATIENTS
 from spine_lib.reproduce import report_figures as figures
@@ -115,7 +122,10 @@ def write_report(
             calibration=_calibration_table(tests),
             **_seed_tables(results, names),
             deviations=deviations(
-                recipe, data.get("split", "by patient"), data.get("known_faults", ())
+                recipe,
+                data.get("split", "by patient"),
+                data.get("known_faults", ()),
+                paper_facts(Path(path).with_name("paper.yaml")),
             )
             if "augmentation" in recipe
             else [],
@@ -343,8 +353,35 @@ def _test_table(statistics: Mapping, names: Mapping[str, str]) -> pd.DataFrame:
 # --- deviations from the paper -------------------------------------------------------------------
 
 
+def paper_facts(path: Path) -> dict[str, str]:
+    """Load what somebody who has the paper's full text has filled in, by setting.
+
+    Args:
+        path: a YAML file, `paper.yaml` in a run's folder; empty values stay unknown.
+
+    Returns:
+        Texts that name the file; none where there is no such file.
+
+    Raises:
+        SpineError: if it cannot be read, or names a setting that the abstract does not leave open.
+    """
+    facts = read_yaml(path, text=True) if path.is_file() else {}
+    for name, text in facts.items():
+        if name not in UNKNOWN_SETTINGS or not isinstance(text, str | None):
+            raise SpineError(
+                f"{path}: {name!r} cannot be filled in: write a text for one of "
+                f"{', '.join(UNKNOWN_SETTINGS)}."
+            )
+    return {
+        name: f"{text} (from the full text, by {path.name})" for name, text in facts.items() if text
+    }
+
+
 def deviations(
-    recipe: dict, split: str = "by patient", faults: Iterable[str] = ()
+    recipe: dict,
+    split: str = "by patient",
+    faults: Iterable[str] = (),
+    facts: Mapping[str, str] | None = None,
 ) -> list[dict[str, str]]:
     """Set our settings beside the paper's; what its abstract does not say is unknown.
 
@@ -352,6 +389,7 @@ def deviations(
         recipe: `Recipe.to_dict()`.
         split: how the cases came to their parts.
         faults: what is known to be wrong with the masks, of `datasets.known_faults`.
+        facts: what the paper's full text says, of `paper_facts`.
 
     Returns:
         For each setting its "setting", "paper" ("" where unknown), "ours" and "note", what an
@@ -361,9 +399,10 @@ def deviations(
     text = template.render(recipe=recipe, split=split, faults=list(faults))
     kept = read_json(ABLATIONS)["ablations"].values() if ABLATIONS.is_file() else ()
     page = "The tables: benchmarks/ablations.md."
+    known = KNOWN_SETTINGS | dict(facts or {})
     notes = {results["setting"]: f"{results['finding']} {page}" for results in kept}
     return [
-        {"setting": name, "paper": KNOWN_SETTINGS.get(name, ""), "ours": ours}
+        {"setting": name, "paper": known.get(name, ""), "ours": ours}
         | {"note": notes.get(name, "")}
         for name, ours in (line.split(": ", 1) for line in text.splitlines() if line)
     ]

@@ -24,6 +24,7 @@ from spine_lib.training.recipe import load_recipe
 
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
 CASES = ("dicom", "crop")
+KEPT = Path(__file__).parents[2] / "spine_lib/course/results/reproduce.json"
 SPACING = (1.0, 1.0, 2.0)
 
 
@@ -436,3 +437,13 @@ def test_a_slice_without_spine_is_shown_whole():
     overlay = draw_overlay(ct, empty, empty, 1, "x", "worst", math.nan)
     assert overlay.image.shape == (341, 512, 3)
     assert isinstance(overlay, Overlay)
+
+
+def test_what_the_full_text_says_is_shown_with_its_source(tmp_path):
+    results = json.loads(KEPT.read_text("utf-8"))
+    (tmp_path / "paper.yaml").write_text("plane: axial (section 3.2)\nloss:\n", encoding="utf-8")
+    page = write_report(results, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "axial (section 3.2) (from the full text, by paper.yaml)" in page
+    (tmp_path / "paper.yaml").write_text("planes: axial\n", encoding="utf-8")
+    with pytest.raises(SpineError, match="'planes' cannot be filled in: write a text for one of"):
+        write_report(results, tmp_path / "report.html")

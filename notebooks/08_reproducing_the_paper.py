@@ -311,7 +311,7 @@ import json
 
 CHANGE = {"loss": "dice"}
 
-base = load_recipe("tiny").changed(models=light[:1], **pick({"steps": 60, "batch": 8}, steps))
+base = load_recipe("tiny").changed(models=light[:1], **pick({"steps": 30}, steps))
 for name, change in (("as-it-is", {}), ("changed", CHANGE)):
     seeds = pick(full=(0, 1, 2), fast=(0,))
     run = base.changed(**change)

@@ -45,6 +45,7 @@ REGION = Exercise(
             lambda vertebra: region_of(vertebra).title(),
             lambda vertebra: region_of(vertebra).upper(),
         ),
+        "a letter": lambda vertebra: region_of(vertebra)[0].upper(),
     },
     inputs=lambda rng: [(int(vertebra),) for vertebra in rng.permutation([*range(1, 27), 28])],
 )
@@ -104,7 +105,7 @@ def volume_ml(labels, spacing_mm):
 
 
 def _map_inputs(rng: np.random.Generator) -> list[tuple]:
-    spacings = ((0.7, 0.8, 2.5), (1.5, 1.2, 3.0), (0.9, 1.1, 2.0))
+    spacings = ((0.7, 0.8, 2.5), (1.5, 1.2, 3.0), (2.2, 1.1, 0.9))
     return [
         (a_label_map(rng), tuple(np.round(np.multiply(spacing, rng.uniform(0.8, 1.2)), 2).tolist()))
         for spacing in spacings
@@ -140,6 +141,7 @@ VOLUME = Exercise(
             for axis in range(3)
         ),
         "sides added": lambda labels, spacing: np.count_nonzero(labels) * sum(spacing) / 1000,
+        "id 1 left out": lambda labels, spacing: (labels > 1).sum() * np.prod(spacing) / 1000,
     },
     inputs=_map_inputs,
 )
@@ -224,6 +226,7 @@ HEIGHT = Exercise(
             lambda labels, spacing: np.flatnonzero(labels.any(axis=(0, 1)))[-1] * spacing[2],
             lambda labels, spacing: (np.flatnonzero(labels.any(axis=(0, 1)))[-1] + 1) * spacing[2],
         ),
+        "largest spacing": lambda labels, spacing: spine_height_mm(labels, [max(spacing)] * 3),
     },
     inputs=_map_inputs,
 )

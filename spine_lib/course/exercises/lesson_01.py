@@ -47,6 +47,8 @@ TO_MM = Exercise(
         "a fourth number": lambda affine, voxel: affine @ [*voxel, 1],
         "column subtracted": lambda affine, voxel: affine[:3, :3] @ voxel - affine[:3, 3],
         "inverse": lambda affine, voxel: apply_affine(np.linalg.inv(affine), voxel),
+        "added alone": lambda affine, voxel: affine[:3, 3] + voxel,
+        "index reversed": lambda affine, voxel: voxel_to_mm(affine, voxel[::-1]),
     },
     inputs=lambda rng: [
         (an_affine(rng, forward), tuple(rng.integers(1, 120, 3).tolist()))
@@ -106,6 +108,7 @@ TO_VOXEL = Exercise(
         "column after the inverse": _rounded(
             lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place - affine[:3, 3]
         ),
+        "rounded up": lambda affine, place: np.ceil(apply_affine(np.linalg.inv(affine), place)),
     },
     inputs=lambda rng: [a_place(rng) for _ in range(4)],
 )
@@ -143,6 +146,7 @@ AXES = Exercise(
         ),
         "no absolute value": lambda affine: _letters(affine, np.argmax),
         "no signs": lambda affine: _letters(np.abs(affine)),
+        "reversed": lambda affine: axis_codes(affine)[::-1],
     },
     inputs=lambda rng: [
         (np.diag([-0.7, -0.7, 2.5, 1.0]),),
@@ -189,6 +193,10 @@ HU = Exercise(
         ),
         "intercept subtracted": lambda stored, slope, intercept: to_hu(stored, slope, -intercept),
         "no slope": lambda stored, slope, intercept: to_hu(stored, 1, intercept),
+        "divided": (
+            lambda s, m, b: np.rint((s + b) / np.float64(m)),
+            lambda s, m, b: np.rint(s / np.float64(m) + b),
+        ),
     },
     inputs=lambda rng: [
         stored_pixels(rng, "uint16", 1.0, -1024.0),
@@ -248,6 +256,10 @@ WINDOW = Exercise(
             lambda hu, center, width: np.clip(hu / width, 0, 1),
         ),
         "whole numbers": lambda hu, center, width: np.floor(apply_window(hu, center, width)),
+        "from -1": (
+            lambda hu, c, w: np.clip((hu - c) / (w / 2), -1, 1),
+            lambda hu, c, w: np.clip((hu - c + w / 2) / w, -1, 1),
+        ),
     },
     inputs=lambda rng: [
         some_hu(rng, 40, 400, -0.6, 1.7),

@@ -134,6 +134,10 @@ CENTROID = Exercise(
         ),
         "median": _point(lambda voxels: np.median(voxels, axis=0)),
         "all labels": lambda labels, label, affine: centroid_mm(labels > 0, 1, affine),
+        "ids as weights": lambda labels, label, affine: (
+            affine @ [*ndimage.center_of_mass(labels), 1]
+        )[:3],
+        "index reversed": _moved(lambda voxel, affine: (affine @ [*voxel[::-1], 1])[:3]),
     },
     inputs=lambda rng: [a_blob_map(rng) for _ in range(3)],
     atol=1e-3,
@@ -250,6 +254,7 @@ STRAY = Exercise(
         "background too": _from_sizes(lambda n: n.sum() - n[1:].max()),
         "smallest": _from_sizes(lambda n: n[1:].min()),
         "second largest": _from_sizes(lambda n: np.sort([0, *n[1:]])[-2]),
+        "background alone": _from_sizes(lambda n: n.max()),
     },
     inputs=lambda rng: [(a_scattered_mask(rng, loose),) for loose in (3, 2, 0)],
 )

@@ -49,6 +49,7 @@ def _observe_block(function, inputs, outputs):
         "the channels of the convolutions": str(
             [(c.in_channels, c.out_channels) for c in convolutions]
         ),
+        "the sizes of the kernels": str([c.kernel_size for c in convolutions]),
         "the shape of what your block gives": str(tuple(block.train()(image).shape)),
         "what your block gives": block.train()(image),
     }
@@ -254,6 +255,11 @@ def _boundary(pool=lambda a, b: (a.mean() + b.mean()) / 2, spacing=lambda mm: mm
     return compute
 
 
+def _to_mask(mask, other, spacing_mm):
+    away = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
+    return away[mask & ~ndimage.binary_erosion(mask)].mean()
+
+
 BOUNDARY = Exercise(
     "4.5",
     reference=boundary_distance_mm,
@@ -270,6 +276,8 @@ BOUNDARY = Exercise(
         "sum": _boundary(lambda a, b: a.mean() + b.mean()),
         "open at the edge": _boundary(border_value=1),
         "corners touch": _boundary(structure=np.ones((3, 3, 3))),
+        "to the mask": lambda a, b, mm: (_to_mask(a, b, mm) + _to_mask(b, a, mm)) / 2,
+        "spacing reversed": _boundary(spacing=lambda mm: mm[::-1]),
     },
     inputs=lambda rng: [
         two_masks(rng, 1.0, 1.2, 3.0),

@@ -56,6 +56,10 @@ ATROUS = Exercise(
             lambda image, kernel, rate: atrous_conv(image, kernel, rate)[rate:-rate, rate:-rate],
             lambda image, kernel, rate: atrous_conv(image, kernel, rate)[1:-1, 1:-1],
         ),
+        "no holes, turned or mirrored": (
+            _atrous(lambda kernel: kernel[::-1, ::-1], lambda rate: 1),
+            _atrous(rate=lambda rate: 1, mode="mirror"),
+        ),
     },
     inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
     atol=1e-6,
@@ -102,6 +106,7 @@ FIELD = Exercise(
             _field(lambda kernel, rate: kernel * rate),
         ),
         "from 0": _field(start=0),
+        "own stride alone": lambda layers: 1 + sum(r * (k - 1) * s for k, s, r in layers),
     },
     inputs=lambda rng: [
         ([(3, 1, 1), (3, 1, 1)],),
@@ -285,6 +290,11 @@ TAPS = Exercise(
         "all nine": lambda size, rate: (max(size - 2 * rate, 0) / size) ** 2,
         "above the size": _line(lambda size, rate: size - rate),
         "both sides": _line(lambda size, rate: max(size - 2 * rate, 0)),
+        "corners as edges": (
+            lambda n, r: (1 + 8 * max(n - r, 0) / n) / 9,
+            lambda n, r: (1 + 8 * (max(n - r, 0) / n) ** 2) / 9,
+        ),
+        "corner alone": lambda n, r: (max(n - r, 0) / n) ** 2,
     },
     inputs=lambda rng: [*((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)), (9, int(rng.integers(2, 8)))],
     rtol=1e-6,

@@ -285,6 +285,10 @@ def _by_logarithm(more: float):
     return loss
 
 
+def _clamped(logits, target):
+    return functional.binary_cross_entropy(torch.sigmoid(logits), target, reduction="none")
+
+
 FOCAL = Exercise(
     "6.3",
     reference=focal_loss,
@@ -297,6 +301,9 @@ FOCAL = Exercise(
         "mean over all": _focal(mean=lambda each, w: (w * each).mean()),
         "weights left out": _focal(mean=lambda each, w: each.mean()),
         "sum": _focal(mean=lambda each, w: (w * each).sum()),
+        "clamped logarithm": lambda x, t, w: (
+            (w * _clamped(x, t) * (torch.sigmoid(x) - t) ** 2).sum() / w.sum()
+        ),
     },
     inputs=lambda rng: [some_logits(rng), some_logits(rng), some_logits(rng, extreme=True)],
     observe=_observe_loss,

@@ -32,6 +32,11 @@ def _in_order(*order: int):
     return lambda *masks: tuple(np.array(count_voxels(*masks))[list(order)])
 
 
+def _totals(first, second, scored):
+    tp, *_, tn = count_voxels(first, second, ~scored)
+    return tp, (first & scored).sum(), (second & scored).sum(), tn
+
+
 COUNTS = Exercise(
     "7.1",
     reference=count_voxels,
@@ -52,6 +57,7 @@ COUNTS = Exercise(
             lambda p, t, ignore: tuple(np.array(count_voxels(p, t, ignore)) / (~ignore).sum()),
             lambda p, t, ignore: tuple(np.array(count_voxels(p, t, ignore)) / t.size),
         ),
+        "all predicted": (lambda p, t, i: _totals(p, t, ~i), lambda p, t, i: _totals(t, p, ~i)),
     },
     inputs=lambda rng: [
         a_scored_pair(rng, shape, share)
@@ -143,6 +149,11 @@ MEAN = Exercise(
             _slices(left_out=lambda tp, fp, fn: (tp + fn == 0).sum()),
             _slices(left_out=lambda tp, fp, fn: (tp == 0).sum()),
         ),
+        "smoothed": tuple(
+            _slices(mean=lambda _, tp, fp, fn, e=e: np.mean((2 * tp + e) / (2 * tp + fp + fn + e)))
+            for e in (0.1, 1)
+        ),
+        "median": _slices(mean=lambda dice, *c: np.nanmedian(dice)),
     },
     inputs=lambda rng: [
         (some_counts(rng, *kinds),) for kinds in ((2, 1, 2), (3, 2, 1), (1, 4, 3), (4, 0, 1))
@@ -224,6 +235,7 @@ INTERVAL = Exercise(
         "extremes": _interval(ends=(0, 100)),
         "exchanged": _interval(ends=(97.5, 2.5)),
         "small sets": _interval(size=0.5),
+        "two deviations": _around(lambda values: 2 * values.std()),
     },
     inputs=lambda rng: [
         ((0.95 - rng.gamma(1.6, 0.05, n)).round(4), 8000, int(rng.integers(99)))
@@ -287,6 +299,8 @@ FLIPS = Exercise(
         ),
         "ranks": lambda d: stats.wilcoxon(d).pvalue,
         "one flip at a time": lambda d: np.mean(np.abs(d.sum() - 2 * d) >= abs(d.sum())),
+        "the smallest p-value": (lambda d: 0.5 ** len(d), lambda d: 2 * 0.5 ** len(d)),
+        "nearer": _flips(lambda sums, seen: (np.abs(sums) <= abs(seen)).mean()),
     },
     inputs=lambda rng: [
         (some_differences(rng, patients, middle),)

@@ -106,6 +106,7 @@ CLASSES = Exercise(
             _classes(missed=lambda dice, share: (1 - dice) * share / 2),
             _classes(missed=lambda dice, share: 1 - dice),
         ),
+        "Dice and 1": _classes(spine=lambda dice: dice, ground=lambda tn, wrong: 1),
     },
     inputs=lambda rng: [
         (float(dice), float(share))

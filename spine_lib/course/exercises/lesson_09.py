@@ -102,6 +102,7 @@ HOLES = Exercise(
             for n, by, more in product((1, 2, 3, 4, 5), (FACES, CORNERS), (True, False))
         ),
         "one corner": lambda mask: (parts := ndimage.label(~mask)[0]) != parts[0, 0, 0],
+        "dilated": (ndimage.binary_dilation, lambda mask: ndimage.binary_dilation(mask, CORNERS)),
     },
     inputs=lambda rng: [(a_hollow_vertebra(rng, cut),) for cut in (False, True, False)],
 )
@@ -205,6 +206,10 @@ VIEWS = Exercise(
         "exchanged": lambda predict, image: predict_twice(predict, image)[::-1],
         "signed": (_views(apart=np.subtract), _views(apart=lambda a, b: b - a)),
         "half": _views(apart=lambda a, b: abs(a - b) / 2),
+        "both predictions": lambda predict, image: (
+            predict(image),
+            predict(image[:, ::-1])[:, ::-1],
+        ),
     },
     inputs=lambda rng: [(partial(lopsided, tilt), a_slice(rng)) for tilt in (1.0, 2.5, -1.5)],
     rtol=1e-3,
@@ -259,6 +264,7 @@ AUROC = Exercise(
             lambda u, wrong: u[wrong].mean(),
             lambda u, wrong: np.corrcoef(u.ravel(), wrong.ravel())[0, 1],
         ),
+        "means compared": lambda u, wrong: float(u[wrong].mean() > u[~wrong].mean()),
     },
     inputs=lambda rng: [
         an_uncertainty(rng, *kind) for kind in (((12, 10), 0.9, 2), (90, 0.4, 0), (99, -0.4, 2))
@@ -311,6 +317,7 @@ GRIDS = Exercise(
             affine * [1, 1, 1, 0], other * [1, 1, 1, 0], shape
         ),
         "transposed": lambda affine, other, shape: _gaps()(affine.T, other.T, shape),
+        "beyond the last corner": _gaps(which=lambda gaps: gaps[7], less=0),
     },
     inputs=lambda rng: [two_grids(rng, far) for far in ((0, 1, 0), (1, 0, 1), (1, 1, 0))],
 )

@@ -97,16 +97,6 @@ def test_the_untouched_stub_is_told_not_yet(key, capsys):
 
 
 @each_exercise
-def test_an_empty_body_is_told_not_yet(key, capsys):
-    function = function_of(find_exercise(key).texts.stub)
-    names = ", ".join(argument.arg for argument in function.args.args)
-    space: dict = {}
-    exec(f"def {function.name}({names}): ...", space)
-    check(key, space[function.name])
-    assert "not yet" in capsys.readouterr().out
-
-
-@each_exercise
 def test_the_reference_passes_and_on_the_hidden_inputs_too(key, capsys):
     count = len(find_exercise(key).examples()) + len(hidden_inputs(key))
     assert hidden_inputs(key) and find_exercise(key).examples()
@@ -195,12 +185,3 @@ def test_the_notebook_shows_each_stub_and_checks_it_at_once(lesson):
     for n, (key, stub) in zip(tagged, stubs.items(), strict=True):
         after = [cell.source for cell in cells[n + 1 : n + 3] if cell.cell_type == "code"]
         assert f'check("{key}", {function_of(stub).name})' in after[0], key
-
-
-@each_lesson
-def test_an_untouched_notebook_goes_on_after_its_exercises(lesson, capsys):
-    for exercise in lesson_exercises(lesson):
-        space = {"check": check}
-        name = function_of(exercise.texts.stub).name
-        exec(f'{exercise.texts.stub}\n\ncheck("{exercise.key}", {name})\n', space)
-        assert f"Exercise {exercise.key}" in capsys.readouterr().out

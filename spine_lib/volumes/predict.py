@@ -32,7 +32,7 @@ from spine_lib.volumes.masks import TOUCHING, to_mask, to_region_mask
 
 MULTIPLE = 32  # of rows and columns, for the encoder halves them five times
 
-SEARCH_MM = 15.0
+SEARCH_MM = 20.0
 """Distance of the slices in which spine is looked for first, less than a vertebra's height."""
 
 SHOWN = 0.3

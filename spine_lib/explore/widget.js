@@ -165,7 +165,7 @@ function showPicture(model, el, hand) {
 
   function dragKind(event) {
     if (fingers.size === 2) return "pinch";
-    if (event.button === 2 || event.shiftKey) return "window";
+    if (event.button === 2 || event.shiftKey) return model.get("window").length ? "window" : "pan";
     if (event.button === 1 || event.ctrlKey) return "pan";
     if (model.get("tool")) return "stroke";
     return event.pointerType === "touch" ? (view.scale > 1 ? "pan" : "swipe") : "press";

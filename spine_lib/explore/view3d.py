@@ -31,23 +31,9 @@ _LIGHT = np.array([-0.4, 0.5, 0.77]) / np.linalg.norm([-0.4, 0.5, 0.77])
 
 
 class SurfaceViewer(ui.Viewer):
-    """Show a CT and its mask in 3D: from the front, the left and the back, and to turn by hand.
+    """The surface of a mask from the front, the left and the back; see `view_3d`."""
 
-    The scene to turn, `scene_3d`, needs ipyniivue, which draws with WebGL in the browser.
-
-    Args:
-        ct: scan in HU.
-        mask: canonical labels or booleans on its grid.
-        colouring: "spine", "region" or "vertebra".
-        case_id: name in alt texts.
-
-    Raises:
-        SpineError: where the grids differ.
-    """
-
-    def __init__(
-        self, ct: Volume, mask: Volume, colouring: str = "region", case_id: str = ""
-    ) -> None:
+    def __init__(self, ct: Volume, mask: Volume, colouring: str, case_id: str) -> None:
         super().__init__()
         self.scene, self.colouring = Scene(ct, mask, case_id=case_id), colouring
         self.pictures = [ui.Picture(272) for _ in VIEWS]
@@ -72,7 +58,23 @@ class SurfaceViewer(ui.Viewer):
         self.caption.swatches = ui.swatch_list(self.swatches())
 
 
-view_3d = SurfaceViewer
+def view_3d(
+    ct: Volume, mask: Volume, colouring: str = "region", case_id: str = ""
+) -> SurfaceViewer:
+    """Show a CT and its mask in 3D: from the front, the left and the back, and to turn by hand.
+
+    The scene to turn, `scene_3d`, needs ipyniivue, which draws with WebGL in the browser.
+
+    Args:
+        ct: scan in HU.
+        mask: canonical labels or booleans on its grid.
+        colouring: "spine", "region" or "vertebra".
+        case_id: name in alt texts.
+
+    Raises:
+        SpineError: where the grids differ.
+    """
+    return SurfaceViewer(ct, mask, colouring, case_id)
 
 
 def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.ndarray:

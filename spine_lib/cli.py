@@ -3,8 +3,6 @@
 What a command needs is imported inside it, so that `spine --help` answers at once.
 """
 
-from __future__ import annotations
-
 import errno
 import filecmp
 import math

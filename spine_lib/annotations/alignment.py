@@ -4,8 +4,6 @@ Bone is bright, so the mean HU under a mask of vertebrae is highest where the ma
 correlation theorem tries all moves at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A map read under the wrong scheme looks plausible and is wrong; so does a map on
 its numbers out of order or with stray voxels far from the bone, and no score shows it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -5,8 +5,6 @@ a map is translated into one canonical numbering (VerSe's, with 26 for the sacru
 loaded, and the four regions of the spine follow from that. `schemes.csv` names every id.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass

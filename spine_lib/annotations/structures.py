@@ -4,8 +4,6 @@ From these measures alone, `misfit` decides whether a map can be meant in a sche
 `better_scheme` which other one it is meant in.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

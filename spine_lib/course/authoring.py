@@ -8,8 +8,6 @@ top to bottom:
     python -m spine_lib.course.authoring handout ../autumn-course
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import hashlib

@@ -1,7 +1,5 @@
 """The capstone: score the mask that a reader made of an unseen scan, and write a certificate."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import datetime

@@ -4,8 +4,6 @@ A small network, crops around the spine and the loop that trains on them; what a
 leaks (lesson 3), what skips add (lesson 4), and the phantoms on which losses differ (lesson 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """An exercise: a function to fill in, a judge, inputs and hints; and how its values are told."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Failures of the shipped models on unseen scans, each reviewed and named by a person."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """The figures of lesson 0: the regions of the spine and the parts of a vertebra, named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -6,8 +6,6 @@ nothing that the notebook changed (the library, NumPy, the hidden inputs) counts
 function is sent there by cloudpickle.
 """
 
-from __future__ import annotations
-
 import json
 import linecache
 import os

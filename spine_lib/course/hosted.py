@@ -1,7 +1,5 @@
 """Copies of the lessons for Colab and Kaggle, which begin with a cell that installs the library."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

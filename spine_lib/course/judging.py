@@ -5,8 +5,6 @@ function gives the same, the message is the student's. Otherwise the smallest in
 is wrong is shown, with what all answers have in common: a factor, a turned axis, a shape.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

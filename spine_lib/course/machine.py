@@ -1,7 +1,5 @@
 """Report whether a machine is ready for the lessons."""
 
-from __future__ import annotations
-
 import platform
 import sys
 from importlib import metadata

@@ -4,8 +4,6 @@ The kept files are part of the package (`results/`). Each says with which settin
 device it was made.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

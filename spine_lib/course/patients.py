@@ -1,7 +1,5 @@
 """What the lessons compute on: their patients, the stored predictions, and how much is computed."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Provoke failures: the same phantom scanned once well and once badly, all else being equal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

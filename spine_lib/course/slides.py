@@ -1,7 +1,5 @@
 """Slides of the lessons: one deck a lesson, from its notebook as it was executed."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

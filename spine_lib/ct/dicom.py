@@ -4,8 +4,6 @@ The order of the slices and their distance follow from their positions in the pa
 names, instance numbers or SliceThickness (which may be larger than the distance).
 """
 
-from __future__ import annotations
-
 import mmap
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Write files whole or not at all and onto no input, lock them, list folders, read text."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -4,8 +4,6 @@ Arrays are [x, y, z] in RAS+. A slice is [row, column], as a radiologist looks a
 anterior (axial) or superior, columns at the patient's right or anterior (sagittal). NumPy only.
 """
 
-from __future__ import annotations
-
 import operator
 import warnings
 from collections.abc import Sequence

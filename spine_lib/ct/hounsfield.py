@@ -4,8 +4,6 @@ A file has numbers with a slope and an intercept: value = stored * slope + inter
 and air -1000 HU by definition; a model would accept anything else without complaint.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -4,8 +4,6 @@ nibabel reads the header. Decompressing the voxels straight into one small buffe
 times as fast as its `get_fdata` and needs a fifth of the memory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

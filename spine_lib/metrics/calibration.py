@@ -4,8 +4,6 @@ Almost all of a scan is far from any bone, and a network is rightly certain ther
 counted, every network looks well calibrated. So only voxels near the true spine are counted.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -8,8 +8,6 @@ nearest true voxel**, in mm. The counts of the regions then add up to those of t
 background; where the mask *ignore* is True, nothing is scored.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

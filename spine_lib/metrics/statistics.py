@@ -6,8 +6,6 @@ reason: the smallest p-value that flipping the signs of n patients can reach is 
 below 0.05 from n = 6 on.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Overlap hardly changes with a wrong outline of a large structure, and much with 
 `surface_distances` measures outlines directly, and two scores follow from it, `nsd` and `hd95`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

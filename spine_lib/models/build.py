@@ -5,8 +5,6 @@ paper's two, from segmentation_models_pytorch.  "unet_own" and "deeplabv3plus_ow
 in `unet.py` and `deeplab.py`.
 """
 
-from __future__ import annotations
-
 import json
 from importlib import resources
 

@@ -9,8 +9,6 @@ with its weights they give its logits. Both start alike, too: the encoder's stag
 them, the rest as PyTorch does.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

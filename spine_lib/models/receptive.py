@@ -1,7 +1,5 @@
 """Lessons 4 and 5: how far a stack of layers sees."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ that their maps stay larger while each kernel spans as much of the image (Chen e
 doi:10.1109/TPAMI.2017.2699184).
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from spine_lib import SpineError

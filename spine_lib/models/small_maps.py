@@ -4,8 +4,6 @@ Deep in a network a patch of 64 pixels is a map of 2 x 2 or 4 x 4 with hundreds 
 then spends most of a convolution's time on bringing millions of weights into its own order.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn import functional

@@ -15,8 +15,6 @@ Unlike in the paper, convolutions pad their input, so that maps keep their size,
 enlarges by repeating pixels instead of by a transposed convolution.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn import functional

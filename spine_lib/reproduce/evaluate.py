@@ -1,7 +1,5 @@
 """Lesson 8: score trained networks on the test cases, each on its own grid."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools

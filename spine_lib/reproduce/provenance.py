@@ -1,7 +1,5 @@
 """What a result file records beside the scores: where, with what and on which data it was made."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -15,8 +15,6 @@ absent):
   "versions": by name; "wall_seconds", "peak_memory_mb"; "stages": seconds by stage.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

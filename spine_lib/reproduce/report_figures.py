@@ -1,7 +1,5 @@
 """Lesson 8: the figures of the report: curves, scores by patient, calibration, test slices."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

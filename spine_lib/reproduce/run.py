@@ -4,8 +4,6 @@ A run lives in `runs/<name>`. Whatever of it is finished is kept: called again, 
 was stopped, and a finished run is evaluated and reported anew within a minute.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import time

@@ -4,8 +4,6 @@ The built-in sources need no more than a recipe; a public data set also needs th
 unpacked into. No patient is ever in two parts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Exercises of lesson 0: regions, slices, millilitres, left and right."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from spine_lib.course.exercise import Exercise

@@ -1,7 +1,5 @@
 """Exercises of lesson 1: from voxels to millimetres and back, axes, HU, windows, proportions."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes

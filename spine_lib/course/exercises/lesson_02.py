@@ -1,7 +1,5 @@
 """Exercises of lesson 2: ids and schemes, centroids, stray voxels, mirrored and coarse masks."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

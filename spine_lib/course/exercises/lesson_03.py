@@ -1,7 +1,5 @@
 """Exercises of lesson 3: cutting slices, resampling, splitting, windowing, turning."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

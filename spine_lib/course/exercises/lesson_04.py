@@ -1,7 +1,5 @@
 """Exercises of lesson 4: blocks, parameters, one batch, boundaries, other people's weights."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import ndimage

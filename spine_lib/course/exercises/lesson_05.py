@@ -1,7 +1,5 @@
 """Exercises of lesson 5: holes in kernels, what a pixel sees, output stride, ASPP, decoder."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import ndimage

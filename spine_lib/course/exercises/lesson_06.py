@@ -1,7 +1,5 @@
 """Exercises of lesson 6: a training step, two losses, a schedule, accumulation, a checkpoint."""
 
-from __future__ import annotations
-
 import io
 import math
 

@@ -1,7 +1,5 @@
 """Exercises of lesson 7: counts, scores, empty masks, surface distances, chance."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from numbers import Real

@@ -1,7 +1,5 @@
 """Exercises of lesson 8: test a table for consistency, read the results of a run."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from spine_lib.course.exercise import Exercise, variants

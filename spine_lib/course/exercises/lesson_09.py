@@ -1,7 +1,5 @@
 """Exercises of lesson 9: pieces, cavities, ids of voxels, two views, AUROC, grids of two files."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import product
 

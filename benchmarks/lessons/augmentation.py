@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from spine_lib.course import demonstrations
-from spine_lib.slices.augment import A
+from spine_lib.slices import augment  # noqa: F401  (sets what albumentations reads)
+
+import albumentations as A  # isort: skip
 
 NAME = "augmentation"
 SEEDS = (0, 1, 2)

@@ -237,10 +237,12 @@ def augment_slice(
     """
     from spine_lib.slices import augment  # imports OpenCV and torch
 
+    import albumentations as A  # isort: skip  (after `augment`)
+
     unit = np.ascontiguousarray(augment.to_unit(image_hu), np.float32)
     mask = np.ascontiguousarray(mask, np.uint8)
     if strength > 0:
-        pipeline = augment.A.Compose([STEPS[step](augment.A, float(strength))])
+        pipeline = A.Compose([STEPS[step](A, float(strength))])
         pipeline.set_random_seed(seed)
         moved = pipeline(image=unit, mask=mask)
         unit, mask = np.clip(moved["image"], 0, 1), moved["mask"]

@@ -4,8 +4,8 @@ The strongest step redraws tissues: every organ's mean HU and contrast is drawn 
 outline, which teaches a network that knows two patients not to rely on how bright their kidneys
 were (after Billot et al. 2023, doi:10.1016/j.media.2023.102789).
 
-The only module that imports albumentations, which would ask the network for its newest version,
-and only where patches are made: it takes seconds, and prediction needs none of it.
+Import albumentations after this module: it would ask the network for its newest version. Here it is
+imported where patches are made only, as it takes seconds, and prediction needs none of it.
 """
 
 import os

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "build": ["ARCHITECTURES", "build_model", "split_name"],
         "deeplab": ["ASPP", "DeepLabV3Plus"],
         "receptive": ["encoder_layers", "receptive_field"],
+        "fold": ["fold_norms"],
         "resnet": ["ResNet34"],
         "small_maps": ["multiply_small_maps"],
         "unet": ["UNet"],

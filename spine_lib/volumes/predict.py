@@ -23,6 +23,7 @@ from spine_lib.annotations.schemes import REGIONS
 from spine_lib.ct.files import array_sha256, check_output
 from spine_lib.ct.geometry import resample_image, resampled_shape, slice_spacing_mm, to_slices
 from spine_lib.ct.volume import Volume, load_ct, save_nifti
+from spine_lib.models import fold_norms
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.cut import AIR_HU, with_neighbours
 from spine_lib.training.checkpoints import read_checkpoint
@@ -182,7 +183,7 @@ def _predict_batches(
 ) -> Iterator[tuple[str, slice, np.ndarray]]:
     """Yield plane, slices and their probabilities [slice, class, row, column], not yet enlarged."""
     kind = choose_device(device)
-    network = network.to(kind, memory_format=torch.channels_last).eval()
+    network = fold_norms(network.to(kind, memory_format=torch.channels_last))
     if kind == "cuda":  # training looks for the fastest convolutions of one size; scans differ
         torch.backends.cudnn.benchmark = False
     for plane in recipe.planes:

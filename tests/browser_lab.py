@@ -31,7 +31,11 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-QUIET = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
+SETTINGS = {
+    "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false, '
+    '"doNotDisturbMode": true}',
+    "notebook-extension/tracker": '{"windowingMode": "none"}',  # all cells are on the page at once
+}
 PICTURE = "canvas[role=img]"
 
 
@@ -85,9 +89,10 @@ def serve_lab(home, notebooks):
     """
     for application in ("jupyterlab", "notebook"):
         pytest.importorskip(application, reason=f"{application} is not installed")
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(QUIET, encoding="utf-8")
+    for name, text in SETTINGS.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
     (home / "work").mkdir()
     for name, cells in notebooks.items():
         _write_notebook(home / "work" / f"{name}.ipynb", cells)

@@ -275,7 +275,9 @@ class SliceViewer(MaskViewer):
     def _turn(self) -> None:
         """Put the slider of the plane below the picture, and the others to the probe."""
         for control, name in zip(self.axes, AXES):
-            control.description = "slice" if control is self.slice else f"probe {name}"
+            is_slice = control is self.slice
+            control.description = "slice" if is_slice else f"probe {name}"
+            control.width_px = self.picture.size_px if is_slice else 310
         self.picture.follow(self.slice)
         self._below.children = [self.slice]
         self._probe.children = [control for control in self.axes if control is not self.slice]

@@ -382,15 +382,15 @@ function showSlider(model, el, hand) {
   const label = make("label", el, { className: "spine-slider" });
   const name = make("span", label), input = make("input", label, { type: "range" });
   const number = make("b", label);
-  label.style.width = `${model.get("width_px")}px`;
   function draw() {
     const description = model.get("description"), [value, step] = [hand.get("value"), model.get("step")];
     Object.assign(input, { min: model.get("min"), max: model.get("max"), step, value, ariaLabel: description });
     name.textContent = description;
+    label.style.width = `${model.get("width_px")}px`;
     number.textContent = step % 1 ? value.toFixed(2) : value;
   }
   input.addEventListener("input", () => { hand.report({ value: Number(input.value) }); draw(); });
-  return [follow(model, ["description", "min", "max", "value"], draw)];
+  return [follow(model, ["description", "min", "max", "value", "width_px"], draw)];
 }
 
 function showChips(model, el, hand) {

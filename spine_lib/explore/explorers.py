@@ -237,11 +237,11 @@ def augment_slice(
     """
     from spine_lib.slices import augment  # imports OpenCV and torch
 
-    import albumentations as A  # isort: skip  (after `augment`)
-
     unit = np.ascontiguousarray(augment.to_unit(image_hu), np.float32)
     mask = np.ascontiguousarray(mask, np.uint8)
     if strength > 0:
+        import albumentations as A  # after `augment`, which keeps it off the network
+
         pipeline = A.Compose([STEPS[step](A, float(strength))])
         pipeline.set_random_seed(seed)
         moved = pipeline(image=unit, mask=mask)

@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS)) $(BIN)/python -m py
 export NO_ALBUMENTATIONS_UPDATE = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help reproduce test test-fast browser notebooks handout hosted slides lesson-results lab site fetch lint clean
+.PHONY: help reproduce test test-fast browser notebooks handout hosted slides lesson-results lessons-gpu lab site fetch lint clean
 .DEFAULT_GOAL := help
 
 reproduce: $(STAMP)  ## train both models on the built-in data; the table beside the paper's
@@ -38,6 +38,9 @@ slides: $(STAMP)  ## a deck of slides from each lesson: ARGS=FOLDER
 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
 	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)
+
+lessons-gpu: $(STAMP)  ## run lesson 6 on a GPU and keep what its cells print
+	$(BIN)/python benchmarks/lesson06_gpu.py
 
 lab: $(STAMP)  ## the lessons in JupyterLab, as copies of your own in work/
 	$(BIN)/python -m spine_lib.course.authoring work

@@ -302,7 +302,8 @@ for text in said:
 # %% [markdown]
 # ### One setting changed, three seeds, two sentences
 #
-# Now your own experiment, in miniature: one model, one change, three seeds each. **Write down first**
+# Now your own experiment, in miniature: one model with an encoder from ImageNet, sixty steps, one change,
+# three seeds each. **Write down first**
 # which way the Dice will go, and by how much more than the seeds differ. Then run it, and again with a
 # change of yours: a recipe's names stand in `spine_lib/training/recipe.py`.
 
@@ -311,7 +312,8 @@ import json
 
 CHANGE = {"loss": "dice"}
 
-base = load_recipe("tiny").changed(models=light[:1], **pick({"steps": 30}, steps))
+pretrained = {"encoder_weights": "package", "learning_rate": 0.003, "steps": 60}
+base = load_recipe("tiny").changed(models=light[:1], **pick(pretrained, steps))
 for name, change in (("as-it-is", {}), ("changed", CHANGE)):
     seeds = pick(full=(0, 1, 2), fast=(0,))
     run = base.changed(**change)

@@ -23,7 +23,10 @@ version = release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["myst.xref_missing"]  # links to files of the repository that are no pages
+suppress_warnings = [
+    "myst.xref_missing",  # links to files of the repository that are no pages
+    "ref.python",  # a type such as `slice` that is also the name of an attribute
+]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # by default two scripts from a server

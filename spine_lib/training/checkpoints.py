@@ -4,8 +4,6 @@ Training resumes from Lightning's `.ckpt`; what is kept and passed on is a safet
 metadata name the network, its recipe and the data that it saw.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

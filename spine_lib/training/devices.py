@@ -5,8 +5,6 @@ and SLURM's `srun` start those of many. Every process then does the same up to t
 which each takes its share of every batch; what comes after is done by the first alone.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Lesson 6: the order of patches, the same for every number of workers and after every stop."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a training leaves on the disk: the log, rows of numbers by step, and checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ every pixel alike, soft Dice measures overlap whatever the size, and the focal l
 weight to pixels that are right already (compared over seeds in `benchmarks/lessons/losses.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

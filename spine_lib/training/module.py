@@ -12,6 +12,7 @@ from spine_lib import SpineError
 from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.slices.patches import class_map
 from spine_lib.training.checkpoints import DataRecord, weights_sha256
+from spine_lib.training.devices import choose_precision
 from spine_lib.training.losses import segmentation_loss, sum_over_processes
 from spine_lib.training.recipe import recipe_from_dict
 
@@ -142,7 +143,7 @@ class Segmenter(L.LightningModule):
         """AdamW with a one-cycle schedule (Smith & Topin 2019, doi:10.1117/12.2520589)."""
         recipe = self.recipe
         # Clipping must see unscaled gradients, and a fused step would unscale them after it.
-        fused = self.trainer.precision != "16-mixed"
+        fused = choose_precision(recipe.precision, self.device.type) != "16-mixed"
         optimizer = torch.optim.AdamW(
             self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
         )

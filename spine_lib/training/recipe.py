@@ -1,7 +1,5 @@
 """Lesson 6: a recipe, one small file with everything that a training run depends on."""
 
-from __future__ import annotations
-
 import re
 from importlib import resources
 from pathlib import Path

@@ -88,7 +88,7 @@ def load_or_train(
         model, recipe: which network, and how to train it.
         training, validation: sliced volumes of different patients.
         folder: of the run: logs, `last.ckpt`, `best.ckpt`, `weights.safetensors`.
-        device, progress, **options: of `fit`.
+        device, progress, options: of `fit`.
 
     Raises:
         SpineError: if the folder holds a run with another recipe or of other data, training

@@ -1,7 +1,5 @@
 """Lesson 9: from probabilities to a mask of the whole scan, and its clean-up."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

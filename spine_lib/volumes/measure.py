@@ -4,8 +4,6 @@ The networks here name no vertebra, so a prediction gets its names from a label 
 and is compared with it vertebra by vertebra, in millilitres (`compare_volumes`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -9,7 +9,7 @@
 # - **write** a `Dataset` and a `DataLoader`, with seeds that reach every worker,
 # - **augment** image and mask together with albumentations, and measure what helps.
 #
-# About 75 minutes. The library's version of this lesson is `spine_lib/slices/`.
+# About 80 minutes. The library's version of this lesson is `spine_lib/slices/`.
 #
 # ![The pipeline: a scan is cut into slices, resampled and stored once; in every training step slices are augmented, batched and given to a network; its predictions become a volume on the scan again](figures/pipeline.svg)
 #

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork"),
 ]
 
-KILLS = int(os.environ.get("SPINE_KILLS", "6"))  # SPINE_KILLS=20 kills more often
+KILLS = int(os.environ.get("SPINE_KILLS", "20"))
 
 
 def work(folder):

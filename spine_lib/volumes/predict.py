@@ -34,7 +34,7 @@ from spine_lib.volumes.masks import TOUCHING, to_mask, to_region_mask
 MULTIPLE = 32  # of rows and columns, for the encoder halves them five times
 
 SEARCH_MM = 20.0
-"""Distance of the slices in which spine is looked for first, less than a vertebra's height."""
+"""Distance of the slices in which spine is looked for first, less than a lumbar vertebra."""
 
 SHOWN = 0.3
 """Probability from which spine counts as shown there."""

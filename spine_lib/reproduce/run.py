@@ -1,37 +1,42 @@
-"""Lesson 8: the whole experiment as one call: prepare, train both models, evaluate, report.
+"""Lesson 8: the whole experiment: prepare and train; then evaluate and report what lies on disk.
 
 A run lives in `runs/<name>`. Whatever of it is finished is kept: called again, it goes on where it
-was stopped, and a finished run is evaluated and reported anew within a minute.
+was stopped, and a finished run is evaluated and reported anew within a minute. The two stages share
+nothing but that folder: `run.json` says what was trained, the weights what they were trained on.
 """
 
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Annotated, Any
 
 from filelock import FileLock
+from pydantic import Field
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, read_json, sole_use, write_json
-from spine_lib.datasets.case import Case, write_split
+from spine_lib.datasets.case import write_split
 from spine_lib.datasets.public import PUBLIC_SETS
+from spine_lib.datasets.settings import Settings
 from spine_lib.metrics.paper import PAPER
 from spine_lib.reproduce import provenance
 from spine_lib.reproduce.compare import run_statistics
 from spine_lib.reproduce.evaluate import Evaluation, best_threshold, evaluate_all, mean_over_seeds
 from spine_lib.reproduce.report import results_table, write_report
-from spine_lib.reproduce.sources import gather, prepare, prepared_root
-from spine_lib.slices.store import SliceStore
-from spine_lib.training.devices import (
-    ALONE,
-    Processes,
-    choose_device,
-    is_first,
+from spine_lib.reproduce.sources import Sources, gather, prepare, prepared_root
+from spine_lib.training.devices import ALONE, Processes, choose_device, is_first
+from spine_lib.training.recipe import Recipe, Seed, load_recipe, recipe_from_dict, run_name
+from spine_lib.training.train import (
+    WEIGHTS,
+    Fitted,
+    Job,
+    load_fitted,
+    load_or_train,
+    train_side_by_side,
 )
-from spine_lib.training.recipe import Recipe, load_recipe, run_name
-from spine_lib.training.train import Fitted, Job, load_or_train, train_side_by_side
 
 Say = Callable[[str], object]
 
@@ -85,33 +90,111 @@ def reproduce(
     processes.require_fit(recipe.batch, device)
     if not is_first():
         progress, say = False, lambda line: None
-    with sole_use(folder) if is_first() else nullcontext():
-        with FileLock(prepared_root() / "lock"):
+    data = {"data_root": data_root, "workers": workers, "progress": progress, "say": say}
+    train_run(recipe, folder, seeds, device, at_once=at_once, processes=processes, **data)
+    if is_first():
+        evaluate_run(folder, device, processes=processes, **data)
+    return folder
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+class Plan(Settings):
+    """What `run.json` keeps of a run: its recipe, its seeds, and scans that nothing reads."""
+
+    recipe: dict[str, Any]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    left_out: tuple[str, ...] = ()
+
+
+def train_run(
+    recipe: Recipe,
+    folder: Path,
+    seeds: Sequence[int],
+    device: str,
+    data_root: str | Path | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    say: Say = print,
+    at_once: int = 1,
+    processes: Processes = ALONE,
+) -> None:
+    """Prepare the recipe's data and train every model with every seed, on a CPU several at once."""
+    lock = FileLock(prepared_root() / "lock")
+    with sole_use(folder) if is_first() else nullcontext(), provenance.peak_memory(folder):
+        with lock:
             sources = gather(recipe, data_root, say)
-        parts, public = sources.parts, recipe.dataset in PUBLIC_SETS
-        settings = (recipe.planes, recipe.spacing_mm)
-        with provenance.peak_memory(folder) if is_first() else nullcontext():
-            with timed(folder, "prepare"), FileLock(prepared_root() / "lock"):
-                stores = {
-                    part: prepare(parts[part], *settings, say, workers, "", progress, public)
-                    for part in ("train", "validation")
+        settings = (recipe.planes, recipe.spacing_mm, say, workers, "", progress)
+        public = recipe.dataset in PUBLIC_SETS
+        with timed(folder, "prepare"), lock:
+            data = [prepare(sources.parts[p], *settings, public) for p in ("train", "validation")]
+        left_out = [str(scan) for store in data for scan in store.left_out]
+        plan = Plan(recipe=recipe.to_dict(), seeds=seeds, left_out=left_out)
+        jobs = [
+            Job(model, recipe.changed(seed=seed), *data, folder / model / f"seed-{seed}")
+            for seed in seeds
+            for model in recipe.models
+        ]
+        waiting = [job for job in jobs if not job.is_finished()]
+        for job in waiting:
+            about = f"{recipe.steps} steps of {recipe.batch} patches"
+            say(f"{job.model}, seed {job.recipe.seed}: {about}")
+        with timed(folder, "train", True) if waiting else nullcontext():
+            if device == "cpu" and processes.count == 1:
+                train_side_by_side(jobs, at_once, progress)
+            for job in jobs:
+                options = (job.folder, device, progress)
+                load_or_train(job.model, job.recipe, *data, *options, processes=processes)
+        if is_first():
+            write_json(folder / "run.json", plan.model_dump())
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def evaluate_run(
+    folder: str | Path,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    say: Say = print,
+    processes: Processes = ALONE,
+) -> None:
+    """Score the models of a trained run on its test cases; write `results.json` and `report.html`.
+
+    Arguments are those of `reproduce`.
+
+    Raises:
+        SpineError: if the run was not trained to its end, or a network has seen a test case.
+    """
+    folder = Path(folder)
+    plan = _read_plan(folder / "run.json")
+    recipe = recipe_from_dict(plan.recipe, str(folder / "run.json"))
+    public = recipe.dataset in PUBLIC_SETS
+    with sole_use(folder):
+        with provenance.peak_memory(folder), timed(folder, "evaluate"):
+            with FileLock(prepared_root() / "lock"):
+                sources = gather(recipe, data_root, lambda line: None)
+                settings = (recipe.planes, recipe.spacing_mm, say, workers, "", progress, public)
+                training = prepare(sources.parts["train"], *settings)
+            fitted = {
+                model: {
+                    seed: load_fitted(folder / model / f"seed-{seed}" / WEIGHTS, model)
+                    for seed in plan.seeds
                 }
-            options = {"at_once": at_once, "processes": processes}
-            fitted = train_all(recipe, stores, folder, seeds, device, progress, say, **options)
-            if not is_first():
-                return folder
-            with timed(folder, "evaluate"):
-                threshold_hu, chosen_on = best_threshold(stores["train"], recipe.largest_component)
-                keep = folder / "scores" if public else None
-                scores = evaluate_all(fitted, parts["test"], device, say, keep, threshold_hu)
+                for model in recipe.models
+            }
+            threshold_hu, chosen_on = best_threshold(training, recipe.largest_component)
+            keep = folder / "scores" if public else None
+            device = choose_device(device)
+            scores = evaluate_all(fitted, sources.parts["test"], device, say, keep, threshold_hu)
         if public:
-            write_split(parts, folder / "split.csv")
-        results = collect(recipe, parts, fitted, scores, folder, device)
+            write_split(sources.parts, folder / "split.csv")
+        results = collect(recipe, sources, fitted, scores, folder, device)
         results["baseline"]["chosen_on"] = chosen_on
-        excluded = [scan for store in stores.values() for scan in store.left_out]
-        excluded = [*sources.left_out, *excluded, *scores.excluded]
-        results["data"] |= {"left_out": list(map(str, excluded)), "split": sources.split_note}
-        results["data"]["known_faults"] = sources.faults
+        results["data"]["left_out"] += [*plan.left_out, *map(str, scores.excluded)]
         results["processes"] = dataclasses.asdict(processes)
         results["peak_memory_mb"] = read_json(folder / "peak_memory_mb.json")
         write_json(folder / "results.json", results)
@@ -122,46 +205,21 @@ def reproduce(
         say(results["table_note"])
         say(results_table(results))
         say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
-        return folder
 
 
-def train_all(
-    recipe: Recipe,
-    stores: dict[str, SliceStore],
-    folder: Path,
-    seeds: Sequence[int],
-    device: str,
-    progress: bool,
-    say: Say,
-    at_once: int = 1,
-    processes: Processes = ALONE,
-) -> dict[str, dict[int, Fitted]]:
-    """Load or train every model with every seed, on a CPU several at once."""
-    data = (stores["train"], stores["validation"])
-    jobs = {
-        (model, seed): Job(model, recipe.changed(seed=seed), *data, folder / model / f"seed-{seed}")
-        for seed in seeds
-        for model in recipe.models
-    }
-    for (model, seed), job in jobs.items():
-        if not job.is_finished():
-            say(f"{model}, seed {seed}: {recipe.steps} steps of {recipe.batch} patches")
-    trains = not all(job.is_finished() for job in jobs.values())
-    fitted: dict[str, dict[int, Fitted]] = {model: {} for model in recipe.models}
-    with timed(folder, "train", trains) if trains else nullcontext():
-        if device == "cpu" and processes.count == 1:
-            train_side_by_side(list(jobs.values()), at_once, progress)
-        for (model, seed), job in jobs.items():
-            fitted[model][seed] = load_or_train(
-                model, job.recipe, *data, job.folder, device, progress, processes=processes
-            )
-    return fitted
+def _read_plan(path: Path) -> Plan:
+    if not path.is_file():
+        raise SpineError(f"{path.parent} holds no trained run: train it with spine reproduce")
+    try:
+        return Plan(**read_json(path))
+    except (SpineError, TypeError) as error:
+        raise SpineError(f"{path} is damaged ({error}): run spine reproduce again") from error
 
 
 def collect(
     recipe: Recipe,
-    parts: dict[str, list[Case]],
-    fitted: dict[str, dict[int, Fitted]],
+    sources: Sources,
+    fitted: Mapping[str, Mapping[int, Fitted]],
     scores: Evaluation,
     folder: Path,
     device: str,
@@ -188,6 +246,8 @@ def collect(
         }
     stages, seeds = read_stages(folder), [str(seed) for seed in fitted[recipe.models[0]]]
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"the mean of {len(seeds)} seeds"
+    data = provenance.describe_data(recipe.dataset, sources.parts, fitted, scores.tests)
+    data |= {"left_out": [str(scan) for scan in sources.left_out], "split": sources.split_note}
     return {
         "models": models,
         "baseline": scores.baseline,
@@ -196,7 +256,7 @@ def collect(
         "device": provenance.device_name(device),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
-        "data": provenance.describe_data(recipe.dataset, parts, fitted, scores.tests),
+        "data": data | {"known_faults": sources.faults},
         "table_note": f"The table shows {shown}"
         + (f" ({', '.join(seeds)})." if len(seeds) > 1 else "."),
         "test_looks": provenance.test_looks(recipe.dataset),

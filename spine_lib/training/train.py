@@ -39,7 +39,6 @@ from spine_lib import SpineError
 from spine_lib.ct.files import listed, read_json, sole_use, write_json
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.checkpoints import (
-    Checkpoint,
     DataRecord,
     read_checkpoint,
     save_weights,
@@ -56,6 +55,9 @@ from spine_lib.training.loading import training_loader, validation_loader
 from spine_lib.training.logs import AtomicCheckpoints, MetricsLog, read_log
 from spine_lib.training.module import MovingAverage, Segmenter
 from spine_lib.training.recipe import Recipe
+
+WEIGHTS = "weights.safetensors"
+"""Name of a finished training's file of weights, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,13 @@ def load_or_train(
         UserWarning: if finished weights do not say which data they saw.
     """
     folder = Path(folder)
-    weights = folder / "weights.safetensors"
+    weights = folder / WEIGHTS
     before = _read_seconds(folder / "seconds.json")
     if weights.is_file():
-        found = read_checkpoint(weights, model)
-        _require_same_run(weights, found, recipe, data_identity(training, validation))
-        facts = (found.recipe, weights, 0.0, before, read_log(folder / "metrics.csv"))
-        return Fitted(found.build(weights), *facts, found.data, found.encoder_sha256)
+        fitted = load_fitted(weights, model)
+        given = data_identity(training, validation)
+        _require_same_run(weights, fitted.recipe, fitted.data, recipe, given)
+        return fitted
     started = time.perf_counter()
     try:
         module = fit(model, recipe, training, validation, folder, device, progress, **options)
@@ -118,6 +120,15 @@ def load_or_train(
         save_weights(network, model, recipe, weights, False, *record)
         curve = read_log(folder / "metrics.csv")
     return Fitted(network, recipe, weights, seconds, before + seconds, curve, *record)
+
+
+def load_fitted(weights: Path, model: str) -> Fitted:
+    """Load a finished training from its folder; raise a `SpineError` if it has not ended."""
+    folder, found = weights.parent, read_checkpoint(weights, model)
+    trained_seconds = _read_seconds(folder / "seconds.json")
+    curve = read_log(folder / "metrics.csv")
+    facts = (found.recipe, weights, 0.0, trained_seconds, curve, found.data, found.encoder_sha256)
+    return Fitted(found.build(weights), *facts)
 
 
 def _read_seconds(path: Path) -> float:
@@ -160,7 +171,7 @@ def fit(
     with sole_use(folder) if is_first() else nullcontext(), _quiet():
         stopped = read_checkpoint(last, model) if last.is_file() else None
         if stopped:
-            _require_same_run(last, stopped, recipe, data)
+            _require_same_run(last, stopped.recipe, stopped.data, recipe, data)
         steps = stopped.step if stopped else 0
         module = Segmenter(model, recipe.to_dict(), data)
         if steps >= recipe.steps:  # Lightning would return the weights before they were averaged
@@ -277,18 +288,20 @@ def data_identity(training: SliceStore, validation: SliceStore) -> DataRecord:
     return DataRecord(*rows, {volume.case_id: volume.image_sha256 for volume in volumes})
 
 
-def _require_same_run(path: Path, stored: Checkpoint, recipe: Recipe, data: DataRecord) -> None:
+def _require_same_run(
+    path: Path, stored: Recipe, seen: DataRecord | None, recipe: Recipe, data: DataRecord
+) -> None:
     """Raise an error where stored weights are of another recipe or saw other data."""
     folder = path.parent
     # workers and names do not change the numbers
     free = {"workers", "name", "models"}
-    a, b = stored.recipe.to_dict(), recipe.to_dict()
+    a, b = stored.to_dict(), recipe.to_dict()
     if different := [key for key in a if key not in free and a[key] != b[key]]:
         pairs = ", ".join(f"{key} {a[key]} there, {b[key]} asked for" for key in different)
         raise SpineError(
             f"{folder} holds a run with another recipe ({pairs}): choose another --name"
         )
-    if stored.data is None:
+    if seen is None:
         text = (
             f"{folder} holds a run of an older version, and which cases it was trained on is "
             "unknown: choose another --name to train anew"
@@ -297,10 +310,10 @@ def _require_same_run(path: Path, stored: Checkpoint, recipe: Recipe, data: Data
             raise SpineError(text)
         if is_first():
             warnings.warn(text, stacklevel=3)
-    elif stored.data != data:
+    elif seen != data:
         raise SpineError(
             f"{folder} holds a run that was trained on other data than are given now "
-            f"({_data_changes(stored.data, data)}): choose another --name"
+            f"({_data_changes(seen, data)}): choose another --name"
         )
 
 
@@ -334,7 +347,7 @@ class Job:
 
     @property
     def weights(self) -> Path:
-        return self.folder / "weights.safetensors"
+        return self.folder / WEIGHTS
 
     def is_finished(self) -> bool:
         return self.weights.is_file()
@@ -361,7 +374,8 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
     for job in jobs:
         if job.is_finished():
             data = data_identity(job.training, job.validation)
-            _require_same_run(job.weights, read_checkpoint(job.weights), job.recipe, data)
+            stored = read_checkpoint(job.weights)
+            _require_same_run(job.weights, stored.recipe, stored.data, job.recipe, data)
     waiting = [job for job in jobs if not job.is_finished()]
     at_once = min(at_once, len(jobs), _cores())
     if not waiting or at_once < 2:

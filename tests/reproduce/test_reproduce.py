@@ -115,15 +115,25 @@ def test_two_commands_do_not_write_into_one_run(tmp_path, monkeypatch):
         reproduce("tiny", "x", root=tmp_path)
 
 
+def test_only_a_trained_run_is_evaluated(tmp_path):
+    with pytest.raises(SpineError, match="holds no trained run: train it"):
+        run_module.evaluate_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"recipe": {"steps": -1}, "seeds": [0]}')
+    with pytest.raises(SpineError, match=r"run\.json: steps is -1; it must be greater than 0$"):
+        run_module.evaluate_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"recipe": {}, "seeds": []}')
+    with pytest.raises(SpineError, match="run.json is damaged .plan: seeds is "):
+        run_module.evaluate_run(tmp_path)
+
+
 def test_the_seed_of_the_recipe_counts(tmp_path, monkeypatch):
     seen = []
 
-    def train_all(recipe, stores, folder, seeds, *rest, **options):
+    def train_run(recipe, folder, seeds, *rest, **options):
         seen.append(seeds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "prepare", lambda *given: None)
-    monkeypatch.setattr(run_module, "train_all", train_all)
+    monkeypatch.setattr(run_module, "train_run", train_run)
     for seeds in (None, (3, 1, 3)):
         with pytest.raises(KeyboardInterrupt):
             reproduce(load_recipe("tiny").changed(seed=7), root=tmp_path, seeds=seeds)

@@ -5,7 +5,6 @@ names, instance numbers or SliceThickness (which may be larger than the distance
 """
 
 import mmap
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from spine_lib import SpineError
 from spine_lib.ct.files import list_folder, listed
-from spine_lib.ct.nifti import MAX_DEFLATE_RATIO, SPACING_LIMITS_MM, SourceGrid
+from spine_lib.ct.nifti import SPACING_LIMITS_MM, SourceGrid
 
 GAP_TOLERANCE, ANGLE_TOLERANCE = 0.1, 1e-3
 """How much a distance between slices may differ from the usual one, as a fraction of it; and
@@ -213,68 +211,45 @@ def _numbers(header: pydicom.Dataset, name: str, count: int) -> np.ndarray:
     return numbers
 
 
+def _number(header: pydicom.Dataset, name: str) -> float:
+    return float(_numbers(header, name, 1)[0])
+
+
 def _slice(header: pydicom.Dataset) -> Slice:
     """Return a header as a slice; raise a `SpineError` that names the tag if it cannot be used."""
-    path = Path(header.filename)
-    _check_kind(path, header)
-    rows, columns, bits = (
-        int(_numbers(header, name, 1)[0]) for name in ("Rows", "Columns", "BitsAllocated")
-    )
+    modality, colours = _text(header, "Modality"), _text(header, "PhotometricInterpretation")
+    samples, bits = (_number(header, name) for name in ("SamplesPerPixel", "BitsStored"))
+    rows, columns = (int(_number(header, name)) for name in ("Rows", "Columns"))
+    high, frames = _text(header, "HighBit"), _text(header, "NumberOfFrames")
     position = _numbers(header, "ImagePositionPatient", 3)
     spacing_mm = _numbers(header, "PixelSpacing", 2)
     directions = _numbers(header, "ImageOrientationPatient", 6).reshape(2, 3)
     slope, intercept = (
-        None if _value(header, name) is None else float(_numbers(header, name, 1)[0])
+        None if _value(header, name) is None else _number(header, name)
         for name in ("RescaleSlope", "RescaleIntercept")
     )
-    syntax, size = header.file_meta.TransferSyntaxUID, path.stat().st_size
-    _check_decoder(path, syntax)
-    largest = size * (MAX_DEFLATE_RATIO if syntax.is_encapsulated or syntax.is_deflated else 1)
-    low, high = SPACING_LIMITS_MM
-    problem = ""
-    if not 0 < rows * columns * bits / 8 <= largest:
-        problem = f"is cut off, its {size} bytes cannot hold {rows} x {columns} pixels"
-    elif not (low <= spacing_mm.min() <= spacing_mm.max() <= high):
-        problem = f"has the PixelSpacing {spacing_mm.tolist()} mm"
-    elif np.abs(directions @ directions.T - np.eye(2)).max() > ANGLE_TOLERANCE:
-        values = directions.ravel().tolist()
-        problem = f"has the ImageOrientationPatient {values}, not two unit vectors at a right angle"
-    elif slope == 0:
-        problem = "has the RescaleSlope 0, which makes all pixels equal"
-    if problem:
-        raise SpineError(f"{path} {problem}: {AGAIN}")
-    return Slice(path, position, directions, spacing_mm, (rows, columns), slope, intercept)
-
-
-def _check_kind(path: Path, header: pydicom.Dataset) -> None:
-    """Raise unless a file is a single grey slice of a CT."""
-    modality, colours = _text(header, "Modality"), _text(header, "PhotometricInterpretation")
-    high, problem = _text(header, "HighBit"), ""
+    problem, (low, most) = "", SPACING_LIMITS_MM
     if modality not in ("", "CT"):
         problem = f"has the modality {modality}, not CT: give a CT series."
-    elif _text(header, "NumberOfFrames") not in ("", "0", "1"):
+    elif frames not in ("", "0", "1"):
         problem = "is a multi-frame image: convert it to NIfTI first, for example with dcm2niix."
-    elif _numbers(header, "SamplesPerPixel", 1)[0] != 1 or "MONOCHROME" not in colours:
+    elif samples != 1 or "MONOCHROME" not in colours:
         problem = f"holds colours ({colours or 'unknown'}), not HU: remove screen shots."
-    elif high not in ("", str(int(_numbers(header, "BitsStored", 1)[0]) - 1)):
+    elif high not in ("", f"{bits - 1:g}"):
         problem = f"has the HighBit {high}, which BitsStored contradicts: {AGAIN}"
+    elif min(rows, columns) < 1:
+        problem = f"has {rows} x {columns} pixels: {AGAIN}"
+    elif not low <= spacing_mm.min() <= spacing_mm.max() <= most:
+        problem = f"has the PixelSpacing {spacing_mm.tolist()} mm: {AGAIN}"
+    elif np.abs(directions @ directions.T - np.eye(2)).max() > ANGLE_TOLERANCE:
+        values = f"{directions.ravel().tolist()}, not two unit vectors at a right angle"
+        problem = f"has the ImageOrientationPatient {values}: {AGAIN}"
+    elif slope == 0:
+        problem = f"has the RescaleSlope 0, which makes all pixels equal: {AGAIN}"
     if problem:
-        raise SpineError(f"{path} {problem}")
-
-
-def _check_decoder(path: Path, syntax: pydicom.uid.UID) -> None:
-    """Raise if no installed package can decode a transfer syntax, naming one that can."""
-    advice = "export the series uncompressed"
-    try:
-        decoder = get_decoder(syntax)
-        if decoder.is_available:
-            return
-        packages = re.findall(r"pylibjpeg[\w-]*", " ".join(decoder.missing_dependencies))
-        if packages:
-            advice = f"pip install {' '.join(dict.fromkeys(packages))}"
-    except NotImplementedError:
-        pass
-    raise SpineError(f"{path} is compressed as {syntax.name}, which nothing can decode: {advice}.")
+        raise SpineError(f"{header.filename} {problem}")
+    shape = (rows, columns)
+    return Slice(Path(header.filename), position, directions, spacing_mm, shape, slope, intercept)
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
@@ -341,7 +316,8 @@ def _pixels(image: Slice) -> np.ndarray:
             raise ValueError(f"{pixels.shape} instead of {image.shape} pixels")
         return pixels
     except Exception as error:  # each of pydicom's decoders fails in its own way
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SpineError(
-            f"{image.path} has damaged or missing pixel data ({reason}): copy the series again."
-        ) from error
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        what, advice = "has damaged or missing pixel data", "copy the series again."
+        if isinstance(error, NotImplementedError) or "missing dependencies" in reason:
+            what, advice = "cannot be decoded", "install such a package, or export it uncompressed."
+        raise SpineError(f"{image.path} {what} ({reason}): {advice}") from error

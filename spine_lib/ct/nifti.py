@@ -24,9 +24,6 @@ from spine_lib.ct.files import atomic_file, os_reason, require_file
 PIECE_BYTES = 1 << 19
 """How much is decompressed at a time: small enough to stay in the processor's cache."""
 
-MAX_DEFLATE_RATIO = 1032
-"""Deflate cannot shrink data by more than this factor, so a shorter file must be truncated."""
-
 GZIP_MAGIC = b"\x1f\x8b"
 
 POSITION_FIELDS = """
@@ -78,12 +75,6 @@ class SourceGrid:
 class NiftiFile(SourceGrid):
     """One NIfTI file, whose voxels can be read in pieces."""
 
-    @property
-    def bytes_needed(self) -> int:
-        """How long the file must be, uncompressed."""
-        size = self.header.get_data_dtype().itemsize
-        return int(self.header.get_data_offset()) + math.prod(self.shape) * size
-
     def pieces(self) -> Iterator[tuple[np.ndarray, float, float]]:
         """Yield some voxels at a time, as stored, and the slope and intercept that scale them.
 
@@ -102,29 +93,19 @@ class NiftiFile(SourceGrid):
             surplus = 0  # the checksum stands behind the last byte
             while block := stream.read(PIECE_BYTES):
                 surplus += len(block)
-                if block.strip(b"\0") or surplus > self.bytes_needed:
+                if block.strip(b"\0") or surplus > 1024 + total * dtype.itemsize:
                     what = f"more voxels than the {'x'.join(map(str, self.shape))} of its header"
                     raise SpineError(f"{self.path} holds {what}: export the file again.")
 
 
 def open_nifti(path: Path) -> NiftiFile:
     """Read the header of a `.nii` or `.nii.gz` file; its first bytes tell if it is compressed."""
-    with reading(path) as stream:
-        header = _parse_header(path, stream)
     try:
-        image = _checked(path, header)
+        with reading(path) as stream:
+            return _checked(path, _parse_header(path, stream))
     except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
         what = f"a damaged NIfTI header ({error})"
         raise SpineError(f"{path} has {what}: export the file again.") from error
-    with open(path, "rb") as raw:
-        ratio = MAX_DEFLATE_RATIO if raw.read(2) == GZIP_MAGIC else 1
-    size = path.stat().st_size
-    if size * ratio < image.bytes_needed:  # noticed before memory is allocated
-        raise SpineError(
-            f"{path} is truncated, it has {size} bytes and its header announces "
-            f"{image.bytes_needed}: copy or download it again."
-        )
-    return image
 
 
 def write_nifti(
@@ -227,8 +208,7 @@ def _parse_header(path: Path, stream: BinaryIO) -> nib.Nifti1Header:
         raise SpineError(f"{path} belongs to a .hdr/.img pair: convert it to one .nii.gz file.")
     torn = size == 540 and header["eol_check"].tolist() not in ([13, 10, 26, 10], [0, 0, 0, 0])
     if torn or length != size or magic not in (b"n+1", b"n+2"):
-        reason = f"sizeof_hdr {length}, magic {magic!r}"
-        raise SpineError(f"{path} has a damaged NIfTI header ({reason}): export it again.")
+        raise ValueError(f"sizeof_hdr {length}, magic {magic!r}")
     return header
 
 
@@ -251,9 +231,9 @@ def _checked(path: Path, header: nib.Nifti1Header) -> NiftiFile:
     if (offset := int(header.get_data_offset())) < header.single_vox_offset:
         raise ValueError(f"voxels start at byte {offset}, inside the header")
     header.get_slope_inter()  # raises where they contradict each other
-    affine = _nibabel_affine(header)
+    used, affine = _nibabel_affine(header)
     _require_patient_size(path, shape, affine)
-    notes = [f"{path} {note}" for note in _odd_positions(header, shape, affine)]
+    notes = [f"{path} {note}" for note in _odd_positions(header, shape, used, affine)]
     # asked for a.nii.gz, SimpleITK opens an a.nii that lies beside it
     twin = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
     if twin.name.endswith((".nii", ".nii.gz")) and os.path.isfile(twin):
@@ -272,18 +252,19 @@ def _qform(header: nib.Nifti1Header) -> np.ndarray:
 
 
 def _in_mm(header: nib.Nifti1Header, affine: np.ndarray) -> np.ndarray:
-    unit = int(header["xyzt_units"]) & 7
-    scale = UNITS_MM[unit] if unit < len(UNITS_MM) else 1.0
+    scale = dict(enumerate(UNITS_MM)).get(int(header["xyzt_units"]) & 7, 1.0)
     return np.diag([scale, scale, scale, 1]) @ affine
 
 
-def _nibabel_affine(header: nib.Nifti1Header) -> np.ndarray:
-    """Return the affine in mm: the sform, else the qform, else the spacing about the middle."""
+def _nibabel_affine(header: nib.Nifti1Header) -> tuple[str, np.ndarray]:
+    """Return the affine in mm by the sform, else the qform, else ("") by the spacing alone."""
     by_sform, by_qform = (0 < header[f"{name}_code"] <= 5 for name in ("sform", "qform"))
     sform = header.get_sform()  # some programs give it a code and no numbers
     if by_sform and (sform[:3].any() or not by_qform):
-        return _in_mm(header, sform)
-    return _in_mm(header, _qform(header) if by_qform else header.get_base_affine())
+        return "sform", _in_mm(header, sform)
+    if by_qform:
+        return "qform", _in_mm(header, _qform(header))
+    return "", _in_mm(header, header.get_base_affine())
 
 
 def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
@@ -306,7 +287,7 @@ def _require_patient_size(path: Path, shape: tuple[int, int, int], affine: np.nd
 
 
 def _odd_positions(
-    header: nib.Nifti1Header, shape: tuple[int, int, int], affine: np.ndarray
+    header: nib.Nifti1Header, shape: tuple[int, int, int], used: str, affine: np.ndarray
 ) -> Iterator[str]:
     """Yield what a user must know about where a file's voxels lie."""
     codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
@@ -315,7 +296,7 @@ def _odd_positions(
     for name, code in codes.items():
         if not 0 <= code <= 5:
             yield f"has the {name}_code {code}, which NIfTI does not define: it counts as 0."
-    if not any(0 < code <= 5 for code in codes.values()):
+    if not used:
         yield "says nothing about orientation (codes 0): left and right are a guess, so check them."
         return
     if codes["sform"] and not header.get_sform()[:3].any():
@@ -329,7 +310,6 @@ def _odd_positions(
         return
     gap_mm = np.linalg.norm(np.abs(affine - other)[:3] @ [*(np.array(shape) - 1), 1])
     if not gap_mm <= np.linalg.norm(affine[:3, :3], axis=0).min() / 10:
-        used = "qform" if np.allclose(affine, _in_mm(header, _qform(header))) else "sform"
         yield (
             f"holds two positions up to {gap_mm:.3g} mm apart: nibabel and this library go by the "
             f"{used} (codes: sform {codes['sform']}, qform {codes['qform']}), ITK programs such as "

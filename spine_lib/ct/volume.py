@@ -5,8 +5,6 @@ position in the patient in mm. Whatever axes a file has, it is loaded in one ori
 [x, y, z] grows to the patient's Right, Anterior and Superior side (RAS+).
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os
@@ -14,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import nibabel as nib
 import numpy as np
@@ -99,7 +97,7 @@ class Volume:
                 return other @ np.linalg.inv(self.source.affine) @ self.affine
         return self.affine
 
-    def with_array(self, array: np.ndarray) -> Volume:
+    def with_array(self, array: np.ndarray) -> Self:
         """Return a volume with the same geometry and another array, any dtype.
 
         Raises a `SpineError` if its shape differs.

@@ -5,11 +5,8 @@ case says in words what its mask covers, and its data have an *ignore* region: v
 may not be spine, and leave both the loss and the scores.
 """
 
-import csv
 import hashlib
-import io
 import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,55 +18,34 @@ from spine_lib.annotations.schemes import SCHEMES, get_scheme, to_canonical
 from spine_lib.annotations.structures import better_scheme, measure, misfit
 from spine_lib.ct.files import atomic_file, file_identity, list_folder
 from spine_lib.ct.geometry import require_same_grid
-from spine_lib.ct.nifti import MAX_DEFLATE_RATIO
 from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.datasets.ignore import IgnoreRule
 
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """One patient's arrays, all on one grid.
+    """One patient's volumes, all on one grid, [x, y, z] in RAS+."""
 
-    Attributes:
-        ct: int16 HU, [x, y, z] in RAS+.
-        labels: uint8 canonical vertebra ids (0 is background), same grid.
-        ignore: bool, same grid; True where neither loss nor score counts.
-    """
-
-    ct: Volume
-    labels: Volume
-    ignore: Volume
+    ct: Volume  # int16 HU
+    labels: Volume  # uint8 canonical vertebra ids, 0 is background
+    ignore: Volume  # bool; True where neither loss nor score counts
 
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's files; nothing is read before `load()`.
+    """One patient's files; nothing is read before `load()`."""
 
-    Attributes:
-        case_id: short name, unique within its source, for instance "chest".
-        patient_id: cases with the same patient never lie on both sides of a split.
-        source: where it comes from, for instance "sample".
-        ct_path: NIfTI file or folder of a DICOM series.
-        mask_path: NIfTI label map.
-        scheme: label scheme of the mask, a key of `annotations.SCHEMES`.
-        covers: phrase that says which bone the mask labels and which not.
-        licence: licence of the data, not of the package that carries them.
-        split: "train", "test" or "".
-        note: anything a report should repeat beside a figure.
-        ignore_rules: what to leave out of loss and scores; see `IgnoreRule`.
-    """
-
-    case_id: str
-    patient_id: str
-    source: str
-    ct_path: Path | None
-    mask_path: Path | None
-    scheme: str
-    covers: str
-    licence: str
-    split: str = ""
-    note: str = ""
-    ignore_rules: tuple[IgnoreRule, ...] = ()
+    case_id: str  # unique within its source, for instance "chest"
+    patient_id: str  # cases with the same patient never lie on both sides of a split
+    source: str  # where it comes from, for instance "sample"
+    ct_path: Path | None  # NIfTI file or folder of a DICOM series
+    mask_path: Path | None  # NIfTI label map
+    scheme: str  # label scheme of the mask, a key of `annotations.SCHEMES`
+    covers: str  # which bone the mask labels and which not
+    licence: str  # of the data, not of the package that carries them
+    split: str = ""  # "train", "validation", "test" or ""
+    note: str = ""  # what a report should repeat beside a figure
+    ignore_rules: tuple[IgnoreRule, ...] = ()  # what leaves loss and scores
 
     def load(self) -> CaseData:
         """Load image and mask and compute the ignore region.
@@ -86,14 +62,6 @@ class Case:
             labels = to_canonical(structures.array, self.scheme)
         except SpineError as error:
             raise SpineError(f"{self.mask_path}: {error}") from error
-        self._require_plausible(ct, structures)
-        ignore = np.zeros(labels.shape, dtype=bool)
-        for rule in self.ignore_rules:
-            ignore |= rule(ct, structures.array, labels)
-        return CaseData(ct, structures.with_array(labels), ct.with_array(ignore))
-
-    def _require_plausible(self, ct: Volume, structures: Volume) -> None:
-        """Raise if what the labels do to the anatomy tells that they are meant otherwise."""
         scheme, measured = get_scheme(self.scheme), measure(structures, ct.array)
         better = better_scheme(measured, scheme)
         reason = better[1] if better else misfit(measured, scheme, plain=True)
@@ -102,6 +70,10 @@ class Case:
             raise SpineError(
                 f"{self.mask_path} does not fit the scheme {self.scheme!r}, {reason}: {advice}."
             )
+        ignore = np.zeros(labels.shape, dtype=bool)
+        for rule in self.ignore_rules:
+            ignore |= rule(ct, structures.array, labels)
+        return CaseData(ct, structures.with_array(labels), ct.with_array(ignore))
 
     def load_image(self) -> Volume:
         """Load the scan: int16 HU [x, y, z] in RAS+."""
@@ -180,19 +152,18 @@ class PngCase(Case):
         keys = [[path.stem for path in paths] for paths in files]
         if set(keys[0]) != set(keys[1]) and all(numbers):
             keys = numbers
-        for own, other, paths, folder in (
-            (*keys, images, self.mask_path), (*keys[::-1], masks, self.ct_path),
-        ):  # fmt: skip
-            if lonely := [path for key, path in zip(own, paths) if key not in other]:
-                raise SpineError(f"{lonely[0]} has no partner in {folder}: add it or remove this.")
+        by_key = [dict(zip(own, paths)) for own, paths in zip(keys, files)]
+        lonely = set(by_key[0]).symmetric_difference(by_key[1])
+        if lonely:
+            path = min((by_key[0] | by_key[1])[key] for key in lonely)
+            raise SpineError(f"{path} has no partner in the other folder: add it or remove this.")
         steps = set(np.diff(sorted(numbers[0])).tolist())
         if len(steps) > 1:
             raise SpineError(
                 f"{self.ct_path} skips slices, its numbers go up by {sorted(steps)[:3]}: add them."
             )
-        partners = dict(zip(keys[1], masks))
-        order = sorted(range(len(images)), key=(numbers[0] or range(len(images))).__getitem__)
-        return [(images[i], partners[keys[0][i]]) for i in order]
+        order = np.argsort(numbers[0] or range(len(images)))
+        return [(images[i], by_key[1][keys[0][i]]) for i in order]
 
 
 def png_files(folder: Path) -> list[Path]:
@@ -228,17 +199,16 @@ def _read_png(path: Path) -> np.ndarray:
     from PIL import Image  # only PNG folders need it
 
     try:
-        content = path.read_bytes()
-        if not content.startswith(b"\x89PNG"):
+        with path.open("rb") as stream:
+            head = stream.read(26)
+        if not head.startswith(b"\x89PNG"):
             raise ValueError("another kind of file")
-        width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
+        bits, colour = head[24:]
         if bits < 8 or colour:  # Pillow would stretch grey values of fewer bits
             raise ValueError(f"{bits} bits of colour type {colour}")
-        if width * height > MAX_DEFLATE_RATIO * len(content):
-            raise ValueError(f"{width} x {height} pixels in {len(content)} bytes")
-        Image.open(io.BytesIO(content), formats=("PNG",)).verify()  # reading skips checksums
-        return np.asarray(Image.open(io.BytesIO(content), formats=("PNG",)))
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        Image.open(path, formats=("PNG",)).verify()  # reading skips checksums
+        return np.asarray(Image.open(path, formats=("PNG",)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpineError(
             f"{path} cannot be read as a grey PNG ({reason}): write it anew."
@@ -276,11 +246,10 @@ def require_cases(cases: Sequence[Case], where: str) -> None:
 
 def write_split(cases_by_part: Mapping[str, Iterable[Case]], path: Path) -> Path:
     """Write which case is in which part, as a CSV file with case_id, patient_id and split."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("case_id", "patient_id", "split"))
-    for part, cases in cases_by_part.items():
-        rows.writerows((case.case_id, case.patient_id, part) for case in cases)
+    import pandas as pd  # only here
+
+    rows = [(c.case_id, c.patient_id, part) for part, cases in cases_by_part.items() for c in cases]
+    table = pd.DataFrame(rows, columns=["case_id", "patient_id", "split"])
     with atomic_file(path) as stream:
-        stream.write(text.getvalue().encode("utf-8"))
+        table.to_csv(stream, index=False, lineterminator="\n")
     return path

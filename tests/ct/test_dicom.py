@@ -147,10 +147,9 @@ def test_slices_that_stand_beside_each_other_are_refused(tmp_path):
         ("PhotometricInterpretation", "PALETTE COLOR", "colours (PALETTE COLOR)"),
         ("PhotometricInterpretation", None, "colours (unknown)"),
         ("Columns", None, "has no Columns"),
-        ("Columns", b"\xff\xff", "cannot hold 3 x 65535 pixels"),
-        ("Rows", b"\0\0", "cannot hold 0 x 4 pixels"),
+        ("Rows", b"\0\0", "has 0 x 4 pixels"),
         ("Rows", b"\1\0\2\0", "has [1, 2] as Rows, which is one number"),
-        ("BitsAllocated", b"", "has no BitsAllocated"),
+        ("BitsAllocated", b"", "Bits Allocated"),
         ("BitsStored", b"\x20\0", "HighBit 15, which BitsStored contradicts"),
         ("ImagePositionPatient", None, "has no ImagePositionPatient, which is 3 numbers"),
         ("ImagePositionPatient", b"0\\0", "as ImagePositionPatient, which is 3 numbers"),
@@ -325,8 +324,8 @@ def test_the_real_series_is_decoded_and_lies_on_its_mask(sample_root, tmp_path):
 @pytest.mark.parametrize(
     ("syntax", "data", "words"),
     [
-        (JPEGLosslessSV1, b"\xff\xd8", "JPEG Lossless.*pip install pylibjpeg pylibjpeg-libjpeg"),
-        (MPEG2MPML, b"\0\0", "MPEG2.*export the series uncompressed"),
+        (JPEGLosslessSV1, b"\xff\xd8", "cannot be decoded .*JPEG Lossless.*pylibjpeg-libjpeg"),
+        (MPEG2MPML, b"\0\0", "cannot be decoded .*MPEG2.*or export it uncompressed"),
         (
             JPEG2000Lossless,
             struct.pack(">HH", 0xFF4F, 0xFF51) + bytes(60),

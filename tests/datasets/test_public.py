@@ -403,7 +403,7 @@ def promise_many_pixels(root):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (remove("images/b/004.png", "masks/b/005.png"), "005.png has no partner in .*masks"),
+        (remove("images/b/004.png", "masks/b/005.png"), "images/b/005.png has no partner"),
         (remove("masks/b/109.png"), "images/b/109.png has no partner"),
         (remove("images/b/004.png"), "masks/b/004.png has no partner"),
         (remove("images/b/004.png", "masks/b/004.png"), r"skips slices, .* go up by \[1, 2\]"),
@@ -413,7 +413,7 @@ def promise_many_pixels(root):
         (of_mode("masks/b/005.png", "1"), "005.png cannot be read .*1 bits of colour"),
         (of_mode("images/b/005.png", "I;16"), "005.png has .* of uint16, the slice before"),
         (make_a_folder, "005.png cannot be read as a grey PNG .Is a directory"),
-        (promise_many_pixels, "65535 x 65535 pixels in"),
+        (promise_many_pixels, "005.png cannot be read as a grey PNG"),
     ],
 )
 def test_a_png_slice_that_is_odd_is_named_and_the_others_are_prepared(

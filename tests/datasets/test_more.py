@@ -12,7 +12,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.datasets import more
-from spine_lib.datasets.more import Archive, MoreSet, fetch_more, git_checksum
+from spine_lib.datasets.more import MoreSet, fetch_more, git_checksum
 
 SCAN, MASK = b"scan" * 1000, b"mask" * 500
 
@@ -117,7 +117,7 @@ def test_a_connection_that_breaks_off_is_tried_again(server, pair, tmp_path, fau
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"), [("404", "answered 404"), ("cut", "broke off; the same command goes on")]
+    ("fault", "message"), [("404", "answered 404"), ("cut", "broke off, .*same command goes on")]
 )
 def test_what_fails_for_good_is_one_sentence_and_the_rest_is_resumed(
     server, pair, tmp_path, fault, message
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_nothing_half_written(server, pair, tmp_path, monkeyp
         raise OSError(28, os.strerror(28), "draft")
 
     monkeypatch.setattr(more.pooch.HTTPDownloader, "__call__", full)
-    with pytest.raises(SpineError, match="No space left"):
+    with pytest.raises(SpineError, match="draft cannot be written, the disk is full"):
         fetch_more("pair", tmp_path, progress=str)
     assert tree(tmp_path) == []
 
@@ -159,15 +159,11 @@ def archive(server, monkeypatch):
             opened.writestr(f"{subject}/ct.nii.gz", os.urandom(50_000))
             for organ in ("vertebrae_L1", "sacrum", "liver"):
                 opened.writestr(f"{subject}/segmentations/{organ}.nii.gz", os.urandom(5_000))
-    content = packed.getvalue()
-    server.files = {"small.zip": content}
-    entry = MoreSet(
-        "an archive", "CC BY 4.0", False, "them", "totalsegmentator",
-        archive=Archive(server.address + "small.zip", digest("md5", content), len(content)),
-    )  # fmt: skip
+    server.files = {"small.zip": packed.getvalue()}
+    address = server.address + "small.zip"
+    entry = MoreSet("an archive", "CC BY 4.0", False, "them", "totalsegmentator", archive=address)
     monkeypatch.setattr(more, "more_sets", lambda: {"small": entry})
     monkeypatch.setattr(more, "RANGE_BYTES", 4096)
-    return content
 
 
 SUBJECT = ["ct.nii.gz", "segmentations/sacrum.nii.gz", "segmentations/vertebrae_L1.nii.gz"]
@@ -178,7 +174,7 @@ def test_single_subjects_come_by_ranges_with_the_masks_of_the_spine_alone(
 ):
     fetch_more("small", tmp_path, ["s0002"], progress=str)
     assert tree(tmp_path) == ["meta.csv", *(f"s0002/{name}" for name in SUBJECT)]
-    assert all(ranged for _, ranged in server.asked)
+    assert all(ranged for _, ranged in server.asked[1:])  # the first asks for the size
     asked = len(server.asked)
     fetch_more("small", tmp_path, ["s0002"], progress=str)
     assert len(server.asked) - asked < asked  # the list of members alone
@@ -186,17 +182,11 @@ def test_single_subjects_come_by_ranges_with_the_masks_of_the_spine_alone(
         fetch_more("small", tmp_path, ["s9999"], progress=str)
 
 
-def test_where_ranges_are_refused_the_whole_archive_is_fetched_and_checked(
-    server, archive, tmp_path
-):
-    server.faults["small.zip"] = ["no ranges"]
-    fetch_more("small", tmp_path, progress=str)
-    expected = [f"{s}/{name}" for s in ("s0001", "s0002", "s0003") for name in SUBJECT]
-    assert tree(tmp_path) == ["meta.csv", *expected]
-    server.files["small.zip"] = archive[:-100] + bytes(100)
-    with pytest.raises(SpineError, match="checksum"):
-        fetch_more("small", tmp_path / "other", progress=str)
-    assert tree(tmp_path / "other") == []
+def test_a_server_that_sends_no_parts_is_one_sentence(server, archive, tmp_path):
+    server.faults["small.zip"] = ["no ranges"] * 9
+    with pytest.raises(SpineError, match="small.zip cannot be read in parts .*unpack it by hand"):
+        fetch_more("small", tmp_path, progress=str)
+    assert tree(tmp_path) == []
 
 
 def test_a_fetch_that_was_cut_goes_on_with_the_missing_subjects(server, archive, tmp_path):

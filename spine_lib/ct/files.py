@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
+from pydantic_core import to_jsonable_python
 
 from spine_lib import SpineError
 
@@ -152,15 +152,8 @@ def _require_replaceable(path: Path, inputs: Iterable, overwrite: bool) -> None:
 
 def plain(value: Any) -> Any:
     """Return a value as built-in types that JSON has; a number that is not finite becomes None."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # NumPy's and torch's arrays and numbers
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    # the fallback is for NumPy's and torch's arrays and numbers
+    return to_jsonable_python(value, inf_nan_mode="null", fallback=lambda other: other.tolist())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ runs that release's code. A folder of files appears at once or not at all.
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,14 @@ from spine_lib import SpineError
 from spine_lib.ct.files import os_reason
 
 WAY_OUT = "the phantom data need no download"
+
+_REASONS = {
+    "DO NOT MATCH THE HASHES": "its checksum differs from the pinned one, so nothing was kept",
+    "No space left|disk full": "the disk is full, so free 200 MB and try again",
+    "No matching distribution|onnection|retries": "the data need the network once, so check the "
+    "connection and pip's index",
+}
+"""What is wrong, by what pip prints about it."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +76,22 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
         SpineError: if there is no network or no pip, the checksum differs, a file is missing in
             the archive, or the disk is full. Nothing half-written is left.
     """
-    if is_complete(package, root):
+    if is_complete(package, root):  # perhaps in a folder that cannot be written to
         return
     start = time.monotonic()
     try:
         with FileLock(root / ".fetch.lock"):
             if is_complete(package, root):  # another process was quicker
                 return
-            _fetch(package, root)
+            for stale in root.glob(".fetching-*"):  # of a process that was killed
+                shutil.rmtree(stale, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=root, prefix=".fetching-") as name:
+                work = Path(name)
+                unpack(download(package, work), package, work / "files")
+                for group in {PurePosixPath(file.target).parts[0] for file in package.files}:
+                    if (root / group).exists():  # incomplete
+                        (root / group).rename(work / group)
+                    (work / "files" / group).rename(root / group)
     except OSError as error:
         raise SpineError(
             f"{package.name} could not be put into {root}, {os_reason(error)[:-1]}, or name "
@@ -82,18 +99,6 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
         ) from error
     seconds = time.monotonic() - start
     progress(f"{package.name} {package.version}: {package.bytes / 1e6:.1f} MB in {seconds:.1f} s")
-
-
-def _fetch(package: Package, root: Path) -> None:
-    for stale in root.glob(".fetching-*"):  # of a process that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".fetching-") as name:
-        work = Path(name)
-        unpack(download(package, work), package, work / "files")
-        for group in {PurePosixPath(file.target).parts[0] for file in package.files}:
-            if (root / group).exists():  # incomplete
-                (root / group).rename(work / group)
-            (work / "files" / group).rename(root / group)
 
 
 def download(package: Package, folder: Path) -> Path:
@@ -110,37 +115,18 @@ def download(package: Package, folder: Path) -> Path:
     command += [only, package.name, "--ignore-requires-python", "--progress-bar", "off"]
     command += ["--disable-pip-version-check", "--no-input", "--retries", "2"]
     command += ["--dest", str(folder / "archives"), "--requirement", str(pins)]
-    text = {"encoding": "utf-8", "errors": "replace", "env": {**os.environ, "PYTHONUTF8": "1"}}
-    isolated = not importlib.util.find_spec("setuptools")
+    environment = {**os.environ, "PYTHONUTF8": "1"}
     result = subprocess.run(
-        command if isolated else [*command, "--no-build-isolation"], capture_output=True, **text
+        command, capture_output=True, encoding="utf-8", errors="replace", env=environment
     )
-    # The setuptools at hand may be unable to read the metadata: pip fetches another.
-    if not isolated and result.returncode and "metadata" in result.stderr:
-        result = subprocess.run(command, capture_output=True, **text)
     if result.returncode:
-        raise SpineError(_download_error(package, result.stdout + result.stderr))
+        output = result.stdout + result.stderr
+        last = (output.strip() or "no reason given").splitlines()[-1]
+        reason = next((text for sign, text in _REASONS.items() if re.search(sign, output)), last)
+        what = f"{package.name} {package.version} ({package.bytes / 1e6:.0f} MB)"
+        raise SpineError(f"{what} could not be downloaded: {reason}; {WAY_OUT}.")
     (archive,) = (folder / "archives").iterdir()
     return archive
-
-
-def _download_error(package: Package, output: str) -> str:
-    name = f"{package.name} {package.version}"
-    if "DO NOT MATCH THE HASHES" in output:
-        return (
-            f"The checksum of {name} differs from the pinned {package.sha256[:12]}...: the "
-            "download was damaged or replaced, and nothing of it was kept; try again, and "
-            f"{WAY_OUT}."
-        )
-    if "No space left" in output or "disk full" in output.lower():
-        return f"The disk filled up while {name} was downloaded: free 200 MB and try again."
-    if "No matching distribution" in output or "onnection" in output or "retries" in output:
-        return (
-            f"{name} ({package.bytes / 1e6:.0f} MB) could not be downloaded: the sample needs the "
-            f"network once, so check the connection and pip's index; {WAY_OUT}."
-        )
-    errors = [line for line in output.splitlines() if line.strip()] or ["no reason given"]
-    return f"pip could not download {name} ({errors[-1].strip()}); {WAY_OUT}."
 
 
 def unpack(archive: Path, package: Package, folder: Path) -> None:

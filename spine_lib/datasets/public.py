@@ -18,7 +18,7 @@ import nibabel as nib
 import pydantic
 
 from spine_lib import SpineError
-from spine_lib.annotations.schemes import get_scheme
+from spine_lib.annotations.schemes import SCHEMES
 from spine_lib.ct.files import (
     is_content,
     list_folder,
@@ -45,6 +45,10 @@ from spine_lib.datasets.settings import Settings
 SPLIT_SEED = 2025
 SPLIT_ENDS = {"train": 0.7, "validation": 0.7 + 0.1}
 """Upper ends of the parts of a set that has no official split; the rest is for testing."""
+
+PARTS = {"train": "train", "val": "validation", "test": "test", "trainset": "train"}
+PARTS |= {"test_public": "validation", "test_private": "test"}
+"""What the authors' split files call the parts."""
 
 SACRUM_BELOW_S1 = 25
 """Id of the sacrum without S1 in TotalSegmentator's label maps."""
@@ -100,14 +104,24 @@ def find_cases(name: str, root: str | Path) -> Cohort:
         raise SpineError(
             f"The data set {name!r} is not known: use one of {', '.join(PUBLIC_SETS)}."
         )
-    root = Path(os.path.expanduser(root))
+    public_set, root = PUBLIC_SETS[name], Path(os.path.expanduser(root))
     try:
-        return _cohort(PUBLIC_SETS[name], root)
+        _require_layout(public_set, root)
+        cohort = public_set.read(public_set, root)
     except OSError as error:
         raise SpineError(f"{error.filename or root} cannot be read, {os_reason(error)}") from error
+    excluded = sorted(cohort.excluded, key=lambda scan: scan.case_id)
+    if not cohort.cases and excluded:
+        raise SpineError(
+            f"No case in {root} is complete, {len(excluded)} left out, the first is "
+            f"{excluded[0].case_id} ({excluded[0].reason}): fetch what is missing."
+        )
+    require_cases(cohort.cases, str(root))
+    faults = known_faults(name, [case.case_id for case in cohort.cases])
+    return dataclasses.replace(cohort, excluded=excluded, faults=faults)
 
 
-def _cohort(public_set: PublicSet, root: Path) -> Cohort:
+def _require_layout(public_set: PublicSet, root: Path) -> None:
     if not root.is_dir():
         what = "a file" if root.is_file() else "not there"
         raise SpineError(f"{root} is {what}: give the folder that the data set was unpacked into.")
@@ -117,16 +131,6 @@ def _cohort(public_set: PublicSet, root: Path) -> Cohort:
             f"{root} does not look like {public_set.name}: expected {public_set.layout}, found "
             f"{listed(names, most=5) or 'nothing'}; give another root."
         )
-    cohort = public_set.read(public_set, root)
-    excluded = sorted(cohort.excluded, key=lambda scan: scan.case_id)
-    if not cohort.cases and excluded:
-        raise SpineError(
-            f"No case in {root} is complete, {len(excluded)} left out, the first is "
-            f"{excluded[0].case_id} ({excluded[0].reason}): fetch what is missing."
-        )
-    require_cases(cohort.cases, str(root))
-    faults = known_faults(public_set.name, [case.case_id for case in cohort.cases])
-    return dataclasses.replace(cohort, excluded=excluded, faults=faults)
 
 
 def known_faults(name: str, case_ids: Iterable[str] | None = None) -> list[str]:
@@ -218,29 +222,20 @@ def _split_by_folder(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _split_by_list(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
-    """Read `data_split.txt`; its authors call the second part public test or validation."""
-    path = root / "data_split.txt"
-    headings = {"trainset": "train", "test_public": "validation", "test_private": "test"}
-    part, rows = "", []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        line = line.strip()
-        if line.removesuffix(":") in headings:
-            part = headings[line.removesuffix(":")]
-        elif line and not part:
-            raise SpineError(
-                f"{path}, line {number}: {line!r} stands before any of the headings "
-                f"{', '.join(headings)}: take the file of the data set's repository."
-            )
+    """Read `data_split.txt`: names below headings, with the endings of files."""
+    path, heading, rows = root / "data_split.txt", None, []
+    for number, line in enumerate(map(str.strip, read_text(path).splitlines()), start=1):
+        if line.removesuffix(":") in PARTS:
+            heading = line.removesuffix(":")
         elif line:
             name = Path(line).name.removesuffix(".gz").removesuffix(".nii").removesuffix("_seg")
-            rows.append((number, name, part))
+            rows.append((number, name, heading))
     return _parts(path, rows)
 
 
 def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
     """Read the official split of each subject from `meta.csv`."""
     path = root / "meta.csv"
-    parts = {"train": "train", "val": "validation", "test": "test"}
     try:
         lines = list(csv.DictReader(read_text(path).splitlines(), delimiter=";"))
     except csv.Error as error:
@@ -250,30 +245,30 @@ def _split_by_meta(root: Path, images: Mapping[str, Path]) -> dict[str, str]:
             f"{path} has no columns image_id and split, parted by semicolons: this is not the "
             "meta.csv of version 2."
         )
-    for number, row in enumerate(lines, start=2):
-        name, where = row["image_id"] or "", f"{path}, line {number}"
-        if row["split"] not in parts:
-            raise SpineError(f"{where}: split is {row['split']!r}; expected {', '.join(parts)}.")
-        if not re.fullmatch(r"\w[\w.-]*", name):  # a path could lead out of the folder
-            raise SpineError(f"{where}: image_id is {name!r}; expected a folder such as s0000.")
-    rows = [(i, row["image_id"], parts[row["split"]]) for i, row in enumerate(lines, start=2)]
-    return _parts(path, rows)
+    return _parts(path, [(n, row["image_id"], row["split"]) for n, row in enumerate(lines, 2)])
 
 
-def _parts(path: Path, rows: Iterable[tuple[int, str, str]]) -> dict[str, str]:
-    """Return the part of each name, from the numbers of lines, names and parts in a file."""
+def _parts(path: Path, rows: Iterable[tuple[int, str, str | None]]) -> dict[str, str]:
+    """Return the part of each name, from numbers of lines, names and a file's words for parts."""
     splits: dict[str, str] = {}
-    for number, name, part in rows:
-        if splits.setdefault(name, part) != part:
-            raise SpineError(f"{path}, line {number}: {name} is in two parts: keep one line.")
+    for number, name, word in rows:
+        if word not in PARTS:
+            problem = f"the part of {name!r} is {word!r}; expected one of {', '.join(PARTS)}"
+        elif not re.fullmatch(r"\w[\w.-]*", name or ""):  # a path could lead out of the folder
+            problem = f"the name of a scan is {name!r}; expected one such as s0000"
+        elif splits.setdefault(name, PARTS[word]) != PARTS[word]:
+            problem = f"{name} is in two parts: keep one line"
+        else:
+            continue
+        raise SpineError(f"{path}, line {number}: {problem}.")
     return splits
 
 
-def _read_subjects(public_set: PublicSet, root: Path, names: Iterable[str] | None = None) -> Cohort:
+def _read_subjects(public_set: PublicSet, root: Path, unusable: Mapping[str, str] = {}) -> Cohort:
+    """List the subjects of a folder, without those that a reason is given for."""
     splits = public_set.split(root, {})
-    if names is None:
-        names = {*splits, *(folder.name for folder in root.glob("s[0-9]*"))}
-    cases, excluded = [], []
+    names = {*splits, *(folder.name for folder in root.glob("s[0-9]*"))} - unusable.keys()
+    cases, excluded = [], [ExcludedScan(*item) for item in unusable.items()]
     for name in sorted(names):
         files = [f"{name}/ct.nii.gz"]
         files += [f"{name}/segmentations/{mask}.nii.gz" for mask in mask_names().values()]
@@ -299,35 +294,25 @@ def _read_rebuilt(public_set: PublicSet, root: Path) -> Cohort:
     Source: https://github.com/wasserth/TotalSegmentator/issues/461
     """
     known = set(read_json(Path(__file__).with_name("itk_refuses.json"))["subjects"])
-    scans = {name: root / name / "ct.nii.gz" for name in sorted(public_set.split(root, {}))}
-    missing = [name for name, path in scans.items() if not path.is_file()]
+    scans = {name: root / name / "ct.nii.gz" for name in public_set.split(root, {})}
+    present = {name: path for name, path in scans.items() if path.is_file()}
     refused, broken = {}, {}
-    for name in scans.keys() - missing:
+    for name, path in present.items():
         try:
-            if not itk_reads(scans[name]):
+            if itk_affine(nib.load(path).header) is None:
                 refused[name] = "its affine is one that ITK refuses"
-        except SpineError as error:
-            broken[name] = str(error)
-    unusable = refused | broken
-    subjects = _read_subjects(public_set, root, scans.keys() - unusable)
-    readable = len(scans) - len(missing) - len(broken)
+        except Exception as error:  # nibabel raises many kinds for a broken file
+            broken[name] = f"{path} cannot be read ({error}): fetch it again."
+    readable, missing = len(present) - len(broken), len(scans) - len(present)
     note = (
-        f"{subjects.split_note}; {readable} subjects less {len(refused)} whose affine ITK refuses "
-        f"leave {readable - len(refused)}; {len(known & refused.keys())} of the refused are among "
-        f"the {len(known)} that others listed"
+        f"{public_set.split_note}; {readable} subjects less {len(refused)} whose affine ITK "
+        f"refuses leave {readable - len(refused)}; {len(known & refused.keys())} of the refused "
+        f"are among the {len(known)} that others listed"
     )
     note += f"; {len(broken)} cannot be read" if broken else ""
-    note += f"; {len(missing)} are not there" if missing else ""
-    excluded = subjects.excluded + [ExcludedScan(*item) for item in unusable.items()]
-    return Cohort(subjects.cases, excluded, note)
-
-
-def itk_reads(path: Path) -> bool:
-    """Return whether ITK accepts a NIfTI's affine; raise `SpineError` if it has no header."""
-    try:
-        return itk_affine(nib.load(path).header) is not None
-    except Exception as error:  # nibabel raises many kinds for a broken file
-        raise SpineError(f"{path} cannot be read ({error}): fetch it again.") from error
+    note += f"; {missing} are not there" if missing else ""
+    cohort = _read_subjects(public_set, root, refused | broken)
+    return dataclasses.replace(cohort, split_note=note)
 
 
 Millimetres = Annotated[float, pydantic.Field(ge=0.01, le=100)]
@@ -340,7 +325,7 @@ class Statement(Settings):
     A case without a patient is a patient of its own, one without a split has it by its name.
     """
 
-    scheme: str
+    scheme: Literal[*SCHEMES]
     covers: str = "not stated"
     licence: str = "not stated"
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = None
@@ -362,14 +347,10 @@ def read_statement(root: Path) -> Statement:
     if not path.exists():
         raise SpineError(f"{path} is missing: write at least a line 'scheme: verse' (or another).")
     values = read_yaml(path, text=True, most_bytes=1 << 21)
-    if "scheme" not in values:
-        raise SpineError(f"{path} states no scheme: add a line 'scheme: verse' (or another).")
     try:
-        statement = Statement(**{n: v for n, v in values.items() if v not in ("", "~", "null")})
+        return Statement(**{n: v for n, v in values.items() if v not in ("", "~", "null")})
     except SpineError as error:
         raise SpineError(f"{path}: {str(error).partition(': ')[2]}.") from error
-    get_scheme(statement.scheme)
-    return statement
 
 
 def _read_folder(public_set: PublicSet, root: Path) -> Cohort:

@@ -56,7 +56,8 @@ class Settings(BaseModel):
         key = fault["loc"][0] if fault["loc"] else "it"
         if fault["type"] == "extra_forbidden":
             return f"there is no setting {key!r:.40}; there are {', '.join(cls.model_fields)}"
+        if fault["type"] == "missing":
+            return f"{key} is missing"
         wanted = re.sub(r"^(Value error, |(Input|Tuple|Data) (?=should))", "", fault["msg"])
         wanted = re.sub("^should", "it must", wanted)
-        wanted = re.sub("^Field required", "a value is missing", wanted)
         return f"{key} is {short_repr(fault['input'])}; {wanted}"

@@ -20,7 +20,6 @@ from spine_lib.datasets import (
     split_of,
 )
 from spine_lib.datasets.case import mask_names
-from spine_lib.datasets.public import itk_reads
 from spine_lib.slices import prepare
 
 
@@ -166,35 +165,16 @@ def test_a_broken_header_is_listed_and_does_not_stop_the_rebuilding(total, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("off", "sform_code", "qform_code", "accepted"),
-    [
-        *((0.2, 1, 0, False), (0.2, 1, 1, True), (0.2, 0, 1, True), (0.2, 0, 0, True)),
-        *((0, 1, 0, True), (2e-5, 1, 0, True), (2e-3, 1, 0, False)),
-    ],
-)
-def test_itk_takes_a_set_qform_for_a_skewed_sform_and_the_spacing_where_none_is_set(
-    tmp_path, off, sform_code, qform_code, accepted
-):
-    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
-    skew = np.diag([1.5, 1.5, 1.5, 1])
-    skew[0, 1] = 1.5 * off
-    image.set_sform(skew, sform_code)
-    image.header["qform_code"] = qform_code
-    nib.save(image, tmp_path / "scan.nii")
-    assert itk_reads(tmp_path / "scan.nii") is accepted
-
-
-@pytest.mark.parametrize(
     ("file", "text", "words"),
     [
         ("meta.csv", "image_id,split\na,train\n", "no columns image_id and split"),
-        ("meta.csv", "image_id;split\na;left\n", "line 2: split is 'left'"),
-        ("meta.csv", "image_id;split\na\n", "line 2: split is None"),
-        ("meta.csv", "image_id;split\n../a;train\n", "image_id is '../a'"),
-        ("meta.csv", "image_id;split\n/etc;test\n", "image_id is '/etc'"),
+        ("meta.csv", "image_id;split\na;left\n", "line 2: the part of 'a' is 'left'"),
+        ("meta.csv", "image_id;split\na\n", "line 2: the part of 'a' is None"),
+        ("meta.csv", "image_id;split\n../a;train\n", "name of a scan is '../a'"),
+        ("meta.csv", "image_id;split\n/etc;test\n", "name of a scan is '/etc'"),
         ("meta.csv", "image_id;split\na;test\na;train\n", "in two parts"),
         ("meta.csv", "image_id;split\n\xe9;test\n", "is not UTF-8"),
-        ("data_split.txt", "a.nii.gz\n", "line 1: 'a.nii.gz' stands before"),
+        ("data_split.txt", "a.nii.gz\n", "line 1: the part of 'a' is None; expected one"),
         ("data_split.txt", "trainset:\na\ntest_public:\na\n", "a is in two parts"),
         ("data_split.txt", "trainset:\n\xe9\n", "is not UTF-8"),
     ],
@@ -458,8 +438,8 @@ def test_case_names_that_yaml_takes_for_numbers_stay_names(own):
     ("text", "words"),
     [
         ("scheme: canonical\n", "states no spacing_mm"),
-        ("covers: all\n", "states no scheme"),
-        ("scheme: mine\n", "Unknown label scheme 'mine'"),
+        ("covers: all\n", "scheme is missing"),
+        ("scheme: mine\n", "scheme is 'mine'; it must be .canonical"),
         ("scheme: verse\nspacing_mm: 4\n", "spacing_mm is '4'"),
         ("scheme: verse\nsize: 4\n", "no setting 'size'"),
         ("scheme: verse\nsplits: [a, b]\n", "splits is .'a', 'b'.; it must"),

@@ -586,7 +586,7 @@ print((mini / "paper.yaml").read_text(encoding="utf-8"))
 
 # %% [markdown]
 # And where does the field stand? Each figure is its authors', on their data and by their averaging, so
-# the column is no ranking; section 2 of lesson 7 showed what averaging alone can do.
+# the column is no ranking; section 4 of lesson 7 showed what averaging alone can do.
 #
 # | network | what is segmented | Dice as published |
 # |---|---|---|

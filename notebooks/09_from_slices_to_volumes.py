@@ -4,20 +4,19 @@
 # A network predicts slices. Clinical questions concern a patient: how large is that vertebra, where is
 # the mask wrong, and can I open it beside the scan? In this notebook you will
 #
-# - **predict** a whole scan with PyTorch and with MONAI, clean the mask up, and measure what that gains,
+# - **segment** a whole scan with PyTorch and with MONAI, clean the mask up, and measure what that gains,
 # - **measure** vertebrae and regions in millilitres, truth against prediction, and look in 3D,
 # - **find** where the models fail, and name the cause,
 # - **judge** an uncertainty by how well it finds the errors, and a probability by its calibration,
 # - **export** a mask that lies on its scan in 3D Slicer, and prove it.
 #
-# It takes about 105 minutes, six exercises included; the cells alone run in half a minute. A good place
+# It takes about 75 minutes, six exercises included; the cells alone run in half a minute. A good place
 # for a break is after section 3.
 
 # %% [markdown]
-# ## 1. Predict a scan
+# ## 1. Predict a scan (9 min)
 #
-# Two light models come with the library, a U-Net and a DeepLabv3+. Neither has seen the patient that we
-# open now: a box around L3.
+# Two light models come with the library. Neither has seen the patient that we open now: a box around L3.
 
 # %%
 from spine_lib.course import check, course_case, hint, progress, solution
@@ -26,9 +25,9 @@ crop = course_case("crop")
 print(crop.ct.shape, "voxels of", tuple(round(s, 2) for s in crop.ct.spacing_mm), "mm")
 
 # %% [markdown]
-# The scan has pixels of 1.5 mm, those of the training, so nothing has to be resampled. What remains is a
-# few lines of PyTorch: turn the axial slices the right way up, bring HU to the network's range, pad to a
-# multiple of 32 (the encoder halves five times), predict each slice and its mirror image, and average.
+# The scan has pixels of 1.5 mm, those of the training. What remains is a few lines of PyTorch: turn the axial
+# slices the right way up, bring HU to the network's range, pad to a multiple of 32 (the encoder halves five
+# times), predict each slice and its mirror image, and average.
 
 # %%
 import numpy as np
@@ -53,21 +52,14 @@ by_hand = mean[:, 0, 11 : 11 + rows, 11 : 11 + columns].numpy()
 print(by_hand.shape, f"probabilities from {by_hand.min():.3f} to {by_hand.max():.3f}")
 
 # %% [markdown]
-# For scans of other spacing each slice is resampled before and its probabilities after. `predict_volume`
-# does all of this on any scan, and returns a volume on the scan's own grid. It computes in bfloat16 where
-# the processor can, so probabilities may differ in the second digit; the masks must agree.
+# `predict_volume` does this on any scan, resamples where the spacing differs, and returns a volume on the
+# scan's own grid. It computes in bfloat16 where the processor can, so probabilities may differ in the second
+# digit; the masks must agree.
 
 # %%
-import time
-
 from spine_lib.volumes import predict_volume
 
-started = time.perf_counter()
 probability = predict_volume(network, crop.ct, recipe, "cpu")
-print(f"{crop.ct.shape[2]} slices took {time.perf_counter() - started:.1f} s")
-print(
-    f"{probability.array.dtype}, from {probability.array.min():.3f} to {probability.array.max():.3f}"
-)
 turned = np.flip(probability.array.transpose(2, 1, 0), axis=(1, 2))
 print(f"largest difference from the lines above {abs(turned - by_hand).max():.3f}")
 assert np.mean((turned > 0.5) != (by_hand > 0.5)) < 1e-3
@@ -94,8 +86,8 @@ for side in (96, 48, 32):
     print(f"windows of {side} x {side} pixels: Dice {overlap:.3f}")
 
 # %% [markdown]
-# With less context the prediction gets worse: 32 pixels are 48 mm, hardly more than one vertebra.
-# **Predict** before you look: in which plane will the errors be easiest to see?
+# With less context the prediction gets worse: 32 pixels are 48 mm, hardly more than one vertebra. In which
+# plane are the errors easiest to see?
 
 # %%
 from spine_lib.explore import SliceViewer
@@ -111,14 +103,13 @@ SliceViewer(
 )
 
 # %% [markdown]
-# *Figure: the viewer, here as a still: a sagittal slice through three lumbar vertebrae with errors marked:
-# false positives hatched, false negatives dotted.*
+# *Figure: the viewer, here as a still.*
+# <!-- alt: a sagittal slice through three lumbar vertebrae with false positives and false negatives. -->
 #
-# The network saw axial slices only, each without its neighbours. That shows best in the sagittal plane:
-# flat layers at the end plates are wrong as a whole, one slice too many or too few. Networks that see
-# some neighbouring slices as channels (2.5D) or whole volumes (3D) have that context, at a price in
-# memory and training time. For all that follows we take the predictions that were stored with the
-# models, for both held-out patients.
+# The network saw axial slices only, each without its neighbours. That shows best in the sagittal plane: flat
+# layers at the end plates are wrong as a whole. Networks that see some neighbouring slices as channels (2.5D)
+# or whole volumes (3D) have that context, at a price in memory and training time. From here on we take the
+# predictions that were stored with the models, for both held-out patients.
 
 # %%
 from spine_lib.course.failures import segment
@@ -130,7 +121,7 @@ for (scan, model), one in predicted.items():
     print(f"{scan:5}  {NAMES[model]:10}  {one.mask.array.sum():6} voxels of spine")
 
 # %% [markdown]
-# ## 2. Clean up, and measure the gain
+# ## 2. Clean up, and measure the gain (17 min)
 #
 # A mask often has small false positives far from the spine. A usual remedy keeps the largest connected
 # component. **Predict**: how much Dice does it gain?
@@ -150,10 +141,9 @@ for (scan, model), one in predicted.items():
     print(f"{scan:5}  {NAMES[model]:10}  {before:.4f} -> {after:.4f}  ({after - before:+.4f})")
 
 # %% [markdown]
-# Nearly nothing three times out of four. Once it gains two to three hundredths: there the DeepLabv3+ has a
-# large false positive (section 4 shows it). So clean-up helps where errors lie far from the spine, and
-# these models mostly err at rims. Can it do harm? We take L3 out of the prediction, as if the model had
-# missed it.
+# Nearly nothing three times out of four; once two to three hundredths, where the DeepLabv3+ has a large false
+# positive (section 4). So clean-up helps where errors lie far from the spine. Can it do harm? We take L3 out
+# of the prediction, as if the model had missed it.
 
 # %%
 one = predicted["crop", "unet_light"]
@@ -168,7 +158,7 @@ for name, mask in (
 # %% [markdown]
 # Keeping one component removes a whole vertebra that was predicted correctly. A rule by size does not.
 #
-# ### Exercise 9.1: pieces large enough
+# ### Exercise 9.1 ★☆☆: pieces large enough
 
 
 # %% tags=["exercise"]
@@ -188,9 +178,8 @@ def keep_pieces(mask, spacing_mm, smallest_ml):
 check("9.1", keep_pieces)
 
 # %% [markdown]
-# Stuck? `hint("9.1")` in a cell of your own helps, and `solution("9.1")` shows one way. The library's
-# version is in `spine_lib/volumes/masks.py`. Now holes. **Predict** what happens to a vertebra when each axial
-# slice is filled on its own.
+# The library's version is in `spine_lib/volumes/masks.py`. Now holes. **Predict** what happens to a vertebra
+# when each axial slice is filled on its own.
 
 # %%
 from scipy import ndimage
@@ -216,22 +205,22 @@ from spine_lib.explore import figures, render
 plt.style.use("spine_lib.course.lesson")
 soft = one.data.ct.array < 60  # HU: as in the canal; a disc is denser
 k = int((filled["filled slice by slice"] & ~mask & soft).sum(axis=(0, 1)).argmax())
-figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.5), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.5))
 for axis, (name, result) in zip(axes, filled.items()):
     ct = one.data.ct
     rgb = render.render_slice(ct, k, "axial", WINDOWS["bone"], ct.with_array(result))
     figures.show_slice(axis, rgb, "axial", render.pixel_size_mm(ct, "axial"))
-    axis.set_title(name, fontsize=9)
+    axis.set_title(name, pad=12)
 plt.show()
 
 # %% [markdown]
-# *Figure: an axial slice through a lumbar vertebra with its mask. Filled slice by slice, the spinal canal
-# is bone; filled as a volume, it stays open.*
+# *Figure: one axial slice, as it is and filled in two ways.*
+# <!-- alt: filled slice by slice, the spinal canal is bone; filled as a volume, it stays open. -->
 #
 # Slice by slice, the canal counts as a hole, and the spinal cord becomes bone. (In other slices a disc
 # does, which the rim of an end plate encloses.) In three dimensions the canal is open at both ends.
 #
-# ### Exercise 9.2: holes, but not the canal
+# ### Exercise 9.2 ★☆☆: holes, but not the canal
 
 
 # %% tags=["exercise"]
@@ -249,28 +238,20 @@ def fill_holes(mask):
 check("9.2", fill_holes)
 
 # %% [markdown]
-# The library's `fill_holes` also leaves cavities above 1 ml alone, in case noise has closed the canal.
-# Here are all steps, one after the other, for both patients and models.
+# The library's `fill_holes` also leaves cavities above 1 ml alone, in case noise has closed the canal. All that
+# follows uses masks that were cleaned in both ways. Clean-up is chosen *before* evaluating on test patients,
+# and the score without it is reported too.
 
 # %%
-from spine_lib.volumes import fill_holes
+from spine_lib.volumes import fill_holes, keep_pieces
 
-cleaned = {}
-print("scan   model       as it is  largest    filled")
-for (scan, model), one in predicted.items():
-    largest = largest_component(one.mask.array)
-    cleaned[scan, model] = fill_holes(largest, one.data.ct.spacing_mm)
-    steps = (one.mask.array, largest, cleaned[scan, model])
-    scores = "    ".join(f"{dice(step, one.data):.4f}" for step in steps)
-    print(f"{scan:5}  {NAMES[model]:10}    {scores}")
+cleaned = {
+    key: fill_holes(largest_component(one.mask.array), one.data.ct.spacing_mm)
+    for key, one in predicted.items()
+}
 
 # %% [markdown]
-# Filling gains a thousandth or so where there are holes, and nothing elsewhere. Clean-up is chosen
-# *before* evaluating on test patients (the recipe says `largest_component`, as it did when the models
-# were trained), and the score without it is reported too.
-
-# %% [markdown]
-# ## 3. In 3D, and in millilitres
+# ## 3. In 3D, and in millilitres (11 min)
 #
 # A slice shows a rim; a surface shows a shape. Turn it if a kernel runs.
 
@@ -282,14 +263,13 @@ mask = data.ct.with_array(cleaned["crop", "unet_light"])
 view_3d(data.ct, mask, "spine", case_id="crop, predicted")
 
 # %% [markdown]
-# *Figure: the surface of the predicted mask from the front, the left and the back: three lumbar vertebrae
-# whose joints touch.*
+# *Figure: the surface of the predicted mask.*
+# <!-- alt: three lumbar vertebrae whose joints touch, from the front, the left and the back. -->
 #
-# A surface looks convincing, but it hides what is inside and smooths uncertain boundaries. It does show
-# that the mask has one label: these networks predict *spine*, not *which vertebra*. To measure L3 we need
-# names, and take them from the true labels.
+# A surface looks convincing, but it hides what is inside. It does show that the mask has one label: these
+# networks predict *spine*, not *which vertebra*. To measure L3 we take names from the true labels.
 #
-# ### Exercise 9.3: borrowed names
+# ### Exercise 9.3 ★★☆: borrowed names
 
 
 # %% tags=["exercise"]
@@ -309,100 +289,47 @@ def borrow_names(prediction, labels, spacing_mm, reach_mm):
 check("9.3", borrow_names)
 
 # %% [markdown]
-# This is a way to *measure* a prediction where the truth is known, not a way to name vertebrae in a new
-# scan. The library's version, and everything that is measured with it, is `spine_lib/volumes/measure.py`.
-# **Predict**: the Dice on the crop is 0.90. By how many per cent will L3's volume be wrong?
-
-# %%
-from spine_lib.volumes import by_region, compare_volumes
-
-amounts = {}
-for scan in ("crop", "dicom"):
-    one = predicted[scan, "unet_light"]
-    mask = one.data.ct.with_array(cleaned[scan, "unet_light"])
-    amounts[scan] = compare_volumes(mask, one.data.labels, one.data.ignore)
-    for row in amounts[scan]:
-        share = f"{row.error_percent:+6.1f} %" if row.truth_ml else ""
-        print(
-            f"{scan:5}  {row.name:11}  truth {row.truth_ml:5.1f} ml, predicted {row.predicted_ml:5.1f} ml {share}"
-        )
-
-# %% [markdown]
-# A few per cent for L3, although a tenth of its voxels are wrong: false positives at one rim and false
-# negatives at another cancel. So a volume does not replace Dice. On the DICOM patient the volumes are far
-# too large. Part of this is the model and part the labels, which lesson 2 found to be coarse; on this
-# patient no volume can be judged.
-#
-# Now by region. No held-out patient shows the cervical spine or the sacrum, so two phantoms stand for them.
-
-# %%
-rows = {"crop": amounts["crop"], "dicom": amounts["dicom"]}
-for scan in ("neck", "pelvis"):
-    predicted[scan, "unet_light"] = one = segment(scan)
-    rows[f"phantom, {scan}"] = compare_volumes(one.mask, one.data.labels)
-for scan, found in rows.items():
-    for row in by_region(found):
-        share = f"{row.error_percent:+6.1f} %" if row.truth_ml else ""
-        print(
-            f"{scan:15} {row.name:11} {row.truth_ml:6.1f} ml, predicted {row.predicted_ml:6.1f} ml {share}"
-        )
+# This *measures* a prediction where the truth is known; it does not name vertebrae in a new scan. The
+# library's version is in `spine_lib/volumes/measure.py`. **Predict**: the Dice on the crop is 0.90. By how many per cent will L3's volume be wrong?
 
 # %%
 import pandas as pd
 
-table = pd.DataFrame(
-    [
-        (f"{row.name}\n{scan}", row.truth_ml, row.predicted_ml)
-        for scan, found in amounts.items()
-        for row in found
-        if row.truth_ml
-    ],
-    columns=["vertebra", "truth", "predicted"],
-)
-style = {"color": ["#56B4E9", "#E69F00"], "edgecolor": "black", "figsize": (6, 2.7), "rot": 0}
-axes = table.plot.bar(x="vertebra", xlabel="", ylabel="volume in ml", **style)
-axes.set_title("Vertebrae of the left-out patients (U-Net)")
-plt.show()
+from spine_lib.volumes import compare_volumes
+
+amounts = []
+for scan in ("crop", "dicom"):
+    one = predicted[scan, "unet_light"]
+    mask = one.data.ct.with_array(cleaned[scan, "unet_light"])
+    amounts += [(scan, row) for row in compare_volumes(mask, one.data.labels, one.data.ignore)]
+columns = ["name", "truth_ml", "predicted_ml", "error_percent"]
+table = pd.DataFrame([{"scan": s} | {c: getattr(row, c) for c in columns} for s, row in amounts])
+print(table[table.truth_ml > 0].round(1).to_string(index=False))
 
 # %% [markdown]
-# *Figure: pairs of bars, truth and prediction, for three vertebrae of the crop, which nearly agree, and
-# for T11 and T12 of the DICOM patient, where the prediction is larger.*
-#
-# The rows on real patients are two people and five vertebrae, most of them cut by the image; the others are
-# phantoms. They show that the *measurement* works, and little about other hospitals. In the pelvis 4 ml
-# belong to no vertebra; section 4 shows them.
+# A few per cent for L3, although a tenth of its voxels are wrong: false positives at one rim and false
+# negatives at another cancel. So a volume does not replace Dice. On the DICOM patient the volumes are far too
+# large; part of this is the model and part the labels, which lesson 2 found to be coarse. These are two people
+# and five vertebrae, most of them cut by the image: the *measurement* works, and no more is shown.
 
 # %% [markdown]
-# ## 4. A gallery of failures
+# ## 4. A gallery of failures (8 min)
 #
-# A score says how much is wrong, not why. So list the connected components of the errors, leave out rims
-# that are one voxel thin, and go to the largest ones with the viewer. What is each of them?
+# A score says how much is wrong, not why. So list the connected components of the errors, leave out rims that
+# are one voxel thin, and go to the largest ones in a viewer. What is each of them?
 
 # %%
-from spine_lib.course.failures import close_up
 from spine_lib.volumes import error_pieces
 
-closer = close_up(predicted["dicom", "unet_light"])
-data = closer.data
-pieces = error_pieces(closer.mask, data.labels, data.ignore, thinnest_mm=4.0)
-print(f"{len(pieces)} components; the largest:")
-for piece in pieces[:6]:
-    hu = data.ct.array[piece.box][piece.inside].mean()
-    print(
-        f"{piece.kind} at voxel {piece.voxel}: {piece.ml:.2f} ml, "
-        f"{piece.thickness_mm:.0f} mm thick, {hu:.0f} HU"
-    )
-
-# %%
-k = pieces[0].voxel[2] if pieces else None
-SliceViewer(data.ct, data.labels, closer.mask, case_id="dicom, close up", index=k, size_px=320)
+one = predicted["dicom", "unet_light"]
+pieces = error_pieces(one.mask, one.data.labels, one.data.ignore, thinnest_mm=4.0)
+table = pd.DataFrame(pieces[:5])[["kind", "voxel", "ml", "thickness_mm"]]
+table["mean_hu"] = [one.data.ct.array[piece.box][piece.inside].mean() for piece in pieces[:5]]
+print(table.round(1).to_string(index=False))
 
 # %% [markdown]
-# *Figure: the viewer, here as a still: an axial slice around a thoracic vertebra of the DICOM patient,
-# with errors marked at both sides of the body and between the arches.*
-#
-# Go to the voxels of the list. All of these are false positives and bright: other bones, or bone that the
-# coarse labels leave out. The next cell shows five that we inspected and named.
+# All of these are false positives and bright: other bones, or bone that the coarse labels leave out. The next
+# cell shows five that we inspected and named. `SliceViewer(one.data.ct, one.data.labels, one.mask)` shows more.
 
 # %%
 from spine_lib.course import pick
@@ -423,26 +350,20 @@ from spine_lib.course.failures import gallery
 gallery(found, scans, columns=5)
 
 # %% [markdown]
-# *Figure: five parts of slices with errors marked: the head of a rib beside the body, bone between two
-# arches, a rim of bone around a disc, an end plate that is missed, and an arm that lies beside the trunk.*
+# *Figure: five failures on the two held-out patients.*
+# <!-- alt: the head of a rib beside the body, bone between two arches, a rim of bone around a disc, an end plate
+# that is missed, and an arm that lies beside the trunk. -->
 #
-# - **Head of a rib**: round, bright, and touching the body; in a single slice only its position
-#   distinguishes it from a process.
+# - **Head of a rib**: round, bright, touching the body; only its position distinguishes it from a process.
 # - **Between two arches**: where one arch ends and the next begins, the model closes the gap.
 # - **Rim around a disc**: the slice cuts a curved end plate, with bone all around and disc in the middle.
 # - **End plate taken for disc**: the opposite; a slice that contains half bone, half disc.
 # - **An arm**: the DeepLabv3+ labels the humerus as spine. Keeping the largest component removed it above.
-
-# %% [markdown]
+#
 # ### The same patient, scanned badly
 #
-# A failure on one scan has many possible reasons. A phantom can be scanned twice with everything equal
-# but one thing. **Predict**: which of these do most harm, and which none?
-
-# %% tags=["nbval-check-output"]
-from spine_lib.course.provocations import PROVOCATIONS
-
-print(", ".join(PROVOCATIONS))
+# A phantom can be scanned twice with everything equal but one thing: metal, noise, thick slices, a wrong header.
+# **Predict** which does most harm.
 
 # %%
 provoked = [failure for failure in FAILURES if failure.scan not in ("dicom", "crop")]
@@ -461,21 +382,17 @@ for failure, piece in found:
 gallery(found, scans, columns=4)
 
 # %% [markdown]
-# *Figure: eight parts of slices of phantoms with errors marked: dark streaks between two screws, a noisy
-# body half missed, a body with holes where it is dark, discs taken for bone, a loop of bowel, a
-# vertebra of the neck that is missed, a body missed in a scan turned front to back, and a scan in which
-# everything is bone.*
+# *Figure: eight failures on phantoms that were scanned badly.*
+# <!-- alt: dark streaks between two screws, a noisy body half missed, a body with holes where it is dark, discs
+# taken for bone, a loop of bowel, a cervical vertebra that is missed, a body missed in a scan turned front to
+# back, and a scan in which everything is bone. -->
 #
-# - **Metal**: streaks run between the screws, and bone in a dark streak is missed.
-# - **Low dose**: noise as strong as the contrast of marrow, and parts of the body are missed.
-# - **Osteoporosis**: where marrow is as dark as fat, the mask has holes.
-# - **Thick slices**: each contains bone *and* disc, and the disc is labelled as bone.
-# - **Bowel**: far in front of the spine, round and slightly bright; keeping the largest component would
-#   remove it.
-# - **Neck**: the models were trained with real cervical vertebrae of one chest scan only; here the
-#   DeepLabv3+ misses a whole vertebra.
-# - **Front and back swapped**: a wrong header; the network expects the body on the other side.
-# - **Lost intercept**: all values are 1024 HU too high, so everything is brighter than bone.
+# - **Metal**: bone in the dark streaks between screws is missed. **Low dose**: noise as strong as the contrast
+#   of marrow. **Osteoporosis**: where marrow is as dark as fat, the mask has holes.
+# - **Thick slices**: each contains bone *and* disc, and the disc is labelled as bone. **Bowel**: far in front of
+#   the spine; keeping the largest component would remove it.
+# - **Neck**: real cervical vertebrae of one chest scan only were trained on; here a whole vertebra is missed.
+# - **Front and back swapped**: a wrong header. **Lost intercept**: everything is brighter than bone.
 #
 # The same was measured with four generated patients under thirteen conditions, and kept.
 
@@ -483,45 +400,22 @@ gallery(found, scans, columns=4)
 from spine_lib.course import lesson_result
 
 kept = lesson_result("stress")
-names = list(kept["seeds"][0]["scans"])
-scores = {
-    NAMES[model]: {
-        name: [row["scans"][name][model]["dice"] for row in kept["seeds"]] for name in names
-    }
+rows = [
+    {"scan": name, NAMES[model]: scan[model]["dice"]}
+    for row in kept["seeds"]
+    for name, scan in row["scans"].items()
     for model in NAMES
-}
-names.sort(key=lambda name: -np.mean(scores["U-Net"][name]))
-for name in names:
-    print(f"{name:22}", ", ".join(f"{m} {np.mean(scores[m][name]):.3f}" for m in scores))
-
-# %%
-figure, axes = plt.subplots(figsize=(5.8, 4.6), layout="constrained")
-rows = np.arange(len(names))
-styles = (("U-Net", "o", "#0072B2", -0.2), ("DeepLabv3+", "s", "#D55E00", 0.2))
-for model, marker, colour, shift in styles:
-    values = np.array([scores[model][name] for name in names])
-    lines = axes.plot(values, rows + shift, marker, color=colour, mfc="none")
-    lines[0].set_label(model)
-    axes.plot(values.mean(axis=1), rows + shift, "|", color="black", ms=9)
-axes.set_yticks(rows, names)
-axes.set(xlabel="Dice, one mark for each generated patient", xlim=(0, 1))
-axes.invert_yaxis()
-axes.grid(axis="x", alpha=0.3)
-figure.legend(frameon=False, loc="outside upper center", ncols=2)
-plt.show()
+]
+table = pd.DataFrame(rows).groupby("scan").agg(["mean", "min"])
+print(table.sort_values(("U-Net", "mean"), ascending=False).round(3).to_string())
 
 # %% [markdown]
-# *Figure: Dice of both models for thirteen conditions, four patients each. Most lie between 0.8 and
-# 0.95; the tick is the mean of the four. U-Net falls far below with both kinds of wrong files,
-# DeepLabv3+ with a lost intercept and on one of the necks.*
+# Contrast medium and scoliosis have no effect here: the training data contained both. What affects U-Net most
+# is not anatomy but a file that is read wrongly. Such errors are easy to detect *before* prediction (lessons 1
+# and 2). Phantoms exaggerate some effects and lack others, so the order may differ in patients.
 #
-# Contrast medium and scoliosis have no effect here: the training data contained both. What affects U-Net
-# most is not anatomy but a file that is read wrongly (the DeepLabv3+ is less sensitive to a swap, and
-# more to necks). Such errors are easy to detect *before* prediction (lessons 1 and 2). Phantoms exaggerate
-# some effects and lack others, so the order may differ in patients.
-#
-# One mark is an outlier: a tight field of view that scores far below its three neighbours, for *both*
-# models. **Predict** what could make two networks fail alike, and then look at the mask before clean-up.
+# One value is an outlier: a tight field of view whose lowest score lies far below its mean, for *both* models.
+# **Predict** what could make two networks fail alike, and then look at the mask before clean-up.
 
 # %%
 one = segment("tight field of view", seed=6001)
@@ -538,10 +432,10 @@ for name, result in (
 # clean-up.
 
 # %% [markdown]
-# ## 5. Uncertainty and calibration
+# ## 5. Uncertainty and calibration (18 min)
 #
-# Nobody checks every voxel, so it helps to know where to look. A probability of 0.8 should be right in
-# eight of ten voxels: that is *calibration*. Near the spine, in ten bins of probability:
+# Nobody checks every voxel, so it helps to know where to look. A probability of 0.8 should be right in eight
+# of ten voxels: that is *calibration*. Near the spine, in ten bins:
 
 # %%
 near = ndimage.binary_dilation(crop.labels.array > 0, iterations=6) & ~crop.ignore.array
@@ -551,7 +445,7 @@ voxels = np.bincount(bins, minlength=10)
 predicted_share = np.bincount(bins, p, minlength=10) / voxels
 true_share = np.bincount(bins, is_spine, minlength=10) / voxels
 ece = np.sum(voxels * abs(true_share - predicted_share)) / voxels.sum()
-figure, axes = plt.subplots(figsize=(4.6, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(4.6, 3))
 axes.plot(predicted_share, true_share, "o-", color="#0072B2", label="U-Net, crop")
 axes.plot([0, 1], [0, 1], ":", color="black", label="perfect calibration")
 axes.set(xlabel="predicted probability", ylabel="share of spine", xlim=(0, 1), ylim=(0, 1))
@@ -560,15 +454,15 @@ plt.show()
 print(f"expected calibration error {ece:.3f}")
 
 # %% [markdown]
-# *Figure: the share of voxels that are spine against the predicted probability, with the diagonal of
-# perfect calibration.*
+# *Figure: the share of voxels that are spine against the predicted probability.*
+# <!-- alt: the curve, and the diagonal of perfect calibration. -->
 #
 # The *expected calibration error* is the mean distance from the diagonal, weighted by the number of
-# voxels: $ECE = \\sum_b \\frac{n_b}{n} \\lvert acc_b - conf_b \\rvert$
+# voxels: $ECE = \sum_b \frac{n_b}{n} \lvert acc_b - conf_b \rvert$
 # ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Another common idea is *test-time augmentation*:
 # predict the scan in several variants, and see where the predictions differ.
 #
-# ### Exercise 9.4: two views of one slice
+# ### Exercise 9.4 ★☆☆: two views of one slice
 
 
 # %% tags=["exercise"]
@@ -588,7 +482,7 @@ check("9.4", predict_twice)
 
 # %% [markdown]
 # The library has eight views: mirrored, larger, smaller, brighter, darker, rotated to both sides, and the
-# scan as it is. **Predict** which changes the prediction most.
+# scan as it is. Which changes the prediction most?
 
 # %%
 from spine_lib.volumes import VIEWS, predict_views
@@ -607,7 +501,7 @@ print(
 # %% [markdown]
 # Averaging gains little in Dice. But *where* do the predictions differ? We compare three maps: the standard
 # deviation over views, the entropy of the mean probability,
-# $H = -p \\log p - (1 - p) \\log (1 - p)$, and the disagreement of the two models.
+# $H = -p \log p - (1 - p) \log (1 - p)$, and the disagreement of the two models.
 
 # %%
 from spine_lib.ct import to_slices
@@ -622,24 +516,22 @@ wrong = (plain > 0.5) != (crop.labels.array > 0)
 
 x = int(np.median(np.nonzero(crop.labels.array)[0]))
 _, depth_mm, height_mm = np.multiply(crop.ct.shape, crop.ct.spacing_mm)
-figure, row = plt.subplots(1, 4, figsize=(7.2, 2.4), layout="constrained", sharey=True)
-for axes, (name, values) in zip(row, {**maps, "errors": wrong}.items()):
+figure, panels = plt.subplots(2, 2, figsize=(6.4, 4.4), sharex=True, sharey=True)
+for axes, (name, values) in zip(panels.flat, {**maps, "errors": wrong}.items()):
     picture = to_slices(np.asarray(values, np.float32), "sagittal")[x]
     axes.imshow(picture, cmap="magma", vmin=0, extent=(0, depth_mm, height_mm, 0))
-    axes.set_title(name, fontsize=9)
-    axes.set_xlabel("A to P, mm")
-row[0].set_ylabel("S to I, mm")
+    axes.set(title=name, xlabel="A to P, mm", ylabel="S to I, mm")
+    axes.label_outer()
 plt.show()
 
 # %% [markdown]
-# *Figure: a sagittal slice four times: entropy, spread over views, disagreement of the models, and the
-# errors. All three maps are bright along the outlines of the vertebrae, where the errors are too.*
+# *Figure: three maps of uncertainty and the errors, in one sagittal slice.*
+# <!-- alt: all three maps are bright along the outlines of the vertebrae, where the errors are too. -->
 #
-# They look alike. To compare them we need a number that does not depend on a threshold or a unit: for a
-# wrong voxel and a right one, drawn at random, how often is the wrong one more uncertain? That is the
-# area under the ROC curve, AUROC.
+# To compare them we need a number that does not depend on a threshold or a unit: for a wrong voxel and a right
+# one, drawn at random, how often is the wrong one more uncertain? That is the area under the ROC curve, AUROC.
 #
-# ### Exercise 9.5: how often is the wrong voxel less certain?
+# ### Exercise 9.5 ★☆☆: how often is the wrong voxel less certain?
 
 
 # %% tags=["exercise"]
@@ -658,9 +550,9 @@ def auroc(uncertainty, wrong):
 check("9.5", auroc)
 
 # %% [markdown]
-# The library's `auroc` sorts instead of making pairs, since a scan has billions of them (scikit-learn has
-# it as `roc_auc_score`). *Which* voxels count? **Predict** what happens if the whole scan counts, air
-# included. As a baseline we add the distance to the outline of the predicted mask, which needs no network.
+# A scan has billions of pairs: scikit-learn's `roc_auc_score`, like the library's `auroc`, sorts instead.
+# *Which* voxels count? **Predict** what happens if the whole scan counts, air included. As a baseline we add
+# the distance to the outline of the predicted mask, which needs no network.
 
 # %%
 from spine_lib.metrics.calibration import near_spine
@@ -677,79 +569,32 @@ for name, values in maps.items():
 
 # %% [markdown]
 # Over the whole scan all maps look better than they are, because far from any bone every voxel is right
-# and certain. So only voxels within 10 mm of the predicted spine count. There the baseline, a distance,
-# is close behind. Here are four generated patients, each scanned in four ways, and a second number: if
-# you looked only at the most uncertain tenth of these voxels, how many of the errors would you see?
+# and certain. So only voxels within 10 mm of the predicted spine count. There the baseline is close behind.
+# Here are four generated patients, each scanned in four ways, and a second number: which share of the errors
+# lies in the most uncertain tenth of these voxels?
 
 # %%
 kept = lesson_result("uncertainty")
-near = {name: [] for name in maps}
-seen = {name: [] for name in maps}
-for row in kept["seeds"]:
-    for scan in row["scans"].values():
-        for name in maps:
-            near[name].append(scan[name]["near"])
-            seen[name].append(scan[name]["found"])
-for name in maps:
-    share = 100 * np.mean(seen[name])
-    print(
-        f"{name:25} AUROC {np.mean(near[name]):.3f}; a tenth of the voxels shows {share:.0f} % of the errors"
-    )
-
-# %%
-figures.patient_scores({"U-Net": near}, "AUROC near the spine, one mark for each scan", (0.5, 1))
-
-# %% [markdown]
-# *Figure: AUROC of the three uncertainties and of the distance to the outline, for sixteen scans of four
-# generated patients; the tick is the mean.*
-#
-# The entropy costs nothing and is best on average. Eight views cost four times the work of a prediction
-# and come close to it; the second model is hardly better than the distance. Report such a baseline
-# whenever you report an uncertainty.
-#
-# Can uncertainty tell a *bad scan* from a good one? The two models' agreement needs no truth. Here it is
-# drawn against the true Dice, for every scan of section 4.
-
-# %%
-from scipy.stats import spearmanr
-
-kept = lesson_result("stress")
-points = [
-    (scan["agreement"], scan["unet_light"]["dice"])
+rows = [
+    {"map": name, "AUROC": scan[name]["near"], "errors in a tenth": scan[name]["found"]}
     for row in kept["seeds"]
     for scan in row["scans"].values()
+    for name in maps
 ]
-agreement, true_dice = np.array(points).T
-print(f"{len(points)} scans, rank correlation {spearmanr(agreement, true_dice).statistic:.2f}")
-
-# %%
-figure, axes = plt.subplots(figsize=(3.8, 2.7), layout="constrained")
-axes.plot(agreement, true_dice, "o", color="#0072B2", mfc="none")
-axes.plot([0, 1], [0, 1], ":", color="black")
-axes.set(
-    xlabel="Dice between the two models",
-    ylabel="Dice of the U-Net with the truth",
-    xlim=(0, 1),
-    ylim=(0, 1),
-)
-plt.show()
+print(pd.DataFrame(rows).groupby("map").mean().round(3).to_string())
 
 # %% [markdown]
-# *Figure: a dot for each scan. Most crowd at the upper right; scans that went wrong altogether lie at the
-# lower left, one dot lies far below the others on the right, and two far to the left at the top. On the
-# dotted line both numbers are equal.*
-#
-# Where the two models disagree, at least one is wrong (the dots at the top left are necks, where it was
-# the other one). But the dot on the right, far below its neighbours, is the tight field of view: both
-# masks lost the same half in the same clean-up, and agree. Agreement does not detect errors that two
-# models share, and these two share their patients, their labels and their clean-up.
+# The entropy costs nothing and is best on average. Eight views cost four times the work of a prediction and
+# come close to it; the second model is hardly better than the distance. Report such a baseline whenever you
+# report an uncertainty. And errors that two models share, as in the tight field of view above, are detected by
+# none of these.
 
 # %% [markdown]
-# ## 6. Export, and open it on the scan
+# ## 6. Export, and open it on the scan (9 min)
 #
-# The file of this patient stores its axes in another order than we use. **Predict**: in which order must
-# the mask be written? By hand it takes three steps: find the transform from the library's order (RAS) to
-# the file's, apply it to the array, and save it with the *scan's* affine.
+# The file of this patient stores its axes in another order than we use. By hand an export takes three steps:
+# find the transform from the library's order (RAS) to the file's, apply it to the array, and save it with the
+# *scan's* affine.
 
 # %%
 import tempfile
@@ -776,26 +621,22 @@ from spine_lib.ct import save_nifti
 
 mask = crop.ct.with_array(cleaned["crop", "unet_light"])
 path = save_nifti(mask, folder / "crop_spine.nii.gz")
-stored = crop.ct.source.orientation if crop.ct.source else "RAS"
-print(path.name, f"{path.stat().st_size / 1024:.0f} KB; axes in the scan's file:", stored)
+print(path.name, f"{path.stat().st_size / 1024:.0f} KB")
 
 # %% [markdown]
-# An export is verified by reading it back with another program. We use nibabel and compare with the scan's
-# own file.
+# An export is verified by reading it back with another program: nibabel, beside the scan's own file.
 
 # %% tags=["nbval-check-output"]
 again = nib.load(path)
-scan = nib.load(crop.ct.path) if crop.ct.path else None
-for name, image in (("scan", scan), ("mask", again)):
-    if image is not None:
-        axes_to = "".join(nib.aff2axcodes(image.affine))
-        print(f"{name}: shape {image.shape}, axes to {axes_to}, {image.get_data_dtype()}")
+for name, image in (("scan", scan_image), ("mask", again)):
+    axes_to = "".join(nib.aff2axcodes(image.affine))
+    print(f"{name}: shape {image.shape}, axes to {axes_to}, {image.get_data_dtype()}")
 
 # %% [markdown]
 # Shape and directions agree. But two files can share both and still lie apart: compare where each affine
 # puts the corners.
 #
-# ### Exercise 9.6: do two files lie on each other?
+# ### Exercise 9.6 ★☆☆: do two files lie on each other?
 
 
 # %% tags=["exercise"]
@@ -816,28 +657,22 @@ check("9.6", grid_gap_mm)
 
 # %%
 from spine_lib import SpineError
-from spine_lib.ct import load_ct, load_mask, require_same_grid
+from spine_lib.ct import load_mask, require_same_grid
 
-exported = load_mask(path)
-require_same_grid(crop.ct, exported, "scan and export")
-same = np.array_equal(exported.array > 0, mask.array)
-print("on the same grid, and the same in every voxel:", same)
-
-# %%
 careless = nib.Nifti1Image(mask.array.astype(np.uint8), np.eye(4))
 nib.save(careless, folder / "careless.nii.gz")
-middle = [*(n // 2 for n in mask.shape), 1]
-for name, volume in (("export", exported), ("careless", load_mask(folder / "careless.nii.gz"))):
-    x_mm, y_mm, z_mm = (volume.affine @ middle)[:3]
-    print(f"{name:9} {volume.spacing_mm} mm, its middle at ({x_mm:.0f}, {y_mm:.0f}, {z_mm:.0f}) mm")
-try:
-    require_same_grid(crop.ct, volume, "scan and careless export")
-except SpineError as error:
-    print("refused:", "differ in spacing" in str(error))
+for file in (path, folder / "careless.nii.gz"):
+    volume = load_mask(file)
+    x_mm, y_mm, z_mm = nib.affines.apply_affine(volume.affine, np.array(mask.shape) / 2)
+    print(f"{file.name:16} its middle at ({x_mm:.0f}, {y_mm:.0f}, {z_mm:.0f}) mm")
+    try:
+        require_same_grid(crop.ct, volume, "scan and export")
+    except SpineError as error:
+        print("refused:", "differ in spacing" in str(error))
 
 # %% [markdown]
-# The second file is what many scripts write: the array with an identity as affine. It contains the same
-# voxels and opens without an error, too small and far beside the patient.
+# The second file is what many scripts write: the array with an identity as affine. It opens without an error,
+# too small and far beside the patient.
 #
 # ### In 3D Slicer
 #
@@ -847,28 +682,22 @@ except SpineError as error:
 # 3. In the module *Data*, switch scan and segment on; the outline must follow the bone in all three views.
 # 4. *Segmentations*, *Show 3D* gives the surface; *Segment Statistics* the volume in cm³, which are ml.
 #
-# Slicer counts left and posterior as positive and NIfTI right and anterior, and it converts on loading.
-# Only the affine decides where things lie, which is why we compared it; the library's tests compare such
-# an export once more with ITK, the reader inside Slicer. The volume that *Segment Statistics* shows
-# should be the one that the next cell prints.
+# Slicer counts left and posterior as positive and NIfTI right and anterior; it converts on loading. The
+# volume that *Segment Statistics* shows should be the one that the next cell prints.
 
 # %%
 from spine_lib.volumes import voxel_ml
 
 size_ml = (np.asarray(again.dataobj) > 0).sum() * voxel_ml(again.header.get_zooms())
-print(
-    f"{size_ml:.1f} ml in the exported file, {mask.array.sum() * voxel_ml(crop.ct.spacing_mm):.1f} ml here"
-)
+print(f"{size_ml:.1f} ml in the exported file")
 
 # %% [markdown]
-# All of this in one command, for any scan: `spine predict ct.nii.gz --pretrained unet_light --out
-# mask.nii.gz`. It writes the mask on the scan's own grid, cleaned up as the recipe says.
+# All of this in one command: `spine predict ct.nii.gz --pretrained unet_light --out mask.nii.gz`.
 
 # %% [markdown]
-# ## 7. Without the library
+# ## 7. Without the library (1 min)
 #
-# From file to mask with nibabel, PyTorch, MONAI and SciPy alone (the network is the one loaded above): turn
-# the scan, predict its slices and their mirror images, keep the largest component, write, and read back.
+# From file to mask with nibabel, PyTorch, MONAI and SciPy alone, with the network loaded above.
 
 # %%
 image = nib.as_closest_canonical(nib.load(crop.ct.path))
@@ -900,15 +729,13 @@ progress()
 # %% [markdown]
 # ## What you can do now
 #
-# - **Predict** a scan slice by slice, in windows or whole, and clean it up: keeping the largest component
-#   helps where errors are far away, holes are filled in three dimensions, and each gain is measured.
-# - **Measure** vertebrae and regions in ml, knowing that errors cancel and that names came from the truth.
+# - **Segment** a scan slice by slice, in windows or whole, and clean it up: the largest component helps where
+#   errors are far away, holes are filled in three dimensions, and each gain is measured.
+# - **Measure** vertebrae in ml, knowing that errors cancel and that names came from the truth.
 # - **Find** failures as connected components, inspect them, name the cause, and reproduce it.
-# - **Judge** an uncertainty by AUROC, near the spine and against a baseline that needs no network, and a
-#   probability by its calibration.
+# - **Judge** an uncertainty by AUROC, near the spine and against a baseline, a probability by its calibration.
 # - **Export** a mask, and prove by reading it back that it lies on its scan.
 #
-# What would clinical use take beyond this course? Patients from several hospitals and scanners, labels
-# by several readers, a stated use with its tolerance in mm, tests of every failure above, monitoring after
-# introduction, and approval as a medical device (in Europe the MDR, in the USA the FDA). This code has
-# none of these.
+# What would clinical use take beyond this course? Patients from several hospitals and scanners, labels by
+# several readers, a stated use with its tolerance in mm, tests of every failure above, monitoring, and approval
+# as a medical device (in Europe the MDR, in the USA the FDA). This code has none of these.

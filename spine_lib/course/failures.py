@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import ndimage
 
 from spine_lib.course.patients import HELD_OUT, course_case
 from spine_lib.course.provocations import provoke
@@ -116,21 +115,6 @@ def segment_all(
     return {key: segment(*key) for key in dict.fromkeys(failure.key for failure in failures)}
 
 
-def close_up(segmented: Segmented, margin_mm: float = 40.0) -> Segmented:
-    """Crop a scan and its prediction to the labelled spine and a margin."""
-    data = segmented.data
-    (box,) = ndimage.find_objects((data.labels.array > 0).astype(np.uint8))
-    pads = [int(np.ceil(margin_mm / size)) for size in data.ct.spacing_mm]
-    box = tuple(slice(max(0, side.start - pad), side.stop + pad) for side, pad in zip(box, pads))
-    shift = np.eye(4)
-    shift[:3, 3] = [side.start for side in box]
-    ct, labels, ignore, probability = (
-        Volume(volume.array[box], volume.affine @ shift, path=volume.path)
-        for volume in (data.ct, data.labels, data.ignore, segmented.probability)
-    )
-    return Segmented(CaseData(ct, labels, ignore), probability)
-
-
 def find(failure: Failure, segmented: Segmented) -> ErrorPiece | None:
     """Return the piece of error that a failure is about; None where the model makes none such."""
     data = segmented.data
@@ -163,7 +147,7 @@ def gallery(
     """
     shown = [(failure, piece) for failure, piece in findings if piece is not None]
     rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(1.75 * columns, 1.95 * rows + 0.25), layout="constrained", dpi=66)
+    figure = Figure(figsize=(1.75 * columns, 2.05 * rows + 0.25), layout="constrained", dpi=144)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -193,4 +177,4 @@ def _draw_failure(
         start = int(np.clip(middle - half, 0, size - 2 * half))
         crop.append(slice(start, start + int(2 * half)))
     figures.show_slice(axes, rgb[tuple(crop)], plane, pixel_mm)
-    axes.set_title(failure.cause, fontsize=9)
+    axes.set_title(failure.cause, fontsize=9, pad=12)  # above the mark of orientation

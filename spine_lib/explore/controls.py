@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-STILL_WIDTH_PX = 640
+STILL_WIDTH_PX, STILL_HEIGHT_PX = 640, 300  # at least
 OWN_WINDOW = "own"
 SIDES = ("left", "right", "top", "bottom")
 PRESS, LEAVE = "press", "leave"
@@ -363,7 +363,9 @@ class Viewer(widgets.VBox):
         from spine_lib.explore import figures
 
         figure = self.figure()
-        png = figures.encode_figure(figure, "png", dpi=STILL_WIDTH_PX / figure.get_figwidth())
+        width, height = figure.get_size_inches()
+        dpi = max(STILL_WIDTH_PX / width, STILL_HEIGHT_PX / height)
+        png = figures.encode_figure(figure, "png", dpi=dpi)
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(png)) as image:
             image.convert("RGB").quantize(96).save(buffer, "png", optimize=True)

@@ -130,19 +130,6 @@ def test_a_piece_is_chosen_by_the_tissue_that_it_lies_on(plain):
     assert find(Failure("x", "well scanned", "false negative"), segmented) is None
 
 
-def test_a_close_up_shows_the_same_places_of_the_patient(plain):
-    whole = Segmented(plain, plain.ct.with_array(plain.labels.array.astype(np.float32)))
-    near = failures.close_up(whole, margin_mm=6.0)
-    assert near.data.ct.array.size < plain.ct.array.size
-    assert (near.data.labels.array > 0).sum() == (plain.labels.array > 0).sum()
-    assert np.array_equal(near.mask.array, near.data.labels.array > 0)
-    voxel = np.argwhere(near.data.labels.array)[0]
-    place = np.linalg.solve(plain.ct.affine, near.data.ct.affine @ [*voxel, 1])[:3]
-    x, y, z = np.rint(place).astype(int)
-    assert np.allclose(place, (x, y, z))
-    assert near.data.ct.array[tuple(voxel)] == plain.ct.array[x, y, z]
-
-
 def test_the_gallery_draws_a_panel_for_each_failure(plain):
     found = plain.labels.array > 0
     found[30:45, 40:52, 8:14] = False

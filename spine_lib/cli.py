@@ -23,7 +23,7 @@ from spine_lib import SpineError, __version__
 
 Scheme = Literal["canonical", "verse", "totalsegmentator", "totalsegmentator_v1", "pycad1089"]
 PublicSet = Literal["pycad1089", "totalsegmentator", "rebuilt1089", "verse", "ctspine1k", "folder"]
-Dataset = Literal[Literal["sample", "phantom"], PublicSet]
+Dataset = Literal[Literal["sample", "phantom", "more"], PublicSet]
 MoreSet = Literal["ctspine1k-3", "pycad-8", "totalsegmentator-small", "holdout218"]
 Device = Literal["auto", "cpu", "cuda", "gpu", "mps"]
 SeriesOption = Annotated[str | None, Option(help="a DICOM series: number, description or UID")]
@@ -397,14 +397,13 @@ def prepare(
     scheduler: SchedulerOption = "",
 ) -> None:
     """Cut a data set into slices, several scans at once; called again, it goes on."""
-    from spine_lib.datasets.public import PUBLIC_SETS
     from spine_lib.reproduce import sources
     from spine_lib.training.recipe import load_recipe
 
     settings = load_recipe(recipe)
     settings = settings.changed(dataset=dataset or settings.dataset)
     options = {"workers": workers, "scheduler": scheduler}
-    options["skip_broken"] = settings.dataset in PUBLIC_SETS
+    options["skip_broken"] = settings.dataset not in sources.BUILT_IN
     parts = sources.gather(settings, root, needed=("train", "validation")).parts
     for part in ("train", "validation"):
         store = sources.prepare(parts[part], settings.planes, settings.spacing_mm, **options)
@@ -426,14 +425,23 @@ def reproduce(
     devices: Annotated[int, Option(min=1, help="processes a training, on GPUs one each")] = 1,
     nodes: Annotated[int, Option(min=1, help="machines, each with so many devices")] = 1,
     strategy: Annotated[str, Option(help="of Lightning, for several devices")] = "auto",
+    test: Annotated[Dataset | None, Option(help="train nothing, test on this set")] = None,
+    checkpoint: Annotated[
+        list[str] | None, Option(help="for --test: weights.safetensors, or a shipped model's name")
+    ] = None,
 ) -> None:
     """Train both of the paper's models and print our table beside the paper's.
 
-    Called again, it goes on where it was stopped.
+    Called again, it goes on where it was stopped. With --test, score trained weights (of the run
+    --name, or --checkpoint) on another data set, into runs/NAME-on-SET.
     """
     from spine_lib.reproduce import reproduce as run
     from spine_lib.training.devices import Processes
 
+    if test is not None:
+        return _test(test, name, checkpoint or [], root, device)
+    if checkpoint:
+        raise typer.BadParameter("--checkpoint is for --test")
     run(
         recipe,
         name=name,
@@ -445,6 +453,22 @@ def reproduce(
         data_root=root,
         workers=workers,
     )
+
+
+def _test(
+    dataset: str, name: str | None, checkpoints: list[str], root: Path | None, device: str
+) -> None:
+    from spine_lib.reproduce.run import evaluate_on
+    from spine_lib.training.pretrained import PRETRAINED, weights_path
+
+    runs = Path("runs")
+    weights = [weights_path(c) if c in PRETRAINED else Path(c) for c in checkpoints]
+    if not weights:
+        name = name or "sample"
+        weights = sorted((runs / name).glob("*/seed-*/weights.safetensors"))
+    if not weights:
+        raise SpineError(f"runs/{name} holds no trained weights: name a run, or give --checkpoint.")
+    evaluate_on(dataset, weights, runs / f"{name or weights[0].stem}-on-{dataset}", root, device)
 
 
 @_command("spine compare sample three-seeds --out comparison.html")

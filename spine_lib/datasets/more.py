@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, os_reason
 from spine_lib.datasets.case import mask_names
+from spine_lib.datasets.public import Cohort, find_cases
 from spine_lib.datasets.sample import sample_root
 
 TIMEOUT_S, REPEATS, RANGE_BYTES = 30, 2, 1 << 20
@@ -52,6 +53,20 @@ def more_sets() -> dict[str, MoreSet]:
     """Return what can be fetched, by name."""
     text = Path(__file__).with_name("more_sets.yaml").read_text(encoding="utf-8")
     return {name: MoreSet(**row) for name, row in yaml.safe_load(text).items()}
+
+
+def more_folder(name: str) -> Path:
+    """Return where a set lies unless another folder was chosen for it: beside the sample."""
+    return sample_root().parent / "more" / name
+
+
+def fetched_cohorts() -> dict[str, Cohort]:
+    """Return the cases of all sets of scans that lie in their `more_folder`, by name."""
+    return {
+        name: find_cases(entry.dataset, more_folder(name))
+        for name, entry in more_sets().items()
+        if entry.dataset and any(more_folder(name).glob("*/"))
+    }
 
 
 def fetch_more(
@@ -89,7 +104,7 @@ def fetch_more(
             f"{name} is under {entry.licence}, which forbids commercial use: read it, and accept "
             "it with --accept-licence."
         )
-    folder = Path(root) if root is not None else sample_root().parent / "more" / name
+    folder = Path(root) if root is not None else more_folder(name)
     try:
         with FileLock(folder / ".fetch.lock"):
             for path, target, checksum in entry.files:

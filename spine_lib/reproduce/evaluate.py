@@ -39,7 +39,8 @@ class Evaluation:
 
     Attributes:
         tests: by model and seed, what `summarise` returns.
-        baseline: "name", "threshold_hu" and "test" (`metrics.aggregate`) of a bone threshold.
+        baseline: "name", "threshold_hu", the cases it was "chosen_on" and "test" (of
+            `metrics.aggregate`) of a bone threshold.
         overlays: by model, the drawn slices of its first seed.
         excluded: cases that cannot be read.
     """
@@ -57,6 +58,7 @@ def evaluate_all(
     say: Callable[[str], object],
     keep: Path | None = None,
     threshold_hu: float = 250,
+    chosen_on: Sequence[str] = (),
 ) -> Evaluation:
     """Score every network, and a bone threshold, on every test case, on the case's own grid.
 
@@ -66,7 +68,7 @@ def evaluate_all(
         device: "cpu" or "cuda".
         say: called with a line for each prediction.
         keep: folder of scores that are kept, where a stopped run would lose much.
-        threshold_hu: of the baseline (`best_threshold`).
+        threshold_hu, chosen_on: of the baseline, as `best_threshold` gives them.
 
     Raises:
         SpineError: if no case can be read, or a network was trained or validated on one, by its id
@@ -113,6 +115,7 @@ def evaluate_all(
     baseline = {
         "name": f"Bone threshold, {threshold_hu:g} HU (no network)",
         "threshold_hu": threshold_hu,
+        "chosen_on": list(chosen_on),
         "test": aggregate(rows[threshold]),
     }
     for test in [baseline["test"], *(test for runs in tests.values() for test in runs.values())]:

@@ -124,7 +124,7 @@ def test_looks(dataset: str) -> str:
     """Return how often test patients had been looked at while the recipe was made."""
     if dataset == "phantom":
         return "The test phantoms were made for this run."
-    if dataset != "sample":
+    if dataset not in ("sample", "more"):
         return "The library's recipes were made without this data set's test part."
     return read_json(Path(__file__).with_name("history.json"))["test_looks"]
 

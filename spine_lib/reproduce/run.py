@@ -19,14 +19,13 @@ from pydantic import Field
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, read_json, sole_use, write_json
 from spine_lib.datasets.case import write_split
-from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.datasets.settings import Settings
 from spine_lib.metrics.paper import PAPER
 from spine_lib.reproduce import provenance
 from spine_lib.reproduce.compare import run_statistics
 from spine_lib.reproduce.evaluate import Evaluation, best_threshold, evaluate_all, mean_over_seeds
 from spine_lib.reproduce.report import results_table, write_report
-from spine_lib.reproduce.sources import Sources, gather, prepare, prepared_root
+from spine_lib.reproduce.sources import BUILT_IN, Sources, gather, prepare, prepared_root
 from spine_lib.training.devices import ALONE, Processes, choose_device, is_first
 from spine_lib.training.recipe import Recipe, Seed, load_recipe, recipe_from_dict, run_name
 from spine_lib.training.train import (
@@ -126,7 +125,7 @@ def train_run(
         with lock:
             sources = gather(recipe, data_root, say)
         settings = (recipe.planes, recipe.spacing_mm, say, workers, "", progress)
-        public = recipe.dataset in PUBLIC_SETS
+        public = recipe.dataset not in BUILT_IN
         with timed(folder, "prepare"), lock:
             data = [prepare(sources.parts[p], *settings, public) for p in ("train", "validation")]
         left_out = [str(scan) for store in data for scan in store.left_out]
@@ -169,42 +168,84 @@ def evaluate_run(
     Raises:
         SpineError: if the run was not trained to its end, or a network has seen a test case.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), choose_device(device)
     plan = _read_plan(folder / "run.json")
     recipe = recipe_from_dict(plan.recipe, str(folder / "run.json"))
-    public = recipe.dataset in PUBLIC_SETS
+    fitted = {
+        model: {s: load_fitted(folder / model / f"seed-{s}" / WEIGHTS, model) for s in plan.seeds}
+        for model in recipe.models
+    }
     with sole_use(folder):
         with provenance.peak_memory(folder), timed(folder, "evaluate"):
+            public = recipe.dataset not in BUILT_IN
             with FileLock(prepared_root() / "lock"):
                 sources = gather(recipe, data_root, lambda line: None)
                 settings = (recipe.planes, recipe.spacing_mm, say, workers, "", progress, public)
                 training = prepare(sources.parts["train"], *settings)
-            fitted = {
-                model: {
-                    seed: load_fitted(folder / model / f"seed-{seed}" / WEIGHTS, model)
-                    for seed in plan.seeds
-                }
-                for model in recipe.models
-            }
-            threshold_hu, chosen_on = best_threshold(training, recipe.largest_component)
+            baseline = best_threshold(training, recipe.largest_component)
             keep = folder / "scores" if public else None
-            device = choose_device(device)
-            scores = evaluate_all(fitted, sources.parts["test"], device, say, keep, threshold_hu)
+            scores = evaluate_all(fitted, sources.parts["test"], device, say, keep, *baseline)
         if public:
             write_split(sources.parts, folder / "split.csv")
-        results = collect(recipe, sources, fitted, scores, folder, device)
-        results["baseline"]["chosen_on"] = chosen_on
-        results["data"]["left_out"] += [*plan.left_out, *map(str, scores.excluded)]
-        results["processes"] = dataclasses.asdict(processes)
-        results["peak_memory_mb"] = read_json(folder / "peak_memory_mb.json")
-        write_json(folder / "results.json", results)
-        curves = {model: next(iter(runs.values())).curve for model, runs in fitted.items()}
-        write_report(results, folder / "report.html", curves, scores.overlays)
+        given = (plan.left_out, processes)
+        _write_results(recipe, sources, fitted, scores, folder, device, say, *given)
         with atomic_file(folder.parent / "latest") as stream:
             stream.write(f"{folder.name}\n".encode())
-        say(results["table_note"])
-        say(results_table(results))
-        say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
+
+
+def evaluate_on(
+    dataset: str,
+    weights: Sequence[str | Path],
+    folder: str | Path,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    say: Say = print,
+) -> None:
+    """Score trained weights on the test part of a data set; write results and report to a folder.
+
+    Args:
+        dataset: "sample", "phantom" or a public data set.
+        weights: `weights.safetensors` files, one or more; those of one model differ in their seed.
+        folder: where `results.json` and `report.html` go.
+        data_root, device, say: of `reproduce`.
+
+    Raises:
+        SpineError: if a network has seen a test case, or nothing can be read.
+    """
+    folder, device, fitted = Path(folder), choose_device(device), {}
+    for path in map(Path, weights):
+        run = load_fitted(path)
+        fitted.setdefault(run.model, {})[run.recipe.seed] = run
+    recipe = run.recipe.changed(dataset=dataset, models=tuple(fitted), name=run_name(folder.name))
+    with sole_use(folder):
+        with provenance.peak_memory(folder), timed(folder, "evaluate"):
+            sources = gather(recipe, data_root, say, needed=("test",))
+            keep = folder / "scores" if dataset not in BUILT_IN else None
+            scores = evaluate_all(fitted, sources.parts["test"], device, say, keep)
+        _write_results(recipe, sources, fitted, scores, folder, device, say)
+
+
+def _write_results(
+    recipe: Recipe,
+    sources: Sources,
+    fitted: Mapping[str, Mapping[int, Fitted]],
+    scores: Evaluation,
+    folder: Path,
+    device: str,
+    say: Say,
+    left_out: Sequence[str] = (),
+    processes: Processes = ALONE,
+) -> None:
+    results = collect(recipe, sources, fitted, scores, folder, device)
+    results["data"]["left_out"] += [*left_out, *map(str, scores.excluded)]
+    results["processes"] = dataclasses.asdict(processes)
+    results["peak_memory_mb"] = read_json(folder / "peak_memory_mb.json")
+    write_json(folder / "results.json", results)
+    curves = {model: next(iter(runs.values())).curve for model, runs in fitted.items()}
+    write_report(results, folder / "report.html", curves, scores.overlays)
+    say(results["table_note"])
+    say(results_table(results))
+    say(f"{results['wall_seconds']:.0f} s; the report is {folder / 'report.html'}")
 
 
 def _read_plan(path: Path) -> Plan:
@@ -231,9 +272,9 @@ def collect(
             {
                 "seed": seed,
                 "test": scores.tests[model][seed],
-                "train_seconds": round(run.trained_seconds, 1),
+                "train_seconds": round(run.trained_seconds, 1) or None,
                 "steps": recipe.steps,
-                "weights": run.weights.relative_to(folder).as_posix(),
+                "weights": run.weights.as_posix().removeprefix(f"{folder.as_posix()}/"),
             }
             for seed, run in runs.items()
         ]

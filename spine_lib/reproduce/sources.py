@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spine_lib import SpineError, __version__
 from spine_lib.datasets.case import Case, ExcludedScan, require_cases
+from spine_lib.datasets.more import fetched_cohorts, more_sets
 from spine_lib.datasets.phantom import phantom_cases
 from spine_lib.datasets.public import PUBLIC_SETS, find_cases
 from spine_lib.datasets.sample import fetch_sample, sample_cases, sample_root
@@ -22,6 +23,9 @@ from spine_lib.training.recipe import Recipe
 
 FIRST_PHANTOM = {"train": 1000, "validation": 2000, "test": 3000}
 """First seeds of the phantoms of each part, far enough apart never to meet."""
+
+BUILT_IN = ("sample", "phantom")
+"""Data sets that every case can be read of; of others, those that cannot are left out."""
 
 PHANTOM_GRID = {"shape": (160, 160, 160), "spacing_mm": (2.0, 2.0, 3.0)}
 
@@ -67,10 +71,12 @@ def gather(
     sources = Sources(parts, "by patient, fixed before anything was trained")
     if recipe.dataset in PUBLIC_SETS:
         sources = _find_public(recipe.dataset, root, parts, say)
-    elif recipe.dataset == "sample":
+    elif recipe.dataset in ("sample", "more"):
         fetch_sample(progress=say)
         for case in sample_cases():
             parts[case.split].append(case)
+        if recipe.dataset == "more":
+            sources = _add_fetched(parts, say)
     else:
         parts["test"] += phantom_cases(2, FIRST_PHANTOM["test"], **PHANTOM_GRID)
         sources = Sources(parts, "by seed; each phantom is a patient of its own")
@@ -82,6 +88,25 @@ def gather(
         require_cases(parts[part], f"the {part} part of {recipe.dataset}")
     require_separate(parts)
     return sources
+
+
+def _add_fetched(parts: dict, say: Say) -> Sources:
+    """Add the training and validation parts of what was fetched; tests stay the sample's pair."""
+    cohorts = fetched_cohorts()
+    if not cohorts:
+        raise SpineError(
+            "dataset 'more' needs more than the sample: bring some with "
+            f"'spine fetch --more NAME', one of {', '.join(more_sets())}"
+        )
+    for name, cohort in cohorts.items():
+        cases = [case for case in cohort.cases if case.split in ("train", "validation")]
+        for case in cases:
+            parts[case.split].append(case)
+        say(f"{name}: {len(cases)} of {len(cohort.cases)} scans, without its test part")
+    notes = "; ".join(f"{name}: {cohort.split_note}" for name, cohort in cohorts.items())
+    left_out = [scan for cohort in cohorts.values() for scan in cohort.excluded]
+    faults = [fault for cohort in cohorts.values() for fault in cohort.faults]
+    return Sources(parts, f"by patient; the sample's test pair; {notes}", left_out, faults)
 
 
 def _find_public(name: str, root: str | Path | None, parts: dict, say: Say) -> Sources:

@@ -54,7 +54,8 @@ class Recipe(Settings):
 
     Attributes:
         name: of the recipe.
-        dataset: where cases come from: "sample", "phantom" or a public data set.
+        dataset: where cases come from: "sample", "phantom", "more" (the sample and what was fetched
+            besides) or a public data set.
         target: "spine", or "regions" for networks that name the four regions of the spine.
         models: architectures with their encoders.
         encoder_weights: None, "imagenet" or "package".
@@ -86,7 +87,7 @@ class Recipe(Settings):
     """
 
     name: Annotated[str, AfterValidator(run_name)] = "sample"
-    dataset: Literal[("sample", "phantom", *PUBLIC_SETS)] = "sample"
+    dataset: Literal[("sample", "phantom", "more", *PUBLIC_SETS)] = "sample"
     target: Literal["spine", "regions"] = "spine"
     models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")
     encoder_weights: Literal["imagenet", "package"] | None = None

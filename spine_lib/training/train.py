@@ -72,6 +72,7 @@ class Fitted:
     curve: list[dict[str, float]]  # rows of the log, each with "step" and what was measured there
     data: DataRecord | None = None
     encoder_sha256: str = ""
+    model: str = ""
 
 
 def load_or_train(
@@ -119,16 +120,17 @@ def load_or_train(
     if is_first():
         save_weights(network, model, recipe, weights, False, *record)
         curve = read_log(folder / "metrics.csv")
-    return Fitted(network, recipe, weights, seconds, before + seconds, curve, *record)
+    return Fitted(network, recipe, weights, seconds, before + seconds, curve, *record, model)
 
 
-def load_fitted(weights: Path, model: str) -> Fitted:
+def load_fitted(weights: Path, model: str | None = None) -> Fitted:
     """Load a finished training from its folder; raise a `SpineError` if it has not ended."""
     folder, found = weights.parent, read_checkpoint(weights, model)
-    trained_seconds = _read_seconds(folder / "seconds.json")
-    curve = read_log(folder / "metrics.csv")
-    facts = (found.recipe, weights, 0.0, trained_seconds, curve, found.data, found.encoder_sha256)
-    return Fitted(found.build(weights), *facts)
+    trained_seconds, log = _read_seconds(folder / "seconds.json"), folder / "metrics.csv"
+    curve = read_log(log) if log.is_file() else []
+    facts = (found.recipe, weights, 0.0, trained_seconds, curve)
+    record = (found.data, found.encoder_sha256, found.model)
+    return Fitted(found.build(weights), *facts, *record)
 
 
 def _read_seconds(path: Path) -> float:

@@ -1,5 +1,6 @@
 """The whole experiment on a public data set, on a tree of phantoms in its layout."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from spine_lib import SpineError, cli
-from spine_lib.datasets import split_of
-from spine_lib.reproduce import deviations, reproduce
+from spine_lib.datasets import phantom_cases, split_of
+from spine_lib.reproduce import deviations, reproduce, sources
 from spine_lib.reproduce.sources import gather
 from spine_lib.training.checkpoints import read_checkpoint
 from spine_lib.training.recipe import load_recipe
@@ -226,3 +227,19 @@ def test_the_command_lists_sets_and_writes_the_split(tree, tmp_path, capsys):
     assert "train: 2 scans" in capsys.readouterr().out
     rows = split.read_text(encoding="utf-8").splitlines()
     assert rows[0] == "case_id,patient_id,split" and len(rows) == 7
+
+
+def test_fetched_sets_join_the_sample_whose_test_pair_stays(tree, tmp_path, monkeypatch):
+    pair = [dataclasses.replace(c, split="test") for c in phantom_cases(2, 900)]
+    monkeypatch.setenv("SPINE_DATA", str(tmp_path))
+    monkeypatch.setattr(sources, "fetch_sample", lambda progress: None)
+    monkeypatch.setattr(sources, "sample_cases", lambda: pair)
+    recipe, lines = load_recipe("more").changed(phantoms=0, validation_phantoms=0), []
+    with pytest.raises(SpineError, match="bring some with 'spine fetch --more NAME', one of cts"):
+        gather(recipe)
+    shutil.copytree(tree, tmp_path / "more" / "pycad-8")
+    found = gather(recipe, say=lines.append)
+    assert found.parts["test"] == pair and lines[-1].startswith("pycad-8: 3 of 6 scans")
+    assert [c.case_id for c in found.parts["train"]] == numbers_of("train", 2)
+    assert [c.case_id for c in found.parts["validation"]] == numbers_of("validation", 1)
+    assert "pycad-8: by scan" in found.split_note

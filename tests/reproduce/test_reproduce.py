@@ -82,6 +82,19 @@ def test_a_finished_run_is_not_repeated(run):
     assert again[-2] == first[-2]
 
 
+@pytest.mark.slow
+def test_trained_weights_are_tested_on_another_set_without_training(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PHANTOM_GRID", GRID)
+    weights = sorted(run[0].glob("*/seed-0/weights.safetensors"))
+    folder = tmp_path / "again"
+    run_module.evaluate_on("phantom", weights, folder, say=len)
+    first, again = (json.loads((f / "results.json").read_text()) for f in (run[0], folder))
+    assert {*again["models"]} == {*MODELS} and again["baseline"]["chosen_on"] == []
+    for model in MODELS:
+        assert again["models"][model]["test"]["pooled"] == first["models"][model]["test"]["pooled"]
+    assert "Nothing was chosen for this data set" in (folder / "report.html").read_text()
+
+
 def test_no_phantom_is_in_two_parts():
     recipe = load_recipe("tiny").changed(phantoms=1000, validation_phantoms=1000)
     parts = gather(recipe).parts

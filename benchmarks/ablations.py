@@ -46,8 +46,7 @@ from spine_lib.training.devices import choose_device
 from spine_lib.training.losses import LOSSES
 from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.train import Fitted, Job, load_or_train, train_side_by_side
-from spine_lib.volumes.masks import to_mask
-from spine_lib.volumes.predict import predict_volume
+from spine_lib.volumes.predict import predict_mask
 
 PACKAGED_ENCODER = "timm-tf_efficientnet_lite0"
 """The one encoder that a public package carries ImageNet weights for."""
@@ -435,8 +434,7 @@ def load_scored(scored: Scored) -> CaseData:
 def _score(fitted: Fitted, scored: Scored, device: str) -> dict:
     data = load_scored(scored)
     truth = Truth(data)
-    probability = predict_volume(fitted.network, data.ct, fitted.recipe, device)
-    mask = to_mask(probability, fitted.recipe).array > 0
+    mask = predict_mask(fitted.network, data.ct, fitted.recipe, device)[1].array > 0
     scores = overlap.scores(overlap.confusion(mask, truth.mask, truth.ignore))
     return {name: scores[name] for name in ("dice", "precision", "recall")} | {
         "patient_id": scored.case.patient_id,

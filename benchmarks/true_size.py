@@ -46,7 +46,7 @@ from spine_lib.slices import SliceStore, prepare
 from spine_lib.training.devices import choose_device, choose_precision
 from spine_lib.training.recipe import Recipe, load_recipe
 from spine_lib.training.train import load_or_train
-from spine_lib.volumes import predict_volume, to_mask
+from spine_lib.volumes import predict_mask
 
 RESULTS = Path(__file__).parent / "results" / "true_size.json"
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -286,7 +286,7 @@ def evaluate(
         marks = [time.perf_counter()]
         data = case.load()
         marks.append(time.perf_counter())
-        mask = to_mask(predict_volume(network, data.ct, recipe, device), recipe).array > 0
+        mask = predict_mask(network, data.ct, recipe, device)[1].array > 0
         marks.append(time.perf_counter())
         truth = data.labels.array > 0
         evaluate_volume(mask, truth, data.ct.spacing_mm, data.ignore.array)

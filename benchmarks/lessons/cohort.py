@@ -19,8 +19,7 @@ from spine_lib.datasets import CaseData, phantom_cases
 from spine_lib.metrics.regions import assign_regions
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import to_mask
-from spine_lib.volumes.predict import predict_volume
+from spine_lib.volumes import predict_mask
 
 NAME = "cohort"
 SEEDS = (0, 1, 2)
@@ -102,9 +101,8 @@ def score_case(
     regions = to_regions(data.labels.array)
     scored = {}
     for name, (network, recipe) in networks.items():
-        probability = predict_volume(network, data.ct, recipe, device="cpu")
-        raw = probability.array > recipe.threshold
-        mask = to_mask(probability, recipe).array > 0
+        probability, mask = predict_mask(network, data.ct, recipe, device="cpu")
+        raw, mask = probability.array > recipe.threshold, mask.array > 0
         scored[name] = {
             **score_mask(mask, regions > 0, data),
             "slices": spread_over_slices(mask, regions > 0, data),

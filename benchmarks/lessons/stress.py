@@ -12,8 +12,7 @@ import numpy as np
 from spine_lib import metrics
 from spine_lib.course.provocations import PROVOCATIONS, provoke
 from spine_lib.training.pretrained import PRETRAINED, load_pretrained
-from spine_lib.volumes.masks import to_mask
-from spine_lib.volumes.predict import predict_volume
+from spine_lib.volumes import predict_mask
 
 NAME = "stress"
 SEEDS = (0, 1, 2, 3)
@@ -45,8 +44,7 @@ def run(seed: int, fast: bool = False) -> dict:
         truth = data.labels.array > 0
         masks, scores = [], {}
         for name, (network, recipe) in models.items():
-            probability = predict_volume(network, data.ct, recipe, "cpu")
-            mask = to_mask(probability, recipe).array > 0
+            mask = predict_mask(network, data.ct, recipe, "cpu")[1].array > 0
             scores[name] = _scores(mask, truth)
             masks.append(mask)
         scores["agreement"] = metrics.dice(metrics.confusion(*masks))

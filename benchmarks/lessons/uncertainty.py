@@ -90,6 +90,20 @@ def judge_uncertainty(
         scores[name] = {
             "near": uncertainty.auroc(values[near], wrong[near]),
             "everywhere": uncertainty.auroc(values[~ignore], wrong[~ignore]),
-            "found": uncertainty.errors_found(values[near], wrong[near], LOOKED_AT),
+            "found": _errors_found(values[near], wrong[near], LOOKED_AT),
         }
     return scores
+
+
+def _errors_found(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
+    """Return which part of the errors lies in a share (0 to 1) of most uncertain voxels.
+
+    Voxels that tie at the limit count in part, as if drawn by lot; NaN where nothing is wrong.
+    """
+    order = np.argsort(-score, kind="stable")
+    descending, hits = -score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
+    count = share * score.size
+    limit = descending[min(int(count), score.size - 1)]
+    first, last = (np.searchsorted(descending, limit, side) for side in ("left", "right"))
+    among = hits[first] + (count - first) / (last - first) * (hits[last] - hits[first])
+    return float(among / hits[-1]) if hits[-1] else float("nan")

@@ -23,8 +23,8 @@ from spine_lib.reproduce.report_figures import Overlay, draw_overlay, pick_slice
 from spine_lib.slices.cut import IGNORE
 from spine_lib.slices.store import SliceStore
 from spine_lib.training.train import Fitted
-from spine_lib.volumes.masks import largest_component, to_mask, to_region_mask
-from spine_lib.volumes.predict import predict_regions, predict_volume
+from spine_lib.volumes.masks import largest_component
+from spine_lib.volumes.predict import predict_mask
 
 BONE_HU = tuple(range(100, 501, 50))
 """Thresholds of which the baseline takes the best on training volumes."""
@@ -226,15 +226,10 @@ def _score_network(
     run: Fitted, device: str, data: CaseData, truth: Truth
 ) -> tuple[np.ndarray, dict]:
     started = time.perf_counter()
-    named = None
-    if run.recipe.classes == 1:
-        probability = predict_volume(run.network, data.ct, run.recipe, device)
-        mask = to_mask(probability, run.recipe).array > 0
-    else:
-        probability, likeliest = predict_regions(run.network, data.ct, run.recipe, device)
-        named = to_region_mask(probability, likeliest, run.recipe).array
-        mask = named > 0
+    probability, named = predict_mask(run.network, data.ct, run.recipe, device)
     seconds = time.perf_counter() - started
+    mask = named.array > 0
+    named = None if run.recipe.classes == 1 else named.array
     row = evaluate_case(probability.array, mask, truth, named)
     return mask, row | {"predict_seconds": round(seconds, 2)}
 
@@ -324,7 +319,7 @@ def _draw_overlays(
             mask = np.unpackbits(bits, count=data.ct.array.size).reshape(data.ct.shape)
             mask = data.ct.with_array(mask)
         else:
-            mask = to_mask(predict_volume(run.network, data.ct, run.recipe, device), run.recipe)
+            mask = predict_mask(run.network, data.ct, run.recipe, device)[1]
         where = (index, case_id, kind, dice[case_id, index])
         overlays.append(draw_overlay(data.ct, data.labels, mask, *where, ignore=data.ignore))
     return overlays

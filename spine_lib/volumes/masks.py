@@ -6,27 +6,22 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib.ct.volume import Volume
-from spine_lib.training.recipe import Recipe
 
 TOUCHING = np.ones((3, 3, 3), bool)  # by a face, an edge or a corner
 
 
-def to_mask(probability: Volume, recipe: Recipe) -> Volume:
-    """Return the mask (uint8) of a recipe's threshold, or its largest component if so set."""
-    mask = probability.array > recipe.threshold
-    if recipe.largest_component:
-        mask = largest_component(mask)
-    return probability.with_array(mask.astype(np.uint8))
+def to_mask(
+    probability: Volume, threshold: float, largest: bool, likeliest: Volume | None = None
+) -> Volume:
+    """Return the mask (uint8) of what passes a threshold, or the largest component of that.
 
-
-def to_region_mask(probability: Volume, likeliest: Volume, recipe: Recipe) -> Volume:
-    """Return the region ids of the mask that `to_mask` makes, uint8: 1 cervical to 4 sacral.
-
-    A voxel is spine if the probabilities of all regions together pass the threshold, whichever of
-    them is highest; both volumes are those of `predict_regions`.
+    It holds 1 or, where `likeliest` gives each voxel's region, the region's id.
     """
-    mask = to_mask(probability, recipe)
-    return mask.with_array(mask.array * likeliest.array)
+    mask = probability.array > threshold
+    if largest:
+        mask = largest_component(mask)
+    mask = mask.astype(np.uint8)
+    return probability.with_array(mask if likeliest is None else mask * likeliest.array)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -51,7 +46,7 @@ def keep_pieces(
 
     `largest_component` keeps one piece only, also of a spine from which a vertebra is missing.
     """
-    pieces, sizes_ml = _sizes(mask, spacing_mm, TOUCHING)
+    pieces, sizes_ml = numbered_pieces(mask, spacing_mm, TOUCHING)
     kept = sizes_ml >= smallest_ml
     kept[0] = False
     return kept[pieces]
@@ -62,16 +57,16 @@ def fill_holes(
 ) -> np.ndarray:
     """Return a boolean mask [x, y, z] with cavities filled that it encloses, up to a volume.
 
-    A cavity is one in three dimensions, of voxels that touch by a face: the spinal canal is a hole
-    in an axial slice and none in the body. The limit leaves alone a canal that noise has closed.
+    A cavity's voxels touch by a face: the spinal canal is a hole in an axial slice and none in the
+    body. The limit leaves alone a canal that noise has closed.
     """
-    cavities, sizes_ml = _sizes(ndimage.binary_fill_holes(mask) & ~mask, spacing_mm)
+    cavities, sizes_ml = numbered_pieces(ndimage.binary_fill_holes(mask) & ~mask, spacing_mm)
     small = sizes_ml <= largest_ml
     small[0] = False
     return mask | small[cavities]
 
 
-def _sizes(
+def numbered_pieces(
     mask: np.ndarray, spacing_mm: Sequence[float], touching: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask's numbered components, and the volume of each in ml."""

@@ -14,7 +14,7 @@ from spine_lib.annotations.schemes import CANONICAL, HEAD_TO_FOOT, REGIONS, to_r
 from spine_lib.ct.geometry import require_same_grid
 from spine_lib.ct.volume import Volume
 from spine_lib.metrics.surfaces import bounding_box
-from spine_lib.volumes.masks import TOUCHING
+from spine_lib.volumes.masks import TOUCHING, numbered_pieces
 
 REACH_MM = 10.0  # a predicted voxel farther than this from every vertebra belongs to none
 NOWHERE = "no vertebra"
@@ -55,8 +55,7 @@ def voxel_ml(spacing_mm: Sequence[float]) -> float:
 def borrow_names(prediction: Volume, labels: Volume, reach_mm: float = REACH_MM) -> Volume:
     """Return for each predicted voxel the id of the nearest labelled vertebra, uint8.
 
-    Voxels farther than `reach_mm` from every vertebra get 0. With true labels this measures a
-    prediction; it names no vertebrae in a scan without labels.
+    Voxels farther than `reach_mm` from every vertebra get 0.
     """
     require_same_grid(labels, prediction, "labels and prediction")
     predicted = prediction.array > 0
@@ -84,7 +83,7 @@ def compare_volumes(
         ignore: boolean, True where nothing is measured.
 
     Returns:
-        An `Amount` each, and last one called `NOWHERE` for what is predicted out of reach.
+        An `Amount` each, the last one (`NOWHERE`) of what is predicted out of reach.
     """
     predicted, truth = prediction.array > 0, labels.array
     if ignore is not None:
@@ -134,10 +133,10 @@ def error_pieces(
     """
     require_same_grid(truth, prediction, "truth and prediction")
     predicted, true = prediction.array > 0, truth.array > 0
+    wrong = {"false positive": predicted & ~true, "false negative": true & ~predicted}
     scored = True if ignore is None else ~ignore.array
     limits = truth.spacing_mm, smallest_ml, thinnest_mm
-    pieces = _pieces("false positive", predicted & ~true & scored, *limits)
-    pieces += _pieces("false negative", true & ~predicted & scored, *limits)
+    pieces = [p for kind, mask in wrong.items() for p in _pieces(kind, mask & scored, *limits)]
     return sorted(pieces, key=lambda piece: -piece.ml)
 
 
@@ -149,9 +148,12 @@ def _pieces(kind, wrong, spacing_mm, smallest_ml, thinnest_mm) -> list[ErrorPiec
     # From a voxel's centre to the centre of the nearest right one; half a voxel less is the rim.
     depth_mm = ndimage.distance_transform_edt(np.pad(wrong, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
     depth_mm -= min(spacing_mm) / 2 * (depth_mm > 0)
-    thick = _opened(wrong, depth_mm, spacing_mm, thinnest_mm)
-    numbered, _ = ndimage.label(thick, TOUCHING)
-    sizes_ml = np.bincount(numbered.ravel()) * voxel_ml(spacing_mm)
+    if thinnest_mm > 0:  # what a ball can reach without leaving the error
+        core = depth_mm >= thinnest_mm / 2
+        if not core.any():
+            return []
+        wrong = wrong & (ndimage.distance_transform_edt(~core, spacing_mm) <= thinnest_mm / 2)
+    numbered, sizes_ml = numbered_pieces(wrong, spacing_mm, TOUCHING)
     pieces = []
     for number, box in enumerate(ndimage.find_objects(numbered), start=1):
         if sizes_ml[number] < smallest_ml:
@@ -164,16 +166,3 @@ def _pieces(kind, wrong, spacing_mm, smallest_ml, thinnest_mm) -> list[ErrorPiec
         thickness_mm = 2 * float(depth.max())
         pieces.append(ErrorPiece(kind, float(sizes_ml[number]), voxel, thickness_mm, inside, box))
     return pieces
-
-
-def _opened(
-    wrong: np.ndarray, depth_mm: np.ndarray, spacing_mm: Sequence[float], thinnest_mm: float
-) -> np.ndarray:
-    """Keep the parts of a mask that a ball of a diameter can reach without leaving it."""
-    if thinnest_mm <= 0:
-        return wrong
-    core = depth_mm >= thinnest_mm / 2
-    if not core.any():
-        return core
-    away_mm = ndimage.distance_transform_edt(~core, spacing_mm)
-    return wrong & (away_mm <= thinnest_mm / 2)

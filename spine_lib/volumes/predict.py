@@ -7,10 +7,10 @@ A spine is a small part of a scan. With `near_spine` a few whole slices show whe
 network then sees the others only there, which takes a fraction of the time.
 """
 
-from __future__ import annotations
-
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from spine_lib.slices.cut import AIR_HU, with_neighbours
 from spine_lib.training.checkpoints import read_checkpoint
 from spine_lib.training.devices import autocast, choose_device
 from spine_lib.training.recipe import Recipe
-from spine_lib.volumes.masks import TOUCHING, to_mask, to_region_mask
+from spine_lib.volumes.masks import TOUCHING, to_mask
 
 MULTIPLE = 32  # of rows and columns, for the encoder halves them five times
 
@@ -56,8 +56,8 @@ def predict_volume(
     device: str = "auto",
     batch: int = 16,
     progress: bool = False,
-    add_regions: Callable[[str, slice, np.ndarray], None] | None = None,
     near_spine: bool = False,
+    regions: "_RegionArgmax | None" = None,
 ) -> Volume:
     """Predict the probability of spine for every voxel of a scan.
 
@@ -68,36 +68,30 @@ def predict_volume(
         recipe: gives planes, pixel size, and whether to average over the mirror image.
         device: "auto", "cpu" or "cuda".
         batch: slices at once.
-        progress: True shows a progress bar in a terminal.
-        add_regions: called with plane, slices and their probabilities [slice, class, row, column].
+        progress: show a progress bar in a terminal.
         near_spine: predict only the part of the slices in which a few of them show spine; the
             probability elsewhere is 0.
+        regions: collects the regions' probabilities (`predict_regions`).
 
     Returns:
         float32 probabilities from 0 to 1 on the scan's grid; of several classes, that it is any but
         the background.
     """
     total = np.zeros(ct.shape, np.float32, order="F")
-    batches = _predict_batches(network, ct, recipe, device, batch, near_spine)
+    batches = _predict_batches(network, ct, recipe, choose_device(device), batch, near_spine)
     count = sum(-(-len(to_slices(ct.array, plane)) // batch) for plane in recipe.planes)
     hidden = None if progress else True  # None: shown in a terminal alone
     for plane, part, probability in tqdm(batches, "slices", count, unit="batch", disable=hidden):
         slices = to_slices(total, plane)
         slices[part] += resample_image(_spine(probability), slices.shape[1:])
-        if add_regions is not None:
-            add_regions(plane, part, probability)
+        if regions is not None:
+            regions.add(plane, part, probability)
     total /= len(recipe.planes)
     return ct.with_array(total)
 
 
 def predict_regions(
-    network: nn.Module,
-    ct: Volume,
-    recipe: Recipe,
-    device: str = "auto",
-    batch: int = 16,
-    progress: bool = False,
-    near_spine: bool = False,
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", **options: Any
 ) -> tuple[Volume, Volume]:
     """Predict the probability of spine and the likeliest region, running the network once.
 
@@ -105,23 +99,39 @@ def predict_regions(
     a region and voxel.
 
     Args:
-        network, ct, recipe, device, batch, progress, near_spine: as for `predict_volume`; the
-            classes are the background and the regions.
+        network, ct, recipe, device, options: as for `predict_volume`; the classes are the
+            background and the regions.
 
     Returns:
         float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
-        1 and more in every voxel, spine or not (see `to_region_mask`).
+        1 and more in every voxel, spine or not.
     """
     if recipe.classes == 1:
         raise SpineError(
             "this network tells spine from background and names no regions: use predict_volume, or "
             "train one with the recipe's target set to regions"
         )
-    regions = _RegionArgmax(ct.shape, recipe)
-    probability = predict_volume(
-        network, ct, recipe, device, batch, progress, regions.add, near_spine
-    )
+    regions = _RegionArgmax(ct.shape, recipe.classes - 1, len(recipe.planes))
+    probability = predict_volume(network, ct, recipe, device, regions=regions, **options)
     return probability, ct.with_array(regions.likeliest())
+
+
+def predict_mask(
+    network: nn.Module, ct: Volume, recipe: Recipe, device: str = "auto", **options: Any
+) -> tuple[Volume, Volume]:
+    """Predict the probability of spine, and the mask (uint8) that the recipe's clean-up leaves.
+
+    The mask holds 1 or, of a network that names regions, their ids, 1 cervical to 4 sacral: a voxel
+    is spine if the probabilities of all regions together pass the threshold. Args as for
+    `predict_volume`.
+    """
+    likeliest = None
+    if recipe.classes == 1:
+        probability = predict_volume(network, ct, recipe, device, **options)
+    else:
+        probability, likeliest = predict_regions(network, ct, recipe, device, **options)
+    cleaning = recipe.threshold, recipe.largest_component
+    return probability, to_mask(probability, *cleaning, likeliest)
 
 
 def predict_file(
@@ -141,13 +151,11 @@ def predict_file(
         ct: `.nii`, `.nii.gz` or a folder with a DICOM series.
         out: NIfTI file to write; it lies on the scan in 3D Slicer.
         checkpoint: `weights.safetensors` or `.ckpt`.
-        device: "auto", "cpu" or "cuda".
         say: called with a line on what the numbers in the mask mean.
-        series: of a DICOM folder that has several; see `load_ct`.
+        device, series: as for `predict_volume` and `load_ct`.
         overwrite: replace a file that exists.
         straight: True writes a sheared grid (a tilted gantry) as a straight one, which ITK opens.
-        mirror: average over the mirror image too, which takes twice as long; default as in the
-            recipe.
+        mirror: average over the mirror image too, in twice the time; default as in the recipe.
 
     Raises:
         SpineError: if a file is missing, broken or not what it should be, or `out` cannot be
@@ -164,13 +172,11 @@ def predict_file(
     check_output(out, [ct, checkpoint], **options, size=size)
     if stored.data and array_sha256(volume.array) in stored.data.images.values():
         say("This network was trained on this scan: the mask tells nothing about other scans.")
-    shown = {"progress": True, "near_spine": True}
+    options = {"progress": True, "near_spine": True}
+    _, mask = predict_mask(network, volume, recipe, device, **options)
     if recipe.classes == 1:
-        mask = to_mask(predict_volume(network, volume, recipe, device, **shown), recipe)
         say("The mask holds 0 for background and 1 for spine.")
     else:
-        predicted = predict_regions(network, volume, recipe, device, **shown)
-        mask = to_region_mask(*predicted, recipe)
         ids = ", ".join(f"{number} {name}" for number, name in enumerate(REGIONS, start=1))
         say(f"The mask holds ids of regions: 0 background, {ids}.")
     if not mask.array.any():
@@ -179,30 +185,30 @@ def predict_file(
 
 
 def _predict_batches(
-    network: nn.Module, ct: Volume, recipe: Recipe, device: str, batch: int, near_spine: bool
+    network: nn.Module, ct: Volume, recipe: Recipe, kind: str, batch: int, near_spine: bool
 ) -> Iterator[tuple[str, slice, np.ndarray]]:
     """Yield plane, slices and their probabilities [slice, class, row, column], not yet enlarged."""
-    kind = choose_device(device)
     network = fold_norms(network.to(kind, memory_format=torch.channels_last))
+    predict = functools.partial(_predict_window, network, kind, recipe.precision)
     if kind == "cuda":  # training looks for the fastest convolutions of one size; scans differ
         torch.backends.cudnn.benchmark = False
     for plane in recipe.planes:
         image = to_slices(ct.array, plane)
         distance_mm, *spacing_hw = slice_spacing_mm(ct.spacing_mm, plane)
-        shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
-        mirror = recipe.flip and plane != "sagittal"
+        rows, columns = shape_hw = resampled_shape(image.shape[1:], spacing_hw, recipe.spacing_mm)
         parts = [slice(start, start + batch) for start in range(0, len(image), batch)]
         small = np.concatenate([resample_image(image[part], shape_hw) for part in parts])
-        count, reach_mm = len(small), recipe.neighbour_mm
-        rows, columns = shape_hw
         small, (top, left) = _padded(small, recipe.augmentation.size)
-        seen = [with_neighbours(index, count, distance_mm, reach_mm) for index in range(count)]
+        neighbours = functools.partial(with_neighbours, count=len(small), distance_mm=distance_mm)
+        seen = [neighbours(i, neighbour_mm=recipe.neighbour_mm) for i in range(len(small))]
         window = np.s_[:, :]
         if near_spine:
-            every = max(1, round(SEARCH_MM / distance_mm))
-            window = _spine_window(network, small, seen[::every], recipe, kind, batch)
+            few = seen[:: max(1, round(SEARCH_MM / distance_mm))]
+            chunks = (few[start : start + batch] for start in range(0, len(few), batch))
+            window = _spine_window(predict, small, chunks, round(MARGIN_MM / recipe.spacing_mm))
         for part in parts:
-            probability = _predict_window(network, small[seen[part]], window, recipe, kind, mirror)
+            mirror = recipe.flip and plane != "sagittal"
+            probability = predict(small[seen[part]], window, mirror)
             yield plane, part, probability[:, :, top : top + rows, left : left + columns]
 
 
@@ -214,19 +220,14 @@ def _padded(small: np.ndarray, least: int) -> tuple[np.ndarray, tuple[int, int]]
 
 
 def _spine_window(
-    network: nn.Module, small: np.ndarray, seen: list, recipe: Recipe, kind: str, batch: int
+    predict: Callable, small: np.ndarray, chunks: Iterable[list], margin: int
 ) -> tuple[slice, slice]:
     """Return the rows and columns in which some slices show spine, or the body if none does."""
     body = _window((small > BODY_HU).any(0), 0)
-    shown = [
-        _spine(_predict_window(network, small[seen[start : start + batch]], body, recipe, kind))
-        > SHOWN
-        for start in range(0, len(seen), batch)
-    ]
+    shown = [_spine(predict(small[chunk], body)) > SHOWN for chunk in chunks]
     pieces, count = ndimage.label(np.concatenate(shown), TOUCHING)
     sizes = np.bincount(pieces.ravel(), minlength=2)[1:]
     large = np.concatenate([[False], sizes >= max(1, LEAST_SHARE * sizes.max())])
-    margin = round(MARGIN_MM / recipe.spacing_mm)
     return _window(large[pieces].any(0), margin) if count else body
 
 
@@ -247,45 +248,40 @@ def _window(shown: np.ndarray, margin: int) -> tuple[slice, slice]:
 
 def _predict_window(
     network: nn.Module,
+    kind: str,
+    precision: str,
     stack_hu: np.ndarray,
     window: tuple[slice, slice],
-    recipe: Recipe,
-    kind: str,
     mirror: bool = False,
 ) -> np.ndarray:
-    """Return probabilities as `_predict_slices` does; all is background outside a window."""
-    inside = _predict_slices(network, stack_hu[:, :, *window], recipe, kind, mirror)
+    """Return probabilities [slice, class, row, column] of [slice, channel, row, column] in HU.
+
+    All is background outside the window.
+    """
+    image = torch.from_numpy(network_input(stack_hu[:, :, *window])).to(kind)
+    image = image.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), autocast(precision, kind):
+        inside = _probabilities(network(image).float())
+        if mirror:
+            mirrored = _probabilities(network(image.flip(-1)).float()).flip(-1)
+            inside = (inside + mirrored) / 2
+    if not torch.isfinite(inside).all():
+        raise SpineError(
+            "the network predicts NaN, which is no probability: its weights are spoilt, train anew"
+        )
     probability = np.zeros((*inside.shape[:2], *stack_hu.shape[2:]), np.float32)
-    probability[:, 0] = recipe.classes > 1
-    probability[:, :, *window] = inside
+    probability[:, 0] = inside.shape[1] > 1
+    probability[:, :, *window] = inside.cpu().numpy()
     return probability
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(logits) if logits.shape[1] == 1 else logits.softmax(1)
 
 
 def _spine(probability: np.ndarray) -> np.ndarray:
     """Return the probability of spine [slice, row, column] of [slice, class, row, column]."""
     return probability[:, 0] if probability.shape[1] == 1 else 1 - probability[:, 0]
-
-
-def _predict_slices(
-    network: nn.Module, stack_hu: np.ndarray, recipe: Recipe, kind: str, mirror: bool
-) -> np.ndarray:
-    """Return probabilities [slice, class, row, column] of [slice, channel, row, column] in HU."""
-    image = torch.from_numpy(network_input(stack_hu)).to(kind)
-    image = image.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), autocast(recipe.precision, kind):
-        probability = _probabilities(network(image).float())
-        if mirror:
-            mirrored = _probabilities(network(image.flip(-1)).float()).flip(-1)
-            probability = (probability + mirrored) / 2
-    if not torch.isfinite(probability).all():
-        raise SpineError(
-            "the network predicts NaN, which is no probability: its weights are spoilt, train anew"
-        )
-    return probability.cpu().numpy()
-
-
-def _probabilities(logits: torch.Tensor) -> torch.Tensor:
-    return torch.sigmoid(logits) if logits.shape[1] == 1 else logits.softmax(1)
 
 
 class _RegionArgmax:
@@ -294,10 +290,10 @@ class _RegionArgmax:
     A single plane is decided at once; over several, sums are kept as whole numbers of 16 bits.
     """
 
-    def __init__(self, shape: tuple[int, ...], recipe: Recipe) -> None:
-        regions = recipe.classes - 1 if len(recipe.planes) > 1 else 0
-        self._steps = np.iinfo(np.uint16).max // len(recipe.planes)
-        self._sums = [np.zeros(shape, np.uint16, order="F") for _ in range(regions)]
+    def __init__(self, shape: tuple[int, ...], regions: int, planes: int) -> None:
+        self._steps = np.iinfo(np.uint16).max // planes
+        kept = regions if planes > 1 else 0
+        self._sums = [np.zeros(shape, np.uint16, order="F") for _ in range(kept)]
         self._likeliest = np.ones(shape, np.uint8, order="F")
 
     def add(self, plane: str, part: slice, probability: np.ndarray) -> None:

@@ -5,8 +5,6 @@ its answer changes when the scan is shown in other ways (test-time augmentation)
 models disagree. Such a map is useful if wrong voxels have higher values than right ones (`auroc`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,13 +56,8 @@ def predict_views(
 ) -> np.ndarray:
     """Predict a scan in several views, each answer brought back to the scan as it is.
 
-    Args:
-        network, ct, device: as for `predict_volume`.
-        recipe: its own averaging over the mirror image is left out.
-        views: how the scan is shown.
-
-    Returns:
-        float32 probabilities [view, x, y, z].
+    Args as for `predict_volume`, but that the recipe's own averaging over the mirror image is left
+    out. Returns float32 probabilities [view, x, y, z].
     """
     if not views:
         raise SpineError("There are no views to predict: give at least View('as it is').")
@@ -109,8 +102,7 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
     """Return how often a wrong voxel has a higher score than a right one; a tie counts half.
 
-    This is the area under the ROC curve: 0.5 is chance, 1 is perfect; NaN where no voxel is wrong,
-    or all are.
+    This is the area under the ROC curve: 0.5 is chance, 1 is perfect; NaN where all are alike.
 
     Args:
         score: uncertainty of each voxel, any shape.
@@ -118,45 +110,6 @@ def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
 
     Source: Mann and Whitney (1947), doi:10.1214/aoms/1177730491.
     """
-    score, wrong = _checked(score, wrong)
-    if wrong.all() or not wrong.any():
-        return math.nan
-    # SciPy's ranks have the dtype of the scores, and those of a scan need more than float32.
-    positive, negative = (score[part].astype(np.float64) for part in (wrong, ~wrong))
-    ordered = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
-    return float(ordered / positive.size / negative.size)
-
-
-def errors_found(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
-    """Return which part of the errors lies in a share (0 to 1) of most uncertain voxels.
-
-    Voxels that tie at the limit count in part, as if drawn by lot; NaN where nothing is wrong.
-
-    Args:
-        score, wrong: as for `auroc`.
-    """
-    score, wrong = _checked(score, wrong)
-    order = np.argsort(-score, kind="stable")
-    descending, hits = -score[order], np.concatenate([[0.0], np.cumsum(wrong[order])])
-    count = share * score.size
-    limit = descending[min(int(count), score.size - 1)]
-    first, last = (np.searchsorted(descending, limit, side) for side in ("left", "right"))
-    among = hits[first] + (count - first) / (last - first) * (hits[last] - hits[first])
-    return float(among / hits[-1]) if hits[-1] else math.nan
-
-
-def closeness_to_outline(prediction: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return how close a voxel lies to the outline of a predicted mask, in -mm; 0 is closest.
-
-    Errors lie at outlines: this map, which needs no network, is the least that an uncertainty
-    should beat.
-    """
-    inside = ndimage.distance_transform_edt(prediction, spacing_mm)
-    outside = ndimage.distance_transform_edt(~prediction, spacing_mm)
-    return -(inside + outside).astype(np.float32)
-
-
-def _checked(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     score, wrong = np.asarray(score), np.asarray(wrong)
     if score.shape != wrong.shape or wrong.dtype != bool:
         raise SpineError(
@@ -165,4 +118,19 @@ def _checked(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarr
         )
     if not score.size or np.isnan(score).any():
         raise SpineError("The scores are empty or hold NaN: give a number for each voxel.")
-    return score.ravel(), wrong.ravel()
+    if wrong.all() or not wrong.any():
+        return math.nan
+    # SciPy's ranks have the dtype of the scores, and those of a scan need more than float32.
+    positive, negative = (score[part].astype(np.float64) for part in (wrong, ~wrong))
+    ordered = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
+    return float(ordered / positive.size / negative.size)
+
+
+def closeness_to_outline(prediction: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return how close a voxel lies to the outline of a predicted mask, in -mm; 0 is closest.
+
+    Errors lie at outlines: this map needs no network, and an uncertainty should beat it.
+    """
+    inside = ndimage.distance_transform_edt(prediction, spacing_mm)
+    outside = ndimage.distance_transform_edt(~prediction, spacing_mm)
+    return -(inside + outside).astype(np.float32)

@@ -14,8 +14,8 @@ from spine_lib.ct.volume import Volume, load_mask, save_nifti
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.recipe import Recipe
 from spine_lib.volumes import predict
-from spine_lib.volumes.masks import largest_component, to_region_mask
-from spine_lib.volumes.predict import predict_regions, predict_volume
+from spine_lib.volumes.masks import largest_component
+from spine_lib.volumes.predict import predict_mask, predict_regions, predict_volume
 
 RECIPE = Recipe(
     target="regions",
@@ -72,7 +72,7 @@ def test_a_voxel_that_is_surely_spine_and_doubtfully_named_is_spine():
             return logits.expand(len(image), 5, *image.shape[2:])
 
     ct = scan(shape=(8, 8, 3))
-    found = to_region_mask(*predict_regions(Doubtful(), ct, RECIPE, "cpu"), RECIPE)
+    found = predict_mask(Doubtful(), ct, RECIPE, "cpu")[1]
     assert (found.array == 3).all()  # the background has the highest single probability
 
 
@@ -80,7 +80,7 @@ def test_a_voxel_that_is_surely_spine_and_doubtfully_named_is_spine():
 def test_regions_lie_on_the_scans_own_grid_in_every_plane(plane):
     ct = scan(shape=(50, 61, 18), spacing=(1.2, 1.0, 3.0))
     recipe = RECIPE.changed(planes=(plane,))
-    named = to_region_mask(*predict_regions(ByBrightness(), ct, recipe, "cpu"), recipe)
+    named = predict_mask(ByBrightness(), ct, recipe, "cpu")[1]
     assert named.shape == ct.shape
     spine = classes_of(ct) > 0
     assert (named.array == classes_of(ct))[spine].mean() > 0.8
@@ -127,9 +127,8 @@ def test_the_mirror_image_has_its_say_in_the_name():
 def test_cleaning_takes_regions_away_with_the_mask_and_renames_nothing():
     ct = scan()
     ct.array[1:3, 1:3, 1:3] = 800  # a piece of its own
-    found = predict_regions(ByBrightness(), ct, RECIPE, "cpu")
-    whole = to_region_mask(*found, RECIPE).array
-    clean = to_region_mask(*found, RECIPE.changed(largest_component=True)).array
+    recipes = RECIPE, RECIPE.changed(largest_component=True)
+    whole, clean = (predict_mask(ByBrightness(), ct, r, "cpu")[1].array for r in recipes)
     assert (whole[1:3, 1:3, 1:3] == 4).all() and not clean[1:3, 1:3, 1:3].any()
     kept = largest_component(whole > 0)
     assert np.array_equal(clean, np.where(kept, whole, 0)) and kept.sum() < (whole > 0).sum()

@@ -1,7 +1,5 @@
 """Views of a scan, maps of uncertainty, and how well they find errors."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,6 @@ from spine_lib.volumes.uncertainty import (
     auroc,
     closeness_to_outline,
     entropy,
-    errors_found,
     predict_views,
 )
 
@@ -125,29 +122,13 @@ def test_auroc_survives_more_pairs_than_fit_in_32_bits_and_needs_one():
     assert auroc(np.where(wrong, 2.0, 1.0), wrong) == 1.0
 
 
-@pytest.mark.parametrize("measure", (auroc, functools.partial(errors_found, share=0.1)))
-def test_scores_that_do_not_belong_to_the_errors_are_refused(measure):
+def test_scores_that_do_not_belong_to_the_errors_are_refused():
     with pytest.raises(SpineError, match="do not belong together"):
-        measure(np.zeros(3), np.zeros(4, bool))
+        auroc(np.zeros(3), np.zeros(4, bool))
     with pytest.raises(SpineError, match="do not belong together"):
-        measure(np.zeros(3), np.zeros(3, int))
+        auroc(np.zeros(3), np.zeros(3, int))
     with pytest.raises(SpineError, match="NaN"):
-        measure(np.array([0.0, np.nan]), np.array([True, False]))
-
-
-def test_a_perfect_uncertainty_finds_all_errors_in_their_own_share():
-    wrong = np.arange(100) < 10
-    perfect = wrong.astype(float)
-    found = [errors_found(perfect, wrong, share) for share in (0.05, 0.1, 1.0)]
-    assert found == pytest.approx([0.5, 1.0, 1.0])
-    assert errors_found(-perfect, wrong, 0.9) == pytest.approx(0)
-
-
-def test_an_uncertainty_that_is_the_same_everywhere_finds_what_chance_finds():
-    wrong = np.random.default_rng(0).random(1000) < 0.1
-    for share in (0.1, 0.37):
-        assert errors_found(np.ones(1000), wrong, share) == pytest.approx(share)
-    assert np.isnan(errors_found(np.ones(3), np.zeros(3, bool), 0.5))
+        auroc(np.array([0.0, np.nan]), np.array([True, False]))
 
 
 # --- where to look --------------------------------------------------------------------------------

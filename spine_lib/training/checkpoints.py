@@ -92,14 +92,10 @@ def save_weights(
     data: DataRecord | None = None,
     encoder_sha256: str = "",
 ) -> Path:
-    """Write a network's weights with all that is needed to build it again.
+    """Write a network's weights with all that is needed to build it again, as safetensors.
 
-    Args:
-        network: as `build_model` made it, by the name `model`.
-        recipe, data: it was trained with and on.
-        path: safetensors file to write; equal networks make equal files.
-        half: store weights in half precision, at half the size.
-        encoder_sha256: of the weights that its encoder started from.
+    Equal networks make equal files; `half` stores weights in half precision. `encoder_sha256` is
+    that of the weights that the encoder started from.
     """
     state = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
@@ -124,10 +120,7 @@ def _write_sorted(packed: bytes, stream: BinaryIO) -> None:
 
 
 def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module, Recipe]:
-    """Load a network from `weights.safetensors`, or from a training checkpoint `.ckpt`.
-
-    Returns:
-        The network in evaluation mode on the CPU, and the recipe it was trained with.
+    """Load a network from `weights.safetensors` or `.ckpt`, in evaluation mode, and its recipe.
 
     Raises:
         SpineError: if the file is missing, broken, of another network than `model`, or was not made

@@ -24,24 +24,22 @@ def choose_device(name: str = "auto") -> str:
     """
     if name not in ("auto", "cpu", "cuda", "gpu", "mps"):
         raise SpineError(f"unknown device {name!r}: use auto, cpu, cuda or mps")
-    if name in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return "cuda"
-    if name == "mps" and torch.backends.mps.is_available():
-        return "mps"
     if name == "mps":
+        if torch.backends.mps.is_available():
+            return "mps"
         warnings.warn("PyTorch sees no Apple GPU here: the CPU is used instead.", stacklevel=2)
-    if name not in ("auto", "cpu", "mps"):
+    elif name != "cpu" and torch.cuda.is_available():
+        return "cuda"
+    elif name in ("cuda", "gpu"):
         raise SpineError(f"--device {name}: PyTorch sees no CUDA GPU; use --device cpu or mps")
     return "cpu"
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Return the fastest precision that the hardware computes in, or the one asked for.
+    """Return the fastest precision that a device computes in for "auto", or the one asked for.
 
-    Args:
-        precision: "auto": "bf16-mixed" where the hardware has it, "16-mixed" on older CUDA GPUs
-            (a T4 emulates bf16, slowly), else "32-true"; or one of these.
-        device: "cuda", "mps" or "cpu".
+    That is "bf16-mixed" where the hardware has it, "16-mixed" on older CUDA GPUs (a T4 emulates
+    bf16, slowly), else "32-true".
     """
     if precision == "16-mixed" and device != "cuda":
         raise SpineError("precision 16-mixed needs a CUDA GPU: set precision to auto or 32-true")
@@ -91,22 +89,13 @@ class Processes:
     nodes: int = 1
     strategy: str = "auto"
 
-    def __post_init__(self) -> None:
-        for name in ("devices", "nodes"):
-            if getattr(self, name) < 1:
-                raise SpineError(f"--{name} is {getattr(self, name)}: give 1 or more")
-
     @property
     def count(self) -> int:
         """Number of processes on all machines."""
         return self.devices * self.nodes
 
     def require_fit(self, batch: int, device: str) -> None:
-        """Raise an error for what cannot run, before anything is fetched or started.
-
-        That is a batch (of all processes) that cannot be shared evenly, a missing GPU, or torchrun
-        or srun having started another number of processes.
-        """
+        """Raise an error for what cannot run, before anything is fetched or started."""
         if batch % self.count:
             raise SpineError(
                 f"a batch of {batch} patches cannot be shared by {self.count} processes: choose "

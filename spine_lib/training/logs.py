@@ -1,12 +1,10 @@
-"""What a training leaves on the disk: the log, rows of numbers by step, and checkpoints."""
+"""The log of a training: rows of numbers by step."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -74,16 +72,3 @@ def points(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
     numbers = columns.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
     steps, values = numbers.dropna().sort_values(["step", key]).to_numpy(float).T
     return steps, values
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoint files, each staged beside the one before, which stays until then.
-
-    Lightning itself stages them in the system's temporary folder; from another file system, the
-    last step is a copy over the good file.
-    """
-
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options=None) -> None:
-        """Write a checkpoint whole or not at all."""
-        with atomic_file(Path(path)) as stream:
-            torch.save(checkpoint, stream)

@@ -1,14 +1,16 @@
-"""Lesson 6: the LightningModule: network, loss, optimiser, schedule and averaged weights."""
+"""Lesson 6: the LightningModule, and how its weights are averaged and kept."""
 
-from __future__ import annotations
+from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import distributed, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spine_lib import SpineError
+from spine_lib.ct.files import atomic_file
 from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.slices.patches import class_map
 from spine_lib.training.checkpoints import DataRecord, weights_sha256
@@ -172,3 +174,16 @@ class MovingAverage(WeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether the average is updated after this step."""
         return step_idx is not None and step_idx % self.EVERY == self.EVERY - 1
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoint files, each staged beside the one before, which stays until then.
+
+    Lightning itself stages them in the system's temporary folder; from another file system, the
+    last step is a copy over the good file.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options=None) -> None:
+        """Write a checkpoint whole or not at all."""
+        with atomic_file(Path(path)) as stream:
+            torch.save(checkpoint, stream)

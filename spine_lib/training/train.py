@@ -1,16 +1,13 @@
 """Lesson 6: train a network with Lightning, resume it, and load it instead of training twice.
 
 A run folder that is finished is loaded, one that was stopped is resumed with the same numbers (on
-CPU), an empty one is trained. Weights and checkpoints store their recipe and the checksums of the
-volumes that they were trained on; a folder of another recipe or of other data is refused.
+CPU), an empty one is trained; a folder of another recipe or of other data is refused.
 
 Several processes train as one would: each takes its share of every batch, the loss is that of the
 whole batch, and the first writes. On GPUs BatchNorm's statistics are those of the whole batch too;
 on CPU, where PyTorch cannot share them, they are each process's own, and scores differ a little
 (`tests/training/test_many_processes.py` states how much).
 """
-
-from __future__ import annotations
 
 import logging
 import math
@@ -38,22 +35,12 @@ from torch import nn
 from spine_lib import SpineError
 from spine_lib.ct.files import listed, read_json, sole_use, write_json
 from spine_lib.slices.store import SliceStore
-from spine_lib.training.checkpoints import (
-    DataRecord,
-    read_checkpoint,
-    save_weights,
-)
-from spine_lib.training.devices import (
-    ALONE,
-    Processes,
-    choose_device,
-    choose_precision,
-    is_first,
-    prepare_device,
-)
+from spine_lib.training import devices
+from spine_lib.training.checkpoints import Checkpoint, DataRecord, read_checkpoint, save_weights
+from spine_lib.training.devices import ALONE, Processes, is_first
 from spine_lib.training.loading import training_loader, validation_loader
-from spine_lib.training.logs import AtomicCheckpoints, MetricsLog, read_log
-from spine_lib.training.module import MovingAverage, Segmenter
+from spine_lib.training.logs import MetricsLog, read_log
+from spine_lib.training.module import AtomicCheckpoints, MovingAverage, Segmenter
 from spine_lib.training.recipe import Recipe
 
 WEIGHTS = "weights.safetensors"
@@ -62,7 +49,7 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network in evaluation mode on the CPU, its recipe, its file and its history."""
+    """A trained network in evaluation mode on the CPU, with what is known of it."""
 
     network: nn.Module
     recipe: Recipe
@@ -96,17 +83,13 @@ def load_or_train(
     Raises:
         SpineError: if the folder holds a run with another recipe or of other data, training
             diverges, or the processes cannot share the batch.
-
-    Warns:
-        UserWarning: if finished weights do not say which data they saw.
     """
     folder = Path(folder)
     weights = folder / WEIGHTS
     before = _read_seconds(folder / "seconds.json")
     if weights.is_file():
         fitted = load_fitted(weights, model)
-        given = data_identity(training, validation)
-        _require_same_run(weights, fitted.recipe, fitted.data, recipe, given)
+        _require_same_run(folder, fitted, recipe, data_identity(training, validation))
         return fitted
     started = time.perf_counter()
     try:
@@ -165,15 +148,15 @@ def fit(
     Returns:
         The module with the averaged weights of the last step.
     """
-    kind = choose_device(device)
+    kind = devices.choose_device(device)
     processes.require_fit(recipe.batch, kind)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
-    prepare_device(kind, recipe.precision)
+    devices.prepare_device(kind, recipe.precision)
     last, data = folder / "last.ckpt", data_identity(training, validation)
     with sole_use(folder) if is_first() else nullcontext(), _quiet():
         stopped = read_checkpoint(last, model) if last.is_file() else None
         if stopped:
-            _require_same_run(last, stopped.recipe, stopped.data, recipe, data)
+            _require_same_run(folder, stopped, recipe, data)
         steps = stopped.step if stopped else 0
         module = Segmenter(model, recipe.to_dict(), data)
         if steps >= recipe.steps:  # Lightning would return the weights before they were averaged
@@ -240,7 +223,7 @@ def _trainer(
             num_nodes=processes.nodes,
             strategy=strategy,
             sync_batchnorm=kind == "cuda" and processes.count > 1,
-            precision=choose_precision(recipe.precision, kind),
+            precision=devices.choose_precision(recipe.precision, kind),
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
             callbacks=[*kept, *callbacks],
@@ -291,31 +274,22 @@ def data_identity(training: SliceStore, validation: SliceStore) -> DataRecord:
 
 
 def _require_same_run(
-    path: Path, stored: Recipe, seen: DataRecord | None, recipe: Recipe, data: DataRecord
+    folder: Path, stored: Checkpoint | Fitted, recipe: Recipe, data: DataRecord
 ) -> None:
     """Raise an error where stored weights are of another recipe or saw other data."""
-    folder = path.parent
-    # workers and names do not change the numbers
-    free = {"workers", "name", "models"}
-    a, b = stored.to_dict(), recipe.to_dict()
+    free = {"workers", "name", "models"}  # these change no numbers
+    a, b = stored.recipe.to_dict(), recipe.to_dict()
     if different := [key for key in a if key not in free and a[key] != b[key]]:
         pairs = ", ".join(f"{key} {a[key]} there, {b[key]} asked for" for key in different)
         raise SpineError(
             f"{folder} holds a run with another recipe ({pairs}): choose another --name"
         )
-    if seen is None:
-        text = (
-            f"{folder} holds a run of an older version, and which cases it was trained on is "
-            "unknown: choose another --name to train anew"
-        )
-        if path.suffix == ".ckpt":
-            raise SpineError(text)
-        if is_first():
-            warnings.warn(text, stacklevel=3)
-    elif seen != data:
+    if stored.data != data:
+        kept = stored.data is not None
+        changes = _data_changes(stored.data, data) if kept else "an older version kept no record"
         raise SpineError(
-            f"{folder} holds a run that was trained on other data than are given now "
-            f"({_data_changes(seen, data)}): choose another --name"
+            f"{folder} holds a run that was trained on other data than are given now ({changes}): "
+            "choose another --name"
         )
 
 
@@ -324,6 +298,8 @@ def _data_changes(stored: DataRecord, given: DataRecord) -> str:
     texts = []
     for part in ("training", "validation"):
         rows, other_rows = getattr(stored, part), getattr(given, part)
+        if rows == other_rows:
+            continue
         before, now = stored.case_ids(part), given.case_ids(part)
         odd = {row[0] for row in set(rows) ^ set(other_rows)}
         changes = {
@@ -332,14 +308,13 @@ def _data_changes(stored: DataRecord, given: DataRecord) -> str:
             "changed": [case for case in now if case in before and case in odd],
         }
         parts = [f"{listed(cases, most=5)} {name}" for name, cases in changes.items() if cases]
-        if rows != other_rows:
-            texts.append(f"{part} cases: {', '.join(parts) or 'in another order'}")
+        texts.append(f"{part} cases: {', '.join(parts) or 'in another order'}")
     return "; ".join(texts)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: the arguments of `load_or_train`."""
+    """The arguments of `load_or_train`."""
 
     model: str
     recipe: Recipe
@@ -360,9 +335,8 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
 
     A step on small patches gains little from a second thread, so that two trainings with half of
     the cores each take little longer than one. The numbers are those of one training after the
-    other, up to rounding: with fewer threads sums are taken in another order. With a single core or
-    a single job nothing is done here; the last of several has no more threads than the others had,
-    so that a run that was stopped comes to the same numbers.
+    other, up to rounding. With a single core or a single job nothing is done here; the last of
+    several has as many threads as the others, so that a stopped run comes to the same numbers.
 
     Args:
         jobs: trainings with folders of their own; those that are finished are checked first.
@@ -370,14 +344,13 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
         progress: show a progress bar for each.
 
     Raises:
-        SpineError: as `load_or_train` does; the other training is still finished, or kept as far
-            as it came.
+        SpineError: as `load_or_train` does; the other training is still finished or kept.
     """
     for job in jobs:
         if job.is_finished():
             data = data_identity(job.training, job.validation)
             stored = read_checkpoint(job.weights)
-            _require_same_run(job.weights, stored.recipe, stored.data, job.recipe, data)
+            _require_same_run(job.folder, stored, job.recipe, data)
     waiting = [job for job in jobs if not job.is_finished()]
     at_once = min(at_once, len(jobs), _cores())
     if not waiting or at_once < 2:

@@ -1,5 +1,6 @@
 """Preparation and training killed at random moments end as an unbroken run does."""
 
+import functools
 import json
 import os
 import random
@@ -21,12 +22,10 @@ KILLS = int(os.environ.get("SPINE_KILLS", "20"))
 
 def work(folder):
     """Prepare, train and evaluate, as `spine reproduce` does."""
-    from spine_lib.reproduce import run, sources
+    from spine_lib.reproduce import run
     from spine_lib.training.recipe import Recipe
 
     os.environ["SPINE_DATA"] = str(folder / "data")
-    sources.PHANTOM_GRID = {"shape": (32, 32, 16), "spacing_mm": 8.0}
-    run.write_report = lambda *_: None
     recipe = Recipe(
         name="killed",
         dataset="phantom",
@@ -109,8 +108,15 @@ def test_runs_killed_at_random_moments_end_as_an_unbroken_one(tmp_path):
         assert outcome(folder) == (weights, rows, scores, checksums, []), folder
 
 
-if __name__ == "__main__":
-    import spine_lib.reproduce.run
-    import spine_lib.training.train  # noqa: F401  (once, for all children)
+if __name__ == "__main__":  # what is done once, for all children
+    import spine_lib.training.train  # noqa: F401
+    from spine_lib.datasets import phantom
+    from spine_lib.reproduce import evaluate, run, sources
 
+    sources.PHANTOM_GRID = {"shape": (32, 32, 16), "spacing_mm": 8.0}
+    evaluate._draw_overlays = run.write_report = lambda *_: []
+    phantom.make_phantom = functools.cache(phantom.make_phantom)
+    for first in sources.FIRST_PHANTOM.values():
+        for case in phantom.phantom_cases(2, first, **sources.PHANTOM_GRID):
+            case.load()
     kill_often(Path(sys.argv[1]))

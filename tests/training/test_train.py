@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-import shutil
+import pickle
 import signal
 import socket
 import subprocess
@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 import spine_lib
 from spine_lib import SpineError
 from spine_lib.cli import Terminated
-from spine_lib.ct.files import sole_use
+from spine_lib.ct.files import read_json, sole_use
 from spine_lib.datasets import phantom_cases
 from spine_lib.models import build, build_model
-from spine_lib.reproduce import reproduce
+from spine_lib.reproduce.run import read_stages, train_all
 from spine_lib.slices import TrainingSlices, prepare
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training import devices, loading
@@ -38,8 +38,8 @@ from spine_lib.training.checkpoints import (
     save_weights,
     weights_sha256,
 )
-from spine_lib.training.logs import AtomicCheckpoints, read_log
-from spine_lib.training.module import Segmenter
+from spine_lib.training.logs import read_log
+from spine_lib.training.module import AtomicCheckpoints, Segmenter
 from spine_lib.training.recipe import Recipe
 from spine_lib.training.train import Job, data_identity, fit, load_or_train, train_side_by_side
 
@@ -98,47 +98,39 @@ class StopAfter(L.Callback):
             raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize(("step", "saves"), [(4, True), (5, True), (6, False)])
-def test_a_resumed_run_ends_with_the_same_numbers(stores, finished, stopped, tmp_path, step, saves):
-    """Step 4 is the last of an epoch; killed after step 6, a run goes on from that epoch's end."""
-    if saves:
-        callback = StopAfter(step, tmp_path / "last.ckpt")
-        with pytest.raises(RuntimeError, match="killed"):
-            fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (callback,))
-    else:
-        shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    resumed = fit(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False).network.state_dict()
-    for name, value in finished[1].network.state_dict().items():
-        assert torch.equal(value, resumed[name]), name
-    # what a checkpoint of step 4 was saved before, the validation of its epoch, is not made up for
-    steps = [row["step"] for row in read_log(tmp_path / "metrics.csv")]
-    assert steps == ([7] if step == 4 else [3, 7])
-
-
 @pytest.fixture(scope="module")
-def unbroken_with_dropout(stores, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dropout")
+def unbroken(stores, tmp_path_factory):
+    """A network that also draws random numbers, for dropout, trained without stops."""
+    folder = tmp_path_factory.mktemp("unbroken")
     return fit(WITH_DROPOUT, DROPOUT_RECIPE, *stores, folder, "cpu", progress=False)
 
 
+def is_equal(module, other) -> bool:
+    pairs = zip(module.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize(
-    ("saved", "kept"),
-    [("at the epoch's end", True), ("just before", True), ("just before", False)],
+    ("steps", "saves"),
+    [
+        ([6], False),  # goes on from the epoch's end, step 4
+        ([6, 7], True),  # twice in an epoch
+        ([6, 7], "without random numbers"),
+    ],
 )
-def test_dropout_goes_on_with_the_random_numbers_of_the_stopped_run(
-    stores, unbroken_with_dropout, tmp_path, saved, kept, monkeypatch
+def test_a_resumed_run_ends_with_the_same_numbers(
+    stores, unbroken, tmp_path, monkeypatch, steps, saves
 ):
-    """Without them in the checkpoint it would drop other units; it is stopped twice in an epoch."""
-    path = tmp_path / "last.ckpt" if saved == "just before" else None
-    if not kept:
+    """Without the random numbers in the checkpoint, dropout would drop other units."""
+    if saves == "without random numbers":
         monkeypatch.setattr(loading, "_random_state", dict)
     arguments = (WITH_DROPOUT, DROPOUT_RECIPE, *stores, tmp_path, "cpu", False)
-    for step in (6, 7 if path else 6):
+    for step in steps:
         with pytest.raises(RuntimeError, match="killed"):
-            fit(*arguments, (StopAfter(step, path),))
-    resumed = fit(*arguments).state_dict()
-    pairs = [(value, resumed[name]) for name, value in unbroken_with_dropout.state_dict().items()]
-    assert all(torch.equal(a, b) for a, b in pairs) is kept
+            fit(*arguments, (StopAfter(step, tmp_path / "last.ckpt" if saves else None),))
+    resumed = fit(*arguments)
+    assert is_equal(unbroken, resumed) is (saves != "without random numbers")
+    assert [row["step"] for row in read_log(tmp_path / "metrics.csv")] == [3, 7]
 
 
 def test_a_finished_run_is_loaded(stores, finished):
@@ -230,32 +222,26 @@ def test_the_same_cases_cut_anew_are_the_same_data(stores, finished, tmp_path):
     assert load_or_train(MODEL, RECIPE, *data, finished[0], "cpu", progress=False).seconds == 0.0
 
 
-def without_record(finished, stopped, folder):
-    """Copy weights and checkpoint as an older version would have written them."""
+def test_a_run_of_an_older_version_is_loaded_by_itself_but_not_gone_on_with(
+    stores, finished, stopped, tmp_path
+):
+    """It kept no record of its data, and has a setting that is gone."""
     with safe_open(finished[0] / "weights.safetensors", framework="pt") as file:
         notes = file.metadata()
     del notes["training_data"]
     recipe = json.loads(notes["recipe"]) | {"augment_on": "worker"}
-    notes["recipe"] = json.dumps(recipe)
     state = torch.load(stopped / "last.ckpt", weights_only=True)
     del state["training_data"]
     state["hyper_parameters"]["recipe"] = recipe
-    torch.save(state, folder / "last.ckpt")
+    torch.save(state, tmp_path / "last.ckpt")
     weights = load_file(finished[0] / "weights.safetensors")
-    save_file(weights, folder / "weights.safetensors", notes)
-    shutil.copy(finished[0] / "metrics.csv", folder)
-
-
-def test_what_a_run_of_an_older_version_saw_is_unknown(stores, finished, stopped, tmp_path):
-    """It also has a setting that is gone: its weights load, and it is not resumed."""
-    without_record(finished, stopped, tmp_path)
-    with pytest.warns(UserWarning, match="which cases it was trained on is unknown"):
-        fitted = load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
-    assert fitted.recipe == RECIPE and fitted.seconds == 0.0
-    assert load_weights(tmp_path / "last.ckpt", MODEL)[1] == RECIPE
-    (tmp_path / "weights.safetensors").unlink()
-    with pytest.raises(SpineError, match="which cases it was trained on is unknown: choose anothe"):
-        load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+    notes["recipe"] = json.dumps(recipe)
+    save_file(weights, tmp_path / "weights.safetensors", notes)
+    for name in ("weights.safetensors", "last.ckpt"):
+        assert load_weights(tmp_path / name, MODEL)[1] == RECIPE
+        with pytest.raises(SpineError, match="on other data .*an older version kept no record"):
+            load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
+        (tmp_path / name).unlink()
 
 
 def test_half_precision_weights_are_half_as_large(tmp_path):
@@ -509,14 +495,10 @@ def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):
     assert fitted.trained_seconds == pytest.approx(1000 + fitted.seconds)
 
 
-def test_workers_that_live_on_leave_dropout_its_random_numbers(
-    stores, unbroken_with_dropout, tmp_path
-):
+def test_workers_that_live_on_leave_dropout_its_random_numbers(stores, unbroken, tmp_path):
     """A loader takes a random number whenever it begins, with or without new workers."""
     recipe = DROPOUT_RECIPE.changed(workers=1)
-    found = fit(WITH_DROPOUT, recipe, *stores, tmp_path, "cpu", progress=False).state_dict()
-    for name, value in unbroken_with_dropout.state_dict().items():
-        assert torch.equal(value, found[name]), name
+    assert is_equal(unbroken, fit(WITH_DROPOUT, recipe, *stores, tmp_path, "cpu", progress=False))
 
 
 @pytest.mark.parametrize("spoilt", [5, 4])
@@ -547,7 +529,6 @@ def test_a_loss_that_is_checked_one_step_later_is_reported_with_its_own_step(
 
 PAIR = (MODEL, WITH_DROPOUT)
 SHORT = DROPOUT_RECIPE.changed(models=PAIR, steps=4, steps_per_epoch=2, atrous_rates=(1, 2, 3))
-SHORT = SHORT.changed(dataset="phantom", phantoms=1, validation_phantoms=1, spacing_mm=6.0)
 
 
 def slow_pair(test):
@@ -561,29 +542,24 @@ def two_cores(monkeypatch):
 
 
 def jobs_in(folder, stores, recipe=SHORT):
-    return [Job(model, recipe, *stores, folder / model) for model in PAIR]
+    return [Job(model, recipe, *stores, folder / model / "seed-0") for model in PAIR]
 
 
 @slow_pair
-def test_two_at_once_train_what_one_after_the_other_trains(stores, tmp_path):
-    jobs = jobs_in(tmp_path / "pair", stores)
-    train_side_by_side(jobs, 2, progress=False)
-    assert all(job.is_finished() for job in jobs)
-    alone = load_or_train(PAIR[1], SHORT, *stores, tmp_path / "alone", "cpu", False)
-    network, recipe = load_weights(jobs[1].folder / "weights.safetensors", PAIR[1])
+def test_a_training_beside_one_that_fails_ends_as_it_would_alone_and_is_timed(stores, tmp_path):
+    bad, good = (job.folder for job in jobs_in(tmp_path, stores))
+    load_or_train(PAIR[0], SHORT.changed(seed=9, steps=2), *stores, bad, "cpu", False)
+    (bad / "weights.safetensors").unlink()
+    data = dict(zip(("train", "validation"), stores, strict=True))
+    with pytest.raises(SpineError, match="another recipe .*seed 9 there, 0 asked for"):
+        train_all(SHORT, data, tmp_path, [0], "cpu", False, len, at_once=2)
+    assert not (bad / "weights.safetensors").is_file()
+    network, recipe = load_weights(good / "weights.safetensors", PAIR[1])
     assert recipe.changed(workers=SHORT.workers) == SHORT
+    alone = load_or_train(PAIR[1], SHORT, *stores, tmp_path / "alone", "cpu", False)
     for name, value in alone.network.state_dict().items():
         assert torch.allclose(value, network.state_dict()[name], atol=1e-3), name
-
-
-@slow_pair
-def test_a_training_that_fails_leaves_the_other_finished_and_says_why(stores, tmp_path):
-    good, bad = jobs_in(tmp_path, stores)
-    load_or_train(bad.model, SHORT.changed(seed=9, steps=2), *stores, bad.folder, "cpu", False)
-    (bad.folder / "weights.safetensors").unlink()
-    with pytest.raises(SpineError, match="another recipe .*seed 9 there, 0 asked for"):
-        train_side_by_side([good, bad], 2, progress=False)
-    assert good.is_finished() and not bad.is_finished()
+    assert read_stages(tmp_path)["train"] >= read_json(good / "seconds.json") - 0.1
 
 
 @slow_pair
@@ -612,23 +588,22 @@ def test_what_is_finished_with_other_data_is_refused_before_anything_is_trained(
 
 
 @slow_pair
-def test_killing_the_program_stops_its_trainings(tmp_path):
+def test_killing_the_program_stops_its_trainings(stores, tmp_path):
+    jobs = jobs_in(tmp_path, stores, SHORT.changed(steps=4000, steps_per_epoch=2000))
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
     script = tmp_path / "job.py"
     script.write_text(
-        "from spine_lib.reproduce import reproduce\n"
-        "from spine_lib.training.recipe import load_recipe\n"
+        "import pathlib, pickle\n"
+        "from spine_lib.training import train\n"
         "if __name__ == '__main__':\n"
-        "    long = load_recipe('tiny').changed(steps=4000, steps_per_epoch=2000)\n"
-        f"    long = long.changed(models={PAIR!r})\n"
-        f"    reproduce(long, 'long', root={str(tmp_path / 'runs')!r}, device='cpu', at_once=2)\n",
+        "    train._cores = lambda: 2\n"
+        "    train.train_side_by_side(pickle.loads(pathlib.Path('jobs').read_bytes()), 2, False)\n",
         encoding="utf-8",
     )
-    project = str(Path(spine_lib.__file__).parents[1])
-    environment = {**os.environ, "SPINE_DATA": str(tmp_path / "data"), "PYTHONPATH": project}
-    program = subprocess.Popen([sys.executable, str(script)], env=environment)
+    environment = {**os.environ, "PYTHONPATH": str(Path(spine_lib.__file__).parents[1])}
+    program = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, env=environment)
     try:
-        logs = [tmp_path / "runs" / "long" / m / "seed-0" / "hparams.yaml" for m in PAIR]
-        wait_until(lambda: all(log.is_file() for log in logs), 300)
+        wait_until(lambda: all((job.folder / "hparams.yaml").is_file() for job in jobs), 300)
         workers = psutil.Process(program.pid).children(recursive=True)
         assert len(workers) >= 2
     finally:
@@ -644,15 +619,3 @@ def wait_until(done, seconds):
     while not done():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.2)
-
-
-@slow_pair
-def test_the_time_of_both_is_counted_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
-    folder = reproduce(
-        SHORT, "pair", root=tmp_path, progress=False, device="cpu", at_once=2, say=lambda line: 0
-    )
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    each = [run["train_seconds"] for m in results["models"].values() for run in m["runs"]]
-    assert len(each) == 2 and results["stages"]["train"] >= max(each)
-    assert results["wall_seconds"] == pytest.approx(sum(results["stages"].values()), abs=0.2)

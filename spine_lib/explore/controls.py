@@ -28,7 +28,7 @@ from spine_lib.ct.volume import WINDOWS, Window
 from spine_lib.explore import render
 from spine_lib.explore.overlays import CANONICAL_LABELS, COLOURINGS, Swatch
 from spine_lib.explore.render import Style
-from spine_lib.explore.scene import Panel, Scene, label_name
+from spine_lib.explore.scene import Scene, label_name
 
 if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
     from matplotlib.figure import Figure
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # matplotlib takes longer to import than a viewer to open
 FOLDER = Path(__file__).parent
 STILL_WIDTH_PX, STILL_HEIGHT_PX = 640, 300  # at least
 OWN_WINDOW = "own"
-SIDES = ("left", "right", "top", "bottom")
 PRESS, LEAVE = "press", "leave"
 
 
@@ -124,40 +123,43 @@ class Picture(Front):
         """
         self.rgb, self.pixel_mm, self.plane = rgb, pixel_mm, None if mirrored else plane
         self._drawn = None
-        marks = [] if plane is None else [orientation_marks(plane)[side] for side in SIDES]
+        marks = [] if plane is None else list(orientation_marks(plane).values())
         if mirrored:
             marks[:2] = marks[1::-1]
         bar = scale_bar(rgb.shape[1] * pixel_mm) if pixel_mm else []
         self.hold(image=render.encode_png(rgb), alt=alt, title=title, marks=marks, bar=bar)
 
     def show_slice(
-        self, panel: Panel, index: int, plane: str, window: Sequence[float], note: str = ""
+        self, scene: Scene, index: int, plane: str, window: Sequence[float], note: str = ""
     ) -> None:
         """Draw a slice where it is not shown already, with a note at the end of its alt text."""
-        scene, style = panel.scene, panel.style
-        wanted = (panel, scene.version, index, plane, window, note)
+        wanted = (scene, scene.look, index, plane, window, note)
         if wanted == self._drawn:
             return
-        rgb, alt = scene.draw(index, plane, window, style), scene.alt_text(index, plane, style)
-        alt = f"{panel.title + ': ' if panel.title else ''}{alt[:-1]}{note}."
-        pixel_mm = pixel_size_mm(scene.ct, plane, style.pixel_mm)
+        rgb, alt = scene.draw(index, plane, window), scene.alt_text(index, plane)
+        pixel_mm = pixel_size_mm(scene.ct, plane, scene.style.pixel_mm)
         with self.hold_sync():
             self.window = list(window)
-            self.show(rgb, alt, panel.title or scene.title(index, plane), plane, pixel_mm)
+            self.show(rgb, f"{alt[:-1]}{note}.", scene.slice_title(index, plane), plane, pixel_mm)
         self._drawn = wanted
 
 
 class Chart(Front):
-    """Lines over an axis, or a histogram, with an upright mark that a click moves."""
+    """Lines over an axis as matplotlib draws them, with an upright mark that a click moves.
+
+    `box` has the sides of the axes, left, right, top and bottom, as shares of the chart, and
+    `range` the x at the left and right; `band` is a window in x, laid over the lines.
+    """
 
     kind = synced(T.Unicode, "chart")
-    lines = synced(T.List)
-    ranges = synced(T.List, [[0, 1], [0, 1]])
-    labels = synced(T.List, ["", ""])
-    y_ticks = synced(T.Bool, True)
+    svg = synced(T.Unicode)
+    box = synced(T.List, [0, 1, 0, 1])
+    range = synced(T.List, [0, 1])
     band = synced(T.List)
     mark = synced(T.Float, None, allow_none=True)
     alt = synced(T.Unicode)
+    shown: tuple = ()
+    _drawn: tuple | None = None
 
     def follow(self, slider: Slider) -> None:
         """Let a click move a slider."""
@@ -175,21 +177,23 @@ class Chart(Front):
         labels: tuple[str, str],
         mark: float | None = None,
         y_range: tuple[float, float] = (0, 1),
-        **options: Any,
+        band: Sequence[float] = (),
     ) -> None:
-        """Draw up to five lines, x and y by name, with the labels of the axes; NaN leaves a gap.
+        """Draw lines, x and y by name, with the labels of the axes; NaN leaves a gap."""
+        from spine_lib.explore import figures  # here, as matplotlib takes long to import
 
-        The mark stands at an x. Of the options, `y_ticks` False leaves the numbers of y out, and
-        `band` has the ends of a window.
-        """
-        low = float(min(np.min(x) for x, _ in lines.values()))
-        high = float(max(np.max(x) for x, _ in lines.values()))
-        drawn = []
-        for name, (x, y) in lines.items():
-            heights = [None if np.isnan(value) else round(float(value), 5) for value in y]
-            drawn.append({"name": name, "x": np.asarray(x).tolist(), "y": heights})
-        ranges = [[low, high if high > low else low + 1], list(y_range)]
-        self.hold(lines=drawn, ranges=ranges, labels=list(labels), alt=alt, mark=mark, **options)
+        lines = {name: np.asarray(line, float) for name, line in lines.items()}
+        wanted = labels, y_range, [(name, line.tobytes()) for name, line in lines.items()]
+        drawn = {}
+        if wanted != self._drawn:
+            self._drawn, self.shown = wanted, (lines, labels, y_range)
+            figure = figures.line_chart(*self.shown)
+            svg = figures.encode_figure(figure).decode()  # before its place is asked for
+            left, bottom, right, top = figure.axes[0].get_position().extents.tolist()
+            drawn["box"] = [left, right, 1 - top, 1 - bottom]
+            drawn["range"] = list(figure.axes[0].get_xlim())
+            drawn["svg"] = svg[svg.index("<svg") :].replace(figures.INK, "currentColor")
+        self.hold(alt=alt, mark=mark, band=list(band), **drawn)
 
 
 class Caption(Front):
@@ -341,18 +345,17 @@ class Viewer(widgets.VBox):
         from spine_lib.explore import figures
 
         pictures, swatches = self.pictures, self.swatches()
-        widest = sum(picture.rgb.shape[1] / picture.rgb.shape[0] for picture in pictures) or 2.5
-        width = min(4.6 * len(pictures), 9.5) or 6.4
+        if not pictures:
+            return figures.line_chart(*self.chart.shown, mark=self.chart.mark)
+        widest = sum(picture.rgb.shape[1] / picture.rgb.shape[0] for picture in pictures)
+        width = min(4.6 * len(pictures), 9.5)
         columns = min(6 if width > 6 else 3, max(len(swatches), 1))
         height = min(width / widest, 6) + 0.4 + 0.2 * -(-len(swatches) // columns)
         with mpl.rc_context({"font.size": 8}):
             figure = Figure(figsize=(width, height), layout="constrained")
-            places = figure.subplots(1, len(pictures) or 1, squeeze=False)[0]
-            for axes, picture in zip(places, pictures):
+            for axes, picture in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures):
                 figures.show_slice(axes, picture.rgb, picture.plane, picture.pixel_mm)
                 axes.set_title(picture.title, fontsize=8, pad=14)
-            if not pictures:
-                figures.show_lines(places[0], self.chart)
             if swatches:
                 handles = figures.legend_handles(swatches)
                 figure.legend(handles=handles, loc="outside lower center", ncols=columns)
@@ -413,10 +416,8 @@ class WindowControls(widgets.VBox):
 class OverlayControls(widgets.VBox):
     """How a mask and a prediction are drawn; controls without an effect are left out."""
 
-    def __init__(
-        self, scene: Scene, style: Style, labels: Sequence[int], call: Callable[[], None]
-    ) -> None:
-        overlays = render.OVERLAYS if scene.compared else render.OVERLAYS[:2]
+    def __init__(self, scene: Scene, labels: Sequence[int], call: Callable[[], None]) -> None:
+        overlays, style = render.OVERLAYS if scene.compared else render.OVERLAYS[:2], scene.style
         if style.overlay not in overlays:
             raise SpineError("The overlay 'error' needs a mask and a prediction: give both.")
         self._style = style
@@ -425,11 +426,11 @@ class OverlayControls(widgets.VBox):
         self.opacity = Slider("opacity", style.opacity, 0.0, 1.0, 0.05)
         self.threshold = Slider("threshold", style.threshold, 0.01, 0.99, 0.01)
         self.structures = Chips(labels, style.labels)
-        controls = (self.kind, self.colouring, self.opacity, self.threshold, self.structures)
+        controls = [self.kind, self.colouring, self.opacity, self.threshold, self.structures]
         drawn = [volume for volume in (scene.mask, scene.prediction) if volume is not None]
-        unused = set() if any(volume.array.dtype.kind == "f" for volume in drawn) else {3}
-        unused |= {4} if scene.binary else set()
-        shown = [control for n, control in enumerate(controls) if drawn and n not in unused]
+        fractions = any(volume.array.dtype.kind == "f" for volume in drawn)
+        useful = [bool(drawn)] * 3 + [fractions, not scene.binary]
+        shown = [control for control, use in zip(controls, useful) if use]
         super().__init__(shown, layout=widgets.Layout(max_width="318px"))
         self._observer = Observer(call, *controls)
 

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from spine_lib import SpineError, metrics
-from spine_lib.ct.geometry import checked_index, cut_slice, pixel_size_mm, slice_count
+from spine_lib.ct.geometry import cut_slice, pixel_size_mm
 from spine_lib.ct.volume import Volume
 from spine_lib.explore import controls as ui
-from spine_lib.explore.overlays import OKABE_ITO, Swatch
+from spine_lib.explore.overlays import OKABE_ITO
 from spine_lib.explore.render import Style, render_slice
-from spine_lib.explore.scene import Panel, Scene, dice_text, is_spine, score_text, voxel_at_share
+from spine_lib.explore.scene import Scene, is_spine, score_text
+from spine_lib.explore.viewers import ScanViewer
 from spine_lib.metrics.paper import PAPER, PREVALENCE, within_rounding
 
-PLANE = "axial"
 THRESHOLDS = np.arange(1, 100) / 100
 CURVES = ("Dice", "IoU", "precision", "recall", "accuracy")
 
 
-class AxialExplorer(ui.Viewer):
-    """The base of the explorers of an axial slice, with its slider and window."""
-
-    def __init__(self, scene: Scene, index: int | None, window: str | tuple[float, float]) -> None:
-        super().__init__()
-        self.scene, count = scene, slice_count(scene.ct, PLANE)
-        if index is None:
-            index = scene.count_slices().fullest(PLANE, count)
-        self.slice = ui.Slider("slice", checked_index(scene.ct, index, PLANE), 0, count - 1, 1, 440)
-        self.window = ui.WindowControls(window, self._draw)
-        self.picture = ui.Picture(slider=self.slice)
-        self.pictures = [self.picture]
-        ui.Observer(self._draw, self.slice)
-
-
-class WindowExplorer(AxialExplorer):
+class WindowExplorer(ScanViewer):
     """Show a slice beside the histogram of its scan, with the window drawn on it.
 
     Args:
@@ -49,37 +35,29 @@ class WindowExplorer(AxialExplorer):
         window: str | tuple[float, float] = "soft tissue",
         case_id: str = "",
     ) -> None:
-        super().__init__(Scene(ct, case_id=case_id), index, window)
-        self.probed = ui.Caption()
+        super().__init__([Scene(ct, case_id=case_id)], window, "axial", index)
+        self.shares = ui.Caption()
         self._counts, self._edges = hu_histogram(self.scene.ct.array)
-        left = ui.column(self.picture, self.slice, self.probed, width_px=456)
-        self._arrange(ui.row(left, ui.column(self.window, self.chart, self.caption, width_px=400)))
-
-    def _answer_pointer(self, picture: ui.Picture, pointer: list) -> None:
-        voxel = voxel_at_share(self.scene.ct.shape, PLANE, self.slice.value, *pointer[1:3])
-        self.probed.text = f"Mouse at {self.scene.voxel_text(voxel)}."
+        left = ui.column(*self.pictures, self.below, self.caption, width_px=456)
+        self._turn()
+        self._arrange(ui.row(left, ui.column(self.window, self.chart, self.shares, width_px=470)))
 
     def _draw(self) -> None:
         window = self.window.window
         low, high = window.center - window.width / 2, window.center + window.width / 2
-        note = f", window {low:g} to {high:g} HU"
-        self.picture.show_slice(Panel(self.scene), self.slice.value, PLANE, window, note)
+        self.note = f", window {low:g} to {high:g} HU"
+        super()._draw()
         middle = (self._edges[:-1] + self._edges[1:]) / 2
         percent = 100 * self._counts / max(self._counts.sum(), 1)
-        self.caption.text = text = (
+        self.shares.text = text = (
             f"{low:g} HU and less is black ({percent[middle < low].sum():.0f} % of the voxels), "
             f"{high:g} HU and more is white ({percent[middle > high].sum():.0f} %); "
             f"one of the 256 greys spans {window.width / 256:.1f} HU."
         )
-        heights = np.log10(1 + self._counts)
-        self.chart.show(
-            {"voxels": (np.repeat(self._edges, 2)[1:-1], np.repeat(heights, 2))},
-            f"Histogram of case {self.scene.case_id} with the window on it. {text}",
-            ("HU; orange: black (bottom) to white (top)", "voxels (log)"),
-            y_range=(0, float(max(heights.max(), 1))),
-            y_ticks=False,
-            band=[low, high],
-        )
+        steps = np.repeat(self._edges, 2)[1:-1], np.repeat(np.log10(1 + self._counts), 2)
+        alt = f"Histogram of case {self.scene.case_id} with the window on it. {text}"
+        y_range, labels = (0, float(max(steps[1].max(), 1))), ("HU", "log10 of voxels")
+        self.chart.show({"voxels": steps}, alt, labels, y_range=y_range, band=[low, high])
 
 
 def hu_histogram(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +70,7 @@ def hu_histogram(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.histogram(np.clip(array[::step, ::step, ::step], *ends), 155, ends)
 
 
-class ThresholdExplorer(AxialExplorer):
+class ThresholdExplorer(ScanViewer):
     """Move the threshold of a probability and see the errors and every score of the volume.
 
     Args:
@@ -115,7 +93,8 @@ class ThresholdExplorer(AxialExplorer):
         window: str | tuple[float, float] = "bone",
         tolerance_mm: float | None = None,
     ) -> None:
-        super().__init__(Scene(ct, mask, probability, ignore, case_id), None, window)
+        scene = Scene(ct, mask, probability, ignore, case_id, Style("error"))
+        super().__init__([scene], window)
         self.tolerance_mm, self._surfaces = tolerance_mm, {}
         if probability.array.dtype.kind != "f":
             raise SpineError(
@@ -131,9 +110,10 @@ class ThresholdExplorer(AxialExplorer):
         }
         ui.Observer(self._draw, self.threshold)
         self.chart.follow(self.threshold)
-        left = ui.column(self.picture, self.slice, self.caption, width_px=456)
+        left = ui.column(*self.pictures, self.below, self.caption, width_px=456)
         right = (self.threshold, self.chart, self.all_scores, self.window)
-        self._arrange(ui.row(left, ui.column(*right, width_px=400)))
+        self._turn()
+        self._arrange(ui.row(left, ui.column(*right, width_px=470)))
 
     @property
     def scores(self) -> dict[str, float]:
@@ -150,32 +130,19 @@ class ThresholdExplorer(AxialExplorer):
             self._surfaces[threshold] = {"nsd": nsd, "hd95": hd95}
         return overlap | self._surfaces[threshold]
 
-    def swatches(self) -> list[Swatch]:
-        """Return the legend of the errors."""
-        return self.scene.swatches((), Style("error"))
-
     def _position(self) -> int:
         return int(np.abs(THRESHOLDS - self.threshold.value).argmin())
 
     def _draw(self) -> None:
-        scene, index, threshold = self.scene, self.slice.value, self.threshold.value
-        panel = Panel(scene, Style("error", threshold=threshold))
-        note = f", threshold {threshold:.2f}"
-        self.picture.show_slice(panel, index, PLANE, self.window.window, note)
-        scores = ", ".join(
-            f"{name} {score_text(values[self._position()])}"
-            for name, (_, values) in self._curves.items()
-        )
-        in_slice = dice_text(scene.slice_confusion(index, PLANE, threshold))
-        text = f"At {threshold:.2f} the volume has {scores}; {in_slice}."
-        alt = f"Scores of case {scene.case_id} by threshold. {text}"
-        self.caption.hold(text=text, swatches=ui.swatch_list(self.swatches()))
-        self.all_scores.text = self._all_scores_text()
-        self.chart.show(self._curves, alt, ("threshold", "score"), threshold)
-
-    def _all_scores_text(self) -> str:
-        counts, scores = self._confusions[self._position()], self.scores
+        threshold, counts = self.threshold.value, self._confusions[self._position()]
+        self.scene.style = replace(self.scene.style, threshold=threshold)
+        self.note = f", threshold {threshold:.2f}"
+        super()._draw()
+        curves = {name: values[self._position()] for name, (_, values) in self._curves.items()}
+        words = ", ".join(f"{name} {score_text(value)}" for name, value in curves.items())
+        scores = self.scores
         text = (
+            f"At {threshold:.2f} the volume has {words}; "
             f"{counts.tp} true positive, {counts.fp} false positive, {counts.fn} false negative "
             f"and {counts.tn} true negative voxels; "
             f"F1 {score_text(scores['f1'])}, the same as Dice; "
@@ -185,7 +152,9 @@ class ThresholdExplorer(AxialExplorer):
             nsd, hd95 = score_text(scores["nsd"]), scores["hd95"]
             text += f"; surface Dice at {self.tolerance_mm:g} mm {nsd}; HD95 "
             text += f"{hd95:.1f} mm" if np.isfinite(hd95) else "without a value"
-        return f"{text}."
+        self.all_scores.text = f"{text}."
+        alt = f"Scores of case {self.scene.case_id} by threshold. {text}."
+        self.chart.show(self._curves, alt, ("threshold", "score"), threshold)
 
 
 def counts_by_threshold(
@@ -249,7 +218,7 @@ def augment_slice(
     return augment.from_unit(unit), mask
 
 
-class AugmentationExplorer(AxialExplorer):
+class AugmentationExplorer(ScanViewer):
     """Show a slice before and after one augmentation step of a chosen strength.
 
     Args:
@@ -259,33 +228,35 @@ class AugmentationExplorer(AxialExplorer):
     def __init__(
         self, ct: Volume, mask: Volume, index: int | None = None, case_id: str = ""
     ) -> None:
-        super().__init__(Scene(ct, mask, case_id=case_id), index, "soft tissue")
+        style = Style("outline", outline_px=2)
+        scenes = [Scene(ct, mask, None, None, case_id, style, name) for name in ("Before", "After")]
+        super().__init__(scenes, "soft tissue", "axial", index, 360)
         self.step = ui.choice("step", tuple(STEPS), "rotation")
         self.strength = ui.Slider("strength", 0.5, 0.0, 1.0, 0.05)
         self.seed = ui.Slider("seed", 0, 0, 20)
-        self.before, self.after = self.pictures = [ui.Picture(360, self.slice) for _ in range(2)]
-        controls = (self.slice, self.step, self.strength, self.seed)
-        ui.Observer(self._draw, *controls[1:])
-        tools = ui.row(ui.column(*controls), self.window)
+        controls = (self.step, self.strength, self.seed)
+        ui.Observer(self._draw, *controls)
+        tools = ui.row(ui.column(self.below, *controls), self.window)
+        self.before, self.after = self.pictures
+        self._turn()
         self._arrange(ui.board(self.pictures), self.caption, tools)
 
-    def _draw(self) -> None:
-        scene, index = self.scene, self.slice.value
+    def _show(self, picture: ui.Picture, scene: Scene, index: int, plane: str) -> None:
+        if picture is self.before:
+            super()._show(picture, scene, index, plane)
+            return
+        image, labels = (cut_slice(volume, index, plane) for volume in (scene.ct, scene.mask))
         step, strength = self.step.value, self.strength.value
-        style, window = Style("outline", outline_px=2), self.window.window
-        self.before.show_slice(Panel(scene, style, "Before"), index, PLANE, window)
-        image, labels = (cut_slice(volume, index, PLANE) for volume in (scene.ct, scene.mask))
         image, labels = augment_slice(image, labels, step, strength, self.seed.value)
         ct, mask = (  # each as a volume of one axial slice
             Volume(np.ascontiguousarray(array[::-1, ::-1].T)[:, :, None], scene.ct.affine)
             for array in (image, labels > 0 if scene.binary else labels)
         )
-        name = f"{step} of strength {strength:.2f}"
-        alt = f"After {name}: {scene.alt_text(index, PLANE, style)}"
-        rgb = render_slice(ct, 0, PLANE, window, mask, style=style)
-        self.after.show(rgb, alt, f"After {name}", PLANE, pixel_size_mm(scene.ct, PLANE))
+        rgb = render_slice(ct, 0, plane, self.window.window, mask, style=scene.style)
         effect = "moves image and mask alike" if step in MOVES_MASK else "leaves the mask alone"
-        self.caption.text = f"Left before, right after {name}, which {effect}."
+        title = f"After {step} of strength {strength:.2f}, which {effect}"
+        alt = scene.alt_text(index, plane).replace(scene.title, title, 1)
+        picture.show(rgb, alt, title, plane, pixel_size_mm(scene.ct, plane))
 
 
 FIELD, CELL = 65, 6

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -23,9 +22,6 @@ from spine_lib.ct.geometry import orientation_marks, scale_bar_mm
 from spine_lib.explore.overlays import OKABE_ITO, Swatch
 from spine_lib.training.logs import Rows, points
 
-if TYPE_CHECKING:
-    from spine_lib.explore.controls import Chart
-
 INK = "#1a1a1a"
 LINE_STYLES = tuple(
     {"color": np.array(OKABE_ITO[colour]) / 255, "linestyle": dash, "marker": m, "markersize": 4}
@@ -34,6 +30,7 @@ LINE_STYLES = tuple(
         ("vermillion", (0, (5, 2)), "s"),
         ("bluish green", (0, (1, 1.5)), "^"),
         ("reddish purple", "-.", "D"),
+        ("orange", (0, (9, 2)), "v"),
     )
 )
 _MPL_HATCHES = {"solid": "", "rising": "////", "falling": "\\\\\\\\", "dots": "...."}
@@ -185,14 +182,32 @@ def show_slice(
     axes.text(x, y, text, ha="center", va="bottom", **_TEXT_ON_IMAGE)
 
 
-def show_lines(axes: Axes, chart: Chart) -> None:
-    """Draw the lines of a viewer's chart, with its mark."""
-    for line, style in zip(chart.lines, cycle(LINE_STYLES)):
-        heights = [np.nan if y is None else y for y in line["y"]]
-        axes.plot(line["x"], heights, label=line["name"], **{**style, "marker": ""})
-    axes.axvline(chart.mark, color=INK, linewidth=1)
-    axes.set(xlabel=chart.labels[0], ylabel=chart.labels[1], ylim=chart.ranges[1])
-    axes.figure.legend(loc="outside lower center", ncols=4)
+def line_chart(
+    lines: Mapping[str, Sequence[Sequence[float]]],
+    labels: tuple[str, str],
+    y_range: tuple[float, float],
+    mark: float | None = None,
+) -> Figure:
+    """Plot up to five lines, x and y by name, low and wide, with an upright mark at an x.
+
+    A NaN leaves a gap; what leaves the y range lies on its edge.
+    """
+    with mpl.rc_context({**STYLE, "grid.color": "#8884"}):
+        figure = Figure(figsize=(4.6, 1.9), layout="constrained")
+        figure.patch.set_visible(False)
+        axes = figure.subplots()
+        axes.patch.set_visible(False)
+        for (name, (x, y)), style in zip(lines.items(), cycle(LINE_STYLES)):
+            style = {**style, "marker": "", "solid_capstyle": "round", "dash_capstyle": "round"}
+            axes.plot(x, np.clip(y, *y_range), label=name, **style)
+        low, high = min(x.min() for x, _ in lines.values()), max(x.max() for x, _ in lines.values())
+        axes.set(xlim=(low, max(high, low + 1e-3)), ylim=y_range)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        if mark is not None:
+            axes.axvline(mark, color=INK, linewidth=1)
+        if len(lines) > 1:  # else the axis names it
+            figure.legend(loc="outside upper center", ncols=3, handlelength=3)
+    return figure
 
 
 def legend_handles(swatches: Iterable[Swatch]) -> list[Patch]:

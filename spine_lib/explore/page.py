@@ -22,10 +22,10 @@ from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import overlays
-from spine_lib.explore.controls import FOLDER, SIDES, Chart, chip_traits, scale_bar, swatch_list
+from spine_lib.explore.controls import FOLDER, Chart, chip_traits, scale_bar, swatch_list
 from spine_lib.explore.overlays import Swatch
-from spine_lib.explore.render import Overlay, Style
-from spine_lib.explore.scene import Panel, label_name
+from spine_lib.explore.render import Overlay, slice_overlay
+from spine_lib.explore.scene import Scene, label_name
 
 SIDE_PX = 512
 QUALITY = 75
@@ -37,14 +37,13 @@ _KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between th
 class Stack:
     """One slider of a page: the slices of a plane that are kept, and the one to begin with.
 
-    `panels` are its pictures, `texts` a line for each slice, `chart_alts` the chart in words.
+    `texts` has a line for each slice, `chart_alts` the chart in words.
     """
 
     plane: str
     indices: Sequence[int]
     index: int
     texts: Sequence[str]
-    panels: Sequence[Panel]
     chart: Chart | None = None
     chart_alts: Sequence[str] = ()
 
@@ -52,29 +51,29 @@ class Stack:
 def save_page(
     path: str | Path,
     title: str,
+    scenes: Sequence[Scene],
     stacks: Sequence[Stack],
     window: tuple[float, float],
     choose_plane: bool,
     swatches: Sequence[Swatch],
     labels: Sequence[int],
 ) -> Path:
-    """Write stacks of slices as one HTML page and return its path.
+    """Write stacks of slices of some scenes as one HTML page and return its path.
 
     The page begins with a window in HU; `labels` are structures that it switches on and off.
     """
     name = next((name for name, preset in WINDOWS.items() if preset == window), "as saved")
-    scene = stacks[0].panels[0].scene
-    dashed = scene.compared and stacks[0].panels[0].style.overlay != "error"
+    ct = scenes[0].ct
     content = {
         "levels": level_hu().round(1).tolist(),
         "windows": [[name, *window], *([n, *w] for n, w in WINDOWS.items() if n != name)],
         "choose": choose_plane,
         "size_px": 640 if choose_plane else 400,
-        "shape": scene.ct.shape,
-        "affine": scene.ct.affine[:3].round(5).tolist(),
-        "swatches": swatch_list(swatches, dashed),
+        "shape": ct.shape,
+        "affine": ct.affine[:3].round(5).tolist(),
+        "swatches": swatch_list(swatches, scenes[0].dashed),
         "chips": chip_traits(labels, labels) if len(labels) > 1 else None,
-        "stacks": [_stack_content(stack) for stack in stacks],
+        "stacks": [_stack_content(stack, scenes) for stack in stacks],
     }
     # Without "<" no text can end the script.
     parts = {"TITLE": escape(title)}
@@ -92,35 +91,36 @@ def _own_text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def _stack_content(stack: Stack) -> dict:
-    scene, plane, chart = stack.panels[0].scene, stack.plane, stack.chart
-    ct, pixel_mm = scene.ct, fit_style(Style(), scene.ct, plane, SIDE_PX).pixel_mm
-    across = geometry.plane_axes(plane)[2]
+def _stack_content(stack: Stack, scenes: Sequence[Scene]) -> dict:
+    ct, plane, indices, chart = scenes[0].ct, stack.plane, stack.indices, stack.chart
+    pixel_mm, across = page_pixel_mm(ct, plane), geometry.plane_axes(plane)[2]
     return {
         "plane": plane,
         "axes": geometry.plane_axes(plane),
-        "indices": list(stack.indices),
-        "start": int(np.abs(np.array(stack.indices) - stack.index).argmin()),
+        "indices": list(indices),
+        "start": int(np.abs(np.array(indices) - stack.index).argmin()),
         "texts": list(stack.texts),
-        "titles": [scene.title(index, plane) for index in stack.indices],
-        "marks": [geometry.orientation_marks(plane)[side] for side in SIDES],
+        "marks": list(geometry.orientation_marks(plane).values()),
         "bar": scale_bar(ct.shape[across] * ct.spacing_mm[across]),
         "slices": [
             webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=QUALITY, method=2)
-            for index in stack.indices
+            for index in indices
         ],
-        "panels": [_panel_content(panel, stack) for panel in stack.panels],
+        "panels": [_panel_content(scene, plane, indices, pixel_mm) for scene in scenes],
         "chart": chart and {name: getattr(chart, name) for name in Chart.class_own_traits()},
         "chart_alts": list(stack.chart_alts),
     }
 
 
-def _panel_content(panel: Panel, stack: Stack) -> dict:
-    scene, plane, indices = panel.scene, stack.plane, stack.indices
+def _panel_content(scene: Scene, plane: str, indices: Sequence[int], pixel_mm: float) -> dict:
     # As fine as the slices, whatever the viewer's style asks for.
-    style = fit_style(replace(panel.style, pixel_mm=None), scene.ct, plane, SIDE_PX)
-    title = f"{panel.title}: " if panel.title else ""
-    drawn = [scene.overlay(index, plane, style) for index in indices]
+    style, volumes = replace(scene.style, pixel_mm=pixel_mm), (scene.mask, scene.prediction)
+    drawn = [
+        slice_overlay(scene.ct, index, plane, *volumes, style, scene.ignore)
+        if scene.visible
+        else None
+        for index in indices
+    ]
     last = max((int(overlay.areas.max()) for overlay in drawn if overlay), default=0)
     swatches, opacity = (drawn[0].swatches[:last], drawn[0].opacity) if drawn[0] else ((), 0)
     table = overlays.covers(swatches, opacity).reshape(-1, 4).astype(float).round(3)
@@ -128,12 +128,12 @@ def _panel_content(panel: Panel, stack: Stack) -> dict:
     if style.overlay != "error" and not scene.binary:
         names = [label_name(label) for label in range(1, last + 1)]
     return {
-        "title": panel.title,
+        "titles": [scene.slice_title(index, plane) for index in indices],
         "colours": table.tolist(),
         "names": ["", *names],
         "over": [overlay_uri(overlay) for overlay in drawn],
-        "alt": [title + scene.alt_text(index, plane, style) for index in indices],
-        "plain": [title + scene.bare.alt_text(index, plane, style) for index in indices],
+        "alt": [scene.alt_text(index, plane) for index in indices],
+        "plain": [scene.alt_text(index, plane, visible=False) for index in indices],
     }
 
 
@@ -164,9 +164,7 @@ def slice_levels(ct: Volume, index: int, plane: str, pixel_mm: float | None) -> 
     return np.interp(hu, _KNOTS_HU, _KNOTS_LEVEL).round().astype(np.uint8)
 
 
-def fit_style(style: Style, ct: Volume, plane: str, size_px: int) -> Style:
-    """Return a style whose picture has at most about `size_px` pixels on its longer side."""
-    native = geometry.pixel_size_mm(ct, plane, style.pixel_mm)
-    spacing_mm, axes = ct.spacing_mm, geometry.plane_axes(plane)[1:]
-    longest_mm = max(ct.array.shape[axis] * spacing_mm[axis] for axis in axes)
-    return replace(style, pixel_mm=max(native, longest_mm / size_px))
+def page_pixel_mm(ct: Volume, plane: str) -> float:
+    """Return the side of a pixel with which a slice has at most about `SIDE_PX` on a side."""
+    longest_mm = max(ct.shape[k] * ct.spacing_mm[k] for k in geometry.plane_axes(plane)[1:])
+    return max(geometry.pixel_size_mm(ct, plane), longest_mm / SIDE_PX)

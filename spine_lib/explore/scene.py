@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import CANONICAL
 from spine_lib.ct import geometry
-from spine_lib.ct.geometry import PLANES, cut_slice, plane_axes
+from spine_lib.ct.geometry import PLANES, cut_slice, plane_axes, slice_count
 from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.explore import overlays, render
 from spine_lib.explore.overlays import Swatch
@@ -24,9 +23,11 @@ Voxel = tuple[int, int, int]
 
 @dataclass(eq=False)
 class Scene:
-    """A CT in HU with its mask, prediction and ignored region, each a `Volume` or a path.
+    """A CT in HU with its mask, prediction and ignored region, each a `Volume` or a path, as drawn.
 
-    They lie on one grid; a mask of 0 and 1 alone is spine. `version` grows with each change of it.
+    They lie on one grid; a mask of 0 and 1 alone is spine. Where `visible` is False the CT is drawn
+    alone. The `title` tells several scenes of one scan apart; `version` grows with each change of
+    the mask.
     """
 
     ct: Volume
@@ -34,6 +35,9 @@ class Scene:
     prediction: Volume | None = None
     ignore: Volume | None = None
     case_id: str = ""
+    style: Style = Style()
+    title: str = ""
+    visible: bool = True
     version: int = 0
     _counts: dict = field(default_factory=dict, init=False, repr=False)
 
@@ -51,10 +55,10 @@ class Scene:
         self.mask, self.version = mask, self.version + 1
         self._counts.clear()
 
-    @cached_property
-    def bare(self) -> Scene:
-        """The CT alone."""
-        return Scene(self.ct, case_id=self.case_id)
+    @property
+    def look(self) -> tuple:
+        """What a drawn slice depends on beside its place and window."""
+        return self.version, self.style, self.visible
 
     @property
     def labelled(self) -> Volume | None:
@@ -71,27 +75,29 @@ class Scene:
         """Whether what is drawn has no label ids."""
         return self.labelled is None or self.labelled.array.dtype.kind in "bf"
 
-    def draw(self, index: int, plane: str, window: tuple[float, float], style: Style) -> np.ndarray:
+    @property
+    def dashed(self) -> bool:
+        """Whether the prediction is drawn as a dashed line."""
+        return self.compared and self.visible and self.style.overlay != "error"
+
+    def draw(self, index: int, plane: str, window: tuple[float, float]) -> np.ndarray:
         """Draw one slice; see `spine_lib.explore.render.render_slice`."""
-        volumes = self.mask, self.prediction
+        volumes = (self.mask, self.prediction) if self.visible else (None, None)
+        style = self.style if self.visible else Style(pixel_mm=self.style.pixel_mm)
         return render.render_slice(self.ct, index, plane, window, *volumes, style, self.ignore)
 
-    def overlay(self, index: int, plane: str, style: Style) -> render.Overlay | None:
-        """Return what `draw` draws over one slice; None where there is nothing."""
-        volumes = self.mask, self.prediction
-        return render.slice_overlay(self.ct, index, plane, *volumes, style, self.ignore)
-
-    def legend(self, slices: Iterable[tuple[int, str]], style: Style) -> list[Swatch]:
+    def legend(self, slices: Iterable[tuple[int, str]]) -> list[Swatch]:
         """Return the swatches of what slices (index and plane) show."""
         labels = set()
         for index, plane in slices if self.labelled is not None else ():
-            values = render.as_labels(cut_slice(self.labelled, index, plane), style.threshold)
+            values = render.as_labels(cut_slice(self.labelled, index, plane), self.style.threshold)
             labels.update(np.unique(values[values > 0]).tolist())
-        return self.swatches(sorted(labels), style)
+        return self.swatches(sorted(labels))
 
-    def swatches(self, labels: Sequence[int], style: Style) -> list[Swatch]:
+    def swatches(self, labels: Sequence[int] = ()) -> list[Swatch]:
         """Return the legend of label ids as they are drawn, under their anatomical names."""
-        if self.labelled is None:
+        style = self.style
+        if self.labelled is None or not self.visible:
             return []
         if style.overlay == "error":
             return list(overlays.ERROR_SWATCHES[: 3 if self.ignore is None else 4])
@@ -107,95 +113,98 @@ class Scene:
         swatches.sort(key=lambda swatch: regions.index(swatch) if swatch in regions else 4)
         return list(dict.fromkeys(swatches))
 
-    def count_slices(self, threshold: float = 0.5) -> SliceCounts:
+    def count_slices(self) -> SliceCounts:
         """Count spine and errors in every slice; the counts of the last threshold are kept."""
+        threshold = self.style.threshold
         if threshold not in self._counts:
             self._counts = {threshold: self._count(threshold)}
         return self._counts[threshold]
 
     def _count(self, threshold: float) -> SliceCounts:
+        counts = {plane: np.zeros((slice_count(self.ct, plane), 3), np.int64) for plane in PLANES}
         if self.labelled is None:
-            return SliceCounts({}, ())
+            return SliceCounts(counts, ())
         drawn = (self.labelled, self.prediction) if self.compared else (self.labelled,)
         box = _box([volume.array for volume in drawn])
         labels = render.as_labels(self.labelled.array[box], threshold)
         guess = is_spine(self.prediction.array[box], threshold) if self.compared else labels
         skip = None if self.ignore is None else self.ignore.array[box]
         areas = overlays.compare_masks(labels, guess, skip)
-        present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=1)[1:]) + 1
-        by_plane = {}
-        for plane in PLANES:
-            axis = plane_axes(plane)[0]
-            others = tuple({0, 1, 2} - {axis})
-            by_plane[plane] = np.zeros((self.ct.shape[axis], 3), np.int64)
+        for plane, by_slice in counts.items():
+            cut, *others = plane_axes(plane)
             for kind in range(3):
-                by_plane[plane][box[axis], kind] = np.count_nonzero(areas == kind + 1, axis=others)
-        return SliceCounts(by_plane, tuple(present.tolist()))
+                by_slice[box[cut], kind] = np.count_nonzero(areas == kind + 1, axis=tuple(others))
+        present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=1)[1:]) + 1
+        return SliceCounts(counts, tuple(present.tolist()))
 
-    def slice_confusion(self, index: int, plane: str, threshold: float) -> metrics.Confusion | None:
-        """Count a slice's right and wrong pixels; None where there is nothing to compare."""
+    def slice_dice(self, index: int, plane: str) -> str:
+        """Return a slice's Dice and wrong pixels in words; "" where nothing is compared."""
         if not self.compared:
-            return None
+            return ""
         volumes = [self.prediction, self.mask] + [self.ignore] * (self.ignore is not None)
-        return metrics.confusion(
-            *(is_spine(cut_slice(volume, index, plane), threshold) for volume in volumes)
+        counts = metrics.confusion(
+            *(is_spine(cut_slice(volume, index, plane), self.style.threshold) for volume in volumes)
         )
+        value = metrics.dice(counts)
+        text = score_text(value) + (" (both empty)" if np.isnan(value) else "")
+        wrong = f"{counts.fp} false positive, {counts.fn} false negative pixels"
+        return f"{self.title and f'{self.title}: '}slice Dice {text} ({wrong})"
 
     @property
     def name(self) -> str:
         """What the scene shows, for titles."""
         return f"{self.case_id[:1].upper()}{self.case_id[1:]} CT"
 
-    def title(self, index: int, plane: str) -> str:
-        """Return a short title: case, plane and slice."""
-        return f"{self.name}, {plane} slice {index + 1} of {geometry.slice_count(self.ct, plane)}"
+    def slice_title(self, index: int, plane: str) -> str:
+        """Return the scene's title, or a short one of the slice: case, plane and number."""
+        count = slice_count(self.ct, plane)
+        return self.title or f"{self.name}, {plane} slice {index + 1} of {count}"
 
-    def alt_text(self, index: int, plane: str, style: Style) -> str:
+    def alt_text(self, index: int, plane: str, visible: bool | None = None) -> str:
         """Return a slice in words: case, plane, position and what is overlaid."""
-        overlaid = ""
-        if self.labelled is not None and style.overlay == "error":
+        overlaid, style = "", self.style
+        if self.labelled is None or not (self.visible if visible is None else visible):
+            pass
+        elif style.overlay == "error":
             overlaid = "with the errors of the prediction against the mask"
-        elif self.labelled is not None:
+        else:
             kind = {"fill": "painted", "outline": "outlined"}[style.overlay]
             name = "prediction" if self.mask is None else "mask"
             overlaid = f"with the {name} {kind} by {'spine' if self.binary else style.colouring}"
             if self.compared:
                 overlaid += ", prediction dashed"
-        return render.alt_text(self.ct, index, plane, self.case_id, overlaid)
+        alt = render.alt_text(self.ct, index, plane, self.case_id, overlaid)
+        return f"{self.title}: {alt}" if self.title else alt
 
     def slice_text(self, index: int, plane: str) -> str:
         """Return a slice's number and its position in the patient."""
         position = geometry.slice_position_mm(self.ct, index, plane)
-        text = (
-            f"{plane} slice {index + 1} of {geometry.slice_count(self.ct, plane)} (index {index})"
-        )
-        return f"{text} at {'RAS'[plane_axes(plane)[0]]} {position:+.1f} mm"
+        number = f"slice {index + 1} of {slice_count(self.ct, plane)} (index {index})"
+        return f"{plane} {number} at {'RAS'[plane_axes(plane)[0]]} {position:+.1f} mm"
 
-    def voxel_text(self, voxel: Voxel, threshold: float = 0.5) -> str:
+    def voxel_text(self, voxel: Voxel) -> str:
         """Return a voxel's position in mm and HU, and what mask and prediction name it."""
-        position = self.ct.affine[:3] @ [*voxel, 1]
-        text = "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*position)
+        text = "R {:+.1f}, A {:+.1f}, S {:+.1f} mm".format(*self.ct.affine[:3] @ [*voxel, 1])
         text += f": {self.ct.array[voxel]:g} HU"
         if self.mask is not None:
-            text += f", mask {_value_name(self.mask.array[voxel], threshold)}"
-        if self.prediction is not None:
-            text += f", prediction {self.predicted_text(voxel, threshold)}"
-        return text
+            text += f", mask {self._value_name(self.mask.array[voxel])}"
+        return text + self.predicted_text(voxel)
 
-    def predicted_text(self, voxel: Voxel, threshold: float) -> str:
+    def predicted_text(self, voxel: Voxel) -> str:
         """Return what the prediction names a voxel; 1 is spine, as for `mask_as_spine`."""
+        if self.prediction is None:
+            return ""
         value = self.prediction.array[voxel]
-        is_one = value == 1 and value.dtype.kind != "f"
-        return _value_name(np.bool_(value) if is_one else value, threshold)
+        value = np.bool_(value) if value == 1 and value.dtype.kind != "f" else value
+        return f", {self.title or 'prediction'} {self._value_name(value)}"
 
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture: a scene, how it is drawn, and a heading in place of its title."""
-
-    scene: Scene
-    style: Style = Style()
-    title: str = ""
+    def _value_name(self, value: np.generic) -> str:
+        if value.dtype.kind == "f":
+            spine = "spine" if value >= self.style.threshold else "background"
+            return f"{value:.2f} ({spine})"
+        if value.dtype.kind == "b":
+            return "spine" if value else "background"
+        return label_name(int(value)) if value else "background"
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,16 +231,15 @@ class SliceCounts:
         total = twice + self.wrong(plane)
         return np.where(total > 0, twice / np.maximum(total, 1), np.nan)
 
-    def fullest(self, plane: str, count: int) -> int:
-        """Return the slice with the most spine, or the middle one of `count` without any."""
-        if not self.by_plane or not self.spine(plane).any():
-            return count // 2
-        return int(self.spine(plane).argmax())
+    def fullest(self, plane: str) -> int:
+        """Return the slice with the most spine, or the middle one where there is none."""
+        spine = self.spine(plane)
+        return int(spine.argmax()) if spine.any() else len(spine) // 2
 
-    def middle(self, plane: str, count: int) -> int:
-        """Return the slice with half of the spine on either side, or the middle one of `count`."""
-        share = self.spine(plane).cumsum() if self.by_plane else np.zeros(1)
-        return int(np.searchsorted(share, share[-1] / 2)) if share[-1] else count // 2
+    def middle(self, plane: str) -> int:
+        """Return the slice with half of the spine on either side, or the middle one."""
+        share = self.spine(plane).cumsum()
+        return int(np.searchsorted(share, share[-1] / 2)) if share[-1] else len(share) // 2
 
     def worst(self, plane: str) -> int | None:
         """Return the slice with the lowest Dice, of several the one with most wrong voxels."""
@@ -342,18 +350,3 @@ def label_name(label: int) -> str:
 def score_text(value: float) -> str:
     """Return a score with three digits, or "undefined"."""
     return "undefined" if np.isnan(value) else f"{value:.3f}"
-
-
-def dice_text(counts: metrics.Confusion) -> str:
-    """Return a slice's Dice and its wrong pixels in words."""
-    value = metrics.dice(counts)
-    text = score_text(value) + (" (both empty)" if np.isnan(value) else "")
-    return f"slice Dice {text} ({counts.fp} false positive, {counts.fn} false negative pixels)"
-
-
-def _value_name(value: np.generic, threshold: float) -> str:
-    if value.dtype.kind == "f":
-        return f"{value:.2f} ({'spine' if value >= threshold else 'background'})"
-    if value.dtype.kind == "b":
-        return "spine" if value else "background"
-    return label_name(int(value)) if value else "background"

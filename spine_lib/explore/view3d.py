@@ -35,7 +35,7 @@ class SurfaceViewer(ui.Viewer):
 
     def __init__(self, ct: Volume, mask: Volume, colouring: str, case_id: str) -> None:
         super().__init__()
-        self.scene, self.colouring = Scene(ct, mask, case_id=case_id), colouring
+        self.scene = Scene(ct, mask, None, None, case_id, Style("fill", colouring))
         self.pictures = [ui.Picture(272) for _ in VIEWS]
         installed = importlib.util.find_spec("ipyniivue") is not None
         self.scene_3d = _niivue(self.scene, colouring) if installed else None
@@ -46,13 +46,13 @@ class SurfaceViewer(ui.Viewer):
 
     def swatches(self) -> list[Swatch]:
         """Return the legend of the surface."""
-        return self.scene.swatches(self.scene.count_slices().labels, Style("fill", self.colouring))
+        return self.scene.swatches(self.scene.count_slices().labels)
 
     def _draw(self) -> None:
         mask = self.scene.mask
         for picture, (view, (plane, behind)) in zip(self.pictures, VIEWS.items()):
             alt = f"Surface of the mask of case {self.scene.case_id} seen from the {view}."
-            rgb = surface_picture(mask, view, self.colouring)
+            rgb = surface_picture(mask, view, self.scene.style.colouring)
             title, pixel_mm = f"from the {view}", geometry.pixel_size_mm(mask, plane)
             picture.show(rgb, alt, title, plane, pixel_mm, mirrored=behind)
         self.caption.swatches = ui.swatch_list(self.swatches())

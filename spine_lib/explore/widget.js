@@ -5,6 +5,7 @@
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const at = (share, count) => clamp(Math.floor(share * count), 0, count - 1);
+const percent = (share) => `${100 * share}%`;
 const UNDER_WAY = 3; // reports that may wait for their answer, so that Python is never idle
 let serial = 0; // makes two equal reports differ
 
@@ -15,15 +16,30 @@ function make(kind, parent, properties = {}, attributes = {}) {
   return element;
 }
 
-// Sends what hands do, once in a frame of the screen; what is newer replaces what still waits.
-class Reporter {
+// Reads a model, follows it, and sends what hands do, once in a frame of the screen; what is newer
+// replaces what still waits.
+class Hand {
   constructor(model) {
-    Object.assign(this, { model, id: Math.random(), sent: 0, done: 0, waiting: {}, wanted: {} });
-    model.on("change:answered", () => this.flush());
+    Object.assign(this, { model, id: Math.random(), sent: 0, done: 0, waiting: {}, wanted: {}, calls: [] });
+    this.follow(["answered"], () => this.flush());
   }
 
   // The value as the hand has it, while answers to older reports still come in.
   get(name) { return name in this.wanted ? this.wanted[name] : this.model.get(name); }
+
+  // Calls now, and once after each group of changes of these traits.
+  follow(names, call) {
+    let queued = false;
+    const queue = () => {
+      if (!queued) queueMicrotask(() => { queued = false; call(); });
+      queued = true;
+    };
+    for (const name of names) this.calls.push([`change:${name}`, queue]);
+    for (const name of names) this.model.on(`change:${name}`, queue);
+    call();
+  }
+
+  stop() { for (const [event, call] of this.calls) this.model.off(event, call); }
 
   report(changes) {
     if (this.waiting.pointer?.[0] === "press" && changes.pointer?.[0] === "hover") return;
@@ -44,40 +60,26 @@ class Reporter {
   }
 }
 
-// Calls now, and once after each group of changes of these traits; returns what stops it.
-function follow(model, names, call) {
-  let queued = false;
-  const queue = () => {
-    if (!queued) queueMicrotask(() => { queued = false; call(); });
-    queued = true;
-  };
-  for (const name of names) model.on(`change:${name}`, queue);
-  call();
-  return () => names.forEach((name) => model.off(`change:${name}`, queue));
-}
-
 const STEPS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10,
   Home: -1e9, End: 1e9 };
 
-function showPicture(model, el, hand) {
+function showPicture(hand, el) {
   const figure = make("figure", el, { className: "spine-picture" });
-  const head = make("figcaption", figure);
-  const title = make("span", head);
+  const head = make("figcaption", figure), title = make("span", head);
   const frame = make("div", figure, { className: "spine-frame" });
   const stage = make("div", frame, { className: "spine-stage" });
-  const canvas = make("canvas", stage, { tabIndex: 0 }, { role: "img" });
+  const layer = make("div", stage, { className: "spine-layer" }); // what is zoomed
+  const canvas = make("canvas", layer, { tabIndex: 0 }, { role: "img" });
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  const lines = [0, 1].map(() => make("i", stage, { className: "spine-line" }));
-  const ring = make("i", stage, { className: "spine-ring", hidden: true });
-  const letters = ["left", "right", "top", "bottom"].map((side) =>
-    make("b", frame, { className: `spine-${side}` }));
+  const [down, across, ring] = ["down", "across", "ring"].map((name) => make("i", layer, { className: name }));
+  const letters = ["left", "right", "top", "bottom"].map((side) => make("b", frame, { className: `spine-${side}` }));
   const bar = make("b", frame, { className: "spine-bar" });
-  const view = { scale: 1, x: 0, y: 0 };
+  let view = { scale: 1, x: 0, y: 0 }; // the layer's place, as shares of the stage
   const fingers = new Map();
   let asked = 0, drawn = 0, drag = null, turned = 0;
 
-  const button = (textContent, title, onclick) =>
-    make("button", head, { type: "button", textContent, title, onclick });
+  const button = (textContent, hint, onclick) =>
+    make("button", head, { type: "button", textContent, title: hint, onclick });
   button("full screen", "Fill the screen with this view", fillScreen);
   button("PNG", "Save this view as a PNG", () => {
     const href = canvas.toDataURL("image/png");
@@ -92,89 +94,77 @@ function showPicture(model, el, hand) {
   }
 
   async function draw() {
-    const [source, alt] = [model.get("image"), model.get("alt")];
-    const number = ++asked;
+    const [source, alt, number] = [hand.get("image"), hand.get("alt"), ++asked];
     const image = source instanceof ImageData
-      ? source
-      : await createImageBitmap(new Blob([source]), { colorSpaceConversion: "none" });
+      ? source : await createImageBitmap(new Blob([source]), { colorSpaceConversion: "none" });
     if (number < drawn) return; // a later picture was decoded first
     drawn = number;
-    const { width, height } = image, margins = model.get("marks").length ? 36 : 0;
+    const { width, height } = image, margins = hand.get("marks").length ? 36 : 0;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     if (image === source) context.putImageData(image, 0, 0);
     else context.drawImage(image, 0, 0);
     canvas.setAttribute("aria-label", alt);
-    const across = `${Math.round((width * model.get("size_px")) / Math.max(width, height)) + margins}px`;
-    const ratio = `${width / height}`;
-    if (figure.style.width === across && frame.style.getPropertyValue("--ratio") === ratio) return;
-    frame.style.setProperty("--ratio", ratio); // not each time, as the page is laid out anew
-    el.style.width = el.style.maxWidth = figure.style.width = across;
+    const length = `${Math.round((width * hand.get("size_px")) / Math.max(width, height)) + margins}px`;
+    if (figure.style.width === length && frame.dataset.ratio === `${width / height}`) return;
+    frame.dataset.ratio = width / height; // not each time, as the page is laid out anew
+    frame.style.setProperty("--ratio", width / height);
+    el.style.width = el.style.maxWidth = figure.style.width = length;
   }
 
   function decorate() {
-    title.textContent = model.get("title");
-    letters.forEach((letter, n) => { letter.textContent = model.get("marks")[n] ?? ""; });
-    canvas.classList.toggle("spine-brush", Boolean(model.get("tool")));
-  }
-
-  // Puts the cursor and the scale bar where the zoom has them.
-  function place() {
-    canvas.style.transform = `translate(${view.x}px,${view.y}px) scale(${view.scale})`;
-    whole.hidden = view.scale === 1;
-    const cursor = model.get("cursor"), crossed = model.get("lines") ? "1" : "0";
-    const [width, height] = [stage.clientWidth, stage.clientHeight];
-    lines.forEach((line, n) => {
-      line.hidden = cursor.length === 0;
-      const [x, y] = cursor.length ? cursor : [0, 0];
-      line.style.left = `${view.x + x * width * view.scale}px`;
-      line.style.top = `${view.y + y * height * view.scale}px`;
-      line.dataset.kind = (n ? "across" : "down") + crossed;
-    });
-    const [mm, share] = model.get("bar").length ? model.get("bar") : [0, 0];
-    let shorter = 1;
-    while ((share * view.scale) / shorter > 0.4) shorter *= 2;
+    title.textContent = hand.get("title");
+    letters.forEach((letter, n) => { letter.textContent = hand.get("marks")[n] ?? ""; });
+    canvas.classList.toggle("spine-brush", Boolean(hand.get("tool")));
+    const [x, y] = hand.get("cursor");
+    Object.assign(down, { hidden: x === undefined }).style.left = percent(x);
+    Object.assign(across, { hidden: y === undefined }).style.top = percent(y);
+    [down.style.top, across.style.left] = [percent(y), percent(x)];
+    layer.classList.toggle("spine-crossed", hand.get("lines"));
+    const [mm = 0, share = 0] = hand.get("bar"), grown = share * view.scale;
+    const shorter = 2 ** Math.max(0, Math.ceil(Math.log2(grown / 0.4)));
     bar.textContent = mm ? `${Number((mm / shorter).toPrecision(3))} mm` : "";
-    bar.style.width = `${(share * view.scale * width) / shorter}px`;
+    bar.style.width = percent(grown / shorter);
   }
 
   function zoom(scale, x, y) {
-    view.scale = clamp(scale, 1, 16);
-    view.x = clamp(x, stage.clientWidth * (1 - view.scale), 0);
-    view.y = clamp(y, stage.clientHeight * (1 - view.scale), 0);
-    place();
+    view = { scale: clamp(scale, 1, 16) };
+    Object.assign(view, { x: clamp(x, 1 - view.scale, 0), y: clamp(y, 1 - view.scale, 0) });
+    layer.style.transform = `translate(${percent(view.x)}, ${percent(view.y)}) scale(${view.scale})`;
+    layer.style.setProperty("--zoom", view.scale);
+    whole.hidden = view.scale === 1;
+    decorate();
   }
 
-  function zoomAt(x, y, factor) {
-    const box = stage.getBoundingClientRect(), scale = clamp(view.scale * factor, 1, 16);
-    const [left, top] = [x - box.x, y - box.y], grown = scale / view.scale;
-    zoom(scale, left - (left - view.x) * grown, top - (top - view.y) * grown);
+  function shareOf(element, { clientX, clientY }) {
+    const box = element.getBoundingClientRect();
+    return [(clientX - box.x) / box.width, (clientY - box.y) / box.height];
   }
 
-  function share(event) {
-    const box = canvas.getBoundingClientRect();
-    return [(event.clientX - box.x) / box.width, (event.clientY - box.y) / box.height]
-      .map((value) => Number(clamp(value, 0, 1).toFixed(5)));
+  function zoomAt(event, factor, moved = [0, 0]) {
+    const [x, y] = shareOf(stage, event), scale = clamp(view.scale * factor, 1, 16), grown = scale / view.scale;
+    zoom(scale, x - (x - view.x) * grown + moved[0], y - (y - view.y) * grown + moved[1]);
   }
 
-  const point = (kind, event) => hand.report({ pointer: [kind, ...share(event), ++serial] });
+  const place = (event) => shareOf(layer, event).map((share) => Number(clamp(share, 0, 1).toFixed(5)));
+  const point = (kind, event) => hand.report({ pointer: [kind, ...place(event), ++serial] });
 
   function goTo(wanted) {
-    const index = clamp(wanted, 0, model.get("last"));
+    const index = clamp(wanted, 0, hand.get("last"));
     if (index !== hand.get("index")) hand.report({ index });
   }
 
   function dragKind(event) {
     if (fingers.size === 2) return "pinch";
-    if (event.button === 2 || event.shiftKey) return model.get("window").length ? "window" : "pan";
+    if (event.button === 2 || event.shiftKey) return hand.get("window").length ? "window" : "pan";
     if (event.button === 1 || event.ctrlKey) return "pan";
-    if (model.get("tool")) return "stroke";
+    if (hand.get("tool")) return "stroke";
     return event.pointerType === "touch" ? (view.scale > 1 ? "pan" : "swipe") : "press";
   }
 
-  function spread() {
+  function pinched() {
     const [a, b] = [...fingers.values()];
     const apart = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) || 1;
-    return { apart, x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2 };
+    return { apart, clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 };
   }
 
   const moves = {
@@ -183,16 +173,17 @@ function showPicture(model, el, hand) {
       const [centre, width] = drag.window;
       hand.report({ window: [centre - 2 * dy, Math.max(width + 4 * dx, 1)] });
     },
-    pan: (event, dx, dy) => zoom(view.scale, drag.view.x + dx, drag.view.y + dy),
+    pan(event, dx, dy) {
+      zoom(view.scale, drag.view.x + dx / stage.clientWidth, drag.view.y + dy / stage.clientHeight);
+    },
     swipe: (event, dx) => goTo(drag.index + Math.trunc(dx / 8)),
     pinch() {
-      const now = spread();
-      zoomAt(now.x, now.y, now.apart / drag.spread.apart);
-      zoom(view.scale, view.x + now.x - drag.spread.x, view.y + now.y - drag.spread.y);
+      const now = pinched(), moved = [now.clientX - drag.spread.clientX, now.clientY - drag.spread.clientY];
+      zoomAt(now, now.apart / drag.spread.apart, [moved[0] / stage.clientWidth, moved[1] / stage.clientHeight]);
       drag.spread = now;
     },
     stroke(event, dx, dy, done = false) {
-      drag.points.push(share(event));
+      drag.points.push(place(event));
       hand.report({ stroke: { id: drag.id, points: [...drag.points], done } });
     },
   };
@@ -202,19 +193,15 @@ function showPicture(model, el, hand) {
     canvas.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, event);
     const kind = dragKind(event);
-    drag = { kind, x: event.clientX, y: event.clientY, id: ++serial, points: [], moved: false,
-      window: hand.get("window"), index: hand.get("index"), view: { ...view },
-      spread: kind === "pinch" ? spread() : null };
+    drag = { kind, x: event.clientX, y: event.clientY, id: ++serial, points: [], moved: false, view,
+      window: hand.get("window"), index: hand.get("index"), spread: kind === "pinch" && pinched() };
     if (kind === "press" || kind === "stroke") moves[kind](event);
   }
 
   function move(event) {
-    const box = stage.getBoundingClientRect(), radius = model.get("radius");
-    ring.hidden = !model.get("tool") || radius.length === 0;
-    const [left, top] = [event.clientX - box.x, event.clientY - box.y];
-    const [width, height] = ring.hidden ? [0, 0] : radius.map((part) => 2 * part * view.scale);
-    Object.assign(ring.style, { left: `${left}px`, top: `${top}px`, width: `${width * box.width}px`,
-      height: `${height * box.height}px` });
+    const [x, y] = shareOf(layer, event), [width, height] = hand.get("radius").map((radius) => 2 * radius);
+    ring.hidden = !hand.get("tool") || width === undefined;
+    Object.assign(ring.style, { left: percent(x), top: percent(y), width: percent(width), height: percent(height) });
     if (!drag) return event.pointerType === "touch" ? null : point("hover", event);
     fingers.set(event.pointerId, event);
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
@@ -231,7 +218,7 @@ function showPicture(model, el, hand) {
 
   function wheel(event) {
     event.preventDefault();
-    if (event.ctrlKey) return zoomAt(event.clientX, event.clientY, Math.exp(-event.deltaY / 300));
+    if (event.ctrlKey) return zoomAt(event, Math.exp(-event.deltaY / 300));
     const pixels = event.deltaMode ? 100 * Math.sign(event.deltaY) : event.deltaY;
     turned = Math.abs(pixels) >= 50 ? 50 * Math.sign(pixels) : turned + pixels;
     const steps = Math.trunc(turned / 50);
@@ -255,160 +242,90 @@ function showPicture(model, el, hand) {
     pointerleave(event) { ring.hidden = true; if (!drag) point("leave", event); } };
   for (const [name, handler] of Object.entries(handlers)) canvas.addEventListener(name, handler);
   canvas.addEventListener("wheel", wheel, { passive: false });
-  const resized = new ResizeObserver(place);
-  resized.observe(stage);
-  return [follow(model, ["image"], draw), () => resized.disconnect(),
-    follow(model, ["title", "marks", "tool"], decorate), follow(model, ["bar", "cursor", "lines"], place)];
+  ring.hidden = true;
+  zoom(1, 0, 0);
+  hand.follow(["image"], draw);
+  hand.follow(["title", "marks", "tool", "bar", "cursor", "lines"], decorate);
 }
 
-function svg(kind, parent, attributes, textContent = "") {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  parent.append(Object.assign(element, { textContent }));
-  return element;
-}
-
-// About four round numbers in a range.
-function ticks([low, high]) {
-  const wanted = (high - low) / 4, power = 10 ** Math.floor(Math.log10(wanted));
-  const size = power * [1, 2, 2.5, 5, 10].find((factor) => power * factor >= 0.999 * wanted);
-  const first = Math.ceil(low / size - 1e-9);
-  const count = Math.floor(high / size + 1e-9) - first + 1;
-  return Array.from({ length: count }, (_, n) => Number(((first + n) * size).toPrecision(6)));
-}
-
-const LINES = [["#0072b2", ""], ["#d55e00", "7 3"], ["#009e73", "2 3"], ["#cc79a7", "9 3 2 3"],
-  ["#e69f00", "14 3"]];
-
-function showChart(model, el, hand) {
-  const left = 46, right = 542, top = 40, bottom = 152;
-  const board = svg("svg", el, { class: "spine-chart", viewBox: "0 0 560 188", role: "img" });
-  let mark = null, ranges = null;
-  const x = (value) => left + ((value - ranges[0][0]) / (ranges[0][1] - ranges[0][0])) * (right - left);
-  const y = (value) => bottom - ((value - ranges[1][0]) / (ranges[1][1] - ranges[1][0])) * (bottom - top);
-
-  function path(line) { // not across a gap; the short step makes a point between two gaps a dot
-    let joined = false;
-    return line.x.map((across, n) => {
-      const down = line.y[n], kind = joined ? "L" : "M";
-      joined = down !== null;
-      return joined ? `${kind}${x(across).toFixed(1)} ${clamp(y(down), top, bottom).toFixed(1)}h.01` : "";
-    }).join("");
-  }
-
-  function draw() {
-    board.replaceChildren();
-    ranges = model.get("ranges");
-    const [x_label, y_label] = model.get("labels"), middle = { "text-anchor": "middle" };
-    svg("path", board, { d: `M${left} ${top}V${bottom}H${right}`, stroke: "#888", fill: "none" });
-    for (const value of ticks(ranges[0])) svg("text", board, { x: x(value), y: bottom + 14, ...middle }, value);
-    for (const value of model.get("y_ticks") ? ticks(ranges[1]) : []) {
-      svg("path", board, { d: `M${left} ${y(value)}H${right}`, stroke: "#8884" });
-      svg("text", board, { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, value);
-    }
-    svg("text", board, { x: (left + right) / 2, y: 183, ...middle }, x_label);
-    svg("text", board, { transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)`, ...middle }, y_label);
-    const lines = model.get("lines"), columns = Math.min(lines.length, 3);
-    lines.forEach((line, n) => {
-      const [stroke, dashes] = LINES[n];
-      const style = { stroke, fill: "none", "stroke-width": 2, "stroke-dasharray": dashes };
-      const begin = left + ((n % columns) * (right - left)) / columns, height = 10 + 16 * Math.floor(n / 3);
-      svg("path", board, { d: path(line), ...style });
-      if (lines.length === 1) return; // the axis names it
-      svg("path", board, { d: `M${begin} ${height}h28`, ...style });
-      svg("text", board, { x: begin + 33, y: height + 4 }, line.name);
-    });
-    const band = model.get("band");
-    if (band.length) {
-      const [low, high] = band.map((value) => clamp(x(value), left, right));
-      svg("rect", board, { x: low, y: top, width: high - low, height: bottom - top, fill: "#56b4e944" });
-      svg("path", board, { d: `M${left} ${bottom}H${low}L${high} ${top}H${right}`, fill: "none",
-        stroke: "#d55e00", "stroke-width": 2 });
-    }
-    mark = svg("path", board, { class: "spine-mark", d: `M0 ${top}V${bottom}`, stroke: "currentColor",
-      "stroke-width": 1.5 });
-    place();
-  }
+// Shows what matplotlib drew, where its styles and names meet no others, with a mark and a band.
+function showChart(hand, el) {
+  const board = make("div", el, { className: "spine-chart" }, { role: "img" });
+  const drawing = make("div", board).attachShadow({ mode: "open" });
+  const band = make("i", board, { className: "spine-band" });
+  const mark = make("i", board, { className: "spine-mark" });
 
   function place() {
-    const value = model.get("mark");
-    mark.setAttribute("visibility", value === null ? "hidden" : "visible");
-    if (value !== null) mark.setAttribute("transform", `translate(${x(value).toFixed(1)} 0)`);
-    board.setAttribute("aria-label", model.get("alt"));
+    const [low, high] = hand.get("range"), [left, right, top, bottom] = hand.get("box");
+    const x = (value) => left + clamp((value - low) / (high - low), 0, 1) * (right - left);
+    for (const [item, ends] of [[mark, [hand.get("mark"), hand.get("mark")]], [band, hand.get("band")]]) {
+      const [from, to] = ends.map(x);
+      Object.assign(item, { hidden: (ends[0] ?? null) === null });
+      Object.assign(item.style, { left: percent(from), width: percent(to - from), top: percent(top),
+        height: percent(bottom - top) });
+    }
+    board.setAttribute("aria-label", hand.get("alt"));
   }
 
   function choose(event) {
-    if (!(event.buttons & 1) || model.get("mark") === null) return;
-    const box = board.getBoundingClientRect(), [low, high] = ranges[0];
-    const across = clamp(((event.clientX - box.x) / box.width) * 560, left, right);
-    hand.report({ mark: low + ((across - left) / (right - left)) * (high - low) });
+    if (!(event.buttons & 1) || hand.get("mark") === null) return;
+    const box = board.getBoundingClientRect(), [low, high] = hand.get("range"), [left, right] = hand.get("box");
+    const share = ((event.clientX - box.x) / box.width - left) / (right - left);
+    hand.report({ mark: low + clamp(share, 0, 1) * (high - low) });
   }
   board.addEventListener("pointerdown", choose);
   board.addEventListener("pointermove", choose);
-  return [follow(model, ["lines", "ranges", "labels", "band", "y_ticks"], draw),
-    follow(model, ["mark", "alt"], place)];
+  hand.follow(["svg"], () => {
+    drawing.innerHTML = `<style>svg { display: block; width: 100%; height: auto }</style>${hand.get("svg")}`;
+  });
+  hand.follow(["mark", "band", "range", "box", "alt"], place);
 }
 
 const HATCHES = { solid: "plain", rising: "hatched /", falling: "hatched \\", dots: "dotted" };
 
-function swatch(parent, rgb, hatch) {
-  const strong = `rgb(${rgb})`, pale = `rgba(${rgb},.45)`, stripes = `${strong} 0 2px,${pale} 2px 6px`;
-  make("i", parent, { className: "spine-swatch" }).style.background = {
-    solid: strong,
-    rising: `repeating-linear-gradient(135deg,${stripes})`,
-    falling: `repeating-linear-gradient(45deg,${stripes})`,
-    dots: `radial-gradient(${strong} 40%,${pale} 45%) 0 0/5px 5px`,
-    dashed: "repeating-linear-gradient(90deg,#d8c800 0 5px,#000 5px 9px) 0 50%/100% 3px no-repeat",
-  }[hatch];
-}
-
-function showCaption(model, el) {
+function showCaption(hand, el) {
   const text = make("div", el, { className: "spine-text" }, { role: "status" });
   const legend = make("div", el, { className: "spine-legend" }, { role: "list", "aria-label": "legend" });
-  return [
-    follow(model, ["text"], () => { text.textContent = model.get("text"); }),
-    follow(model, ["swatches"], () => {
-      legend.replaceChildren();
-      for (const [name, rgb, hatch] of model.get("swatches")) {
-        const item = make("span", legend, {}, { role: "listitem" });
-        swatch(item, rgb, hatch);
-        item.append(HATCHES[hatch] ? `${name} (${HATCHES[hatch]})` : name);
-      }
-    }),
-  ];
+  hand.follow(["text"], () => { text.textContent = hand.get("text"); });
+  hand.follow(["swatches"], () => {
+    legend.replaceChildren();
+    for (const [name, rgb, hatch] of hand.get("swatches")) {
+      const item = make("span", legend, {}, { role: "listitem" });
+      make("i", item, { className: `spine-${hatch}` }).style.setProperty("--rgb", rgb);
+      item.append(HATCHES[hatch] ? `${name} (${HATCHES[hatch]})` : name);
+    }
+  });
 }
 
-function showSlider(model, el, hand) {
+function showSlider(hand, el) {
   const label = make("label", el, { className: "spine-slider" });
   const name = make("span", label), input = make("input", label, { type: "range" });
   const number = make("b", label);
   function draw() {
-    const description = model.get("description"), [value, step] = [hand.get("value"), model.get("step")];
-    Object.assign(input, { min: model.get("min"), max: model.get("max"), step, value, ariaLabel: description });
-    name.textContent = description;
-    label.style.width = `${model.get("width_px")}px`;
+    const [ariaLabel, min, max, step, value] = ["description", "min", "max", "step", "value"].map((trait) => hand.get(trait));
+    Object.assign(input, { ariaLabel, min, max, step, value });
+    name.textContent = ariaLabel;
+    label.style.width = `${hand.get("width_px")}px`;
     number.textContent = step % 1 ? value.toFixed(2) : value;
   }
   input.addEventListener("input", () => { hand.report({ value: Number(input.value) }); draw(); });
-  return [follow(model, ["description", "min", "max", "value", "width_px"], draw)];
+  hand.follow(["description", "min", "max", "value", "width_px"], draw);
 }
 
-function showChips(model, el, hand) {
+function showChips(hand, el) {
   const list = make("div", el, { className: "spine-chips" }, { role: "group", "aria-label": "structures" });
-  return [follow(model, ["options", "value", "groups"], () => {
-    const focused = [...list.children].indexOf(document.activeElement);
-    const chosen = new Set(model.get("value"));
+  hand.follow(["options", "value", "groups"], () => {
+    const focused = [...list.children].indexOf(document.activeElement), chosen = hand.get("value");
     list.replaceChildren();
     const add = (textContent, value, attributes = {}) => make("button", list,
       { type: "button", textContent, onclick: () => hand.report({ value }) }, attributes);
-    for (const [name, labels] of model.get("groups")) add(name, labels);
-    for (const [name, label] of model.get("options")) {
-      const others = [...chosen].filter((other) => other !== label);
-      const value = chosen.has(label) ? others : [...others, label].sort((a, b) => a - b);
-      add(name, value, { "aria-pressed": chosen.has(label) });
+    for (const [name, labels] of hand.get("groups")) add(name, labels);
+    for (const [name, label] of hand.get("options")) {
+      const others = chosen.filter((other) => other !== label), pressed = others.length < chosen.length;
+      add(name, pressed ? others : [...others, label].sort((a, b) => a - b), { "aria-pressed": pressed });
     }
     list.children[focused]?.focus();
-  })];
+  });
 }
 
 const KINDS = { picture: showPicture, chart: showChart, caption: showCaption, slider: showSlider,
@@ -424,21 +341,21 @@ function render({ model, el }) {
     viewer.addEventListener("focusin", ({ target }) => { target.dataset.lmSuppressShortcuts = "true"; });
   });
   seen.observe(el);
-  const stops = KINDS[model.get("kind")](model, el, new Reporter(model));
-  return () => [() => seen.disconnect(), ...stops].forEach((stop) => stop());
+  const hand = new Hand(model);
+  KINDS[model.get("kind")](hand, el);
+  return () => { seen.disconnect(); hand.stop(); };
 }
 
 // The model of a widget of a saved page.
 class Model {
   constructor(state, receive) {
-    Object.assign(this, { state: { answered: [0, 0], ...state }, receive, calls: {} });
+    Object.assign(this, { state: { answered: [0, 0], ...state }, receive, events: new EventTarget() });
   }
   get(name) { return this.state[name]; }
-  on(event, call) { (this.calls[event] ??= []).push(call); }
-  off() {}
+  on(event, call) { this.events.addEventListener(event, call); }
   update(changes) {
     Object.assign(this.state, changes);
-    for (const name of Object.keys(changes)) (this.calls[`change:${name}`] ?? []).forEach((call) => call());
+    for (const name of Object.keys(changes)) this.events.dispatchEvent(new Event(`change:${name}`));
   }
   send({ answered, ...changes }) {
     this.update(changes);
@@ -485,24 +402,22 @@ export function startPage(content, body) {
   }
 
   function makeStack(stack) {
-    const last = stack.indices.length - 1;
+    const { marks, bar, start: index } = stack, last = stack.indices.length - 1;
     stack.box = make("section", board);
     const row = make("div", stack.box, { className: "spine-row" });
     for (const panel of stack.panels) {
-      const state = { image: new ImageData(1, 1), alt: "", title: "", size_px: content.size_px,
-        marks: stack.marks, bar: stack.bar, cursor: [], lines: !content.choose, index: stack.start, last,
-        window: [], tool: "", radius: [] };
-      panel.model = widget(row, "picture", state, ({ index, window, pointer }) => {
-        if (index !== undefined) show(stack, index);
+      const state = { image: new ImageData(1, 1), alt: "", title: "", size_px: content.size_px, marks, bar,
+        cursor: [], lines: !content.choose, index, last, window: [], tool: "", radius: [] };
+      panel.model = widget(row, "picture", state, ({ index: wanted, window, pointer }) => {
+        if (wanted !== undefined) show(stack, wanted);
         if (window) setWindow(window);
         if (pointer) point(stack, panel, pointer);
       });
     }
     stack.input = widget(stack.box, "slider", { description: `${stack.plane} slice`, min: 0, max: last,
-      step: 1, value: stack.start, width_px: 640 }, ({ value }) => show(stack, value));
+      step: 1, value: index, width_px: 640 }, ({ value }) => show(stack, value));
     stack.caption = widget(stack.box, "caption", { text: "", swatches: [] });
-    stack.chart &&= widget(stack.box, "chart", stack.chart,
-      ({ mark }) => show(stack, nearest(stack, mark - 1)));
+    stack.chart &&= widget(stack.box, "chart", stack.chart, ({ mark }) => show(stack, nearest(stack, mark - 1)));
   }
 
   function nearest(stack, index) {
@@ -546,11 +461,10 @@ export function startPage(content, body) {
   function paint(stack) {
     if (!stack.levels) return;
     const { position } = stack, [name, ...window] = display.window;
-    const visible = display.on && display.opacity > 0;
+    const words = display.on && display.opacity > 0 ? "alt" : "plain";
     for (const panel of stack.panels) {
-      const alt = `${(visible ? panel.alt : panel.plain)[position]} Window: ${name}.`;
-      const title = panel.title || stack.titles[position];
-      panel.model.update({ alt, title, window, index: position, image: compose(stack.levels, panel) });
+      panel.model.update({ alt: `${panel[words][position]} Window: ${name}.`, title: panel.titles[position],
+        window, index: position, image: compose(stack.levels, panel) });
     }
     describe(stack);
     stack.chart?.update({ alt: stack.chart_alts[position], mark: stack.indices[position] + 1 });
@@ -574,8 +488,8 @@ export function startPage(content, body) {
     const value = ({ width, height, data }) => data[4 * (at(down, height) * width + at(across, width))];
     const name = panel.areas && display.on ? panel.names[value(panel.areas)] : "";
     const mm = affine.map((line, axis) => {
-      const place = under.reduce((sum, n, column) => sum + n * line[column], line[3]);
-      return `${"RAS"[axis]} ${place < 0 ? "" : "+"}${place.toFixed(1)}`;
+      const position = under.reduce((sum, n, column) => sum + n * line[column], line[3]);
+      return `${"RAS"[axis]} ${position < 0 ? "" : "+"}${position.toFixed(1)}`;
     });
     const hu = Math.round(content.levels[value(stack.levels)]);
     describe(stack, ` Mouse at ${mm.join(", ")} mm: about ${hu} HU${name ? `, ${name}` : ""}.`);

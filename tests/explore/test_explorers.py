@@ -45,12 +45,12 @@ def test_the_window_explorer_says_what_share_is_black_and_white(small_phantom):
     low, high = -500, 1300
     black = 100 * (small_phantom.ct.array < low).mean()
     white = 100 * (small_phantom.ct.array > high).mean()
-    assert f"-500 HU and less is black ({black:.0f} %" in viewer.caption.text
-    assert f"is white ({white:.0f} %)" in viewer.caption.text
+    assert f"-500 HU and less is black ({black:.0f} %" in viewer.shares.text
+    assert f"is white ({white:.0f} %)" in viewer.shares.text
     assert viewer.chart.alt.startswith("Histogram of case phantom")
     assert viewer.chart.band == [low, high]
-    viewer.picture.pointer = ["hover", 0.50001, 0.24999, 1]
-    assert f"{small_phantom.ct.array[31, 48, viewer.slice.value]} HU" in viewer.probed.text
+    viewer.pictures[0].pointer = ["hover", 0.50001, 0.24999, 1]
+    assert f"{small_phantom.ct.array[31, 48, viewer.slice.value]} HU" in viewer.caption.text
     viewer.window.centre.value += 200
     assert viewer.chart.band == [low + 200, high + 200]
 
@@ -76,12 +76,12 @@ def test_the_threshold_slider_moves_scores_and_picture_together(small_phantom):
         small_phantom.ct, small_phantom.labels, small_phantom.ct.with_array(chance)
     )
     assert viewer.scores["dice"] == 1 and "nsd" not in viewer.scores
-    first = viewer.picture.image
+    first = viewer.pictures[0].image
     viewer.chart.mark = 0.701  # what a click does
     assert viewer.threshold.value == viewer.chart.mark == 0.7
-    assert viewer.scores["recall"] == 0 and "recall 0.000" in viewer.caption.text
-    assert "precision undefined" in viewer.caption.text
-    assert viewer.picture.image != first
+    assert viewer.scores["recall"] == 0 and "recall 0.000" in viewer.all_scores.text
+    assert "precision undefined" in viewer.all_scores.text
+    assert viewer.pictures[0].image != first
     viewer.threshold.value = 0.1
     share = (small_phantom.labels.array > 0).mean()
     assert viewer.scores["precision"] == pytest.approx(share)
@@ -100,8 +100,9 @@ def test_every_score_follows_the_threshold_surfaces_too(small_phantom):
         tolerance_mm=2.0,
     )
     assert viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in viewer.all_scores.text
-    assert "accuracy 1.000" in viewer.caption.text
-    assert [line["name"] for line in viewer.chart.lines][-1] == "accuracy"
+    assert (
+        "accuracy 1.000" in viewer.all_scores.text and list(viewer.chart.shown[0])[-1] == "accuracy"
+    )
     viewer.threshold.value = 0.3
     guess = chance >= 0.3
     measured = metrics.evaluate_volume(guess, truth, small_phantom.ct.spacing_mm)
@@ -320,10 +321,10 @@ def test_moving_a_slider_moves_the_mark_and_changes_the_words():
     viewer.chart.mark = 10.0  # what a click does
     assert viewer.percent.value == viewer.chart.mark == 10 and viewer.alt != words
     assert "10.00 % spine" in viewer.alt and "does not fit" in viewer.alt
-    drawn = {line["name"]: line for line in viewer.chart.lines}
+    drawn, *_ = viewer.chart.shown
     for name, score in (("accuracy", metrics.accuracy), ("class-mean IoU", metrics.iou_mean)):
         pair = shares(PAPER["deeplabv3plus_resnet34"]["dice"], 0.1)
-        height = np.interp(10, drawn[name]["x"], drawn[name]["y"])
+        height = np.interp(10, *drawn[name])
         assert height == pytest.approx(score(pair), abs=1e-4)
     data, metadata = viewer._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == viewer.alt and len(data["image/png"]) < 60_000

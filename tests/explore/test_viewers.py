@@ -103,10 +103,10 @@ def test_the_pointer_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_p
     assert told in viewer.caption.text and "slice Dice" in viewer.caption.text
     assert viewer.voxel == before
     point(viewer.picture, "leave", 1.0, 0.0)
-    assert f"Probe at {viewer.scene.voxel_text(before, 0.5)}" in viewer.caption.text
+    assert f"Probe at {viewer.scene.voxel_text(before)}" in viewer.caption.text
     point(viewer.picture, "press", 0.50001, 0.24999)
     assert viewer.voxel == under
-    assert f"Probe at {viewer.scene.voxel_text(under, 0.5)}" in viewer.caption.text
+    assert f"Probe at {viewer.scene.voxel_text(under)}" in viewer.caption.text
 
 
 def test_wheel_and_drag_move_slice_and_window_within_their_limits(viewer):
@@ -276,11 +276,8 @@ def test_ortho_slices_go_through_one_cursor(small_phantom):
         viewer.axes[number].value = value
     assert viewer.voxel == (20, 30, 40)
     for plane, picture in zip(PLANES, viewer.pictures):
-        index = viewer.voxel[planes.plane_axes(plane)[0]]
-        style, ct = viewer._style(plane), small_phantom.ct
-        expected = render.render_slice(
-            ct, index, plane, WINDOWS["bone"], small_phantom.labels, style=style
-        )
+        index, ct = viewer.voxel[planes.plane_axes(plane)[0]], small_phantom.ct
+        expected = render.render_slice(ct, index, plane, WINDOWS["bone"], small_phantom.labels)
         assert np.array_equal(shown(picture)[0], expected)
         assert f"{plane} slice {index + 1} of 64" in shown(picture)[1]
     # The patient's right is on the left: voxel 20 of 64 from the left side is seen on the right.

@@ -31,10 +31,10 @@ handout: $(STAMP)  ## the students' copy, the solutions and an nbgrader course: 
 	$(BIN)/python -m spine_lib.course.authoring handout $(ARGS)
 
 hosted: $(STAMP)  ## copies for Colab and Kaggle, with badges: ARGS=owner/name of the public repository
-	$(BIN)/python -m spine_lib.course.hosted $(ARGS)
+	$(BIN)/python docs/hosted.py $(ARGS)
 
 slides: $(STAMP)  ## a deck of slides from each lesson: ARGS=FOLDER
-	$(BIN)/python -m spine_lib.course.slides $(ARGS)
+	$(BIN)/python docs/slides.py $(ARGS)
 
 lesson-results: $(STAMP)  ## run the long measurements that the lessons draw
 	$(BIN)/python benchmarks/lessons/measure.py $(ARGS)

@@ -34,7 +34,7 @@ def settings_of(experiment) -> dict:
     settings = {}
     for name, value in vars(experiment).items():
         if name.isupper() and name not in ("NAME", "SEEDS"):
-            with contextlib.suppress(TypeError):  # a table of functions
+            with contextlib.suppress(AttributeError, TypeError):  # a table of functions
                 json.dumps(plain(value))
                 settings[name.lower()] = plain(value)
     return settings

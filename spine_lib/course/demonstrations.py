@@ -1,7 +1,7 @@
 """Small experiments that lessons run in seconds; `benchmarks/lessons` repeats them at length.
 
 A small network, crops around the spine and the loop that trains on them; what a split by slice
-leaks (lesson 3), what skips add (lesson 4), and the phantoms on which losses differ (lesson 6).
+leaks (lesson 3), and the phantoms on which skips are compared (lesson 4).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -282,27 +282,4 @@ def phantom_crops(first_seed: int, count: int) -> tuple[Crops, ...]:
     return tuple(
         crop_slices(f"phantom {seed}", make_phantom(seed, **grid), 2.0, 64)
         for seed in range(first_seed, first_seed + count)
-    )
-
-
-# --- lesson 6: losses -----------------------------------------------------------------------------
-
-
-@cache
-def phantom_slices(first_seed: int, end: int) -> Batch:
-    """Return all axial slices of coarse phantoms with the whole body in view, 64 x 64 pixels.
-
-    About 1 % of the pixels are spine.
-    """
-    grid: dict[str, Any] = {"shape": (64, 64, 48), "spacing_mm": (6.0, 6.0, 10.0)}
-    stored = [
-        cut_slices(make_phantom(seed, **grid), "axial", 6.0) for seed in range(first_seed, end)
-    ]
-    pixels = np.concatenate(stored)[:, None]
-    label = pixels["label"]
-    known = label != IGNORE
-    return (
-        torch.from_numpy(network_input(pixels["hu"])),
-        torch.from_numpy(((label > 0) & known).astype(np.float32)),
-        torch.from_numpy(known.astype(np.float32)),
     )

@@ -2,12 +2,12 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import ablations
 import numpy as np
 import pytest
+from ablations import ABLATIONS
 
 from spine_lib import SpineError
 from spine_lib.annotations.schemes import to_regions
@@ -19,10 +19,6 @@ from spine_lib.reproduce.sources import gather
 from spine_lib.slices import Draw, TrainingSlices, prepare
 from spine_lib.training.checkpoints import DataRecord
 from spine_lib.training.recipe import load_recipe, recipe_from_dict
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import ablations
-from ablations import ABLATIONS
 
 KEPT = json.loads(ablations.KEPT.read_text(encoding="utf-8"))["ablations"]
 RECIPE = load_recipe("ablation")

@@ -70,12 +70,12 @@ def write_slides(project: Path, folder: Path, numbers: Sequence[str] = ()) -> No
 
 def main() -> None:
     """Write the decks; the options are those of `--help`."""
-    parser = argparse.ArgumentParser(prog="python -m spine_lib.course.slides")
+    parser = argparse.ArgumentParser(prog="docs/slides.py")
     parser.add_argument("folder", type=Path)
     parser.add_argument("numbers", nargs="*", help="first characters of lessons, such as 03")
     options = parser.parse_args()
     try:
-        write_slides(Path(__file__).resolve().parents[2], options.folder, options.numbers)
+        write_slides(Path(__file__).resolve().parents[1], options.folder, options.numbers)
     except SpineError as error:
         sys.exit(str(error))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from slides import lesson_slides, write_slides
 
 from spine_lib import SpineError
-from spine_lib.course.slides import lesson_slides, write_slides
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,9 +6,9 @@ import types
 
 import nbformat
 import pytest
+from hosted import write_hosted_copies
 
 from spine_lib import SpineError
-from spine_lib.course.hosted import write_hosted_copies
 
 SOURCE = '# %% [markdown]\n# # Tiny\n\n# %%\nprint("two")\n'
 

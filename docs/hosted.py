@@ -79,12 +79,12 @@ def write_hosted_copies(project: Path, folder: Path, repository: str, ref: str =
 
 def main() -> None:
     """Write the copies; the options are those of `--help`."""
-    parser = argparse.ArgumentParser(prog="python -m spine_lib.course.hosted")
+    parser = argparse.ArgumentParser(prog="docs/hosted.py")
     parser.add_argument("repository", help="where the project is public on GitHub: owner/name")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("hosted"))
     parser.add_argument("--ref", default="main", help="branch or tag to install from")
     options = parser.parse_args()
-    project = Path(__file__).resolve().parents[2]
+    project = Path(__file__).resolve().parents[1]
     try:
         write_hosted_copies(project, options.folder, options.repository, options.ref)
     except SpineError as error:

@@ -92,13 +92,6 @@ def test_a_header_that_announces_more_than_the_file_can_hold_is_refused_at_once(
     assert "needs 6.8 GB of memory and has" in refusal(ct_path)
 
 
-def test_a_flipped_bit_in_a_gzip_file_is_found(ct_path):
-    content = ct_path.read_bytes()
-    for place in (len(content) // 2, len(content) - 6):  # the data, the checksum behind them
-        ct_path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
-        assert "damaged" in refusal(ct_path) or "truncated" in refusal(ct_path)
-
-
 @pytest.mark.parametrize("share", np.linspace(0.05, 0.95, 10))
 def test_damage_in_a_gzip_file_is_not_taken_for_odd_intensities(ct_path, share):
     content = bytearray(ct_path.read_bytes())
@@ -156,24 +149,22 @@ def test_what_is_no_nifti_is_refused(tmp_path, content):
     assert "not a NIfTI" in refusal(path)
 
 
-def test_an_analyze_pair_is_refused(tmp_path):
-    image = nib.Nifti1Pair(np.zeros((2, 2, 2), np.int16), np.eye(4))
-    nib.save(image, tmp_path / "ct.img")
-    assert ".hdr/.img pair" in refusal(tmp_path / "ct.hdr")
-
-
-@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (4, 5), (4, 5, 1, 2)])
-def test_what_is_no_single_volume_is_refused(tmp_path, shape):
-    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
-    assert "x".join(map(str, shape)) in refusal(tmp_path / "ct.nii.gz")
-
-
-def test_colours_and_complex_numbers_are_refused(tmp_path):
-    rgb = np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    nib.save(nib.Nifti1Image(rgb, np.eye(4)), tmp_path / "rgb.nii.gz")
-    assert "colours (RGB)" in refusal(tmp_path / "rgb.nii.gz")
-    nib.save(nib.Nifti1Image(np.zeros((2, 3, 4), "c8"), np.eye(4)), tmp_path / "complex.nii")
-    assert "complex64" in refusal(tmp_path / "complex.nii")
+@pytest.mark.parametrize(
+    ("kind", "array", "words"),
+    [
+        (nib.Nifti1Image, np.zeros((4, 5, 6, 3), np.int16), "has the shape 4x5x6x3"),
+        (nib.Nifti1Image, np.zeros((4, 5), np.int16), "has the shape 4x5"),
+        (nib.Nifti1Image, np.zeros((4, 5, 1, 2), np.int16), "has the shape 4x5x1x2"),
+        (nib.Nifti1Image, np.zeros((2, 3, 4), "u1,u1,u1"), "colours (RGB)"),
+        (nib.Nifti1Image, np.zeros((2, 3, 4), "c8"), "complex64"),
+        (nib.Nifti1Pair, np.zeros((2, 3, 4), np.int16), ".hdr/.img pair"),
+    ],
+)
+def test_what_is_no_single_scalar_volume_is_refused(tmp_path, kind, array, words):
+    path = tmp_path / ("ct.hdr" if kind is nib.Nifti1Pair else "ct.nii")
+    array = array.astype([("R", "u1"), ("G", "u1"), ("B", "u1")]) if array.dtype.names else array
+    nib.save(kind(array, np.eye(4)), path)
+    assert words in refusal(path)
 
 
 @pytest.mark.parametrize(

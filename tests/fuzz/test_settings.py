@@ -13,15 +13,10 @@ import yaml
 from fuzzing import TIMES
 
 from spine_lib import training
-from spine_lib.datasets import phantom_cases
 from spine_lib.models import build_model
 from spine_lib.reproduce import compare
-from spine_lib.reproduce.run import read_stages
-from spine_lib.slices import SliceStore, prepare
 from spine_lib.training.checkpoints import DataRecord, read_checkpoint, save_weights
-from spine_lib.training.logs import read_log
 from spine_lib.training.recipe import Recipe, built_in_recipes, load_recipe, recipe_from_dict
-from spine_lib.training.train import _read_seconds
 
 MODEL = "deeplabv3plus_tu-mobilenetv3_small_050"
 
@@ -184,7 +179,7 @@ def test_damaged_checkpoints(weights, tmp_path, numbers, suffix):
         end(lambda: read_checkpoint(path), path)
 
 
-# --- results and logs -----------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 def make_results():
@@ -213,30 +208,3 @@ def test_each_entry_of_results_set_to_each_odd_value(tmp_path, monkeypatch):
                 assert end(
                     lambda pair=pair: compare.comparison_text(pair()), path.parent, named=False
                 )
-
-
-def test_an_edited_index_is_never_a_traceback(tmp_path, numbers):
-    grid = {"shape": (24, 24, 8), "spacing_mm": 8.0}
-    store = prepare(phantom_cases(1, **grid), tmp_path / "store", spacing_mm=8.0)
-    path = store.folder / "index.json"
-    good = json.loads(path.read_text(encoding="utf-8"))
-    for keys in places(good):
-        for new in (KeyError, *ODD[::4]):
-            path.write_text(json.dumps(changed(good, keys, new)), encoding="utf-8")
-            opened = end(lambda: SliceStore(store.folder), store.folder)
-            if not isinstance(opened, str) and opened.volumes:
-                end(partial(opened.read, 0), store.folder)
-
-
-def test_damaged_logs_and_times(tmp_path, numbers):
-    log = tmp_path / "metrics.csv"
-    good = b"epoch,step,train_loss,val_dice\n0,9,1.5,\n0,9,,0.25\n1,19,0.75,\n1,19,,0.5\n"
-    for _ in range(200 * TIMES):
-        log.write_bytes(damaged(good, numbers))
-        end(lambda: read_log(log), log)
-    stages = tmp_path / "stages.json"
-    for value in ODD:
-        for content in (value, {"train": value}):
-            stages.write_text(json.dumps(content, skipkeys=True), encoding="utf-8")
-            end(lambda: read_stages(tmp_path), stages)
-            end(lambda: _read_seconds(stages), stages)

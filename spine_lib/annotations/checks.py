@@ -35,19 +35,12 @@ shifted or mirrored if moving it raises the mean HU under it by more."""
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of `check_annotation`.
+    """One result of `check_annotation`."""
 
-    Attributes:
-        code: short name of the check, for instance "order"; the same mistake has the same code.
-        severity: "error" (do not use the map like this), "warning" (look), "note" (know it).
-        message: one sentence for a person.
-        labels: ids in the map's own scheme that the finding is about.
-    """
-
-    code: str
-    severity: Literal["error", "warning", "note"]
-    message: str
-    labels: tuple[int, ...] = ()
+    code: str  # short name of the check, for instance "order"
+    severity: Literal["error", "warning", "note"]  # do not use the map like this; look; know it
+    message: str  # one sentence for a person
+    labels: tuple[int, ...] = ()  # ids in the map's own scheme that it is about
 
 
 def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> list[Finding]:
@@ -61,8 +54,7 @@ def check_annotation(ct: Volume, mask: Volume, scheme: str = "canonical") -> lis
         mask: label map of the same patient with the ids of `scheme`, other organs included.
         scheme: key of `SCHEMES` under which the map is to be read.
 
-    Raises:
-        SpineError: if the scheme does not exist or the map does not hold whole numbers.
+    Raises a `SpineError` if the scheme does not exist or the map does not hold whole numbers.
     """
     chosen = get_scheme(scheme)
     findings, image = [], ct.array

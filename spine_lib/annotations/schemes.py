@@ -27,17 +27,11 @@ _UNKNOWN = 255
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """The meaning of each id of a label map.
+    """The meaning of each id of a label map."""
 
-    Attributes:
-        name: key in `SCHEMES`.
-        names: every id that means something, with its name; 0 is always background.
-        canonical: canonical vertebra id of each id that is spine; other ids become background.
-    """
-
-    name: str
-    names: Mapping[int, str]
-    canonical: Mapping[int, int]
+    name: str  # key in `SCHEMES`
+    names: Mapping[int, str]  # every id that means something, but 0, which is background
+    canonical: Mapping[int, int]  # vertebra of each id that is spine; others become background
 
 
 def _read_schemes() -> dict[str, LabelScheme]:

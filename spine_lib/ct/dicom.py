@@ -41,17 +41,13 @@ _TAGS = """
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One file of a series: where its pixels lie in the patient (LPS mm), and their scaling to HU.
-
-    The directions are two unit vectors, along a row and along a column; the spacings are those
-    between rows and between columns.
-    """
+    """One file of a series: its place in the patient (LPS mm), and the scaling of pixels to HU."""
 
     path: Path
     position: np.ndarray
-    directions: np.ndarray
-    spacing_mm: np.ndarray
-    shape: tuple[int, int]
+    directions: np.ndarray  # unit vectors along a row and along a column
+    spacing_mm: np.ndarray  # between rows and between columns
+    shape: tuple[int, int]  # rows, columns
     slope: float | None
     intercept: float | None
 
@@ -72,11 +68,8 @@ def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     """Read where the slices of one DICOM CT series lie in the patient; no pixel is read yet.
 
     They lie directly in the folder, in which other files are passed over; `series` is the number,
-    description or UID of one of several series.
-
-    Raises:
-        SpineError: if there is no image, more than one series and none chosen, a tag of the wrong
-            kind, a slice missing, or slices that do not form a regular grid.
+    description or UID of one of several series. Raises a `SpineError` if there is no image, more
+    than one series and none chosen, a tag of the wrong kind, or slices are no regular grid.
     """
     headers, notes = _image_headers(folder)
     slices = [_slice(header) for header in _choose_series(folder, headers, series)]
@@ -253,7 +246,6 @@ def _slice(header: pydicom.Dataset) -> Slice:
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
-    """Raise if slices differ in size, pixel spacing or direction, or some have no scaling to HU."""
     first = slices[0]
     for image in slices:
         same = image.shape == first.shape and np.allclose(image.spacing_mm, first.spacing_mm, 1e-3)
@@ -271,7 +263,6 @@ def _check_alike(slices: Sequence[Slice]) -> None:
 
 
 def _check_gaps(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    """Raise if slices are missing, doubled or irregularly spaced."""
     if len(slices) < 2:
         raise SpineError(f"{folder} holds one DICOM slice only: give the whole series.")
     gaps_mm = np.diff([image.position @ normal for image in slices])

@@ -41,20 +41,13 @@ SPACING_LIMITS_MM, LARGEST_EXTENT_MM, FARTHEST_MM = (0.01, 100.0), 5e3, 1e5
 
 @dataclass(frozen=True, eq=False)
 class SourceGrid:
-    """The grid of the file, or folder of a DICOM series, that a volume came from.
+    """The grid of the file, or folder of a DICOM series, that a volume came from."""
 
-    Attributes:
-        shape: voxels along the three stored axes.
-        affine: 4x4 float64, stored voxel index -> mm in RAS+.
-        header: of a NIfTI file, for what it states on its position.
-        notes: sentences on what is odd about it.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    header: nib.Nifti1Header | None = None
+    shape: tuple[int, int, int]  # voxels along the three stored axes
+    affine: np.ndarray  # 4x4 float64, stored voxel index -> mm in RAS+
+    header: nib.Nifti1Header | None = None  # for what it states on its position
     path: Path | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences on what is odd about it
 
     @property
     def orientation(self) -> str:
@@ -99,7 +92,7 @@ class NiftiFile(SourceGrid):
 
 
 def open_nifti(path: Path) -> NiftiFile:
-    """Read the header of a `.nii` or `.nii.gz` file; its first bytes tell if it is compressed."""
+    """Read the header of a `.nii` or `.nii.gz` file."""
     try:
         with reading(path) as stream:
             return _checked(path, _parse_header(path, stream))

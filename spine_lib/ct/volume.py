@@ -53,12 +53,8 @@ SHEARED = (
 class Volume:
     """A 3-D image or label map in canonical orientation.
 
-    Attributes:
-        array: [x, y, z] in RAS+. A loaded one is a turned view of the file's order, for a copy
-            would double memory and time; `torch.from_numpy` needs `np.ascontiguousarray` first.
-        affine: 4x4 float64, voxel index -> mm in RAS+.
-        source: grid of the file it came from, which `save_nifti` writes back to.
-        path: file or folder it came from.
+    A loaded array is a turned view of the file's order, for a copy would double memory and time:
+    `torch.from_numpy` needs `np.ascontiguousarray` first.
 
     Example:
         >>> volume = Volume(np.zeros((4, 5, 6), np.int16), np.diag([0.7, 0.7, 2.5, 1]))
@@ -66,10 +62,10 @@ class Volume:
         (0.7, 0.7, 2.5)
     """
 
-    array: np.ndarray
-    affine: np.ndarray
-    source: SourceGrid | None = None
-    path: Path | None = None
+    array: np.ndarray  # [x, y, z] in RAS+
+    affine: np.ndarray  # 4x4 float64, voxel index -> mm in RAS+
+    source: SourceGrid | None = None  # grid of its file, which `save_nifti` writes back to
+    path: Path | None = None  # its file or folder
 
     def __post_init__(self) -> None:
         affine = np.asarray(self.affine, np.float64)
@@ -98,10 +94,7 @@ class Volume:
         return self.affine
 
     def with_array(self, array: np.ndarray) -> Self:
-        """Return a volume with the same geometry and another array, any dtype.
-
-        Raises a `SpineError` if its shape differs.
-        """
+        """Return a volume with another array, any dtype; raise if its shape differs."""
         if array.shape != self.shape:
             raise SpineError(
                 f"An array of shape {array.shape} does not fit the grid {self.shape} of "
@@ -119,9 +112,8 @@ def load_ct(path: str | Path, series: str | None = None) -> Volume:
         path: a `.nii` or `.nii.gz` file, or the folder of a DICOM series.
         series: number, description or UID of one DICOM series where a folder has several.
 
-    Raises:
-        SpineError: if the file is missing, damaged, no 3-D scalar image, or not in HU. What is
-            odd and harmless is a warning.
+    Raises a `SpineError` if the file is missing, damaged, no 3-D scalar image, or not in HU. What
+    is odd and harmless is a warning.
     """
     path = Path(path)
     if series is not None and not os.path.isdir(path):
@@ -173,12 +165,8 @@ def save_nifti(volume: Volume, path: str | Path, straight: bool = False) -> Path
     alike; without `volume.source` as RAS+. ITK programs cannot open a sheared grid, such as that of
     a tilted gantry: with `straight` it is resampled, see `straighten`.
 
-    Args:
-        volume: image, label map or probabilities; bool becomes uint8, float becomes float32.
-        path: a name ending in `.nii` or `.nii.gz`, which is returned.
-
-    Raises:
-        SpineError: if the volume no longer lies on its source's grid or writing fails.
+    Bool becomes uint8, float becomes float32. Returns the path, which ends in `.nii` or `.nii.gz`;
+    raises a `SpineError` if the volume no longer lies on its source's grid or writing fails.
     """
     path = Path(path)
     if straight:

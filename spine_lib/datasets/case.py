@@ -50,9 +50,8 @@ class Case:
     def load(self) -> CaseData:
         """Load image and mask and compute the ignore region.
 
-        Raises:
-            SpineError: if a file is missing, broken or without content, the two grids differ, the
-                mask has ids that its scheme does not know, or it cannot be meant in that scheme.
+        Raises a `SpineError` if a file is missing, broken or without content, the two grids differ,
+        the mask has ids that its scheme does not know, or it cannot be meant in that scheme.
         """
         ct, structures = self.load_image(), self.load_structures()
         require_same_grid(ct, structures)
@@ -103,8 +102,7 @@ class StructuresCase(Case):
     def load_structures(self) -> Volume:
         """Load the binary masks as one uint8 label map; of two that overlap, the higher id counts.
 
-        Raises:
-            SpineError: if a mask is missing, lies on another grid, or is not binary.
+        Raises a `SpineError` if a mask is missing, lies on another grid, or is not binary.
         """
         label_map = None
         for number, name in mask_names().items():
@@ -144,8 +142,7 @@ class PngCase(Case):
     def slices(self) -> list[tuple[Path, Path]]:
         """Return the files of image and mask of each slice, paired by name, else by number.
 
-        Raises:
-            SpineError: if a slice has no partner, or the numbers skip one.
+        Raises a `SpineError` if a slice has no partner, or the numbers skip one.
         """
         images, masks = files = [png_files(folder) for folder in (self.ct_path, self.mask_path)]
         numbers = [slice_numbers(paths) for paths in files]
@@ -246,7 +243,7 @@ def require_cases(cases: Sequence[Case], where: str) -> None:
 
 def write_split(cases_by_part: Mapping[str, Iterable[Case]], path: Path) -> Path:
     """Write which case is in which part, as a CSV file with case_id, patient_id and split."""
-    import pandas as pd  # only here
+    import pandas as pd
 
     rows = [(c.case_id, c.patient_id, part) for part, cases in cases_by_part.items() for c in cases]
     table = pd.DataFrame(rows, columns=["case_id", "patient_id", "split"])

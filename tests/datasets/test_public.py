@@ -482,5 +482,5 @@ def test_another_folder_is_refused_with_what_it_holds(name, tmp_path):
 def test_an_unknown_data_set_is_refused_and_the_catalogue_has_the_known_ones():
     for entry in PUBLIC_SETS.values():
         assert f"{entry.name}: {entry.scans} scans" in catalogue_text()
-    with pytest.raises(SpineError, match="'imagenet' is not known"):
+    with pytest.raises(SpineError, match="Unknown data set 'imagenet': choose one of pycad1089"):
         find_cases("imagenet", ".")

@@ -1,8 +1,7 @@
 """The phantom's voxel grid: implicit shapes in, Hounsfield units and labels out.
 
-Every structure is a *signed distance*: an array of millimetres, negative inside. One number per
-voxel then gives the label (centre inside or not), the partial volume (how much of the voxel lies
-inside) and the thickness of a cortical shell, so intensities and labels cannot disagree.
+Every structure is a *signed distance* in mm, negative inside, which gives a voxel's label, its
+partial volume and the cortical shell alike, so intensities and labels cannot disagree.
 """
 
 from collections.abc import Iterable
@@ -42,8 +41,7 @@ class Block:
 class VoxelGrid:
     """Arrays of intensity, label and, if wanted, tissue that shapes are filled into.
 
-    Coordinates are the patient's, who lies rolled about the scanner's z axis; `origin_mm` is the
-    scanner position of the first voxel's centre.
+    Coordinates are the patient's, who lies rolled about z; `origin_mm` is the scanner's.
     """
 
     def __init__(self, shape, spacing_mm, origin_mm, roll_rad=0.0, keep_tissues=False) -> None:
@@ -129,8 +127,7 @@ class VoxelGrid:
 class RandomField:
     """A smooth random field (mean 0, standard deviation 1) that any block can be cut from.
 
-    Random numbers on a coarse grid, `scale_mm` apart, joined by cubic B-splines: cheap at any size,
-    and the same bump, about twice as large, lies at the same place for every shape that asks.
+    It is random numbers on a coarse grid, `scale_mm` apart, joined by cubic B-splines.
     """
 
     def __init__(self, grid: VoxelGrid, rng: np.random.Generator, scale_mm: float) -> None:

@@ -36,6 +36,10 @@ class Phantom(Settings):
     extra: Literal["", "T13", "L6"] | None = None  # a variant of the column
     tissues: bool = False  # also return the tissue map
 
+    def rng(self, step: int) -> np.random.Generator:
+        """Return the random numbers of a step, independent of how many the others draw."""
+        return np.random.default_rng([self.seed, step])
+
 
 def _choose(fixed: Any, drawn: Any) -> Any:
     return drawn if fixed is None else fixed
@@ -44,21 +48,29 @@ def _choose(fixed: Any, drawn: Any) -> Any:
 def draw_patient(options: Phantom) -> SimpleNamespace:
     """Return a patient and a scan in numbers: lengths in mm, intensities in HU, the rest scales."""
     # Every number is drawn whether it is needed or not: fixing one must not change the others.
-    rng = np.random.default_rng([options.seed, 1])
+    rng = options.rng(1)
     worn = _choose(options.degenerative, rng.beta(1.3, 1.6))
     scoliosis = rng.uniform(6, 16) if rng.uniform() < 0.25 else rng.uniform(0, 4)
     extra = rng.choice(["", "T13", "L6"], p=[0.92, 0.03, 0.05])
     size = rng.uniform(0.88, 1.1)
+    lordosis, kyphosis = rng.uniform(0.6, 1.2), rng.uniform(0.6, 1.4)
+    trunk = _draw_trunk(rng, size, worn, options)
+    blur, sharpen = KERNELS[_choose(options.kernel, rng.choice(["smooth", "standard", "sharp"]))]
     return SimpleNamespace(
         size=size,  # 1 is a mean adult
         degenerative=worn,
         scoliosis_deg=_choose(options.scoliosis_deg, scoliosis),
         extra=str(_choose(options.extra, extra)),
         fracture=0.25 * max(worn - 0.6, 0),  # chance that a thoracolumbar body is a wedge
-        lordosis=rng.uniform(0.6, 1.2),
-        kyphosis=rng.uniform(0.6, 1.4),
-        **_draw_trunk(rng, size, worn, options),
-        **_draw_scan(rng, options),
+        lordosis=lordosis,
+        kyphosis=kyphosis,
+        **trunk,
+        noise_hu=_choose(options.noise_hu, rng.lognormal(2.4, 0.5) * (1 + 0.7 * sharpen)),
+        blur_mm=blur * rng.uniform(0.85, 1.15),
+        sharpen=sharpen * rng.uniform(0.5, 1.2),  # overshoot: 0 for soft tissue, 1 for bone
+        streaks=rng.uniform(0, 1.2),  # how much noisier, along x, the shoulders' slices are
+        circle=bool(rng.uniform() < 0.25),  # whether the field of view is round
+        padding_hu=float(rng.choice([-1024, -2048, -3024])),
         table_hu=rng.choice([-1000.0, rng.uniform(-500, 150)], p=[0.15, 0.85]),
         disc_hu=rng.uniform(65, 105),
     )
@@ -88,28 +100,15 @@ def _draw_trunk(rng: np.random.Generator, size: float, worn: float, options: Pha
     }
 
 
-def _draw_scan(rng: np.random.Generator, options: Phantom) -> dict:
-    blur, sharpen = KERNELS[_choose(options.kernel, rng.choice(["smooth", "standard", "sharp"]))]
-    return {
-        "noise_hu": _choose(options.noise_hu, rng.lognormal(2.4, 0.5) * (1 + 0.7 * sharpen)),
-        "blur_mm": blur * rng.uniform(0.85, 1.15),
-        "sharpen": sharpen * rng.uniform(0.5, 1.2),  # overshoot: 0 for soft tissue, 1 for bone
-        "streaks": rng.uniform(0, 1.2),  # how much noisier, along x, the shoulders' slices are
-        "circle": bool(rng.uniform() < 0.25),  # whether the field of view is round
-        "padding_hu": float(rng.choice([-1024, -2048, -3024])),
-    }
-
-
 def scan_noise(
     shape, spacing_mm, sharpen: float, rng: np.random.Generator, streaks=0.0
 ) -> np.ndarray:
     """Return CT noise, float32 with standard deviation 1 where there are no streaks.
 
-    Filtered back projection weights frequencies by a ramp and the kernel takes the highest away,
-    so the noise power spectrum is a ring (Riederer et al., Phys Med Biol 23:446-454, 1978,
-    doi:10.1088/0031-9155/23/3/008): grains of a few voxels rather than pepper. Slices share some
-    noise with the next one. Where few photons come through, as between the shoulders, the noise
-    also makes streaks from side to side, `streaks` times as strong, for each slice.
+    Its power spectrum is a ring, as filtered back projection weights frequencies by a ramp and the
+    kernel takes the highest away (Riederer et al., Phys Med Biol 23:446-454, 1978,
+    doi:10.1088/0031-9155/23/3/008). Where few photons come through, as between the shoulders, there
+    are streaks from side to side, `streaks` times as strong, for each slice.
     """
     # One slab of independent slices serves the whole stack, shifted and mirrored.
     depth = min(shape[2], 48)

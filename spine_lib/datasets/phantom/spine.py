@@ -1,14 +1,9 @@
 """The phantom's spine: sizes, curves, and the shape of each vertebra as one signed distance.
 
-`vertebrae.csv` has the sizes of an adult's vertebrae: width, depth and height of the body, disc
-above, canal, pedicles, span of the transverse processes and length of the spinous process (mm), its
-slope and the lean of the body to the front (degrees).  They are rounded and approximate, of the
-order of the means of cadaver series; for measured values see Panjabi et al., *Cervical*, *Thoracic*
-and *Human lumbar vertebrae: quantitative three-dimensional anatomy*, Spine 16:861-869 (1991),
-16:888-901 (1991) and 17:299-306 (1992). Disc heights, sagittal angles and the sacrum are typical
-adult values, chosen by eye against CT.
-
-Each part of a vertebra is written in its own axes (right, front, up; mm) and scales with its sizes.
+`vertebrae.csv` has an adult's sizes (mm, degrees), rounded, of the order of the means of cadaver
+series (Panjabi et al., Spine 16:861-869 and 16:888-901, 1991, and 17:299-306, 1992). Disc heights,
+sagittal angles and the sacrum were chosen by eye against CT. Each part of a vertebra is written in
+its own axes (right, front, up; mm) and scales with its sizes.
 """
 
 from pathlib import Path
@@ -34,10 +29,9 @@ _SIZES = np.loadtxt(Path(__file__).with_name("vertebrae.csv"), str, delimiter=",
 class Vertebra(SimpleNamespace):
     """Size and position of one vertebra or sacral segment (mm; local axes right, front, up).
 
-    Its sizes are the columns of `vertebrae.csv`. `name` is "C1" to "L6", or "S1" to "S5", and
-    `label` the canonical id. `centre` is that of the body in the patient's coordinates, the columns
-    of `axes` are the local axes. `osteophyte_mm` says how far the rims of the body bulge, per
-    quarter-turn of its circumference; `wedge_mm` is the loss of anterior height.
+    Its sizes are the columns of `vertebrae.csv`. `name` is "C1" to "L6", or "S1" to "S5", `label`
+    the canonical id, `centre` the body's middle, and the columns of `axes` are the local axes. The
+    rims of the body bulge by `osteophyte_mm` to the right, front, left and back.
     """
 
     @property
@@ -69,15 +63,9 @@ class Vertebra(SimpleNamespace):
 
 
 def build_column(patient, size: float, rng: np.random.Generator) -> list[Vertebra]:
-    """Stack the vertebrae from the sacrum up along the patient's curves.
+    """Return C1 to S5, stacked from the sacrum up along the patient's curves, S1 at the origin.
 
-    Args:
-        patient: what `draw_patient` returns.
-        size: scale of all lengths, 1 is a mean adult.
-        rng: draws the small differences from level to level.
-
-    Returns:
-        C1 to S5 from head to foot. The front of the endplate of S1 lies near the origin.
+    `size` is the scale of all lengths, where 1 is a mean adult.
     """
     rows = []
     for name, *numbers in _SIZES[1:]:

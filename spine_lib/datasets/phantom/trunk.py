@@ -1,10 +1,8 @@
 """The phantom's trunk: outline, wall, cavity and lungs, and everything that lies in it.
 
-Lengths that change from head to foot are given in `trunk.csv` at a few vertebral levels (C1 = 1,
-T1 = 8, L1 = 20, S1 = 25, S5 = 29) and interpolated, so the trunk follows whatever curve the spine
-has. `vessels.csv` says between which levels a vessel runs, and how far to the right of the spine
-and before the bodies. The values are typical of adults lying on their backs, chosen by eye against
-CT (mm).
+`trunk.csv` has its lengths (mm) at some vertebral levels (C1 = 1, T1 = 8, L1 = 20, S1 = 25),
+`vessels.csv` between which levels a vessel runs, and how far to the right of the spine and before
+the bodies: values of adults lying on their backs, chosen by eye against CT.
 """
 
 from pathlib import Path

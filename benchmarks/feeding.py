@@ -31,7 +31,7 @@ from torch.utils.data import default_collate
 from spine_lib.ct.files import write_json
 from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance
-from spine_lib.slices.augment import TrainingAugmenter, from_unit, labels_of, to_unit
+from spine_lib.slices.augment import LABEL_OF_CLASS, TrainingAugmenter, from_unit, to_unit
 from spine_lib.slices.patches import as_tensors
 from spine_lib.slices.store import SliceStore, prepare
 from spine_lib.training.loading import training_loader
@@ -130,7 +130,9 @@ def stages(store: SliceStore, recipe: Recipe, count: int = 300) -> dict[str, flo
         shape = (recipe.augmentation.size, recipe.augmentation.size, pixels.shape[2])
         unit = augmenter._photometry(image=to_unit(moved["image"].reshape(shape)))["image"]
         marks.append(time.process_time())
-        as_tensors(from_unit(unit.reshape(shape)), labels_of(moved["mask"].reshape(shape)[..., 0]))
+        as_tensors(
+            from_unit(unit.reshape(shape)), LABEL_OF_CLASS[moved["mask"].reshape(shape)[..., 0]]
+        )
         marks.append(time.process_time())
         for name, before, after in zip(spent, marks, marks[1:], strict=False):
             spent[name] += after - before

@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from spine_lib import SpineError
 from spine_lib.metrics.surfaces import bounding_box
 
 REACH_MM = 10.0
-COLUMNS = ("voxels", "spine", "probability")
 
 Bins = dict[str, dict[str, float]]
 """By range, as "0.7-0.8": "voxels", "spine" (how many of them are) and "probability" (the sum)."""
@@ -45,12 +45,8 @@ def reliability(probability: np.ndarray, truth: np.ndarray, where: np.ndarray) -
     """Return the counts of voxels in ten bins of equal width of their probability.
 
     Args:
-        probability: 0 to 1, of any shape.
-        truth: boolean mask of the same shape.
-        where: boolean mask of the voxels that count.
-
-    Raises:
-        SpineError: if a probability that counts is NaN or lies outside 0 to 1.
+        probability: 0 to 1, of any shape; raises a SpineError where it is not.
+        truth, where: boolean masks of the same shape, of spine and of the voxels that count.
     """
     chosen, spine = probability[where].astype(np.float64), truth[where]
     if chosen.size and not (chosen.min() >= -1e-6 and chosen.max() <= 1 + 1e-6):
@@ -62,19 +58,16 @@ def reliability(probability: np.ndarray, truth: np.ndarray, where: np.ndarray) -
     voxels, true = (np.bincount(part, minlength=10) for part in (index, index[spine]))
     total = np.bincount(index, chosen, 10).round(3)
     rows = zip(voxels.tolist(), true.tolist(), total.tolist())
+    columns = ("voxels", "spine", "probability")
     return {
-        f"{i / 10:.1f}-{(i + 1) / 10:.1f}": dict(zip(COLUMNS, row)) for i, row in enumerate(rows)
+        f"{i / 10:.1f}-{(i + 1) / 10:.1f}": dict(zip(columns, row)) for i, row in enumerate(rows)
     }
 
 
 def add_up(volumes: Iterable[Bins]) -> Bins:
     """Return the sum of the bins of several volumes."""
-    totals: Bins = {}
-    for bins in volumes:
-        for name, row in bins.items():
-            total = totals.setdefault(name, dict.fromkeys(COLUMNS, 0))
-            totals[name] = {key: total[key] + row[key] for key in COLUMNS}
-    return totals
+    tables = [pd.DataFrame.from_dict(bins, orient="index") for bins in volumes]
+    return sum(tables[1:], tables[0]).to_dict("index") if tables else {}
 
 
 def expected_error(bins: Mapping[str, Mapping[str, float]]) -> float:

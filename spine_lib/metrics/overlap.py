@@ -9,12 +9,10 @@ A prediction and its truth are boolean masks of one shape; where the mask *ignor
 is scored. Masks of other shapes, and arrays that are no masks, are refused with a `SpineError`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -31,7 +29,7 @@ class Confusion:
     fn: int
     tn: int
 
-    def __add__(self, other: Confusion) -> Confusion:
+    def __add__(self, other: Self) -> Self:
         return Confusion(*map(sum, zip(vars(self).values(), vars(other).values())))
 
     @property
@@ -70,9 +68,8 @@ def confusions_by_slice(
 def _count(prediction, truth, ignore, axes: tuple[int, ...] | None = None) -> np.ndarray:
     """Return the counts of a `Confusion` over some axes, in the last axis."""
     prediction, truth, scored = check_masks(prediction, truth, ignore)
-    tp, predicted, true = (
-        np.count_nonzero(mask, axis=axes) for mask in (prediction & truth, prediction, truth)
-    )
+    masks = (prediction & truth, prediction, truth)
+    tp, predicted, true = (np.count_nonzero(mask, axis=axes) for mask in masks)
     if scored is None:
         total = truth.size // max(np.size(predicted), 1)
     else:
@@ -141,10 +138,8 @@ def mean_defined(values: Iterable[float]) -> float:
 def mean_scores(confusions: Iterable[Confusion]) -> dict[str, float | int]:
     """Return the mean of each score over volumes or slices, without those that are undefined.
 
-    Returns:
-        The mean of each score; how many are "defined" and "undefined" (Dice, IoU and F1); and
-        "false_positive_on_empty" (how many had no truth but some prediction; they score 0) with
-        their "false_positive_voxels_on_empty".
+    How many are "defined" and "undefined" (Dice, IoU and F1) is counted too, and how many had no
+    truth but some prediction ("false_positive_on_empty" and its "..._voxels_on_empty").
     """
     confusions = list(confusions)
     rows = [scores(c) for c in confusions]
@@ -167,9 +162,8 @@ def evaluate_volume(
 ) -> dict[str, Any]:
     """Return the scores of one predicted volume [x, y, z].
 
-    Returns:
-        The overlap scores, "nsd" at "tolerance_mm", "hd95" (mm), the counts "tp", "fp", "fn" and
-        "tn", and "slices": the same four counts for each axial slice.
+    These are the overlap scores, "nsd" at "tolerance_mm", "hd95" (mm), the counts "tp", "fp", "fn"
+    and "tn", and "slices": the same four counts for each axial slice.
     """
     slices = confusions_by_slice(prediction, truth, ignore)
     counts = sum(slices, Confusion(0, 0, 0, 0))
@@ -191,10 +185,9 @@ def aggregate(volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:
         volumes: what `evaluate_volume` returned, by case id.
 
     Returns:
-        "pooled": scores of the voxels of all volumes counted together; "per_volume": `mean_scores`
-        of the volumes, with the mean "nsd" and "hd95" (infinite ones are counted in
-        "hd95_infinite" instead); "per_slice": `mean_scores` of all axial slices; "volumes": the
-        evaluations themselves, without their slices.
+        "pooled": scores of all voxels together; "per_volume": `mean_scores` of the volumes, with
+        the mean "nsd" and "hd95" (infinite ones are counted in "hd95_infinite" instead);
+        "per_slice": `mean_scores` of all axial slices; "volumes": the rows without their slices.
     """
     rows = volumes.values()
     confusions = [Confusion(*(row[key] for key in ("tp", "fp", "fn", "tn"))) for row in rows]

@@ -6,8 +6,6 @@ Scores are fractions (0.985, not 98.5 %): D is Dice, J is IoU, e = 1 - accuracy 
 wrong voxels, and p is the prevalence, the share of voxels that are spine.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import combinations, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from spine_lib import SpineError
 from spine_lib.ct.files import read_yaml
@@ -44,7 +42,7 @@ class Range(NamedTuple):
     low: float
     high: float
 
-    def overlaps(self, other: Range) -> bool:
+    def overlaps(self, other: Self) -> bool:
         return self.low <= other.high and other.low <= self.high
 
     def contains(self, value: float) -> bool:
@@ -84,8 +82,8 @@ def iou_from_dice(dice: float) -> float:
 def mean_iou_range(dice: float, decimals: int = DECIMALS) -> Range:
     """Return which mean spine IoU can stand beside a mean Dice, however many masks were averaged.
 
-    J is a convex function of D and never above it, so its mean lies between the J of the mean Dice
-    (all masks alike) and the mean Dice itself (each mask perfect or worthless).
+    J is convex in D and never above it: its mean lies between the J of the mean Dice (all masks
+    alike) and the mean Dice itself (each mask perfect or worthless).
     """
     low, high = within_rounding(dice, decimals)
     return Range(iou_from_dice(low), high)
@@ -94,8 +92,7 @@ def mean_iou_range(dice: float, decimals: int = DECIMALS) -> Range:
 def background_iou_range(iou: float, dice: float, decimals: int = DECIMALS) -> Range | None:
     """Return the background IoU that would make `iou` a mean over {background, spine}.
 
-    With the spine's IoU from its Dice: (background + D / (2 - D)) / 2 = iou.  None if it would have
-    to be above 1 or below 0.
+    That is, (background + D / (2 - D)) / 2 = iou; None if it would lie above 1 or below 0.
     """
     ious, dices = within_rounding(iou, decimals), within_rounding(dice, decimals)
     low = 2 * ious.low - iou_from_dice(dices.high)
@@ -106,10 +103,7 @@ def background_iou_range(iou: float, dice: float, decimals: int = DECIMALS) -> R
 
 
 def class_mean_iou(dice: float, prevalence: float) -> float:
-    """Return mean IoU over {background, spine}, with as many false positives as negatives.
-
-    Then FP = FN = (1 - D) p, in shares of all voxels.
-    """
+    """Return mean IoU over {background, spine}, if FP = FN = (1 - D) p, in shares of all voxels."""
     wrong = (1 - dice) * prevalence
     background = (1 - prevalence - wrong) / (1 - prevalence + wrong)
     return (background + iou_from_dice(dice)) / 2
@@ -132,10 +126,9 @@ def accuracy_range(dice: float, prevalence: float, decimals: int = DECIMALS) -> 
 
 
 def prevalence_range(accuracy: float, dice: float, decimals: int = DECIMALS) -> Range | None:
-    """Return the prevalence that pooled accuracy and Dice together imply.
+    """Return the prevalence that pooled accuracy and Dice imply; None if either may be 1.
 
-    From both, TP = D e / (2 (1 - D)), and p lies between TP (no misses) and TP + e (only misses).
-    None where nothing is implied, because accuracy or Dice may be 1.
+    TP = D e / (2 (1 - D)), and p lies between TP (no misses) and TP + e (only misses).
     """
     accuracies, dices = within_rounding(accuracy, decimals), within_rounding(dice, decimals)
     if dices.high >= 1 or accuracies.high >= 1:
@@ -154,14 +147,13 @@ def check_table(
     """Return the contradictions within a table of binary segmentation scores.
 
     Args:
-        rows: by model id, fractions "iou", "dice" and, where given, "f1" and "accuracy"; "name" is
-            how the sentences call the model. All rows are taken to be of one test set.
+        rows: of one test set, by model id: fractions "iou", "dice" and, where given, "f1" and
+            "accuracy"; "name" is how the sentences call the model.
         prevalence: share of spine voxels in the data, if it is known from elsewhere.
         decimals: to how many decimals the fractions were rounded.
 
     Returns:
-        Findings in plain sentences, the verdict last; empty for a table that could be one pooled
-        evaluation. A finding says that figures do not go together as defined, never why.
+        Findings in plain sentences, the verdict last; none if it could be one pooled evaluation.
     """
     for model, row in rows.items():
         _require_fractions(model, row)
@@ -248,13 +240,8 @@ def rank_averagings(models: Mapping[str, Mapping]) -> list[Averaging]:
     """Return every averaging of our predictions, the closest to the paper's pattern first.
 
     If the paper's IoU is a mean over background and spine, the gap between IoU and Dice is
-    `class_mean_excess`, however good a model is.
-
-    Args:
-        models: by model id, {"runs": [{"test": scores}]} or {"test": scores}, as in `results.json`.
-
-    Returns:
-        At most six averagings; those that are undefined are left out.
+    `class_mean_excess`, however good a model is. `models` holds, by model id, {"runs": [{"test":
+    scores}]} or {"test": scores}, as in `results.json`; what is undefined is left out.
     """
     runs = {
         (model, number): run.get("test") or {}
@@ -278,11 +265,9 @@ def rank_averagings(models: Mapping[str, Mapping]) -> list[Averaging]:
 
 
 def pattern_sentence(models: Mapping[str, Mapping], names: Mapping[str, str]) -> str:
-    """Return a sentence: under which averaging our predictions come closest to the paper's pattern.
+    """Return a sentence on which averaging of our predictions is closest to the paper's pattern.
 
-    Args:
-        models: as for `rank_averagings`; without scores the sentence is "".
-        names: how the sentence calls each model.
+    `models` are those of `rank_averagings`; `names` is how the sentence calls each.
     """
     ranked = rank_averagings(models)
     if not ranked:

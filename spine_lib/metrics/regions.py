@@ -66,9 +66,8 @@ def score_regions(
 ) -> dict[str, dict[str, float]]:
     """Return the scores of a binary prediction in each region of the spine that a volume shows.
 
-    Returns:
-        By name, from the head down, "dice", "recall" and the counts "tp", "fp" and "fn" of each
-        region that has true voxels.
+    These are by name, from the head down, "dice", "recall" and the counts "tp", "fp" and "fn" of
+    each region that has true voxels.
     """
     prediction, spine, _ = check_masks(prediction, regions > 0, ignore)
     regions = np.where(spine, regions, 0)
@@ -78,23 +77,21 @@ def score_regions(
         for array in (regions[spine], assigned[prediction], regions[spine & prediction])
     )
     scores = {}
-    for region, name in enumerate(REGIONS, start=1):
-        if true[region]:
-            tp = hits[region]
-            c = Confusion(tp, predicted[region] - tp, true[region] - tp, 0)
+    for name, tp, marked, size in zip(REGIONS, hits[1:], predicted[1:], true[1:]):
+        if size:
+            c = Confusion(tp, marked - tp, size - tp, 0)
             scores[name] = {"dice": dice(c), "recall": recall(c), "tp": tp, "fp": c.fp, "fn": c.fn}
     return scores
 
 
 def mean_regions(volumes: Iterable[Mapping]) -> dict[str, dict[str, float]]:
-    """Return the mean scores of each region over the volumes that show it.
+    """Return the mean scores of each region over the volumes ("volumes": how many) that show it.
 
     Args:
         volumes: each with its "regions" as `score_regions` gives them.
 
     Returns:
-        By name, means "dice" and "recall", "pooled_dice" of the voxels of all volumes counted
-        together, and "volumes": how many show the region. Regions that none shows are left out.
+        By name, means "dice" and "recall", and "pooled_dice" of all their voxels together.
     """
     by_volume = [volume["regions"] for volume in volumes]
     means = {}
@@ -121,11 +118,13 @@ def confusion_matrix(
     scored = (predicted > 0) | (truth > 0)
     if ignore is not None:
         scored &= ~ignore
-    rows, columns = (np.asarray(ids)[scored].astype(np.int64) for ids in (truth, predicted))
     size = len(CLASSES)
-    if any(ids.size and not 0 <= ids.min() <= ids.max() < size for ids in (rows, columns)):
-        raise SpineError(f"a region map holds ids other than 0 to {len(REGIONS)}: use to_regions")
-    counts = np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
+    try:
+        flat = np.ravel_multi_index((truth[scored], predicted[scored]), (size, size))
+    except ValueError as error:
+        text = f"a region map holds ids other than 0 to {len(REGIONS)}: use to_regions"
+        raise SpineError(text) from error
+    counts = np.bincount(flat, minlength=size**2).reshape(size, size)
     matrix = {row: dict(zip(CLASSES, voxels)) for row, voxels in zip(CLASSES, counts.tolist())}
     del matrix["background"]["background"]
     return matrix
@@ -135,9 +134,8 @@ def matrix_dice(matrix: Matrix) -> dict[str, float]:
     """Return the Dice of each region by name; NaN for one that neither truth nor prediction has."""
     scores = {}
     for name in REGIONS:
-        tp = matrix[name][name]
-        predicted = sum(row.get(name, 0) for row in matrix.values())
-        true = sum(matrix[name].values())
+        tp, true = matrix[name][name], sum(matrix[name].values())
+        predicted = sum(row[name] for row in matrix.values())
         scores[name] = dice(Confusion(tp, predicted - tp, true - tp, 0))
     return scores
 
@@ -145,25 +143,18 @@ def matrix_dice(matrix: Matrix) -> dict[str, float]:
 def score_named(
     predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
 ) -> dict[str, dict]:
-    """Return the scores of the regions that a network predicts in one volume.
-
-    These are "dice" by region, the "mean_dice" of those that are defined, and the "confusion".
-    """
+    """Return "dice" by predicted region, the "mean_dice" of those defined, and the "confusion"."""
     matrix = confusion_matrix(predicted, truth, ignore)
     scores = matrix_dice(matrix)
     return {"dice": scores, "mean_dice": mean_defined(scores.values()), "confusion": matrix}
 
 
 def mean_named(volumes: Iterable[Mapping]) -> dict[str, dict]:
-    """Return the mean scores of the regions that a network predicts in several volumes.
+    """Return the mean of what `score_named` gave of several volumes as "named".
 
-    Args:
-        volumes: each with what `score_named` gives as "named".
-
-    Returns:
-        "dice" and "mean_dice": means over the volumes where they are defined ("volumes": how many,
-        by region); "pooled_dice" of all voxels together, with "mean_pooled_dice" over the regions;
-        and the sum of their "confusion".
+    "dice" and "mean_dice" are means over the volumes where they are defined ("volumes": how many,
+    by region); "pooled_dice" is of all voxels together, with "mean_pooled_dice" over the regions;
+    "confusion" is the sum.
     """
     rows = [volume["named"] for volume in volumes]
     matrix = {

@@ -105,7 +105,7 @@ def bootstrap_interval(
     Args:
         values_per_patient: one score per patient; NaN (undefined) is left out.
         confidence: share of such intervals that should contain the true mean.
-        resamples: how often patients are drawn anew, with replacement.
+        resamples: how often patients are drawn anew.
 
     Source: Efron (1987), doi:10.2307/2289144 (`scipy.stats.bootstrap`), widened for few patients
     after Hesterberg (2015), doi:10.1080/00031305.2015.1089789. In simulations, 95 % intervals

@@ -71,12 +71,12 @@ def surface_distances(
 
     Args:
         prediction, truth: boolean masks of one shape, 2-D or 3-D.
-        spacing_mm: distance between voxel centres along each axis, in mm.
+        spacing_mm: distance between voxel centres along each axis.
         ignore: boolean mask, True where nothing is to be scored.
 
     Returns:
-        Distances in mm, float64: from the prediction's surface to the truth's, and from the
-        truth's to the prediction's. Infinite where the other surface does not exist.
+        Distances in mm, float64, from the prediction's surface to the truth's, and the other way
+        round; infinite where the other surface does not exist.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     if spacing.shape != (np.ndim(truth),) or not np.all(np.isfinite(spacing) & (spacing > 0)):

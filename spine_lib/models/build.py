@@ -92,14 +92,12 @@ def build_model(
         in_channels: channels of the input, 1 for a CT slice.
         classes: channels of the output, 1 for spine or not.
         encoder_weights: None for random weights; "imagenet" downloads pretrained ones from the
-            model hub; "package" takes ImageNet weights that a public Python package carries. The
-            networks written out here have none.
+            model hub; "package" takes ImageNet weights that a public Python package carries.
         atrous_rates, aspp_dropout: of DeepLabv3+'s ASPP. Its map has a 16th of the input's size:
             8 x 8 for patches of 128, over which rates of 12 and more reach nothing.
 
     Returns:
-        The network with random decoder; rows and columns must be multiples of 32 for U-Net and 16
-        for DeepLabv3+.
+        The network; rows and columns must be multiples of 32 for U-Net and 16 for DeepLabv3+.
 
     Raises:
         SpineError: if the name is unknown or the weights cannot be had.

@@ -1,7 +1,5 @@
 """Lesson 9: fold batch normalisation into the convolution before it, for prediction."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -19,11 +19,7 @@ class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions whose result is added to what came in.
 
     Where the shape changes on the way, a 1 x 1 convolution brings what came in to the new shape.
-
-    Args:
-        in_channels, out_channels: of the maps.
-        stride: of the first convolution; 2 halves the map.
-        rate: dilation of both convolutions; 1 is an ordinary kernel.
+    The first convolution has the stride, both are dilated by the rate.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, rate: int = 1) -> None:
@@ -65,9 +61,6 @@ class ResNet34(nn.Module):
         in_channels: of the image, 1 for a CT slice.
         output_stride: pixels of the image for one of the last map: 8, 16 or 32.
 
-    Raises:
-        SpineError: if the output stride is another.
-
     Example:
         >>> import torch
         >>> maps = ResNet34(output_stride=16)(torch.zeros(2, 1, 64, 64))
@@ -87,14 +80,13 @@ class ResNet34(nn.Module):
             nn.ReLU(),
         )
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        stages = []
+        self.stages = nn.ModuleList()
         channels, reached = 64, 4
         for number, (out_channels, blocks) in enumerate(zip(STAGE_CHANNELS, STAGE_BLOCKS)):
             wanted = 4 * 2**number  # the stride of a classifier at this stage
             stride, rate = stride_or_rate(wanted, reached, output_stride)
-            stages.append(make_stage(channels, out_channels, blocks, stride, rate))
+            self.stages.append(make_stage(channels, out_channels, blocks, stride, rate))
             channels, reached = out_channels, reached * stride
-        self.stages = nn.ModuleList(stages)
         draw_weights(self.stages)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -115,13 +107,8 @@ def conv3x3(in_channels: int, out_channels: int, stride: int, rate: int) -> nn.C
 def stride_or_rate(wanted: int, reached: int, output_stride: int) -> tuple[int, int]:
     """Return how a stage widens its receptive field: by stride, or by dilation at the same size.
 
-    Args:
-        wanted: the stride that a classifier has after this stage.
-        reached: the stride before this stage.
-        output_stride: the largest that is allowed.
-
-    Returns:
-        The stride of the stage's first block, and the rate of all its 3 x 3 convolutions.
+    Of the stride that a classifier has after this stage (`wanted`), what is `reached` before it and
+    the largest that is allowed follow the stride of its first block and the rate of all.
 
     Example:
         >>> stride_or_rate(32, 16, 32), stride_or_rate(32, 16, 16), stride_or_rate(32, 8, 8)

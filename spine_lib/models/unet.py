@@ -26,9 +26,6 @@ class DoubleConvolution(nn.Sequential):
     """Two 3 x 3 convolutions, each with batch normalisation and ReLU; rows and columns stay.
 
     The convolutions have no bias, since normalisation would subtract it and add its own.
-
-    Args:
-        inputs, outputs: channels that come in and go out.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -43,11 +40,7 @@ class DoubleConvolution(nn.Sequential):
 
 
 class Down(nn.Module):
-    """Halve rows and columns, keeping the largest of each four pixels, and convolve twice.
-
-    Args:
-        inputs, outputs: channels that come in and go out.
-    """
+    """Halve rows and columns, keeping the largest of each four pixels, and convolve twice."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -60,25 +53,14 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double rows and columns, put the skip's channels behind those there are, convolve twice.
-
-    Args:
-        inputs: channels that come from below.
-        skip: channels of the skip; 0 for none.
-        outputs: channels that go out.
-    """
+    """Double rows and columns, put the skip's channels (0 for none) behind, convolve twice."""
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
         self.convolve = DoubleConvolution(inputs + skip, outputs)
 
     def forward(self, below: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
-        """Map [batch, inputs, row, column] to [batch, outputs, 2 row, 2 column].
-
-        Args:
-            below: the smaller map.
-            skip: [batch, skip, 2 row, 2 column], or None where the block was made without.
-        """
+        """Map [batch, inputs, row, column] to [batch, outputs, 2 row, 2 column], as the skip is."""
         enlarged = functional.interpolate(below, scale_factor=2.0, mode="nearest")
         joined = enlarged if skip is None else torch.cat([enlarged, skip], dim=1)
         return self.convolve(joined)
@@ -125,11 +107,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(levels[0], classes, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map [batch, in_channels, row, column] to logits [batch, classes, row, column].
-
-        Raises:
-            SpineError: if rows or columns cannot be halved `depth` times.
-        """
+        """Map [batch, in_channels, row, column] to logits [batch, classes, row, column]."""
         multiple = 2 ** len(self.downs)
         rows, columns = image.shape[-2:]
         if rows % multiple or columns % multiple:

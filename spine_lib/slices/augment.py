@@ -4,8 +4,8 @@ The strongest step redraws tissues: every organ's mean HU and contrast is drawn 
 outline, which teaches a network that knows two patients not to rely on how bright their kidneys
 were (after Billot et al. 2023, doi:10.1016/j.media.2023.102789).
 
-Import albumentations after this module: it would ask the network for its newest version. Here it is
-imported where patches are made only, as it takes seconds, and prediction needs none of it.
+Import albumentations after this module: it would ask the network for its newest version. It is
+imported only where patches are made, as it takes seconds.
 """
 
 import os
@@ -29,7 +29,8 @@ INPUT_RANGE_HU = (-250.0, 1000.0)
 FIRST_SPINE_CLASS = 220
 """Classes from here on are vertebrae: this plus the canonical id."""
 
-# Tables: a look-up is faster than computing a pixel. Class 219 leaves loss and scores.
+# Tables: a look-up is faster than computing a pixel. Class 219 leaves loss and scores. The second
+# undoes `classes_of`: 0, canonical ids, 255 = ignore.
 CLASS_OF_LABEL = (np.arange(256) + FIRST_SPINE_CLASS).astype(np.uint8)
 CLASS_OF_LABEL[IGNORE] = 219
 LABEL_OF_CLASS = np.maximum(np.arange(256) - FIRST_SPINE_CLASS, 0).astype(np.uint8)
@@ -47,7 +48,6 @@ def network_input(image_hu: np.ndarray) -> np.ndarray:
 
 
 Zoom = Annotated[float, Field(ge=0.1, le=10)]
-"""An enlargement."""
 
 
 class Augmentation(Settings):
@@ -169,7 +169,7 @@ class TrainingAugmenter:
             image = redraw_tissues(image, classes, random, random.random() < settings.redraw_fully)
         self._photometry.set_random_seed(int(random.integers(2**31)))
         image = from_unit(self._photometry(image=to_unit(image))["image"].reshape(shape))
-        label = labels_of(classes[..., shape[2] // 2])
+        label = LABEL_OF_CLASS[classes[..., shape[2] // 2]]
         if random.random() < settings.narrow_view:
             narrow_view(image, label, random)
         return image, label
@@ -202,11 +202,6 @@ def classes_of(pixels: np.ndarray) -> np.ndarray:
     return np.where(label > 0, CLASS_OF_LABEL[label], pixels["tissue"])
 
 
-def labels_of(classes: np.ndarray) -> np.ndarray:
-    """Undo `classes_of`: 0, canonical ids, 255 = ignore, uint8."""
-    return LABEL_OF_CLASS[classes]
-
-
 def to_unit(image_hu: np.ndarray) -> np.ndarray:
     """Window HU to 0..1 float32, the only range in which every albumentations step works."""
     low, high = INPUT_RANGE_HU
@@ -236,8 +231,8 @@ def redraw_tissues(
 ) -> np.ndarray:
     """Return an image in which every tissue has another mean and contrast within its outline.
 
-    The image is float32 HU [row, column, channel], `classes` as `classes_of` returns them. Means
-    are shifted, or (`fully`) drawn anew from what a tissue of that kind may have.
+    The image is float32 HU [row, column, channel]; means are shifted, or (`fully`) drawn anew from
+    what a tissue of that kind may have.
     """
     flat = classes.ravel()
     count = np.maximum(np.bincount(flat, minlength=256), 1)

@@ -61,10 +61,9 @@ def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume
 
 
 def with_neighbours(index: int, count: int, distance_mm: float, neighbour_mm: float) -> list[int]:
-    """Return the indices of a slice's channels: the slice between its two neighbours, or it alone.
+    """Return the indices of a slice's channels: it between its neighbours, or it alone for 0 mm.
 
-    Of `count` slices the last one at an end stands for its missing neighbour. The neighbours are
-    `neighbour_mm` away, to the nearest slice; 0 for none.
+    Of `count` slices the last one at an end stands for its missing neighbour.
     """
     if not neighbour_mm:
         return [index]

@@ -50,11 +50,7 @@ class TrainingSlices(Dataset):
 
 
 class WholeSlices(Dataset):
-    """Read whole slices as they are, padded to a common shape, for validation.
-
-    Each n-th slice is taken (`every`); rows and columns become multiples of `multiple`, as the
-    networks ask. See `TrainingSlices` for the others.
-    """
+    """Read each n-th slice as it is, padded to a common shape of multiples, for validation."""
 
     def __init__(
         self,
@@ -96,12 +92,9 @@ def as_tensors(
     That is the input [channel, row, column], the target [1, row, column] (0, and 1 or the region's
     id), and the weight [1, row, column] (0 where the label is unknown).
     """
-    known = label != IGNORE
-    return (
-        torch.from_numpy(np.ascontiguousarray(network_input(image_hu).transpose(2, 0, 1))),
-        torch.from_numpy(to_target(label, target)[None].astype(np.float32)),
-        torch.from_numpy(known[None].astype(np.float32)),
-    )
+    maps = (to_target(label, target), label != IGNORE)
+    image = np.ascontiguousarray(network_input(image_hu).transpose(2, 0, 1))
+    return tuple(map(torch.from_numpy, (image, *(m[None].astype(np.float32) for m in maps))))
 
 
 def to_target(label: np.ndarray, target: str = "spine") -> np.ndarray:

@@ -19,11 +19,9 @@ def split_by_patient(
 
     Args:
         cases: what to split.
-        fractions: share of the patients for each name, for instance {"train": 0.8, "test": 0.2}.
+        fractions: share of the patients for each name, for instance {"train": 0.8, "test": 0.2};
+            a `SpineError` if they do not add up to 1, or there are fewer patients than names.
         seed: decides who goes where.
-
-    Raises:
-        SpineError: if the shares do not add up to 1, or there are fewer patients than names.
     """
     if not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-6):
         raise SpineError(f"the shares {fractions} add up to {sum(fractions.values()):g}, not to 1")

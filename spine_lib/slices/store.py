@@ -79,12 +79,9 @@ class Draw(NamedTuple):
 
 
 class SliceStore:
-    """A folder of sliced volumes, as `prepare` makes it.
+    """A folder of sliced volumes, as `prepare` makes it; a `SpineError` where there is none.
 
     It has the index's `volumes`, `settings`, and cases `left_out` that could not be read.
-
-    Raises:
-        SpineError: if there is no index, or it is of another version.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -147,8 +144,7 @@ def prepare(
 ) -> SliceStore:
     """Cut cases into slices and store them; called again, it goes on where it was stopped.
 
-    A folder made with other settings is made anew, and so are the slices of a case whose
-    description or files have changed since.
+    What was cut with other settings, or from files that have changed since, is cut anew.
 
     Args:
         cases: what to cut.
@@ -158,7 +154,7 @@ def prepare(
         workers: processes on this machine; 1 cuts in the process that calls.
         scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers see the same
             folders, instead of processes of this machine.
-        progress: show a progress bar with an estimate of the time left.
+        progress: show a progress bar and what the slices will take.
         report: called with a line where something is to be reported.
 
     Returns:
@@ -175,7 +171,15 @@ def prepare(
     settings = {"planes": list(planes), "spacing_mm": float(spacing_mm)}
     rows = _finished_rows(cases, folder, settings, report)
     missing = [case for case in cases if case.case_id not in rows]
-    _require_space(missing, folder, planes, spacing_mm, report if progress else None)
+    needed, free = estimate_bytes(missing, planes, spacing_mm), shutil.disk_usage(folder).free
+    sizes = f"{free / 1e9:.1f} GB free, the slices need about {needed / 1e9:.1f} GB"
+    if needed and progress:
+        report(f"{len(missing)} scans to slice: {sizes}")
+    if needed > free:
+        raise SpineError(
+            f"{folder} has {sizes}: free some, set SPINE_DATA to a larger disk, or choose a "
+            "coarser spacing_mm."
+        )
     left_out: dict[str, ExcludedScan] = {}
     job = functools.partial(cut_case, folder=folder, planes=tuple(planes), spacing_mm=spacing_mm)
     results = _results(job, missing, workers, scheduler, report)
@@ -333,17 +337,3 @@ def estimate_bytes(cases: Sequence[Case], planes: Sequence[str], spacing_mm: flo
         pixels_mm3 = [slice_spacing_mm(spacing, plane)[0] * spacing_mm**2 for plane in planes]
         sizes.append(sum(volume_mm3 / pixel_mm3 for pixel_mm3 in pixels_mm3))
     return round(np.mean(sizes) * len(cases) * SLICE_DTYPE.itemsize) if sizes else 0
-
-
-def _require_space(
-    missing: list[Case], folder: Path, planes: Sequence[str], spacing_mm: float, report
-) -> None:
-    needed, free = estimate_bytes(missing, planes, spacing_mm), shutil.disk_usage(folder).free
-    if needed and report:
-        size = f"about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
-        report(f"{len(missing)} scans to slice: {size}")
-    if needed > free:
-        raise SpineError(
-            f"{folder} has {free / 1e9:.1f} GB free, the slices need about {needed / 1e9:.1f} GB: "
-            "free some, set SPINE_DATA to a larger disk, or choose a coarser spacing_mm."
-        )

@@ -1,7 +1,7 @@
 """Save and load trained networks without ever running pickled code.
 
-Training resumes from Lightning's `.ckpt`; what is kept and passed on is a safetensors file whose
-metadata name the network, its recipe and the data that it saw.
+Training resumes from Lightning's `.ckpt`; what is passed on is a safetensors file whose metadata
+name the network, its recipe and the data that it saw.
 """
 
 import hashlib

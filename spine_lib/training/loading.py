@@ -16,13 +16,8 @@ from spine_lib.training.recipe import Recipe
 class PatchSampler(Sampler[Draw]):
     """Draws the slices of an epoch at random, with the recipe's shares of phantoms and of spine.
 
-    The order depends on the seed and the epoch alone. Several processes share the draws of each
-    step, so that together they take the batch that one process would take.
-
-    Args:
-        store: the sliced training volumes.
-        recipe: of the run.
-        rank, world_size: number of this process, and of all of them, which divides the batch.
+    The order depends on the seed and the epoch alone. Several processes (this is number `rank` of
+    `world_size`) share the draws of each step, which together are the batch of one process.
     """
 
     def __init__(self, store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1):
@@ -134,10 +129,7 @@ def training_loader(
 def validation_loader(
     store: SliceStore, recipe: Recipe, rank: int = 0, world_size: int = 1, every: int = 12
 ) -> DataLoader:
-    """Return the loader of whole slices, every n-th of a volume.
-
-    Several processes share the batches that one would take: every slice is in exactly one of them.
-    """
+    """Return the loader of each n-th whole slice; several processes share the batches of one."""
     slices = WholeSlices(store, every, neighbour_mm=recipe.neighbour_mm, target=recipe.target)
     if len(slices) < world_size:
         raise SpineError(

@@ -35,11 +35,11 @@ def segmentation_loss(
             see `sum_over_processes`.
 
     Returns:
-        A scalar. Cross-entropy is over all classes. Soft Dice is taken over the whole batch, so
-        that slices without spine count. Of several classes it is the mean over all but the
-        background, those included that the batch does not show: without them, nothing would keep
-        a network from predicting cervical spine in every pelvis. Focal loss is the mean over
-        pixels (Lin et al. 2017, doi:10.1109/ICCV.2017.324, without its weights of the classes).
+        A scalar. Soft Dice is taken over the whole batch, so that slices without spine count. Of
+        several classes it is the mean over all but the background, those included that the batch
+        does not show: without them, nothing would keep a network from predicting cervical spine in
+        every pelvis. Focal loss is that of Lin et al. 2017, doi:10.1109/ICCV.2017.324, without its
+        weights of the classes.
     """
     logits = logits.float()
     binary = logits.shape[1] == 1
@@ -80,11 +80,9 @@ def _dice_sums(
 def sum_over_processes(*sums: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return sums over all processes, so that each process has the loss of the whole batch.
 
-    DistributedDataParallel averages the gradients of the processes. Of losses taken process by
-    process that would not be the gradient of the whole batch, since Dice is no mean over pixels.
-
-    All processes must call this. The gradients of the sums lead to this process's part alone, times
-    the number of processes, by which the average divides again.
+    The mean over processes of their own losses would not be that, since Dice is no mean over
+    pixels. The gradients of the sums lead to this process's part alone, times the number of
+    processes, by which DistributedDataParallel divides again.
     """
     count = distributed.get_world_size()
     own = torch.stack(sums)

@@ -78,7 +78,9 @@ def load_or_train(
         model, recipe: which network, and how to train it.
         training, validation: sliced volumes of different patients.
         folder: of the run: logs, `last.ckpt`, `best.ckpt`, `weights.safetensors`.
-        device, progress, options: of `fit`.
+        device: "auto", "cpu" or "cuda".
+        progress: show a progress bar.
+        options: of `fit`.
 
     Raises:
         SpineError: if the folder holds a run with another recipe or of other data, training
@@ -138,9 +140,7 @@ def fit(
     """Train with Lightning, from `last.ckpt` in the folder where there is one.
 
     Args:
-        model, recipe, training, validation, folder: as for `load_or_train`.
-        device: "auto", "cpu" or "cuda".
-        progress: show a progress bar.
+        model, recipe, training, validation, folder, device, progress: as for `load_or_train`.
         callbacks: of Lightning, besides those that keep checkpoints and logs.
         bar: how many progress bars of other trainings are above this one's.
         processes: how many share the training; every one of them calls this.

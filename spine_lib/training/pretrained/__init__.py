@@ -4,8 +4,6 @@
 `benchmarks/ship_models.py` made them.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from pathlib import Path
 

@@ -66,15 +66,6 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with (
-        pytest.raises(SpineError, match="mask.nii.gz cannot be written"),
-        atomic_file(tmp_path / "file" / "mask.nii.gz"),
-    ):
-        pass
-
-
 # --- what may be written --------------------------------------------------------------------------
 
 

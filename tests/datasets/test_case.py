@@ -90,7 +90,7 @@ def test_no_cases_and_two_of_one_name_are_refused(case):
 
 def test_the_split_is_written_as_csv(case, tmp_path):
     path = write_split({"train": [case], "test": []}, tmp_path / "split.csv")
-    assert path.read_text("utf-8") == "case_id,patient_id,split\ntoy,toy-patient,train\n"
+    assert path.read_bytes() == b"case_id,patient_id,split\ntoy,toy-patient,train\n"
 
 
 def scene():

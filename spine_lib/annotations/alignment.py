@@ -19,10 +19,7 @@ HU_LIMITS = (-200, 500)
 
 @dataclass(frozen=True)
 class Peak:
-    """The move along x, y, z that brings a mask onto the brightest voxels, and the mean HU there.
-
-    `current_hu` is the mean HU under the mask as it is.
-    """
+    """The mean HU under a mask as it is, and after the move along x, y, z that makes it highest."""
 
     current_hu: float
     best_hu: float
@@ -39,12 +36,8 @@ def find_peak(
 ) -> Peak:
     """Return the move of a mask at which the image under it is brightest.
 
-    Args:
-        image_hu: scan in HU, [x, y, z].
-        mask: bool, same shape; not empty.
-        spacing_mm: voxel spacing along x, y, z.
-        reach_mm: how far to move along each axis. Moves that push more than a tenth of the mask
-            out of the image are not considered.
+    Both are [x, y, z], the mask bool and not empty. Moves go as far as `reach_mm` along each axis,
+    without those that push more than a tenth of the mask out of the image.
     """
     stride = np.array([max(1, int(STEP_MM / mm + 1e-3)) for mm in spacing_mm])
     step_mm = np.array(spacing_mm) * stride

@@ -72,10 +72,7 @@ def measure(mask: Volume, image: np.ndarray | None) -> list[Structure]:
 
 
 def misfit(structures: Sequence[Structure], scheme: LabelScheme, plain: bool = False) -> str | None:
-    """Return why a map cannot be meant in a scheme, or None if it can.
-
-    With `plain`, only reasons that no patient and no choice of labels explains count.
-    """
+    """Return why a map cannot be meant in a scheme; `plain`: by what no patient explains."""
     if unknown := [s.label for s in structures if s.label not in scheme.names]:
         return f"ids {listed(unknown)} mean nothing"
     spine = [s for s in structures if s.label in scheme.canonical]

@@ -111,15 +111,9 @@ def check_output(
 ) -> Path:
     """Return the path of a file to write, or raise an error before anything is computed.
 
-    Args:
-        inputs: files, and folders with all of their files, that must never be written onto.
-        overwrite: whether a file that exists may be replaced.
-        suffixes: endings, one of which the name must have; empty for any.
-        size: bytes it will need.
-
-    Raises:
-        SpineError: if the name has another ending, the file is an input (by whatever path or link)
-            or exists, its folder cannot be written to, or the disk is too full.
+    Raises a `SpineError` if its name has none of the suffixes, it is one of the inputs or lies in
+    one (by whatever path or link), it exists and may not be replaced, its folder cannot be written
+    to, or the disk has less than `size` bytes.
     """
     path = Path(path)
     if suffixes and not path.name.endswith(suffixes):
@@ -237,11 +231,10 @@ class _TextLoader(_Strict, yaml.BaseLoader):
 
 
 def read_yaml(path: Path, text: bool = False, most_bytes: int = 100_000) -> dict[str, Any]:
-    """Read a YAML file of settings; an empty one is an empty dictionary.
+    """Read a YAML file of settings; with `text`, every value and key stays the text that it is.
 
-    With `text`, every value and key stays the text that it is. Raises a `SpineError` if the file
-    cannot be read, is too large, is not YAML or not made of settings, or has aliases or a key
-    twice.
+    Raises a `SpineError` if the file cannot be read, is too large, is not YAML or not made of
+    settings, or has aliases or a key twice.
     """
     try:
         loader = _TextLoader if text else _SettingsLoader  # both make plain values only
@@ -272,8 +265,7 @@ ENDS_BYTES = 65536
 def file_identity(path: Path) -> str:
     """Return a checksum that changes where a file is replaced by another one; "" if none exists.
 
-    It covers size, modification time and both ends of the content: one has the header, the other
-    the checksum of a gzip file. Of a folder, such as a DICOM series, every file counts.
+    It covers size, modification time and both ends of the content; of a folder, every file counts.
     """
     if not os.path.exists(path):
         return ""

@@ -1,7 +1,7 @@
 """Lesson 1: where voxels and slices lie in the patient, and how arrays change their grid.
 
 Arrays are [x, y, z] in RAS+. A slice is [row, column], as a radiologist looks at it: rows begin
-anterior (axial) or superior, columns at the patient's right or anterior (sagittal). NumPy only.
+anterior (axial) or superior, columns at the patient's right or anterior (sagittal).
 """
 
 import operator
@@ -52,9 +52,8 @@ def largest_gap_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) 
 def require_same_grid(a: Grid, b: Grid, names: str = "image and mask") -> None:
     """Raise unless two volumes lie on the same voxels; `names` are what they are, for the message.
 
-    Raises:
-        SpineError: if one has no affine, or their shapes, spacings or positions differ, by more
-            than a tenth of a voxel; less is a warning. Of a file with two positions either counts.
+    Raises a `SpineError` if one has no affine, or shapes, spacings or positions differ by more than
+    a tenth of a voxel; less is a warning. Of a file with two positions either counts.
     """
     for volume in (a, b):
         if not hasattr(volume, "affine"):
@@ -94,22 +93,13 @@ def plane_axes(plane: str) -> tuple[int, int, int]:
 
 
 def orientation_marks(plane: str) -> dict[str, str]:
-    """Return the letters that belong at a slice's sides.
-
-    Example:
-        >>> orientation_marks("axial")
-        {'left': 'R', 'right': 'L', 'top': 'A', 'bottom': 'P'}
-    """
+    """Return the letters that belong at a slice's sides: {"left": "R", ...} if it is axial."""
     require_choice("plane", plane, PLANES)
     return dict(zip(("left", "right", "top", "bottom"), _MARKS[plane]))
 
 
 def to_slices(array_xyz: np.ndarray, plane: str) -> np.ndarray:
-    """Return a volume [x, y, z] in RAS+ as a view [slice, row, column], ready to look at.
-
-    Slices keep the order of the volume's axis. Raises a `SpineError` if the plane is not one of
-    `PLANES`.
-    """
+    """Return a volume [x, y, z] in RAS+ as a view [slice, row, column], ready to look at."""
     return array_xyz.transpose(plane_axes(plane))[:, ::-1, ::-1]
 
 

@@ -29,9 +29,8 @@ def hu_from_stored(
 ) -> tuple[float, float]:
     """Convert stored integers or floats into whole HU: stored * slope + intercept.
 
-    `out` is an int16 array of the same shape that receives the HU; `name` is the file, for the
-    message. Returns the lowest and the highest value, before rounding. Raises a `SpineError` if a
-    value is NaN or cannot be HU.
+    `out` is an int16 array of the same shape that receives the HU, `name` the file. Returns the
+    lowest and the highest value, before rounding; raises if one is NaN or cannot be HU.
     """
     low, high = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
     if math.isnan(low) or math.isnan(high):
@@ -51,10 +50,7 @@ def hu_from_stored(
 def labels_from_stored(
     stored: np.ndarray, slope: float, intercept: float, out: np.ndarray, name: str | Path
 ) -> tuple[float, float]:
-    """Convert stored numbers into labels, with arguments and results as `hu_from_stored` has them.
-
-    Raises a `SpineError` if a value is a fraction, negative, NaN or above 65535.
-    """
+    """Convert stored numbers into labels, whole ones from 0 to 65535, as `hu_from_stored` does."""
     if stored.dtype.kind == "f" or (slope, intercept) != (1, 0):
         values = stored * np.float64(slope) + intercept
         labels = np.rint(values)
@@ -73,10 +69,7 @@ def labels_from_stored(
 
 
 def check_hu(array: np.ndarray, low: float, high: float, path: Path) -> list[str]:
-    """Return sentences on what is odd about a scan [x, y, z] in HU with this range before rounding.
-
-    Raises a `SpineError` if the values cannot be tissue in HU.
-    """
+    """Return what is odd about a scan [x, y, z] in HU; raise if its values cannot be tissue."""
     values = f"{path} has values from {low:g} to {high:g}"
     if low > TISSUE_RANGE[1] or high < TISSUE_RANGE[0]:
         raise SpineError(f"{values} only, in which no tissue can be: {EXPORT}")

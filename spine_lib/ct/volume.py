@@ -196,19 +196,15 @@ def straighten(volume: Volume) -> Volume:
     """
     if is_straight(volume.affine):
         return volume
-    from nibabel.spaces import vox2out_vox
-    from scipy import ndimage
+    from nibabel.processing import resample_to_output
 
     to_voxel = np.linalg.inv(volume.affine)
     planes_mm = 1 / np.linalg.norm(to_voxel[:3, :3], axis=1)  # between them, perpendicular
-    shape, affine = vox2out_vox((volume.shape, volume.affine), planes_mm)
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
     order = 1 if array.dtype.kind == "f" or array.dtype == np.int16 else 0
-    index = to_voxel @ affine
-    straight = ndimage.affine_transform(
-        array, index[:3, :3], index[:3, 3], shape, order=order, cval=array.min()
-    )
-    return Volume(straight, affine, path=volume.path)
+    image = nib.spatialimages.SpatialImage(array, volume.affine)
+    straight = resample_to_output(image, planes_mm, order, cval=array.min(), out_class=None)
+    return Volume(straight.dataobj, straight.affine, path=volume.path)
 
 
 def apply_window(array_hu: np.ndarray, window: Window | str) -> np.ndarray:
@@ -235,9 +231,7 @@ def _load(image: SourceGrid, dtype: type, convert: Callable) -> tuple[Volume, fl
     on_disk = sum(file.stat().st_size for file in files if file.is_file())
     refusal = f"{image.path} needs {size / 1e9:.1f} GB of memory"
     if size > 2 * on_disk + SPARE_BYTES:
-        raise SpineError(
-            f"{refusal} and has {on_disk / 1e9:.3f} GB on disk, which is no scan: check the file."
-        )
+        raise SpineError(f"{refusal} and has {on_disk / 1e9:.3f} GB on disk: check the file.")
     first, ends = 0, []
     try:
         array = np.empty(size // np.dtype(dtype).itemsize, dtype)

@@ -76,8 +76,7 @@ def open_series(folder: Path, series: str | None = None) -> DicomSeries:
     _check_alike(slices)
     normal = np.cross(*slices[0].directions)
     slices.sort(key=lambda image: float(image.position @ normal))
-    _check_gaps(folder, slices, normal)
-    step = _slice_step(folder, slices)
+    step = _slice_step(folder, slices, normal)
     first = slices[0]
     (row, column), (row_spacing, column_spacing) = first.directions, first.spacing_mm
     affine = np.eye(4)
@@ -262,10 +261,12 @@ def _check_alike(slices: Sequence[Slice]) -> None:
             )
 
 
-def _check_gaps(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
+def _slice_step(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> np.ndarray:
+    """Return the vector from slice to slice in LPS mm; a tilted gantry shows in it as a shear."""
     if len(slices) < 2:
         raise SpineError(f"{folder} holds one DICOM slice only: give the whole series.")
-    gaps_mm = np.diff([image.position @ normal for image in slices])
+    positions = np.array([image.position for image in slices])
+    gaps_mm = np.diff(positions @ normal)
     usual_mm = np.sort(gaps_mm)[(len(gaps_mm) - 1) // 2]
     for gap_mm, (lower, upper) in zip(gaps_mm, pairwise(slices), strict=True):
         between = f"{lower.path.name} and {upper.path.name}"
@@ -280,14 +281,8 @@ def _check_gaps(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> No
         else:
             continue
         raise SpineError(f"{folder} {problem}")
-
-
-def _slice_step(folder: Path, slices: Sequence[Slice]) -> np.ndarray:
-    """Return the vector from slice to slice in LPS mm; a tilted gantry shows in it as a shear."""
-    positions = np.array([image.position for image in slices])
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    expected = positions[0] + np.arange(len(positions))[:, None] * step
-    stray_mm = np.linalg.norm(positions - expected, axis=1)
+    step = (positions[-1] - positions[0]) / len(gaps_mm)
+    stray_mm = np.linalg.norm(positions - positions[0] - np.outer(range(len(slices)), step), axis=1)
     worst = stray_mm.argmax()
     if stray_mm[worst] > max(0.2, GAP_TOLERANCE * np.linalg.norm(step)):
         raise SpineError(

@@ -17,10 +17,9 @@ and the canonical labels a bool array [x, y, z]: the voxels to ignore."""
 
 @dataclass(frozen=True)
 class UnlabelledBoneAtEnds:
-    """Ignore bone beside the spine that the mask leaves out where the image ends.
+    """Ignore bone beside the spine that the mask leaves out where the image ends, as it may.
 
-    Whether a mask has the tips of vertebrae that lie mostly outside the image is chance. Only what
-    is bright, without a label, near a labelled vertebra and not its outermost rim is ignored: an
+    Only what is bright, without a label, near a labelled vertebra and not its rim is ignored: an
     error on the rim of a labelled bone stays an error.
     """
 
@@ -52,11 +51,7 @@ class UnlabelledBoneAtEnds:
 
 @dataclass(frozen=True)
 class SacrumBelowS1:
-    """Ignore the rest of the sacrum where a mask has S1 only.
-
-    Unlabelled bone behind and below S1 is ignored, in a box as wide as S1 with a margin. Marrow
-    counts as bone: brightness is taken after smoothing.
-    """
+    """Ignore the rest of the sacrum where a mask has S1 only: bone in a box behind and below S1."""
 
     depth_mm: float = 130.0  # height of the box, from S1's upper end down
     margin_mm: float = 25.0  # how much wider than S1 the box is on each side
@@ -96,19 +91,17 @@ class OtherStructures:
 
 @dataclass(frozen=True)
 class BeyondLabelledVertebrae:
-    """Ignore what is not labelled above the uppermost and below the lowest labelled vertebra.
+    """Ignore what is not labelled beyond the middle of the uppermost and lowest labelled vertebra.
 
-    For masks that leave out the sacrum and every vertebra that the image cuts: beyond the middle
-    of the last whole vertebra it is unknown what is spine.
+    For masks that leave out the sacrum and every vertebra that the image cuts.
     """
 
     def __call__(self, ct: Volume, structures: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        height = np.arange(labels.shape[2])
-        counts = [
-            (labels == vertebra).sum(axis=(0, 1)) for vertebra in np.unique(labels[labels > 0])
-        ]
-        if not counts:
+        vertebrae = np.unique(labels[labels > 0])
+        if not vertebrae.size:
             return np.zeros(labels.shape, dtype=bool)
+        height = np.arange(labels.shape[2])
+        counts = [(labels == vertebra).sum(axis=(0, 1)) for vertebra in vertebrae]
         middles = [(count * height).sum() / count.sum() for count in counts]
         beyond = (height < int(min(middles))) | (height > int(max(middles)))
         return beyond & (labels == 0)

@@ -210,9 +210,16 @@ def _number(header: pydicom.Dataset, name: str) -> float:
 def _slice(header: pydicom.Dataset) -> Slice:
     """Return a header as a slice; raise a `SpineError` that names the tag if it cannot be used."""
     modality, colours = _text(header, "Modality"), _text(header, "PhotometricInterpretation")
-    samples, bits = (_number(header, name) for name in ("SamplesPerPixel", "BitsStored"))
+    problem = ""
+    if modality not in ("", "CT"):
+        problem = f"has the modality {modality}, not CT: give a CT series."
+    elif _text(header, "NumberOfFrames") not in ("", "0", "1"):
+        problem = "is a multi-frame image: convert it to NIfTI first, for example with dcm2niix."
+    elif _number(header, "SamplesPerPixel") != 1 or "MONOCHROME" not in colours:
+        problem = f"holds colours ({colours or 'unknown'}), not HU: remove screen shots."
+    if problem:  # before anything that such an image lacks
+        raise SpineError(f"{header.filename} {problem}")
     rows, columns = (int(_number(header, name)) for name in ("Rows", "Columns"))
-    high, frames = _text(header, "HighBit"), _text(header, "NumberOfFrames")
     position = _numbers(header, "ImagePositionPatient", 3)
     spacing_mm = _numbers(header, "PixelSpacing", 2)
     directions = _numbers(header, "ImageOrientationPatient", 6).reshape(2, 3)
@@ -220,26 +227,20 @@ def _slice(header: pydicom.Dataset) -> Slice:
         None if _value(header, name) is None else _number(header, name)
         for name in ("RescaleSlope", "RescaleIntercept")
     )
-    problem, (low, most) = "", SPACING_LIMITS_MM
-    if modality not in ("", "CT"):
-        problem = f"has the modality {modality}, not CT: give a CT series."
-    elif frames not in ("", "0", "1"):
-        problem = "is a multi-frame image: convert it to NIfTI first, for example with dcm2niix."
-    elif samples != 1 or "MONOCHROME" not in colours:
-        problem = f"holds colours ({colours or 'unknown'}), not HU: remove screen shots."
-    elif high not in ("", f"{bits - 1:g}"):
-        problem = f"has the HighBit {high}, which BitsStored contradicts: {AGAIN}"
+    high, (low, most) = _text(header, "HighBit"), SPACING_LIMITS_MM
+    if high not in ("", f"{_number(header, 'BitsStored') - 1:g}"):
+        problem = f"has the HighBit {high}, which BitsStored contradicts"
     elif min(rows, columns) < 1:
-        problem = f"has {rows} x {columns} pixels: {AGAIN}"
+        problem = f"has {rows} x {columns} pixels"
     elif not low <= spacing_mm.min() <= spacing_mm.max() <= most:
-        problem = f"has the PixelSpacing {spacing_mm.tolist()} mm: {AGAIN}"
+        problem = f"has the PixelSpacing {spacing_mm.tolist()} mm"
     elif np.abs(directions @ directions.T - np.eye(2)).max() > ANGLE_TOLERANCE:
         values = f"{directions.ravel().tolist()}, not two unit vectors at a right angle"
-        problem = f"has the ImageOrientationPatient {values}: {AGAIN}"
+        problem = f"has the ImageOrientationPatient {values}"
     elif slope == 0:
-        problem = f"has the RescaleSlope 0, which makes all pixels equal: {AGAIN}"
+        problem = "has the RescaleSlope 0, which makes all pixels equal"
     if problem:
-        raise SpineError(f"{header.filename} {problem}")
+        raise SpineError(f"{header.filename} {problem}: {AGAIN}")
     shape = (rows, columns)
     return Slice(Path(header.filename), position, directions, spacing_mm, shape, slope, intercept)
 

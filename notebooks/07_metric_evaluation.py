@@ -73,7 +73,7 @@ plt.show()
 # differ by a fifth.
 
 # %% [markdown]
-# ## 2. Four counts (17 min)
+# ## 2. Four counts (16 min)
 #
 # First by hand, on 24 voxels. A prediction becomes a mask at a threshold, here one half; then each
 # voxel is one of four kinds.
@@ -133,7 +133,7 @@ for name, count in counts.items():
 # | precision | $\frac{TP}{TP + FP}$ | share of the prediction that is right |
 # | recall, sensitivity | $\frac{TP}{TP + FN}$ | share of the truth that was found |
 #
-# F1 is the harmonic mean of precision and recall. **Predict**: how does it differ from Dice?
+# F1 is the harmonic mean of precision and recall. How does it differ from Dice?
 
 # %%
 print(f"{'':11}" + "".join(f"{name:>10}" for name in metrics.SCORES))
@@ -205,8 +205,8 @@ print(f"torchmetrics F1   {binary_f1_score(predicted.int(), true.int()).item():.
 print(f"IoU {binary_jaccard_index(predicted.int(), true.int()).item():.3f}")
 
 # %% [markdown]
-# The same to three digits as our row for U-Net but for the ignored voxels, which the two tools count. They
-# disagree where truth, prediction or both are empty.
+# The same as our row for U-Net but for the ignored voxels, which the two tools count. They disagree where a
+# mask is empty.
 
 # %%
 nothing, something = torch.zeros(2, 1, 1, 8, 8, 8)
@@ -523,8 +523,7 @@ ThresholdExplorer(
 
 # %% [markdown]
 # *Figure: the explorer, here as a still.*
-# <!-- alt: an axial slice with true positives, false positives and false negatives of DeepLabv3+ at threshold
-# 0.5, and sliders. -->
+# <!-- alt: an axial slice with the errors of DeepLabv3+ at threshold 0.5. -->
 #
 # Precision rises with the threshold and recall falls, so neither means much alone; Dice has a maximum in
 # between. A threshold chosen *on the patient that is reported* gains up to two hundredths of Dice here, and

@@ -104,7 +104,7 @@ SliceViewer(
 
 # %% [markdown]
 # *Figure: the viewer, here as a still.*
-# <!-- alt: a sagittal slice through three lumbar vertebrae with false positives and false negatives. -->
+# <!-- alt: a sagittal slice with false positives and false negatives. -->
 #
 # The network saw axial slices only, each without its neighbours. That shows best in the sagittal plane: flat
 # layers at the end plates are wrong as a whole. Networks that see some neighbouring slices as channels (2.5D)
@@ -313,7 +313,7 @@ print(table[table.truth_ml > 0].round(1).to_string(index=False))
 # and five vertebrae, most of them cut by the image: the *measurement* works, and no more is shown.
 
 # %% [markdown]
-# ## 4. A gallery of failures (8 min)
+# ## 4. A gallery of failures (7 min)
 #
 # A score says how much is wrong, not why. So list the connected components of the errors, leave out rims that
 # are one voxel thin, and go to the largest ones in a viewer. What is each of them?
@@ -351,8 +351,7 @@ gallery(found, scans, columns=5)
 
 # %% [markdown]
 # *Figure: five failures on the two held-out patients.*
-# <!-- alt: the head of a rib beside the body, bone between two arches, a rim of bone around a disc, an end plate
-# that is missed, and an arm that lies beside the trunk. -->
+# <!-- alt: five parts of slices with false positives and false negatives marked. -->
 #
 # - **Head of a rib**: round, bright, touching the body; only its position distinguishes it from a process.
 # - **Between two arches**: where one arch ends and the next begins, the model closes the gap.
@@ -363,7 +362,7 @@ gallery(found, scans, columns=5)
 # ### The same patient, scanned badly
 #
 # A phantom can be scanned twice with everything equal but one thing: metal, noise, thick slices, a wrong header.
-# **Predict** which does most harm.
+# Which does most harm?
 
 # %%
 provoked = [failure for failure in FAILURES if failure.scan not in ("dicom", "crop")]
@@ -383,9 +382,7 @@ gallery(found, scans, columns=4)
 
 # %% [markdown]
 # *Figure: eight failures on phantoms that were scanned badly.*
-# <!-- alt: dark streaks between two screws, a noisy body half missed, a body with holes where it is dark, discs
-# taken for bone, a loop of bowel, a cervical vertebra that is missed, a body missed in a scan turned front to
-# back, and a scan in which everything is bone. -->
+# <!-- alt: slices of eight phantoms with false positives and false negatives marked. -->
 #
 # - **Metal**: bone in the dark streaks between screws is missed. **Low dose**: noise as strong as the contrast
 #   of marrow. **Osteoporosis**: where marrow is as dark as fat, the mask has holes.

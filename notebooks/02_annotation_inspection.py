@@ -6,7 +6,7 @@
 #
 # - **read** a label map under the right scheme, and see what a wrong one makes of it,
 # - **measure** every vertebra: its region, its millilitres, its centroid,
-# - **find planted errors** with a slider, and then let checks find them,
+# - **find planted errors** with a slider, let checks find them, and **correct** one with a brush,
 # - **find real stray voxels** in a real mask, and decide whether they are wrong,
 # - **compare** four label maps of one patient, and say what "silver" labels are.
 #
@@ -14,7 +14,7 @@
 # for a break is after section 3.
 
 # %% [markdown]
-# ## 1. A label map is a table of names
+# ## 1. A label map is a table of names (14 min)
 #
 # We open the chest patient of lesson 1 again. Beside the scan lies a mask: an array on the same
 # grid, with one whole number for each voxel.
@@ -63,7 +63,7 @@ import matplotlib.pyplot as plt
 from spine_lib.ct import WINDOWS, to_slices
 from spine_lib.explore import figures, render
 
-plt.rcParams["figure.dpi"] = 144
+plt.style.use("spine_lib.course.lesson")
 
 right = chest.labels  # the file's ids, translated from TotalSegmentator's numbering
 wrong = stored.with_array(np.where(stored.array <= 26, stored.array, 0))  # taken for VerSe's
@@ -71,7 +71,7 @@ wrong = stored.with_array(np.where(stored.array <= 26, stored.array, 0))  # take
 # %%
 fullest = int((right.array > 0).sum(axis=(0, 2)).argmax())
 style = render.Style("fill", "region", opacity=0.55)
-figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4))
 for one, labels, title in zip(axes, (right, wrong), ("read as TotalSegmentator", "read as VerSe")):
     rgb = render.render_slice(chest.ct, fullest, "coronal", WINDOWS["bone"], labels, style=style)
     figures.show_slice(one, rgb, "coronal", render.pixel_size_mm(chest.ct, "coronal"))
@@ -85,7 +85,7 @@ plt.show()
 # TotalSegmentator, a column of vertebrae is coloured. Read as VerSe, both lungs are thoracic vertebrae
 # and the spine is bare.*
 #
-# Here one look is enough, because lungs are large. Without it a network would have been trained on this.
+# Here one look is enough, because lungs are large. Without it a network would have been trained on this map.
 # What happens when the library reads the map under the wrong scheme?
 
 # %%
@@ -115,7 +115,7 @@ for scheme in ("totalsegmentator", "verse"):
 # Both ids exist, both names are bones of the lower back, and every score computed from them would look
 # reasonable. Only the positions show it: L6 lies below the sacrum.
 #
-# ### Exercise 2.1: from one scheme to another
+# ### Exercise 2.1 ★☆☆: from one scheme to another
 #
 # Translate a TotalSegmentator map into VerSe's numbering. **Predict** first: how many `if`s, or how
 # many loops, does it need?
@@ -137,8 +137,7 @@ def to_verse_ids(labels):
 check("2.1", to_verse_ids)
 
 # %% [markdown]
-# Stuck? Run `hint("2.1")` in a cell of your own, as often as you like; `solution("2.1")` shows one
-# way. The library's version is `to_canonical` in `spine_lib/annotations/schemes.py`: a single look-up table, and
+# The library's version is `to_canonical` in `spine_lib/annotations/schemes.py`: a single look-up table, and
 # an error for every id that the table does not know. From here on we use that one.
 
 # %% tags=["nbval-check-output"]
@@ -149,7 +148,7 @@ print([CANONICAL[int(label)] for label in np.unique(chest.labels.array) if label
 # whether each bone carries the right one. For this we measure.
 
 # %% [markdown]
-# ## 2. Measure every vertebra
+# ## 2. Measure every vertebra (8 min)
 #
 # Begin with one. Millilitres are countable by hand: the number of voxels times the volume of a voxel.
 
@@ -161,10 +160,10 @@ print(f"L1: {l1.sum()} voxels of {voxel_ml:.6f} ml are {l1.sum() * voxel_ml:.1f}
 # %% [markdown]
 # Now its position.
 #
-# ### Exercise 2.2: where a vertebra lies
+# ### Exercise 2.2 ★☆☆: where a vertebra lies
 #
-# The centroid is the mean place of a label's voxels. In voxels it depends on how the scan was cut; in
-# millimetres it is a place in the patient, and two scans of one patient agree on it.
+# The centroid is the mean position of a label's voxels. In voxels it depends on how the scan was cut; in
+# millimetres it is a position in the patient.
 
 
 # %% tags=["exercise"]
@@ -206,7 +205,7 @@ names = [CANONICAL[one.label] for one in measured]
 regions = to_regions(np.array([one.label for one in measured]))
 colours = [np.array(render.REGION_SWATCHES[region - 1].rgb) / 255 for region in regions]
 
-figure, axes = plt.subplots(figsize=(6.6, 2.5), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.6, 2.5))
 axes.bar(names, [one.voxels * voxel_ml for one in measured], color=colours, edgecolor="black")
 axes.set(ylabel="volume in ml", title="Volume of each label, coloured by region")
 plt.show()
@@ -219,7 +218,7 @@ plt.show()
 # the image ends, so C5, C6 and L3 are cut. A small volume *inside* the row would be an error.
 
 # %% [markdown]
-# ## 3. Find planted errors
+# ## 3. Find planted errors (29 min)
 #
 # Now look. Move the slice slider, change the plane, turn the overlay off and on. Ask three things of
 # every bone: is it covered, is the colour its own, does the outline follow the edge?
@@ -282,7 +281,7 @@ for kind, labels in planted.items():
 # %%
 x = int(np.median(np.nonzero(abdomen.labels.array)[0]))
 style = render.Style("fill", "vertebra", opacity=0.55)
-figure, axes = plt.subplots(1, 3, figsize=(7.4, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(7.4, 3.6))
 for one, kind in zip(axes, ("nothing", "cut", "hole")):
     rgb = render.render_slice(
         abdomen.ct, x, "sagittal", WINDOWS["bone"], planted[kind], style=style
@@ -296,9 +295,54 @@ plt.show()
 # of one vertebra missing, and with one vertebra hollow.*
 #
 # Both are obvious to a reader. So careful groups do both: rules for everything, and visual inspection of
-# a sample and of whatever a rule flags. Change `kind` in a `SliceViewer` of your own to see the others.
+# a sample and of whatever a rule flags.
 #
-# ### Exercise 2.3: left and right swapped
+# ### Paint and correct
+#
+# The back half of L4 is missing in the second map. Paint it: choose *paint*, the label L4 and a radius, tick
+# *ball* to paint in 3D, and let *HU from* keep the brush on bone. Dice and surface Dice below the tools follow
+# each stroke, since the viewer was given the truth. How close to 1 can you bring the Dice of L4?
+
+# %%
+corrector = SliceViewer(
+    abdomen.ct,
+    planted["cut"],
+    truth=abdomen.labels,
+    case_id="abdomen",
+    plane="sagittal",
+    index=x,
+    size_px=400,
+)
+corrector
+
+# %% [markdown]
+# *Figure: the viewer with the brush, here as a still.*
+# <!-- alt: a sagittal slice of the abdomen in which the back half of L4 has no label. -->
+#
+# The same by a script: a stroke with a ball of 20 mm from the front to the back of the gap, first over
+# everything, then on voxels from 100 HU only. What you painted stays, since each stroke is undone.
+
+# %%
+gap = np.argwhere((abdomen.labels.array > 0) & (planted["cut"].array == 0))[:, 1:]
+(back, front), height = np.percentile(gap[:, 0], [10, 90]), np.median(gap[:, 1])
+points = 1 - (np.array([[front, height], [back, height]]) + 0.5) / abdomen.ct.shape[1:]
+
+brush = corrector.brush
+brush.tool.value, brush.ball.value = "paint", True
+brush.label.value, brush.radius.value = 23, 20
+print("before:        ", brush.scores.text)
+for number, lowest_hu in enumerate((-1024, 100)):
+    brush.low.value = lowest_hu
+    brush.stroke({"id": number, "points": points.tolist()}, "sagittal", x)
+    print(f"from {lowest_hu:5} HU: ", brush.scores.text)
+    brush.undo.click()
+
+# %% [markdown]
+# Over everything, soft tissue gets the label too and both numbers fall; limited to bone they rise. To keep
+# your correction, `save_nifti(corrector.mask, "corrected.nii.gz")` (from `spine_lib.ct`) writes it onto the
+# scan's grid; the map that was given stays as it is.
+#
+# ### Exercise 2.3 ★★☆: left and right swapped
 #
 # How does a rule notice that left and right are swapped? A spine is nearly symmetric, so the mask
 # alone does not show it. **Predict** what does.
@@ -319,9 +363,9 @@ def is_mirrored(image_hu, mask):
 check("2.3", is_mirrored)
 
 # %% [markdown]
-# The library's version, in `spine_lib/annotations/alignment.py`, is a little more careful. It also moves the mask
-# about, since a patient seldom lies exactly in the middle, and asks whether the *best* place of the
-# mirrored mask beats the best place of the mask as it is.
+# The library's version, in `spine_lib/annotations/alignment.py`, also moves the mask about, since a patient
+# seldom lies exactly in the middle, and compares the *best* position of the mirrored mask with the best one of
+# the mask as it is.
 
 # %%
 from spine_lib.annotations import find_peak
@@ -332,16 +376,16 @@ for name, mask in (("as it is", spine), ("mirrored back", spine[::-1])):
     print(f"{name:14} at best {peak.best_hu:.0f} HU, after a move of {peak.distance_mm:.0f} mm")
 
 # %% [markdown]
-# Mirrored back, the mask fits best without any move, and on much brighter voxels. The library only
-# warns: whether to repair the map or discard it is a person's decision.
+# Mirrored back, the mask fits best without any move, and on much brighter voxels. The library only warns;
+# whether to repair the map or discard it is for a person to decide.
 
 # %% [markdown]
-# ## 4. Real stray voxels
+# ## 4. Real stray voxels (11 min)
 #
 # Planted errors are large; real ones are small. The chest mask was made by a model, and models leave
 # small connected components: a few voxels with a bone's label that are not connected to it.
 #
-# ### Exercise 2.4: stray voxels
+# ### Exercise 2.4 ★☆☆: stray voxels
 
 
 # %% tags=["exercise"]
@@ -364,25 +408,27 @@ check("2.4", stray_voxels)
 # %%
 touching = np.ones((3, 3, 3))
 boxes = ndimage.find_objects(chest.labels.array)  # the box around each label, to be quick
-pieces_of = {}
+counts = {}
 for one in measured:
-    pieces, count = ndimage.label(chest.labels.array[boxes[one.label - 1]] == one.label, touching)
-    pieces_of[one.label] = count
-    if count > 1:
-        print(CANONICAL[one.label], "components of", np.bincount(pieces.ravel())[1:], "voxels")
+    mask = chest.labels.array[boxes[one.label - 1]] == one.label
+    components, counts[one.label] = ndimage.label(mask, touching)
+    if counts[one.label] > 1:
+        print(CANONICAL[one.label], "components of", np.bincount(components.ravel())[1:], "voxels")
 
 # %% [markdown]
 # One vertebra, and twelve voxels beside some three thousand. Where are they? `center_of_mass` takes
-# the pieces one by one; a box has its own indices, so we add where it begins.
+# the components one by one; a box has its own indices, so we add where it begins.
 
 # %%
-crumbled = max(pieces_of, key=pieces_of.get)  # C6
-box = boxes[crumbled - 1]
-pieces, count = ndimage.label(chest.labels.array[box] == crumbled, touching)
+c6 = max(counts, key=counts.get)
+box = boxes[c6 - 1]
+components, count = ndimage.label(chest.labels.array[box] == c6, touching)
 start = [side.start for side in box]
-centres = np.array(ndimage.center_of_mass(pieces > 0, pieces, range(1, count + 1))) + start
-for number, centre in enumerate(centres, start=1):
-    print(f"piece {number}: {np.sum(pieces == number):5} voxels around x, y, z", centre.round(1))
+numbers = range(1, count + 1)
+centres = np.array(ndimage.center_of_mass(components > 0, components, numbers)) + start
+for number, centre in zip(numbers, centres):
+    voxels = np.sum(components == number)
+    print(f"component {number}: {voxels:5} voxels around x, y, z", centre.round(1))
 print("the image has slices 0 to", chest.ct.shape[2] - 1)
 
 # %% [markdown]
@@ -396,14 +442,14 @@ columns, rows = (chest.ct.shape[axis] - 1 - centres[:, axis] for axis in (0, 1))
 x, y = (max(0, int(np.mean(ends)) - half) for ends, half in ((columns, 60), (rows, 45)))
 
 # %%
-figure, axes = plt.subplots(figsize=(5, 3.9), layout="constrained")
+figure, axes = plt.subplots(figsize=(5, 3.9))
 figures.show_slice(
     axes, rgb[y : y + 90, x : x + 120], "axial", render.pixel_size_mm(chest.ct, "axial")
 )
 for number in range(1, count + 1):
     at = columns[number - 1] - x, rows[number - 1] - y
     axes.annotate(
-        f"piece {number}",
+        f"component {number}",
         at,
         (at[0], 8),
         color="white",
@@ -413,7 +459,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure: a part of the topmost axial slice with outlines: C6 around the vertebral body, C7 around the
-# arch behind it. Arrows point at the three pieces of C6; the two small ones sit on the rim of C7.*
+# arch behind it. Arrows point at the three components of C6; the two small ones lie on the rim of C7.*
 #
 # Both lie on the rim of C7, where the model was uncertain between two labels. Twelve voxels hardly change
 # an overlap score. They do change a bounding box, an end of C6, and the largest surface distance.
@@ -423,10 +469,10 @@ plt.show()
 
 # %%
 dicom = course_case("dicom")
-pieces, count = ndimage.label(dicom.labels.array == 18, touching)
-centres = ndimage.center_of_mass(pieces > 0, pieces, range(1, count + 1))
+components, count = ndimage.label(dicom.labels.array == 18, touching)
+centres = ndimage.center_of_mass(components > 0, components, range(1, count + 1))
 for number, centre in enumerate(centres, start=1):
-    print(f"{np.sum(pieces == number):5} voxels of T11 around x, y, z", np.round(centre))
+    print(f"{np.sum(components == number):5} voxels of T11 around x, y, z", np.round(centre))
 
 # %% [markdown]
 # The second component, a third of all T11, lies some 45 mm behind the first: it is the arch. What joins it
@@ -435,7 +481,7 @@ for number, centre in enumerate(centres, start=1):
 # are deleted.
 
 # %% [markdown]
-# ## 5. One patient, four label maps
+# ## 5. One patient, four label maps (4 min)
 #
 # Label maps differ even where nobody made an error, because people and models define structures
 # differently. The abdomen patient comes with three more maps: whole vertebrae by another run of the same
@@ -459,7 +505,7 @@ for name, path in abdomen_label_maps().items():
 #
 # Agreement between two raters is often given as the Dice coefficient of their masks $A$ and $B$,
 #
-# $$Dice = \\frac{2\\,|A \\cap B|}{|A| + |B|}.$$
+# $$Dice = \frac{2\,|A \cap B|}{|A| + |B|}.$$
 #
 # **Predict** it for each of the three against the case's own mask.
 
@@ -477,7 +523,7 @@ for name, mask in masks.items():
 
 # %%
 middle = int(np.median(np.nonzero(reference)[0]))
-figure, axes = plt.subplots(1, 4, figsize=(7.4, 2.9), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(7.4, 2.9))
 style = render.Style("outline", "spine", outline_px=1)
 for one, (name, mask) in zip(axes, masks.items()):
     labels = abdomen.labels.with_array(mask)
@@ -499,7 +545,7 @@ plt.show()
 # of them label the same scans. No model can be shown to be better than that agreement.
 
 # %% [markdown]
-# ## 6. Silver labels
+# ## 6. Silver labels (5 min)
 #
 # A mask that experts drew is often called *gold*. One that a model made, and that nobody checked
 # voxel by voxel, is **silver**. Most masks of our sample are silver, and so are those of the paper's
@@ -521,7 +567,7 @@ part = np.s_[rows.min() - 12 : rows.max() + 12, columns.min() - 12 : columns.max
 pixel_mm = render.pixel_size_mm(dicom.ct, "axial")
 outline = render.Style("outline", "spine", outline_px=1)
 
-figure, axes = plt.subplots(1, 2, figsize=(5, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(5, 3.8))
 for one, labels, title in zip(axes, (mask, smooth), ("the mask", "smoothed by 1.5 mm")):
     rgb = render.render_slice(
         dicom.ct, index, "axial", WINDOWS["bone"], dicom.labels.with_array(labels), style=outline
@@ -578,11 +624,10 @@ print(f"moved by one voxel to the right: Dice {metrics.dice(metrics.confusion(mo
 
 # %% [markdown]
 # So two equally plausible masks of this patient differ by as much as many papers report as progress. On
-# these labels a model with a Dice of 0.94 may be no better than one with 0.92. Every figure of this course
-# that rests on this patient says so.
+# these labels a model with a Dice of 0.94 may be no better than one with 0.92.
 
 # %% [markdown]
-# ## 7. Check all four patients
+# ## 7. Check all four patients (1 min)
 #
 # Last, the checks on every mask of the sample, as they should run on any data before a training.
 
@@ -594,10 +639,10 @@ for name in ("chest", "abdomen", "dicom", "crop"):
 
 # %% [markdown]
 # One warning, which you know: it is T11's arch. The notes are small parts that the end of an image leaves.
-# The checks do not prove that the masks are good, only that they have none of the errors that rules find.
+# The checks do not prove that the masks are good.
 
 # %% [markdown]
-# ## 8. Without the library
+# ## 8. Without the library (2 min)
 #
 # The core of this lesson with nibabel, NumPy and SciPy alone: read the map, keep the spine under the right
 # scheme, measure each vertebra, and test the order along the body.
@@ -635,7 +680,7 @@ progress()
 # - **Measure** every vertebra: heights that fall from the cervical spine to the sacrum, volumes that grow,
 #   HU of bone.
 # - **Find planted errors** by looking, and by rules where a rule exists; holes and missing parts need
-#   visual inspection.
+#   visual inspection. **Correct** them with the brush, on bone only.
 # - **Find real stray voxels** with connected components, and look before you delete: a bone that the image
 #   cuts may consist of several.
 # - **Compare** label maps: two of one definition agree to 0.96, bodies and whole vertebrae to 0.73; on

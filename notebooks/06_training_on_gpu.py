@@ -229,7 +229,9 @@ def train(network, names, steps, every, path, rate=1e-3):
     """Train, or load what was trained; return rows of step, loss, and the abdomen's loss and Dice."""
     if not path.is_file():
         rows, losses, started = [], [], time.process_time()
-        optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), rate, weight_decay=0.01, fused=True
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
         scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
         loader = DataLoader(Patches(names, 8 * steps), 8, pin_memory=device == "cuda")
@@ -238,7 +240,7 @@ def train(network, names, steps, every, path, rate=1e-3):
             schedule.step()
             if step % every == 0:
                 mean = torch.stack(losses[-every:]).mean().item()
-                rows.append((step, mean, *score(network, "abdomen", 4)))
+                rows.append((step, mean, *score(network, "abdomen", 8)))
                 if rows[-1][-1] == max(row[-1] for row in rows):
                     best = {key: value.clone() for key, value in network.state_dict().items()}
         torch.save({"weights": best, "rows": rows, "cpu_s": time.process_time() - started}, path)
@@ -254,7 +256,7 @@ from spine_lib.datasets import sample_root
 runs = sample_root().parent / pick(full="lesson-06", fast="lesson-06-fast")
 runs.mkdir(exist_ok=True)
 on_gpu = device == "cuda"
-steps = pick(full=3000 if on_gpu else 160, fast=4)
+steps = pick(full=3000 if on_gpu else 100, fast=4)
 torch.manual_seed(0)
 unet = smp.Unet("resnet34", encoder_weights=None, in_channels=1, classes=1)
 unet = unet.to(device, memory_format=torch.channels_last)
@@ -482,7 +484,7 @@ class Data(L.LightningDataModule):
         return DataLoader(Patches(["chest"], 800 if device == "cuda" else 64, seed), 8)
 
     def val_dataloader(self):
-        return DataLoader(TensorDataset(*whole_slices("abdomen", 4)), 16)
+        return DataLoader(TensorDataset(*whole_slices("abdomen", 8)), 16)
 
 
 # %%
@@ -532,7 +534,7 @@ def fit(name, fresh):
         precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(half, "32-true")
         trainer = L.Trainer(
             accelerator=device, devices=1, precision=precision, gradient_clip_val=1.0,
-            max_epochs=pick(full=20, fast=2), reload_dataloaders_every_n_epochs=1,
+            max_epochs=pick(full=14, fast=2), reload_dataloaders_every_n_epochs=1,
             callbacks=[best, stop], log_every_n_steps=8,
             logger=[CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "")],
             num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False,

@@ -210,7 +210,7 @@ for axis, (name, result) in zip(axes, filled.items()):
     ct = one.data.ct
     rgb = render.render_slice(ct, k, "axial", WINDOWS["bone"], ct.with_array(result))
     figures.show_slice(axis, rgb, "axial", render.pixel_size_mm(ct, "axial"))
-    axis.set_title(name, pad=12)
+    axis.set_title(name)
 plt.show()
 
 # %% [markdown]

@@ -177,4 +177,4 @@ def _draw_failure(
         start = int(np.clip(middle - half, 0, size - 2 * half))
         crop.append(slice(start, start + int(2 * half)))
     figures.show_slice(axes, rgb[tuple(crop)], plane, pixel_mm)
-    axes.set_title(failure.cause, fontsize=9, pad=12)  # above the mark of orientation
+    axes.set_title(failure.cause, fontsize=9, pad=12)

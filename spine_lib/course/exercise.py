@@ -16,6 +16,7 @@ import pydantic
 import yaml
 
 from spine_lib import SpineError
+from spine_lib.course.mistakes import Edit
 
 
 class Wrong(Exception):
@@ -58,7 +59,8 @@ class Exercise:
         key: lesson and number, for example "1.2".
         reference: a right answer, a function.
         wrong: typical mistakes: a name, under which the YAML file has the message in the student's
-            terms, and the function (or functions) that a student who is to read it would write.
+            terms, and the function (or functions) that a student who is to read it would write:
+            in full, or as an `edit` of the reference.
         inputs: returns argument tuples, drawn from the random generator that it is given. Drawn
             once in every copy, and again, from a seed that is left out of hand-outs, for grading.
         observe: called with a function and its arguments in place of the function itself, where
@@ -74,7 +76,7 @@ class Exercise:
 
     key: str
     reference: Callable
-    wrong: Mapping[str, Callable | tuple[Callable, ...]]
+    wrong: Mapping[str, Callable | Edit | tuple[Callable | Edit, ...]]
     inputs: Callable[[np.random.Generator], list[tuple]]
     observe: Callable | None = None
     compare: Callable[[Any, Any], str | None] | None = None
@@ -91,6 +93,15 @@ class Exercise:
     def drawn(self, seed: int) -> list[tuple]:
         """Return the inputs of a seed, the same objects at each call."""
         return list(self.inputs(np.random.default_rng([seed, *map(int, self.key.split("."))])))
+
+    @functools.cached_property
+    def mistakes(self) -> tuple[tuple[str, Callable], ...]:
+        """The wrong functions, each with the name of its mistake."""
+        return tuple(
+            (name, item.applied(self.reference) if isinstance(item, Edit) else item)
+            for name, items in self.wrong.items()
+            for item in (items if isinstance(items, tuple) else (items,))
+        )
 
     @functools.cached_property
     def texts(self) -> Texts:

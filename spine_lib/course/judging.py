@@ -9,6 +9,7 @@ import contextlib
 import copy
 import io
 import string
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,10 @@ from spine_lib.course.exercise import (
     listed,
     parameter_names,
 )
+from spine_lib.course.mistakes import derived
+
+SLIPS_S = 6.0
+"""Seconds of processor time that the search for a small slip may take."""
 
 
 class Crashed(Wrong):
@@ -159,40 +164,58 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> st
     first = failing[0].mismatch
     if all(case.mismatch.dtype for case in failing):
         return first.text
-    known = _known_mistake(exercise, cases, failing)
-    if known:
-        message, case = exercise.texts.wrong[known[0]], known[1]
-        return _filled(message, exercise, case) + _both_values(message, case)
-    if first.right is None:  # of a wrong type or shape
-        return first.text
-    relation = None
-    with contextlib.suppress(TypeError, ValueError):  # no numbers
-        relation = _relation([case.mismatch for case in failing], first)
-    if not relation and _is_constant(cases):
-        relation = "your answer is the same for every input"
-    return first.text + (f": {relation}" if relation else "")
+    known, everywhere = _known_mistake(exercise, cases, failing)
+    if known and everywhere:
+        return known
+    common = None
+    if first.right is not None:  # not of a wrong type or shape
+        with contextlib.suppress(TypeError, ValueError):  # no numbers
+            common = _relation([case.mismatch for case in failing], first)
+        if not common and _is_constant(cases):
+            common = "your answer is the same for every input"
+    common = common or _slip(exercise, cases, failing)
+    if not common and known:
+        return known
+    return first.text + (f": {common}" if common else "")
 
 
 def _known_mistake(
     exercise: Exercise, cases: list[Case], failing: list[Case]
-) -> tuple[str, Case] | None:
-    """Return the mistake whose function agrees best with the answers, and where it does."""
+) -> tuple[str | None, bool]:
+    """Return the message of the mistake that agrees best, and whether it agrees everywhere."""
     best, score = None, (len(failing) / 2 - 0.1, 0)
-    for name, functions in exercise.wrong.items():
-        for function in functions if isinstance(functions, tuple) else (functions,):
-            agreed = []
-            for case in cases:  # whatever the dtype
-                other = outcome(exercise, function, case.arguments)
-                difference = compared(exercise, case.answer, other)
-                if difference is None or difference.dtype:
-                    agreed.append(case)
-            wrongly = [case for case in agreed if case.mismatch]
-            if (len(wrongly), len(agreed)) > score:
-                score = (len(wrongly), len(agreed))
-                best = (name, min(wrongly, key=lambda case: case.size))
+    for name, function in exercise.mistakes:
+        agreed = [case for case in cases if _agrees(exercise, function, case)]
+        wrongly = [case for case in agreed if case.mismatch]
+        if (len(wrongly), len(agreed)) > score:
+            score = (len(wrongly), len(agreed))
+            best = (exercise.texts.wrong[name], min(wrongly, key=lambda case: case.size))
+    everywhere = score[1] == len(cases)
     # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
     by_chance = _is_constant(cases) or _is_choice(cases) or _is_crash(failing)
-    return None if score[1] < len(cases) and by_chance or _is_crash(cases) else best
+    if best is None or by_chance and not everywhere or _is_crash(cases):
+        return None, False
+    return _filled(best[0], exercise, best[1]) + _both_values(*best), everywhere
+
+
+def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | None:
+    """Return what small slip in the reference gives every one of the answers."""
+    if any(isinstance(case.answer, Crashed) for case in failing):
+        return None
+    end = time.thread_time() + SLIPS_S
+    for text, function in derived(exercise.reference):
+        if all(_agrees(exercise, function, case) for case in (*failing, *cases)):
+            return f"this is what comes out {text}"
+        if time.thread_time() > end:
+            break
+    return None
+
+
+def _agrees(exercise: Exercise, function: Callable, case: Case) -> bool:
+    """Return whether a function gives the answer of a case, whatever the dtype."""
+    other = outcome(exercise, function, case.arguments)
+    difference = compared(exercise, case.answer, other)
+    return difference is None or difference.dtype
 
 
 def _is_choice(cases: list[Case]) -> bool:

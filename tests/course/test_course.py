@@ -40,8 +40,7 @@ def mistakes_of(key: str) -> list[tuple]:
     exercise = find_exercise(key)
     return [
         (function, ".*".join(map(re.escape, re.split(r"\{.*?\}", exercise.texts.wrong[name]))))
-        for name, functions in exercise.wrong.items()
-        for function in (functions if isinstance(functions, tuple) else (functions,))
+        for name, function in exercise.mistakes
     ]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from spine_lib.course.exercise import Exercise
+from spine_lib.course.mistakes import edit, edits
 
 
 def region_of(vertebra):
@@ -17,32 +18,14 @@ def region_of(vertebra):
     return "sacral"
 
 
-def _by_number(*last: int):
-    names = ("cervical", "thoracic", "lumbar", "sacral")
-    return lambda vertebra: names[int(np.searchsorted(last, vertebra))]
-
-
-def _but_t13(function):
-    return lambda vertebra: "thoracic" if vertebra == 28 else function(vertebra)
-
-
 REGION = Exercise(
     "0.1",
     reference=region_of,
     wrong={
-        "T13 sacral": _by_number(7, 19, 25),
-        "regions too short": (_by_number(6, 18, 24), _but_t13(_by_number(6, 18, 24))),
-        "L6 sacral": (_by_number(7, 19, 24), _but_t13(_by_number(7, 19, 24))),
-        "sacrum lumbar": _but_t13(_by_number(7, 19, 26)),
-        "a number": (
-            lambda vertebra: 1 + ["cervical", "thoracic", "lumbar"].count(region_of(vertebra)),
-            lambda vertebra: int(np.searchsorted((7, 19, 25), vertebra)),
-            lambda vertebra: int(np.searchsorted((7, 19, 25), vertebra)) + 1,
-        ),
-        "capitals": (
-            lambda vertebra: region_of(vertebra).title(),
-            lambda vertebra: region_of(vertebra).upper(),
-        ),
+        "T13 sacral": edit("== 28", "== 99"),
+        "regions too short": (edit("<=", "<"), edit("<=", "<", "== 28", "== 99")),
+        "L6 sacral": (edit("<= 25", "<= 24"), edit("<= 25", "<= 24", "== 28", "== 99")),
+        "sacrum lumbar": edit("<= 25", "<= 26"),
         "a letter": lambda vertebra: region_of(vertebra)[0].upper(),
     },
     inputs=lambda rng: [(int(vertebra),) for vertebra in rng.permutation([*range(1, 27), 28])],
@@ -75,22 +58,16 @@ FULLEST = Exercise(
     "0.2",
     reference=fullest_slice,
     wrong={
-        "the count": lambda labels: (labels > 0).sum(axis=(0, 1)).max(),
-        "ids added": (
-            lambda labels: labels.sum(axis=(0, 1), dtype=int).argmax(),
-            lambda labels: labels.sum(axis=(0, 1), dtype=labels.dtype).argmax(),
-            lambda labels: labels.mean(axis=(0, 1)).argmax(),
-        ),
+        "the count": edit("argmax", "max"),
+        "ids added": edit("(labels > 0)", "labels"),
         "bones counted": (
             lambda labels: int(np.argmax([len(np.unique(plane)) for plane in labels.T]))
         ),
-        "one too high": lambda labels: fullest_slice(labels) + 1,
-        "along x": lambda labels: (labels > 0).sum(axis=(1, 2)).argmax(),
-        "along y": lambda labels: (labels > 0).sum(axis=(0, 2)).argmax(),
-        "largest id": lambda labels: labels.max(axis=(0, 1)).argmax(),
-        "argmin": lambda labels: (labels > 0).sum(axis=(0, 1)).argmin(),
-        "whole array": (lambda labels: labels.argmax(), lambda labels: (labels > 0).argmax()),
-        "first slice": lambda labels: (labels > 0).any(axis=(0, 1)).argmax(),
+        "along x": edit("(0, 1)", "(1, 2)"),
+        "along y": edit("(0, 1)", "(0, 2)"),
+        "largest id": edit("(labels > 0).sum", "labels.max"),
+        "whole array": edits("return per_slice", "return labels", "return (labels > 0)"),
+        "first slice": edit(".sum(", ".any("),
     },
     inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],
 )
@@ -114,32 +91,19 @@ VOLUME = Exercise(
     "0.3",
     reference=volume_ml,
     wrong={
-        "voxels": lambda labels, spacing: np.count_nonzero(labels),
-        "mm³": lambda labels, spacing: volume_ml(labels, spacing) * 1000,
-        "10 or 100": (
-            lambda labels, spacing: volume_ml(labels, spacing) * 100,
-            lambda labels, spacing: volume_ml(labels, spacing) * 10,
+        "voxels": edit(" * voxel_mm3 / 1000", ""),
+        "mm³": edit(" / 1000", ""),
+        "10 or 100": edits("1000", "10", "100"),
+        "ids added": edit("np.count_nonzero(labels)", "labels.sum(dtype=int)"),
+        "labels counted": edits(
+            "np.count_nonzero(labels)", "len(np.unique(labels))", "(len(np.unique(labels)) - 1)"
         ),
-        "ids added": (
-            lambda labels, spacing: labels.sum(dtype=int) * np.prod(spacing) / 1000,
-            lambda labels, spacing: labels.sum(dtype=labels.dtype) * np.prod(spacing) / 1000,
-        ),
-        "labels counted": (
-            lambda labels, spacing: len(np.unique(labels)) * np.prod(spacing) / 1000,
-            lambda labels, spacing: len(np.unique(labels[labels > 0])) * np.prod(spacing) / 1000,
-        ),
-        "whole image": lambda labels, spacing: labels.size * np.prod(spacing) / 1000,
-        "background": lambda labels, spacing: (labels == 0).sum() * np.prod(spacing) / 1000,
-        "a cube": tuple(
-            lambda labels, spacing, axis=axis: np.count_nonzero(labels) * spacing[axis] ** 3 / 1000
-            for axis in range(3)
-        ),
-        "one side missing": tuple(
-            lambda labels, spacing, axis=axis: volume_ml(labels, spacing) / spacing[axis]
-            for axis in range(3)
-        ),
-        "sides added": lambda labels, spacing: np.count_nonzero(labels) * sum(spacing) / 1000,
-        "id 1 left out": lambda labels, spacing: (labels > 1).sum() * np.prod(spacing) / 1000,
+        "whole image": edit("np.count_nonzero(labels)", "labels.size"),
+        "background": edit("(labels)", "(labels == 0)"),
+        "a cube": tuple(edit("x * y * z", f"{side} ** 3") for side in "xyz"),
+        "one side missing": (edit("x * ", ""), edit("y * ", ""), edit("y * z", "y")),
+        "sides added": edit("x * y * z", "sum(spacing_mm)"),
+        "id 1 left out": edit("(labels)", "(labels > 1)"),
     },
     inputs=_map_inputs,
 )
@@ -164,31 +128,20 @@ def _side_inputs(rng: np.random.Generator) -> list[tuple]:
     return inputs
 
 
-def _side(axis: int, over: str = "right", under: str = "left"):
-    return lambda voxel, shape: over if voxel[axis] > (shape[axis] - 1) / 2 else under
-
-
 SIDE = Exercise(
     "0.4",
     reference=side_of,
     wrong={
-        "mirrored": _side(0, "left", "right"),
-        "along y": (_side(1), _side(1, "left", "right")),
-        "along z": (_side(2), _side(2, "left", "right")),
+        "mirrored": edit(">", "<"),
+        "along y": (edit("[0]", "[1]"), edit("[0]", "[1]", ">", "<")),
+        "along z": (edit("[0]", "[2]"), edit("[0]", "[2]", ">", "<")),
         "other words": (
-            _side(0, "R", "L"),
-            _side(0, "L", "R"),
-            _side(0, "Right", "Left"),
-            _side(0, "RIGHT", "LEFT"),
-            _side(0, True, False),
-            _side(0, 1, 0),
+            edit('"right"', '"R"', '"left"', '"L"'),
+            edit('"right"', '"L"', '"left"', '"R"'),
         ),
-        "one too far": (lambda voxel, shape: "right" if voxel[0] > shape[0] // 2 else "left",),
-        "one too near": (lambda voxel, shape: "right" if voxel[0] >= shape[0] // 2 - 1 else "left"),
-        "a fixed middle": tuple(
-            lambda voxel, shape, middle=middle: "right" if voxel[0] > middle else "left"
-            for middle in (0, 50, 100, 128, 256)
-        ),
+        "one too far": edit("> middle", "> shape[0] // 2"),
+        "one too near": edit("> middle", ">= shape[0] // 2 - 1"),
+        "a fixed middle": edits("> middle", "> 0", "> 50", "> 100", "> 128", "> 256"),
     },
     inputs=_side_inputs,
 )
@@ -199,32 +152,19 @@ def spine_height_mm(labels, spacing_mm):
     return (slices[-1] - slices[0] + 1) * spacing_mm[2]
 
 
-def _along(axis: int, spacing_axis: int):
-    def height(labels, spacing_mm):
-        return spine_height_mm(np.moveaxis(labels, axis, 2), [spacing_mm[spacing_axis]] * 3)
-
-    return height
-
-
 HEIGHT = Exercise(
     "0.5",
     reference=spine_height_mm,
     wrong={
-        "slices": (
-            lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)),
-            lambda labels, spacing: spine_height_mm(labels, (1, 1, 1)) - 1,
-        ),
-        "one slice missing": lambda labels, spacing: spine_height_mm(labels, spacing) - spacing[2],
-        "gap left out": lambda labels, spacing: (labels > 0).any(axis=(0, 1)).sum() * spacing[2],
-        "whole image": lambda labels, spacing: labels.shape[2] * spacing[2],
-        "spacing of x or y": (_along(2, 0), _along(2, 1)),
-        "along x": (_along(0, 0), _along(0, 2)),
-        "along y": (_along(1, 1), _along(1, 2)),
-        "from the bottom": (
-            lambda labels, spacing: np.flatnonzero(labels.any(axis=(0, 1)))[-1] * spacing[2],
-            lambda labels, spacing: (np.flatnonzero(labels.any(axis=(0, 1)))[-1] + 1) * spacing[2],
-        ),
-        "largest spacing": lambda labels, spacing: spine_height_mm(labels, [max(spacing)] * 3),
+        "slices": (edit(" * spacing_mm[2]", ""), edit(" + 1) * spacing_mm[2]", ")")),
+        "one slice missing": edit(" + 1", ""),
+        "gap left out": edit("slices[-1] - slices[0] + 1", "len(slices)"),
+        "whole image": edit("slices[-1] - slices[0] + 1", "labels.shape[2]"),
+        "spacing of x or y": edits("[2]", "[0]", "[1]"),
+        "along x": (edit("(0, 1)", "(1, 2)", "[2]", "[0]"), edit("(0, 1)", "(1, 2)")),
+        "along y": (edit("(0, 1)", "(0, 2)", "[2]", "[1]"), edit("(0, 1)", "(0, 2)")),
+        "from the bottom": (edit(" - slices[0] + 1", ""), edit(" - slices[0]", "")),
+        "largest spacing": edit("spacing_mm[2]", "max(spacing_mm)"),
     },
     inputs=_map_inputs,
 )

@@ -2,9 +2,10 @@
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.affines import apply_affine
 
 from spine_lib.course.exercise import Exercise
+from spine_lib.course.mistakes import edit, edits
 
 
 def an_affine(rng: np.random.Generator, forward: bool = True) -> np.ndarray:
@@ -29,24 +30,23 @@ TO_MM = Exercise(
     "1.1",
     reference=voxel_to_mm,
     wrong={
-        "no last column": lambda affine, voxel: affine[:3, :3] @ voxel,
+        "no last column": edit(" + corner_mm", ""),
         "transposed": (
-            lambda affine, voxel: affine[:3, :3].T @ voxel + affine[:3, 3],
+            edit("matrix @", "matrix.T @"),
             lambda affine, voxel: (np.array([*voxel, 1]) @ affine)[:3],
         ),
         "spacing alone": (
-            lambda affine, voxel: voxel_sizes(affine) * voxel + affine[:3, 3],
-            lambda affine, voxel: voxel_sizes(affine) * voxel,
+            edit("matrix @", "nib.affines.voxel_sizes(affine) *"),
+            edit("matrix @", "nib.affines.voxel_sizes(affine) *", " + corner_mm", ""),
         ),
         "diagonal alone": (
-            lambda affine, voxel: np.diag(affine)[:3] * voxel + affine[:3, 3],
-            lambda affine, voxel: np.diag(affine)[:3] * voxel,
+            edit("matrix @", "np.diag(matrix) *"),
+            edit("matrix @", "np.diag(matrix) *", " + corner_mm", ""),
         ),
         "a fourth number": lambda affine, voxel: affine @ [*voxel, 1],
-        "column subtracted": lambda affine, voxel: affine[:3, :3] @ voxel - affine[:3, 3],
+        "column subtracted": edit(" + corner_mm", " - corner_mm"),
         "inverse": lambda affine, voxel: apply_affine(np.linalg.inv(affine), voxel),
-        "added alone": lambda affine, voxel: affine[:3, 3] + voxel,
-        "index reversed": lambda affine, voxel: voxel_to_mm(affine, voxel[::-1]),
+        "added alone": edit("matrix @ ", ""),
     },
     inputs=lambda rng: [
         (an_affine(rng, forward), tuple(rng.integers(1, 120, 3).tolist()))
@@ -70,43 +70,36 @@ def a_place(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return affine, np.round(apply_affine(affine, voxel), 2)
 
 
-def _rounded(exact):
+def _rounded(exact: str) -> tuple:
     """Return a wrong way to a voxel as students would write it: rounded, cut off and as it is."""
-    return tuple(
-        lambda affine, place_mm, rounded=rounded: rounded(exact(affine, np.array(place_mm)))
-        for rounded in (np.rint, np.floor, lambda values: values, lambda values: values.astype(int))
-    )
+    was, end = "inverse[:3, :3] @ np.array(place_mm) + inverse[:3, 3]", "np.rint(exact).astype(int)"
+    ends = (end, "np.floor(exact)", "exact", "exact.astype(int)")
+    return tuple(edit(was, exact, end, other) for other in ends)
 
 
 TO_VOXEL = Exercise(
     "1.2",
     reference=mm_to_voxel,
     wrong={
-        "not rounded": lambda affine, place: apply_affine(np.linalg.inv(affine), place),
-        "cut off": lambda affine, place: np.floor(apply_affine(np.linalg.inv(affine), place)),
-        "column kept": _rounded(lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place),
+        "not rounded": edit("np.rint(exact).astype(int)", "exact"),
+        "cut off": edit("np.rint", "np.floor"),
+        "column kept": _rounded("inverse[:3, :3] @ np.array(place_mm)"),
         "spacing alone": (
-            *_rounded(lambda affine, place: (place - affine[:3, 3]) / voxel_sizes(affine)),
-            *_rounded(lambda affine, place: place / voxel_sizes(affine)),
+            *_rounded("(place_mm - affine[:3, 3]) / nib.affines.voxel_sizes(affine)"),
+            *_rounded("place_mm / nib.affines.voxel_sizes(affine)"),
         ),
         "diagonal alone": (
-            *_rounded(lambda affine, place: (place - affine[:3, 3]) / np.diag(affine)[:3]),
-            *_rounded(lambda affine, place: place / np.diag(affine)[:3]),
+            *_rounded("(place_mm - affine[:3, 3]) / np.diag(affine)[:3]"),
+            *_rounded("place_mm / np.diag(affine)[:3]"),
         ),
         "transposed": (
-            *_rounded(
-                lambda affine, place: (
-                    np.linalg.inv(affine)[:3, :3].T @ place + np.linalg.inv(affine)[:3, 3]
-                )
-            ),
-            *_rounded(lambda affine, place: affine[:3, :3].T @ (place - affine[:3, 3])),
+            *_rounded("inverse[:3, :3].T @ place_mm + inverse[:3, 3]"),
+            *_rounded("affine[:3, :3].T @ (place_mm - affine[:3, 3])"),
         ),
-        "forwards": _rounded(apply_affine),
-        "a fourth number": _rounded(lambda affine, place: np.linalg.inv(affine) @ [*place, 1]),
-        "column after the inverse": _rounded(
-            lambda affine, place: np.linalg.inv(affine[:3, :3]) @ place - affine[:3, 3]
-        ),
-        "rounded up": lambda affine, place: np.ceil(apply_affine(np.linalg.inv(affine), place)),
+        "forwards": _rounded("apply_affine(affine, place_mm)"),
+        "a fourth number": _rounded("inverse @ [*place_mm, 1]"),
+        "column after the inverse": _rounded("inverse[:3, :3] @ place_mm - affine[:3, 3]"),
+        "rounded up": edit("np.rint", "np.ceil"),
     },
     inputs=lambda rng: [a_place(rng) for _ in range(4)],
 )
@@ -122,29 +115,21 @@ def axis_codes(affine):
     return letters
 
 
-def _letters(matrix: np.ndarray, along=lambda column: np.abs(column).argmax()) -> str:
-    """Return a letter for each column, after a choice of the entry that counts."""
-    entries = [(int(along(column)), column) for column in matrix[:3, :3].T]
-    return "".join(("RL", "AP", "SI")[row][int(column[row] < 0)] for row, column in entries)
-
-
 AXES = Exercise(
     "1.3",
     reference=axis_codes,
     wrong={
         "not joined": (nib.aff2axcodes, lambda affine: list(nib.aff2axcodes(affine))),
-        "opposite": lambda affine: axis_codes(-affine),
-        "LPS": lambda affine: axis_codes(np.diag([-1, -1, 1, 1]) @ affine),
-        "rows": lambda affine: axis_codes(affine.T),
-        "diagonal alone": tuple(
-            lambda affine, least=least: "".join(
-                pair[int(entry < least)] for pair, entry in zip(("RL", "AP", "SI"), np.diag(affine))
-            )
-            for least in (0, 1e-9)
+        "opposite": edit("> 0", "< 0"),
+        "LPS": edit('"RL", "AP"', '"LR", "PA"'),
+        "rows": edit("affine[:3, axis]", "affine[axis, :3]"),
+        "diagonal alone": (
+            edit("np.abs(column).argmax()", "axis"),
+            edit("np.abs(column).argmax()", "axis", "> 0", "> 1e-9"),
         ),
-        "no absolute value": lambda affine: _letters(affine, np.argmax),
-        "no signs": lambda affine: _letters(np.abs(affine)),
-        "reversed": lambda affine: axis_codes(affine)[::-1],
+        "no absolute value": edit("np.abs(column).argmax", "column.argmax"),
+        "no signs": edit("column[along] > 0", "True"),
+        "reversed": edit("return letters", "return letters[::-1]"),
     },
     inputs=lambda rng: [
         (np.diag([-0.7, -0.7, 2.5, 1.0]),),
@@ -172,28 +157,18 @@ HU = Exercise(
     "1.4",
     reference=to_hu,
     wrong={
-        "unsigned": (
-            lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(np.uint16),
-            lambda stored, slope, intercept: to_hu(stored, slope, intercept).astype(stored.dtype),
+        "unsigned": (edit("int16", "uint16"), edit("np.int16", "stored.dtype")),
+        "int16 first": edit("= stored.", "= stored.astype(np.int16)."),
+        "slope as int": edit("* slope", "* int(slope)"),
+        "not rounded": edit("np.rint(exact).astype(np.int16)", "exact"),
+        "cut off": edits("np.rint(exact)", "exact", "(exact // 1)", "(exact + 0.5)"),
+        "intercept first": edit(
+            "= stored", "= (stored", "* slope + intercept", "+ intercept) * slope"
         ),
-        "int16 first": lambda stored, slope, intercept: to_hu(
-            stored.astype(np.int16), slope, intercept
-        ),
-        "slope as int": lambda stored, slope, intercept: to_hu(stored, int(slope), intercept),
-        "not rounded": lambda stored, slope, intercept: stored * np.float64(slope) + intercept,
-        "cut off": (
-            lambda stored, slope, intercept: np.trunc(stored * np.float64(slope) + intercept),
-            lambda stored, slope, intercept: np.floor(stored * np.float64(slope) + intercept),
-            lambda stored, slope, intercept: np.trunc(stored * np.float64(slope) + intercept + 0.5),
-        ),
-        "intercept first": lambda stored, slope, intercept: np.rint(
-            (stored + np.float64(intercept)) * slope
-        ),
-        "intercept subtracted": lambda stored, slope, intercept: to_hu(stored, slope, -intercept),
-        "no slope": lambda stored, slope, intercept: to_hu(stored, 1, intercept),
-        "divided": (
-            lambda s, m, b: np.rint((s + b) / np.float64(m)),
-            lambda s, m, b: np.rint(s / np.float64(m) + b),
+        "intercept subtracted": edit("+ intercept", "- intercept"),
+        "no slope": edit("* slope ", ""),
+        "divided": edits(
+            "* slope + intercept", "/ slope + intercept", "/ slope + intercept / slope"
         ),
     },
     inputs=lambda rng: [
@@ -218,45 +193,36 @@ def some_hu(rng, center: float, width: float, low: float, high: float) -> tuple:
     return hu.astype(np.int16).reshape(4, 5), center, width
 
 
-def _to_unit(values: np.ndarray) -> np.ndarray:
-    return (values - values.min()) / np.ptp(values)
-
-
 WINDOW = Exercise(
     "1.5",
     reference=apply_window,
     wrong={
-        "not clipped": lambda hu, center, width: (hu - (center - width / 2)) / width,
-        "twice as wide": (
-            lambda hu, center, width: apply_window(hu, center, 2 * width),
-            lambda hu, center, width: np.clip((hu - (center - width)) / width, 0, 1),
-        ),
+        "not clipped": edit("np.clip(", "", ", 0, 1)", ""),
+        "twice as wide": (edit("/ 2", "", "/ width", "/ width / 2"), edit("/ 2", "")),
         "own range": (
-            lambda hu, center, width: _to_unit(hu.astype(float)),
-            lambda hu, center, width: hu / np.float64(hu.max()),
+            edit("lower_end) / width", "hu.min()) / np.ptp(hu)"),
+            edit("np.clip(", "", " - lower_end) / width, 0, 1)", ") / hu.max()"),
         ),
-        "own range after clipping": lambda hu, center, width: _to_unit(
-            np.clip(hu.astype(float), center - width / 2, center + width / 2)
+        "own range after clipping": edit(
+            "return ", "x = ", "0, 1)", "0, 1); return (x - x.min()) / np.ptp(x)"
         ),
         "to 255": (
-            lambda hu, center, width: 255 * apply_window(hu, center, width),
-            lambda hu, center, width: np.trunc(255 * apply_window(hu, center, width)),
+            edit("return ", "return 255 * "),
+            edit("return ", "return 255 * ", "1)", "1) // 1"),
         ),
-        "from the centre": lambda hu, center, width: apply_window(hu, center + width / 2, width),
-        "half the width": lambda hu, center, width: apply_window(hu, center - width / 4, width / 2),
-        "clipped alone": lambda hu, center, width: np.clip(
-            hu, center - width / 2, center + width / 2
+        "from the centre": edit(" - width / 2", ""),
+        "half the width": edit("/ width", "/ width * 2"),
+        "clipped alone": edit(
+            "(hu.astype(np.float32) - lower_end) / width, 0, 1", "hu, lower_end, lower_end + width"
         ),
         "divided first": (
-            lambda hu, center, width: np.clip(
-                np.clip(hu, center - width / 2, center + width / 2) / width, 0, 1
-            ),
-            lambda hu, center, width: np.clip(hu / width, 0, 1),
+            edit(" - lower_end", ""),
+            edit("(hu.astype(np.float32) - lower_end)", "hu.clip(lower_end, lower_end + width)"),
         ),
-        "whole numbers": lambda hu, center, width: np.floor(apply_window(hu, center, width)),
+        "whole numbers": edit("1)", "1) // 1"),
         "from -1": (
-            lambda hu, c, w: np.clip((hu - c) / (w / 2), -1, 1),
-            lambda hu, c, w: np.clip((hu - c + w / 2) / w, -1, 1),
+            edit("0, 1", "-1, 1"),
+            edit("lower_end) / width, 0", "center) / width * 2, -1"),
         ),
     },
     inputs=lambda rng: [

@@ -6,8 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib.course.exercise import Exercise
-
-TOUCHING = np.ones((3, 3, 3), int)
+from spine_lib.course.mistakes import edit, edits
 
 
 def to_verse_ids(labels):
@@ -25,43 +24,24 @@ def a_total_map(rng: np.random.Generator) -> np.ndarray:
     return np.kron(blocks, np.ones((2, 2, 2), int)).astype(np.uint8)
 
 
-def _translated(vertebra=lambda ids: 51 - ids, sacral=((25, 26), (26, 26)), first=27, last=50):
-    """Return a translation of vertebrae and of sacral ids; everything else becomes 0."""
-    table = np.zeros(256, np.uint8)
-    table[first : last + 1] = vertebra(np.arange(first, last + 1))
-    for theirs, ours in sacral:
-        table[theirs] = ours
-    return lambda labels: table[labels]
-
-
 SCHEME = Exercise(
     "2.1",
     reference=to_verse_ids,
     wrong={
-        "organs kept": lambda labels: (
-            np.where(labels < 25, labels, to_verse_ids(labels))
-            + np.where(labels > 50, labels, 0).astype(np.uint8)
-        ),
+        "organs kept": edit("np.zeros_like(labels)", "labels.copy()"),
         "organs counted down": (
             lambda labels: 51 - labels,
-            lambda labels: np.where((labels == 25) | (labels == 26), 26, 51 - labels),
-            lambda labels: np.where(labels == 0, 0, 51 - labels),
-            lambda labels: np.where(labels > 26, 51 - labels, to_verse_ids(labels)),
+            *edits("(labels >= 27) & (labels <= 50)", "labels >= 0", "labels > 0", "labels > 26"),
         ),
-        "one off": (_translated(lambda ids: 50 - ids), _translated(lambda ids: 52 - ids)),
-        "counted up": _translated(lambda ids: ids - 26),
-        "S1": (_translated(sacral=((25, 26),)), _translated(sacral=((25, 26), (26, 25)))),
+        "one off": edits("51", "50", "52"),
+        "counted up": edit("51 - labels[vertebra]", "labels[vertebra] - 26"),
+        "S1": edits("(labels == 26)] = 26", "False] = 26", "False] = 26; verse[labels == 26] = 25"),
         "sacrum": (
-            _translated(sacral=((26, 26),)),
-            _translated(sacral=((25, 25), (26, 26))),
-            _translated(sacral=((25, 25), (26, 25))),
+            edit("(labels == 25) | ", ""),
+            *edits("] = 26", "] = labels[(labels == 25) | (labels == 26)]", "] = 25"),
         ),
-        "no sacrum": _translated(sacral=()),
-        "ends missing": (
-            _translated(first=28),
-            _translated(last=49),
-            _translated(first=28, last=49),
-        ),
+        "no sacrum": edit("] = 26", "] = 0"),
+        "ends missing": (edit("27", "28"), edit("50", "49"), edit("27", "28", "50", "49")),
     },
     inputs=lambda rng: [
         (np.arange(118, dtype=np.uint8),),
@@ -93,49 +73,34 @@ def a_blob_map(rng: np.random.Generator) -> tuple[np.ndarray, int, np.ndarray]:
     return labels, int(rng.integers(20, 24)), affine
 
 
-def _point(middle):
-    """Return the way to mm from another middle than the centroid's."""
-    return lambda labels, label, affine: (
-        affine @ [*middle(np.argwhere(labels == label).astype(float)), 1]
-    )[:3]
-
-
-def _moved(move):
-    """Return another way to mm from the right centroid."""
-    return lambda labels, label, affine: move(np.argwhere(labels == label).mean(axis=0), affine)
-
-
 CENTROID = Exercise(
     "2.2",
     reference=centroid_mm,
     wrong={
-        "voxel index": _moved(lambda voxel, affine: voxel),
-        "spacing alone": (
-            _moved(lambda voxel, affine: voxel * np.linalg.norm(affine[:3, :3], axis=0)),
-            _moved(lambda voxel, affine: voxel * np.diag(affine)[:3]),
-            _moved(lambda voxel, affine: voxel * np.diag(affine)[:3] + affine[:3, 3]),
-            _moved(
-                lambda voxel, affine: voxel * np.linalg.norm(affine[:3, :3], axis=0) + affine[:3, 3]
-            ),
+        "voxel index": edit("return point[:3]", "return voxel"),
+        "spacing alone": tuple(
+            edit("affine @ [*voxel, 1]", f"voxel * {spacing_mm}{more}")
+            for spacing_mm in ("np.linalg.norm(affine[:3, :3], axis=0)", "np.diag(affine)[:3]")
+            for more in ("", " + affine[:3, 3]")
         ),
-        "no last column": _moved(lambda voxel, affine: affine[:3, :3] @ voxel),
-        "transposed": (
-            _moved(lambda voxel, affine: voxel @ affine[:3, :3] + affine[:3, 3]),
-            _moved(lambda voxel, affine: ([*voxel, 1] @ affine)[:3]),
+        "no last column": edit("[*voxel, 1]", "[*voxel, 0]"),
+        "transposed": edits(
+            "affine @ [*voxel, 1]", "[*voxel, 1] @ affine", "voxel @ affine[:3, :3] + affine[:3, 3]"
         ),
-        "a fourth number": _moved(lambda voxel, affine: affine @ [*voxel, 1]),
-        "inverse": _moved(lambda voxel, affine: (np.linalg.inv(affine) @ [*voxel, 1])[:3]),
-        "bounding box": _point(lambda voxels: (voxels.min(axis=0) + voxels.max(axis=0)) / 2),
-        "rounded": (
-            _point(lambda voxels: np.rint(voxels.mean(axis=0))),
-            _point(lambda voxels: np.trunc(voxels.mean(axis=0))),
+        "a fourth number": edit("[:3]", ""),
+        "inverse": edit("affine @", "np.linalg.inv(affine) @"),
+        "bounding box": edit(
+            "voxel =", "v =", ".mean(axis=0)", "; voxel = (v.min(axis=0) + v.max(axis=0)) / 2"
         ),
-        "median": _point(lambda voxels: np.median(voxels, axis=0)),
-        "all labels": lambda labels, label, affine: centroid_mm(labels > 0, 1, affine),
-        "ids as weights": lambda labels, label, affine: (
-            affine @ [*ndimage.center_of_mass(labels), 1]
-        )[:3],
-        "index reversed": _moved(lambda voxel, affine: (affine @ [*voxel[::-1], 1])[:3]),
+        "rounded": edits(".mean(axis=0)", ".mean(axis=0).round()", ".mean(axis=0) // 1"),
+        "median": edit(
+            "np.argwhere(labels == label).mean(", "np.median(np.argwhere(labels == label), "
+        ),
+        "all labels": edit("labels == label", "labels"),
+        "ids as weights": edit(
+            "np.argwhere(labels == label).mean(axis=0)", "ndimage.center_of_mass(labels)"
+        ),
+        "index reversed": edit("*voxel", "*voxel[::-1]"),
     },
     inputs=lambda rng: [a_blob_map(rng) for _ in range(3)],
     atol=1e-3,
@@ -176,27 +141,16 @@ MIRROR = Exercise(
     "2.3",
     reference=is_mirrored,
     wrong={
-        "both flipped": lambda image, mask: image[::-1][mask[::-1]].mean() > image[mask].mean(),
-        "another axis": (
-            lambda image, mask: image[mask[:, ::-1]].mean() > image[mask].mean(),
-            lambda image, mask: image[mask[..., ::-1]].mean() > image[mask].mean(),
-            lambda image, mask: image[mask[::-1, ::-1]].mean() > image[mask].mean(),
-            lambda image, mask: image[mask[::-1, ::-1, ::-1]].mean() > image[mask].mean(),
+        "both flipped": edit("image_hu[mask[", "image_hu[::-1][mask["),
+        "another axis": edits(
+            "[::-1]", "[:, ::-1]", "[..., ::-1]", "[::-1, ::-1]", "[::-1, ::-1, ::-1]"
         ),
-        "turned round": lambda image, mask: image[mask].mean() > image[mask[::-1]].mean(),
-        "maxima": lambda image, mask: image[mask[::-1]].max() > image[mask].max(),
-        "minima": lambda image, mask: image[mask[::-1]].min() > image[mask].min(),
-        "a fixed HU": tuple(
-            lambda image, mask, hu=hu: image[mask].mean() < hu for hu in (50, 100, 150, 200, 300)
-        ),
-        "whole image": (
-            lambda image, mask: image[mask].mean() < image.mean(),
-            lambda image, mask: image[mask].mean() < image[~mask].mean(),
-        ),
-        "a difference": (
-            lambda image, mask: image[mask[::-1]].mean() - image[mask].mean(),
-            lambda image, mask: image[mask].mean() - image[mask[::-1]].mean(),
-        ),
+        "turned round": edit(">", "<"),
+        "maxima": edit("mean", "max"),
+        "minima": edit("mean", "min"),
+        "a fixed HU": edits("swapped >", "50 >", "100 >", "150 >", "200 >", "300 >"),
+        "whole image": edits("swapped >", "image_hu.mean() >", "image_hu[~mask].mean() >"),
+        "a difference": edits("swapped > here", "swapped - here", "here - swapped"),
     },
     inputs=lambda rng: [
         a_scan_with_bone(rng, mirrored, tissue, bone)
@@ -225,34 +179,23 @@ def a_scattered_mask(rng: np.random.Generator, loose: int = 3) -> np.ndarray:
     return mask
 
 
-def _from_sizes(stray, structure=TOUCHING):
-    """Return an answer from the sizes of the pieces, the background's first."""
-    return lambda mask: stray(np.bincount(ndimage.label(mask, structure)[0].ravel()))
-
-
 STRAY = Exercise(
     "2.4",
     reference=stray_voxels,
     wrong={
-        "faces": tuple(
-            _from_sizes(
-                lambda n: n[1:].sum() - n[1:].max(), ndimage.generate_binary_structure(3, c)
-            )
-            for c in (1, 2)
+        "faces": edits(
+            ", structure=np.ones((3, 3, 3))", "", ", ndimage.generate_binary_structure(3, 2)"
         ),
-        "without the first": _from_sizes(lambda n: n[2:].sum()),
-        "without the last": _from_sizes(lambda n: n[1:-1].sum()),
-        "largest": _from_sizes(lambda n: n[1:].max()),
-        "pieces": (_from_sizes(lambda n: len(n) - 1), _from_sizes(lambda n: len(n))),
-        "loose pieces": _from_sizes(lambda n: len(n) - 2),
-        "whole mask": (
-            _from_sizes(lambda n: n[1:].sum()),
-            _from_sizes(lambda n: n.sum() - n.max()),
-        ),
-        "background too": _from_sizes(lambda n: n.sum() - n[1:].max()),
-        "smallest": _from_sizes(lambda n: n[1:].min()),
-        "second largest": _from_sizes(lambda n: np.sort([0, *n[1:]])[-2]),
-        "background alone": _from_sizes(lambda n: n.max()),
+        "without the first": edit("sizes.max()", "sizes[0]"),
+        "without the last": edit("sizes.max()", "sizes[-1]"),
+        "largest": edit("sizes.sum() - ", ""),
+        "pieces": edits("sizes.sum() - sizes.max()", "len(sizes)", "len(sizes) + 1"),
+        "loose pieces": edit("sizes.sum() - sizes.max()", "len(sizes) - 1"),
+        "whole mask": (edit(" - sizes.max()", ""), edit("[1:]", "")),
+        "background too": edit("sizes.sum()", "mask.size"),
+        "smallest": edit("sizes.sum() - sizes.max()", "sizes.min()"),
+        "second largest": edit("sizes.sum() - sizes.max()", "np.sort([0, *sizes])[-2]"),
+        "background alone": edit("sizes.sum() - sizes.max()", "(~mask).sum()"),
     },
     inputs=lambda rng: [(a_scattered_mask(rng, loose),) for loose in (3, 2, 0)],
 )

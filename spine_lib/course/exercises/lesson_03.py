@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import torch
 from scipy import ndimage
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.mistakes import edit, edits
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 
@@ -30,29 +31,21 @@ def a_cut(rng: np.random.Generator, plane: str, shape: tuple[int, int, int]) -> 
     return volume, plane, int(rng.choice([middle - 1, middle + 1]))
 
 
-def _cut(turn, axes=AXES):
-    return lambda volume, plane, index: turn(np.take(volume, index, axes[plane]))
-
-
-def _upright(cut: np.ndarray) -> np.ndarray:
-    return cut.T[::-1, ::-1]
-
-
 CUT = Exercise(
     "3.1",
     reference=cut_slice,
     wrong={
-        "as it lies": _cut(lambda cut: cut),
-        "turned by 180 degrees": _cut(lambda cut: cut.T),
-        "mirrored": _cut(lambda cut: cut.T[::-1]),
-        "upside down": _cut(lambda cut: cut.T[:, ::-1]),
-        "transposed": _cut(lambda cut: cut[::-1, ::-1]),
-        "on its side": (_cut(lambda cut: cut[::-1]), _cut(lambda cut: cut[:, ::-1])),
+        "as it lies": edit(".T[::-1, ::-1]", ""),
+        "turned by 180 degrees": edit("[::-1, ::-1]", ""),
+        "mirrored": edit("[::-1, ::-1]", "[::-1]"),
+        "upside down": edit("[::-1, ::-1]", "[:, ::-1]"),
+        "transposed": edit(".T", ""),
+        "on its side": edits(".T[::-1, ::-1]", "[::-1]", "[:, ::-1]"),
         "another plane": (
-            _cut(_upright, dict.fromkeys(AXES, 0)),
-            _cut(_upright, dict.fromkeys(AXES, 2)),
-            _cut(_upright, AXES | {"coronal": 0, "sagittal": 1}),
-            _cut(_upright, {"axial": 0, "coronal": 1, "sagittal": 2}),
+            edit("[:, :, index]", "[index]", "[:, index, :]", "[index]"),
+            edit("[:, index, :]", "[:, :, index]", "[index, :, :]", "[:, :, index]"),
+            edit("coronal", "sagittal"),
+            edit("axial", "sagittal"),
         ),
     },
     inputs=lambda rng: [
@@ -122,29 +115,22 @@ def _observe_resample(function, image, labels, shape_hw):
     }
 
 
-def _resized(image=cv2.INTER_LINEAR, labels=cv2.INTER_NEAREST, dtype=np.uint8):
-    return lambda hu, ids, shape: (
-        cv2.resize(hu, tuple(shape)[::-1], interpolation=image),
-        cv2.resize(ids.astype(dtype), tuple(shape)[::-1], interpolation=labels),
-    )
-
-
 RESAMPLE = Exercise(
     "3.2",
     reference=resample_pair,
     wrong={
         "exchanged": (
-            lambda *arguments: resample_pair(*arguments)[::-1],
-            lambda *arguments: _resized(labels=cv2.INTER_LINEAR)(*arguments)[::-1],
+            edit("return image, labels", "return labels, image"),
+            edit("return image, labels", "return labels, image", "NEAREST", "LINEAR"),
         ),
         "labels interpolated": (
-            _resized(labels=cv2.INTER_LINEAR),
-            _resized(labels=cv2.INTER_LINEAR, dtype=np.float32),
-            _resized(cv2.INTER_NEAREST, cv2.INTER_LINEAR),
-            _resized(cv2.INTER_CUBIC, cv2.INTER_CUBIC),
+            edit("NEAREST", "LINEAR"),
+            edit("resize(labels", "resize(labels.astype(np.float32)", "NEAREST", "LINEAR"),
+            edit("LINEAR", "OTHER", "NEAREST", "LINEAR", "OTHER", "NEAREST"),
+            edit("NEAREST", "CUBIC", "LINEAR", "CUBIC"),
         ),
-        "image nearest": _resized(cv2.INTER_NEAREST),
-        "image cubic": _resized(cv2.INTER_CUBIC),
+        "image nearest": edit("LINEAR", "NEAREST"),
+        "image cubic": edit("LINEAR", "CUBIC"),
     },
     inputs=lambda rng: [a_slice_pair(rng, shape) for shape in ((48, 40), (60, 70), (31, 44))],
     observe=_observe_resample,
@@ -189,35 +175,36 @@ def _observe_split(function, patient_of_slice, test_share, seed):
     }
 
 
-def _split(count=lambda share, n: round(share * n), draw=lambda rng, names: rng.permutation(names),
-           rng=np.random.default_rng, swap=False, by_slice=False):  # fmt: skip
-    """Return a split with mistakes; see the messages."""
-
-    def split(patient_of_slice, test_share, seed):
-        names = np.arange(len(patient_of_slice)) if by_slice else patient_of_slice
-        drawn = draw(rng(seed), np.unique(names))
-        test = np.isin(names, drawn[: count(test_share, len(drawn))]) ^ swap
-        return np.flatnonzero(~test), np.flatnonzero(test)
-
-    return split
-
-
 SPLIT = Exercise(
     "3.3",
     reference=split_by_patient,
     wrong={
         "slices drawn": (
-            _split(by_slice=True),
-            _split(by_slice=True, draw=lambda rng, names: names[::-1]),
+            edit(
+                "np.unique(patient_of_slice)",
+                "len(patient_of_slice)",
+                "isin(patient_of_slice",
+                "isin(np.arange(len(patients))",
+            ),
+            edit(
+                "np.random.default_rng(seed).permutation(np.unique(patient_of_slice))",
+                "np.arange(len(patient_of_slice))",
+                "isin(patient_of_slice",
+                "isin(patients",
+            ),
         ),
-        "exchanged": _split(swap=True),
-        "drawn twice": _split(draw=lambda rng, names: rng.choice(names, len(names))),
-        "cut off": _split(lambda share, n: int(share * n)),
-        "rounded up": _split(lambda share, n: math.ceil(share * n)),
-        "no seed": _split(rng=lambda seed: np.random.default_rng()),
+        "exchanged": edit(
+            "(~is_test), np.flatnonzero(is_test)", "(is_test), np.flatnonzero(~is_test)"
+        ),
+        "drawn twice": edit(
+            "= patients[: ", "= np.random.default_rng(seed).choice(patients, ", "]", ")"
+        ),
+        "cut off": edit("round", "int"),
+        "rounded up": edit("round", "math.ceil"),
+        "no seed": edit("(seed)", "()"),
         "seed left out": (
-            _split(draw=lambda rng, names: names),
-            _split(rng=lambda seed: np.random.default_rng(0)),
+            edit("(seed)", "(0)"),
+            edit("np.random.default_rng(seed).permutation", ""),
         ),
     },
     inputs=lambda rng: [
@@ -276,37 +263,22 @@ def _observe_dataset(function, images_hu, labels):
     }
 
 
-def _items(
-    keep=lambda labels: labels.any(axis=(1, 2)), mask=lambda labels: labels > 0,
-    unit=lambda hu: np.clip((hu + 250) / 1250, 0, 1), axis=1, dtype=torch.float32,
-):  # fmt: skip
-    """Return a Dataset of other slices, masks, values, axes or dtype."""
-
-    def dataset(images_hu, labels):
-        kept = np.flatnonzero(keep(labels))
-        arrays = unit(images_hu.astype(np.float32))[kept], mask(labels)[kept]
-        parts = [torch.from_numpy(np.ascontiguousarray(part)).to(dtype) for part in arrays]
-        return TensorDataset(*(parts if axis is None else [part.unsqueeze(axis) for part in parts]))
-
-    return dataset
-
-
 DATASET = Exercise(
     "3.4",
     reference=spine_dataset,
     wrong={
-        "all slices": _items(keep=lambda labels: labels.any(axis=(1, 2)) | True),
-        "no channel": (_items(axis=None), _items(axis=3)),
-        "ids": _items(mask=lambda labels: labels),
-        "other dtype": (_items(dtype=torch.float64), _items(dtype=torch.float16)),
-        "in HU": _items(unit=lambda hu: hu),
-        "not clipped": _items(unit=lambda hu: (hu + 250) / 1250),
+        "all slices": edit("labels > 0)", "labels >= 0)"),
+        "no channel": edits("[None]", "", "[..., None]"),
+        "ids": edit("(labels[number] > 0)", "labels[number]"),
+        "other dtype": edits("float32", "float64", "float16"),
+        "in HU": edit("np.clip((", "", " + 250) / 1250, 0, 1)", ""),
+        "not clipped": edit("np.clip(", "", ", 0, 1)", ""),
         "own range": (
-            _items(unit=lambda hu: (hu - hu.min()) / np.ptp(hu)),
-            _items(unit=lambda hu: hu / hu.max()),
+            edit("np.clip(", "", "+ 250) / 1250, 0, 1)", "- images_hu.min()) / np.ptp(images_hu)"),
+            edit("np.clip((", "", " + 250) / 1250, 0, 1)", " / images_hu.max()"),
         ),
-        "clipped alone": _items(unit=lambda hu: np.clip(hu, -250, 1000)),
-        "upper end": _items(unit=lambda hu: np.clip((hu + 250) / 1000, 0, 1)),
+        "clipped alone": edit(" + 250) / 1250, 0, 1", "), -250, 1000"),
+        "upper end": edit("1250", "1000"),
     },
     inputs=lambda rng: [a_stack(rng) for _ in range(3)],
     observe=_observe_dataset,
@@ -355,30 +327,22 @@ def _observe_rotate(function, image, labels, degrees):
     }
 
 
-def _rotated(order=1, labels_order=0, sign=1, labels_sign=1, fill=-1024):
-    return lambda image, labels, degrees: (
-        ndimage.rotate(image, sign * degrees, reshape=False, order=order, cval=fill),
-        ndimage.rotate(labels, labels_sign * degrees, reshape=False, order=labels_order),
-    )
-
-
 ROTATE = Exercise(
     "3.5",
     reference=rotate_pair,
     wrong={
-        "labels not turned": _rotated(labels_sign=0),
-        "image not turned": _rotated(sign=0),
-        "opposite turns": _rotated(labels_sign=-1),
-        "labels interpolated": (
-            _rotated(labels_order=1),
-            _rotated(order=3, labels_order=3),
-            _rotated(labels_order=1, fill=0),
-            _rotated(order=3, labels_order=3, fill=0),
+        "labels not turned": edit("labels, degrees, r", "labels, 0, r"),
+        "image not turned": edit("image_hu, degrees", "image_hu, 0"),
+        "opposite turns": edit("labels, degrees, r", "labels, -degrees, r"),
+        "labels interpolated": tuple(
+            edit("order=0", f"order={order}", "order=1, cval=-1024", f"order={order}, cval={fill}")
+            for order in (1, 3)
+            for fill in (0, -1024)
         ),
-        "corners of water": (_rotated(fill=0), _rotated(order=3, fill=0)),
-        "cubic": _rotated(order=3),
-        "image nearest": _rotated(order=0),
-        "radians": (lambda image, labels, degrees: rotate_pair(image, labels, np.radians(degrees))),
+        "corners of water": (edit("-1024", "0"), edit("-1024", "0", "order=1", "order=3")),
+        "cubic": edit("order=1", "order=3"),
+        "image nearest": edit("order=1", "order=0"),
+        "radians": edit("degrees, r", "np.radians(degrees), r"),
     },
     inputs=lambda rng: [a_lopsided_pair(rng, degrees) for degrees in (20.0, -35.0, 27.0)],
     observe=_observe_rotate,

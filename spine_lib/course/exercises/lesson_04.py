@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.mistakes import edit, edits
 from spine_lib.models.unet import UNet
 
 
@@ -102,32 +103,18 @@ def count_parameters(in_channels, classes, width, depth):
     return total + classes * width + classes
 
 
-def _count(skips=1, norm=4, bias=0, second=1, head=1, head_bias=1, deeper=0):
-    def double(a, b):
-        return 9 * (a * b + second * b * b) + (norm + bias) * b
-
-    def count(in_channels, classes, width, depth):
-        levels = [width * 2**level for level in range(depth + 1 + deeper)]
-        total = double(in_channels, width) + head * classes * (width + head_bias)
-        for above, below in zip(levels[:-1], levels[1:]):
-            total += double(above, below) + double(below + skips * above, above)
-        return total
-
-    return count
-
-
 COUNT = Exercise(
     "4.3",
     reference=count_parameters,
     wrong={
-        "no skips": _count(skips=0),
-        "no norms": (_count(norm=0), _count(norm=0, head_bias=0)),
-        "one norm": _count(norm=2),
-        "biases": (_count(bias=2), _count(bias=1)),
-        "no head": _count(head=0),
-        "no bias of the head": _count(head_bias=0),
-        "one convolution": (_count(second=0), _count(second=0, norm=2)),
-        "levels": (_count(deeper=-1), _count(deeper=1)),
+        "no skips": edit("below + above, above", "below, above"),
+        "no norms": (edit(" + 4 * b", ""), edit(" + 4 * b", "", "width + classes", "width")),
+        "one norm": edit("4 * b", "2 * b"),
+        "biases": edits("4 * b", "6 * b", "5 * b"),
+        "no head": edit("total + classes * width + classes", "total"),
+        "no bias of the head": edit("width + classes", "width"),
+        "one convolution": edits("9 * b * b + 4 * b", "4 * b", "2 * b"),
+        "levels": edits("depth + 1", "depth", "depth + 2"),
     },
     inputs=lambda rng: [(1, 1, 4, 2), (3, 5, 8, 3), (2, int(rng.integers(2, 5)), 6, 4)],
     rtol=0,
@@ -171,41 +158,27 @@ def _observe_fit(function, network, *rest):
     }
 
 
-def _fit(train=True, zero=True, step=True, kind=torch.optim.AdamW, rate=None, sigmoid=False,
-         after=False, keep=torch.Tensor.item, reduction="mean"):  # fmt: skip
-    """Return a training with mistakes; see the messages."""
-
-    def fit(network, image, target, steps, learning_rate):
-        network.train(train)
-        optimiser = kind(network.parameters(), rate or learning_rate)
-        losses = []
-        for _ in range(steps + after):
-            logits = torch.sigmoid(network(image)) if sigmoid else network(image)
-            loss = functional.binary_cross_entropy_with_logits(logits, target, reduction=reduction)
-            if zero:
-                optimiser.zero_grad()
-            loss.backward()
-            if step:
-                optimiser.step()
-            losses.append(keep(loss))
-        return losses[after:]
-
-    return fit
-
-
 FIT = Exercise(
     "4.4",
     reference=fit_one_batch,
     wrong={
-        "evaluation mode": (_fit(train=False), _fit(train=False, zero=False)),
-        "sigmoid": _fit(sigmoid=True),
-        "no zero_grad": _fit(zero=False),
-        "SGD": _fit(kind=torch.optim.SGD),
-        "own learning rate": (_fit(rate=1e-3), _fit(rate=1e-2)),
-        "no step": (_fit(step=False), _fit(step=False, train=False)),
-        "tensors": (_fit(keep=torch.Tensor.detach), _fit(keep=lambda loss: loss)),
-        "after the step": _fit(after=True),
-        "sum": _fit(reduction="sum"),
+        "evaluation mode": (
+            edit("network.train()", "pass"),
+            edit("network.train()", "pass", "optimiser.zero_grad()", "pass"),
+        ),
+        "sigmoid": edit("network(image)", "network(image).sigmoid()"),
+        "no zero_grad": edit("optimiser.zero_grad()", "pass"),
+        "SGD": edit("AdamW", "SGD"),
+        "own learning rate": edits("(), learning_rate", "(), 1e-3", "(), 1e-2"),
+        "no step": (
+            edit("optimiser.step()", "pass"),
+            edit("optimiser.step()", "pass", "network.train()", "pass"),
+        ),
+        "tensors": edits("loss.item()", "loss.detach()", "loss"),
+        "after the step": edit(
+            "range(steps)", "range(steps + 1)", "return losses", "return losses[1:]"
+        ),
+        "sum": edit("target)\n", 'target, reduction="sum")\n'),
     },
     inputs=lambda rng: [a_batch(rng, 5, 3e-3), a_batch(rng, 4, 2e-2)],
     observe=_observe_fit,
@@ -216,11 +189,15 @@ FIT = Exercise(
 
 
 def boundary_distance_mm(prediction, truth, spacing_mm):
-    def one_way(mask, other):
-        surface, others = (one & ~ndimage.binary_erosion(one) for one in (mask, other))
-        return ndimage.distance_transform_edt(~others, sampling=spacing_mm)[surface].mean()
+    def surface(mask):
+        return mask & ~ndimage.binary_erosion(mask)
 
-    return (one_way(prediction, truth) + one_way(truth, prediction)) / 2
+    def mean_way(mask, other):
+        away_mm = ndimage.distance_transform_edt(~surface(other), sampling=spacing_mm)
+        return away_mm[surface(mask)].mean()
+
+    ways = mean_way(prediction, truth), mean_way(truth, prediction)
+    return sum(ways) / 2
 
 
 def two_masks(rng: np.random.Generator, *spacing_mm: float) -> tuple:
@@ -234,48 +211,23 @@ def two_masks(rng: np.random.Generator, *spacing_mm: float) -> tuple:
     return prediction, truth, spacing_mm
 
 
-def _boundary(pool=lambda a, b: (a.mean() + b.mean()) / 2, spacing=lambda mm: mm, **erosion):
-    """Return another mean, spacing or surface; `structure=None` takes whole masks."""
-
-    def surface(mask):
-        if "structure" in erosion and erosion["structure"] is None:
-            return mask
-        return mask & ~ndimage.binary_erosion(mask, **erosion)
-
-    def compute(prediction, truth, spacing_mm):
-        a, b = surface(prediction), surface(truth)
-        ways = (
-            ndimage.distance_transform_edt(~other, sampling=spacing(spacing_mm))[one]
-            for one, other in ((a, b), (b, a))
-        )
-        return pool(*ways)
-
-    return compute
-
-
-def _to_mask(mask, other, spacing_mm):
-    away = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
-    return away[mask & ~ndimage.binary_erosion(mask)].mean()
-
-
 BOUNDARY = Exercise(
     "4.5",
     reference=boundary_distance_mm,
     wrong={
-        "voxels": _boundary(spacing=lambda mm: None),
-        "from the prediction": _boundary(lambda a, b: a.mean()),
-        "from the truth": _boundary(lambda a, b: b.mean()),
-        "whole masks": _boundary(structure=None),
+        "voxels": edit(", sampling=spacing_mm", ""),
+        "from the prediction": edit("sum(ways) / 2", "ways[0]"),
+        "from the truth": edit("sum(ways) / 2", "ways[1]"),
+        "whole masks": edit("mask & ~ndimage.binary_erosion(mask)", "mask"),
         "largest": (
-            _boundary(lambda a, b: max(a.max(), b.max())),
-            _boundary(lambda a, b: (a.max() + b.max()) / 2),
+            edit(".mean()", ".max()", "sum(ways) / 2", "max(ways)"),
+            edit(".mean()", ".max()"),
         ),
-        "pooled": _boundary(lambda a, b: np.concatenate([a, b]).mean()),
-        "sum": _boundary(lambda a, b: a.mean() + b.mean()),
-        "open at the edge": _boundary(border_value=1),
-        "corners touch": _boundary(structure=np.ones((3, 3, 3))),
-        "to the mask": lambda a, b, mm: (_to_mask(a, b, mm) + _to_mask(b, a, mm)) / 2,
-        "spacing reversed": _boundary(spacing=lambda mm: mm[::-1]),
+        "pooled": edit(".mean()", "", "sum(ways) / 2", "np.concatenate(ways).mean()"),
+        "sum": edit(" / 2", ""),
+        "open at the edge": edit("erosion(mask", "erosion(mask, border_value=1"),
+        "corners touch": edit("erosion(mask", "erosion(mask, np.ones((3, 3, 3))"),
+        "to the mask": edit("~surface(other)", "~other"),
     },
     inputs=lambda rng: [
         two_masks(rng, 1.0, 1.2, 3.0),
@@ -313,10 +265,6 @@ def _observe_weights(function, theirs, ours):
     return answer | {"the names in their order": list(answer)}
 
 
-def _by_name(state: dict) -> dict:
-    return {name: state[name] for name in sorted(state)}
-
-
 WEIGHTS = Exercise(
     "4.6",
     reference=take_weights,
@@ -325,21 +273,21 @@ WEIGHTS = Exercise(
             lambda theirs, ours: dict(theirs),
             lambda theirs, ours: dict(zip(theirs, ours.values())),
         ),
-        "names left out": lambda theirs, ours: {
-            n: v for (n, own), v in zip(ours.items(), theirs.values()) if v.shape == own.shape
-        },
-        "other shapes": lambda theirs, ours: dict(zip(ours, theirs.values())),
-        "nothing taken": lambda theirs, ours: {
-            name: theirs.get(name, own) for name, own in ours.items()
-        },
-        "by alphabet": (
-            lambda t, o: take_weights(_by_name(t), _by_name(o)),
-            lambda t, o: {name: take_weights(_by_name(t), _by_name(o))[name] for name in o},
+        "names left out": edit("values())", "values()) if value.shape == own.shape"),
+        "other shapes": edit(" if value.shape == own.shape else own", ""),
+        "nothing taken": edit(
+            "value if value.shape == own.shape else own", "theirs.get(name, own)"
         ),
-        "by shape": lambda theirs, ours: {
-            n: next((v for v in theirs.values() if v.shape == own.shape), own)
-            for n, own in ours.items()
-        },
+        "by alphabet": edit(
+            "ours.items()",
+            "sorted(ours.items())",
+            "theirs.values()",
+            "(theirs[name] for name in sorted(theirs))",
+        ),
+        "by shape": edit(
+            "value if value.shape == own.shape else own",
+            "next((v for v in theirs.values() if v.shape == own.shape), own)",
+        ),
     },
     inputs=lambda rng: [two_states(rng) for _ in range(3)],
     observe=_observe_weights,

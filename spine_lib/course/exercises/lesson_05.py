@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import nn
 
 from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.mistakes import edit, edits
 from spine_lib.models.resnet import make_stage
 
 
@@ -26,37 +26,26 @@ def an_image_and_kernel(rng: np.random.Generator, rate: int) -> tuple:
     return image.round(2), rng.normal(size=(3, 3)).round(2), rate
 
 
-def _atrous(kernel=lambda kernel: kernel, rate=lambda rate: rate, mode="constant"):
-    """Return a convolution with another kernel, rate or edge."""
-
-    def convolve(image, taps, spread):
-        wide = np.zeros((2 * rate(spread) + 1,) * 2)
-        wide[:: rate(spread), :: rate(spread)] = kernel(taps)
-        return ndimage.correlate(image, wide, mode=mode)
-
-    return convolve
-
-
 ATROUS = Exercise(
     "5.1",
     reference=atrous_conv,
     wrong={
-        "kernel turned": _atrous(lambda kernel: kernel[::-1, ::-1]),
-        "no holes": _atrous(rate=lambda rate: 1),
-        "rate one off": (
-            _atrous(rate=lambda rate: rate + 1),
-            _atrous(rate=lambda rate: max(rate - 1, 1)),
+        "kernel turned": edit("kernel[i, j]", "kernel[2 - i, 2 - j]"),
+        "no holes": edit("    padded", "    rate = 1\n    padded"),
+        "rate one off": edits(
+            "    padded", "    rate += 1\n    padded", "    rate = max(rate - 1, 1)\n    padded"
         ),
-        "kernel transposed": _atrous(np.transpose),
-        "rolled": _atrous(mode="wrap"),
-        "another edge": tuple(_atrous(mode=mode) for mode in ("reflect", "nearest", "mirror")),
-        "smaller": (
-            lambda image, kernel, rate: atrous_conv(image, kernel, rate)[rate:-rate, rate:-rate],
-            lambda image, kernel, rate: atrous_conv(image, kernel, rate)[1:-1, 1:-1],
+        "kernel transposed": edit("[i, j]", "[j, i]"),
+        "rolled": edit("rate)\n", "rate, mode='wrap')\n"),
+        "another edge": edits(
+            "rate)\n", "rate, 'symmetric')\n", "rate, 'edge')\n", "rate, 'reflect')\n"
+        ),
+        "smaller": edits(
+            "return result", "return result[rate:-rate, rate:-rate]", "return result[1:-1, 1:-1]"
         ),
         "no holes, turned or mirrored": (
-            _atrous(lambda kernel: kernel[::-1, ::-1], lambda rate: 1),
-            _atrous(rate=lambda rate: 1, mode="mirror"),
+            edit("    padded", "    rate = 1\n    padded", "[i, j]", "[2 - i, 2 - j]"),
+            edit("    padded", "    rate = 1\n    padded", "rate)\n", "rate, 'reflect')\n"),
         ),
     },
     inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
@@ -78,33 +67,20 @@ def some_layers(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     return strided + [(3, int(rng.integers(1, 3)), int(rng.integers(2, 5))) for _ in range(3)]
 
 
-def _field(grown=lambda kernel, rate: rate * (kernel - 1), start=1, own=False, strides=True):
-    def compute(layers):
-        seen, step = start, 1
-        for kernel, stride, rate in layers:
-            after = step * stride if strides else 1
-            seen += grown(kernel, rate) * (after if own else step)
-            step = after
-        return seen
-
-    return compute
-
-
 FIELD = Exercise(
     "5.2",
     reference=receptive_field,
     wrong={
-        "own stride": _field(own=True),
-        "no strides": _field(strides=False),
-        "no rates": _field(lambda kernel, rate: kernel - 1),
-        "holes beside": _field(lambda kernel, rate: kernel * rate - 1),
+        "own stride": edit("* step\n", "* step * stride\n"),
+        "no strides": edit("step *= stride", "pass"),
+        "no rates": edit("rate * (", "("),
+        "holes beside": edit("rate * (kernel - 1)", "(kernel * rate - 1)"),
         "whole kernels": (
-            _field(lambda kernel, rate: rate * (kernel - 1) + 1, start=0),
-            _field(lambda kernel, rate: rate * (kernel - 1) + 1),
-            _field(lambda kernel, rate: kernel * rate),
+            edit("rate * (kernel - 1)", "(rate * (kernel - 1) + 1)", "= 1, 1", "= 0, 1"),
+            *edits("rate * (kernel - 1)", "(rate * (kernel - 1) + 1)", "kernel * rate"),
         ),
-        "from 0": _field(start=0),
-        "own stride alone": lambda layers: 1 + sum(r * (k - 1) * s for k, s, r in layers),
+        "from 0": edit("= 1, 1", "= 0, 1"),
+        "own stride alone": edit("* step\n", "* stride\n"),
     },
     inputs=lambda rng: [
         ([(3, 1, 1), (3, 1, 1)],),
@@ -148,36 +124,26 @@ def a_dark_rim() -> nn.Conv2d:
     return layer
 
 
-def _gradient(side, pick=lambda o: o[0, 0, o.shape[-2] // 2, o.shape[-1] // 2], train=False):
-    """Return another side of the gradient, of another pixel, or in training mode."""
-
-    def measure(network, size):
-        generator = torch.Generator().manual_seed(size)
-        image = torch.rand(1, 1, size, size, generator=generator).requires_grad_()
-        pick(network.train(train)(image)).backward()
-        return int(side(image.grad[0, 0].numpy()))
-
-    return measure
-
-
-def _extent(gradient: np.ndarray) -> int:
-    return max(map(np.ptp, np.nonzero(gradient))) + 1
-
-
 GRADIENT = Exercise(
     "5.3",
     reference=field_by_gradient,
     wrong={
-        "whole output": (_gradient(_extent, torch.sum), _gradient(_extent, torch.sum, True)),
-        "training mode": _gradient(_extent, train=True),
-        "pixels counted": (
-            _gradient(np.count_nonzero),
-            _gradient(lambda gradient: _extent(gradient) ** 2),
+        "whole output": (
+            edit("output[0, 0, rows // 2, columns // 2]", "output.sum()"),
+            edit("output[0, 0, rows // 2, columns // 2]", "output.sum()", "eval", "train"),
         ),
-        "one too few": _gradient(lambda gradient: _extent(gradient) - 1),
-        "rows counted": _gradient(lambda gradient: gradient.any(axis=0).sum()),
-        "positive alone": (_gradient(lambda gradient: _extent(gradient > 0))),
-        "at the edge": _gradient(_extent, lambda output: output[0, 0, 0, 0]),
+        "training mode": edit("eval", "train"),
+        "pixels counted": edits(
+            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1",
+            "len(touched_rows)",
+            "(np.ptp(touched_rows) + 1) ** 2",
+        ),
+        "one too few": edit(" + 1", ""),
+        "rows counted": edit(
+            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1", "len(set(touched_rows))"
+        ),
+        "positive alone": edit(".numpy()", ".numpy() > 0"),
+        "at the edge": edit("rows // 2, columns // 2", "0, 0"),
     },
     inputs=lambda rng: [
         (a_small_network(rng, [(3, 1, 3), (3, 1, 3)]), 40),
@@ -227,32 +193,27 @@ def _observe_stage(function, stage, rate):
     }
 
 
-def _dilated(strides=(3, 1), dilations=(3,), paddings=(3,), first_only=False):
-    """Return a change of the convolutions with these kernels, of the first 3 x 3 alone or all."""
-
-    def change(stage, rate):
-        for layer in stage.modules():
-            if isinstance(layer, nn.Conv2d):
-                kernel, had_stride = layer.kernel_size[0], layer.stride != (1, 1)
-                layer.stride = (1, 1) if kernel in strides else layer.stride
-                if had_stride or not first_only:
-                    layer.dilation = (rate, rate) if kernel in dilations else layer.dilation
-                    layer.padding = (rate, rate) if kernel in paddings else layer.padding
-        return stage
-
-    return change
-
-
 STAGE = Exercise(
     "5.4",
     reference=dilate_stage,
     wrong={
-        "not dilated": _dilated(dilations=(), paddings=()),
-        "no padding": (_dilated(paddings=()), _dilated(dilations=(3, 1), paddings=())),
-        "shortcut strided": _dilated(strides=(3,)),
-        "shortcut padded": (_dilated(dilations=(3, 1), paddings=(3, 1)), _dilated(paddings=(3, 1))),
-        "first block alone": _dilated(first_only=True),
-        "new weights": lambda stage, rate: make_stage(4, 6, len(stage), 1, rate),
+        "not dilated": edit("= (rate, rate)", "= (1, 1)"),
+        "no padding": (
+            edit("layer.padding = (rate, rate)", "pass"),
+            edit("layer.padding = (rate, rate)", "pass", "layer.kernel_size == (3, 3)", "True"),
+        ),
+        "shortcut strided": edit(
+            "            layer.stride = (1, 1)\n",
+            "",
+            ".dilation =",
+            ".stride, layer.dilation = (1, 1),",
+        ),
+        "shortcut padded": (
+            edit("layer.kernel_size == (3, 3)", "True"),
+            edit(".stride = (1, 1)", ".stride, layer.padding = (1, 1), (rate, rate)"),
+        ),
+        "first block alone": edit("stage.modules()", "stage[0].modules()"),
+        "new weights": edit("return stage", "return make_stage(4, 6, len(stage), 1, rate)"),
     },
     inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],
     observe=_observe_stage,
@@ -266,33 +227,26 @@ def tap_share(size, rate):
     return along_a_line**2
 
 
-def _line(inside=lambda size, rate: max(size - rate, 0)):
-    return lambda size, rate: ((1 + 2 * inside(size, rate) / size) / 3) ** 2
-
-
 TAPS = Exercise(
     "5.5",
     reference=tap_share,
     wrong={
-        "number of taps": lambda size, rate: 9 * tap_share(size, rate),
-        "one line": lambda size, rate: tap_share(size, rate) ** 0.5,
-        "middle alone": (
-            lambda size, rate: 1.0 if rate <= size // 2 else 1 / 9,
-            lambda size, rate: 1.0 if rate < size / 2 else 1 / 9,
-            lambda size, rate: 1.0 if rate < size else 1 / 9,
+        "number of taps": edit("return ", "return 9 * "),
+        "one line": edit("**2", ""),
+        "middle alone": edits(
+            "along_a_line**2",
+            "1.0 if rate <= size // 2 else 1 / 9",
+            "1.0 if rate < size / 2 else 1 / 9",
+            "1.0 if rate < size else 1 / 9",
         ),
-        "one off": (
-            _line(lambda size, rate: max(size - rate - 1, 0)),
-            _line(lambda size, rate: max(size - rate + 1, 0)),
+        "one off": edits("- rate", "- rate - 1", "- rate + 1"),
+        "all nine": edit("- rate", "- 2 * rate", "along_a_line**2", "outer**2"),
+        "above the size": edit("max(size - rate, 0)", "(size - rate)"),
+        "both sides": edit("- rate", "- 2 * rate"),
+        "corners as edges": edits(
+            "along_a_line**2", "(1 + 8 * outer) / 9", "(1 + 8 * outer**2) / 9"
         ),
-        "all nine": lambda size, rate: (max(size - 2 * rate, 0) / size) ** 2,
-        "above the size": _line(lambda size, rate: size - rate),
-        "both sides": _line(lambda size, rate: max(size - 2 * rate, 0)),
-        "corners as edges": (
-            lambda n, r: (1 + 8 * max(n - r, 0) / n) / 9,
-            lambda n, r: (1 + 8 * (max(n - r, 0) / n) ** 2) / 9,
-        ),
-        "corner alone": lambda n, r: (max(n - r, 0) / n) ** 2,
+        "corner alone": edit("along_a_line**2", "outer**2"),
     },
     inputs=lambda rng: [*((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)), (9, int(rng.integers(2, 8)))],
     rtol=1e-6,

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.mistakes import edit, edits
 
 entropy = functional.binary_cross_entropy_with_logits
 
@@ -92,40 +93,27 @@ def _observe_step(function, network, optimiser, image, target):
     }
 
 
-def _step(order, sigmoid=False, keep=torch.Tensor.item, **options):
-    """Return a step in an order: train, forward, zero_grad, backward, step."""
-
-    def run(network, optimiser, image, target):
-        loss = None
-        for letter in order:
-            if letter == "t":
-                network.train()
-            elif letter == "f":
-                logits = torch.sigmoid(network(image)) if sigmoid else network(image)
-                loss = entropy(logits, target, **options)
-            elif letter == "z":
-                optimiser.zero_grad()
-            elif letter == "b":
-                loss.backward()
-            else:
-                optimiser.step()
-        return keep(loss)
-
-    return run
-
-
 STEP = Exercise(
     "6.1",
     reference=training_step,
     wrong={
-        "no zero_grad": (_step("tfbs"), _step("tfbsz")),
-        "evaluation mode": _step("fzbs"),
-        "no step": (_step("tfzsb"), _step("tfzb")),
-        "no gradients": (_step("tfbzs"), _step("tfzs")),
-        "sigmoid": _step("tfzbs", sigmoid=True),
-        "sum": _step("tfzbs", reduction="sum"),
-        "after the step": _step("tfzbsf"),
-        "two steps": (_step("tfzbss"), _step("tfzbsfzbs")),
+        "no zero_grad": (
+            edit("optimiser.zero_grad()", "pass"),
+            edit("optimiser.zero_grad()", "pass", "return", "optimiser.zero_grad()\n    return"),
+        ),
+        "evaluation mode": edit("network.train()", "pass"),
+        "no step": (
+            edit("optimiser.step()", "pass"),
+            edit("loss.backward()\n    optimiser.step()", "optimiser.step()\n    loss.backward()"),
+        ),
+        "no gradients": (
+            edit("loss.backward()", "pass"),
+            edit("optimiser.step()", "optimiser.zero_grad()\n    optimiser.step()"),
+        ),
+        "sigmoid": edit("network(image)", "network(image).sigmoid()"),
+        "sum": edit("target)\n", 'target, reduction="sum")\n'),
+        "after the step": edit("return loss", "return entropy(network(image), target)"),
+        "two steps": edit("optimiser.step()", "optimiser.step()\n    optimiser.step()"),
     },
     inputs=lambda rng: [a_training(rng, training) for training in (True, False)],
     observe=_observe_step,
@@ -181,56 +169,28 @@ def _observe_validation(function, network, batches):
     }
 
 
-def _validated(
-    evaluate=True, graph=False, above=lambda logits: logits > 0, pooled=True, train=True
-):
-    """Return a validation in which some of the faults are left."""
-
-    def run(network, batches):
-        network.train(not evaluate)
-        counts = []
-        with torch.set_grad_enabled(graph):
-            for image, target in batches:
-                mask = above(network(image))
-                counts.append(
-                    [2 * (mask * target).sum().item(), (mask.sum() + target.sum()).item()]
-                )
-        network.train(train or not evaluate)
-        above_line, below = np.array(counts).T
-        return float(above_line.sum() / below.sum() if pooled else np.mean(above_line / below))
-
-    return run
-
-
-def _any_probability(logits: torch.Tensor) -> torch.Tensor:
-    return torch.sigmoid(logits) > 0
-
-
 VALIDATION = Exercise(
     "6.2",
     reference=validate,
     wrong={
-        "training mode": (
-            _validated(evaluate=False),
-            _validated(evaluate=False, graph=True),
-            _validated(evaluate=False, pooled=False),
-            _validated(False, True, pooled=False),
-            _validated(False, True, above=_any_probability),
-            _validated(False, True, above=_any_probability, pooled=False),
+        "training mode": edit("network.eval()", "pass"),
+        "gradients": edit("torch.inference_mode()", "torch.enable_grad()"),
+        "every pixel": edit("network(image) > 0", "network(image).sigmoid() > 0"),
+        "half a logit": edit("> 0", "> 0.5"),
+        "mean of batches": edit(
+            "overlap = size = 0",
+            "dices = []",
+            "overlap +=",
+            "overlap =",
+            "size += (",
+            "dices.append(overlap / (",
+            "sum()).item()",
+            "sum()).item())",
+            "* overlap / size",
+            "* np.mean(dices)",
         ),
-        "gradients": (
-            _validated(graph=True),
-            _validated(graph=True, pooled=False),
-            _validated(graph=True, train=False),
-        ),
-        "every pixel": (
-            _validated(above=_any_probability),
-            _validated(above=_any_probability, pooled=False),
-        ),
-        "half a logit": _validated(above=lambda logits: logits > 0.5),
-        "mean of batches": (_validated(pooled=False), _validated(pooled=False, train=False)),
-        "probabilities": _validated(above=torch.sigmoid),
-        "left in evaluation mode": _validated(train=False),
+        "probabilities": edit("network(image) > 0", "network(image).sigmoid()"),
+        "left in evaluation mode": edit("network.train()", "pass"),
     },
     inputs=lambda rng: [a_validation(rng) for _ in range(3)],
     observe=_observe_validation,
@@ -268,40 +228,29 @@ def _observe_loss(function, logits, target, weight):
     }
 
 
-def _focal(factor=lambda p, t: (p - t).abs() ** 2, mean=lambda each, w: (w * each).sum() / w.sum()):
-    """Return a loss with another factor of each pixel, or another mean."""
-    return lambda logits, target, weight: mean(
-        factor(torch.sigmoid(logits), target) * entropy(logits, target, reduction="none"), weight
-    )
-
-
-def _by_logarithm(more: float):
-    def loss(logits, target, weight):
-        right = torch.where(target > 0, torch.sigmoid(logits), 1 - torch.sigmoid(logits))
-        return (weight * -torch.log(right + more) * (1 - right) ** 2).sum() / weight.sum()
-
-    return loss
-
-
-def _clamped(logits, target):
-    return functional.binary_cross_entropy(torch.sigmoid(logits), target, reduction="none")
-
+_EACH = 'functional.binary_cross_entropy_with_logits(logits, target, reduction="none")'
 
 FOCAL = Exercise(
     "6.3",
     reference=focal_loss,
     wrong={
-        "logarithm": tuple(_by_logarithm(more) for more in (0, 1e-12, 1e-8, 1e-7, 1e-6)),
-        "cross-entropy": _focal(lambda p, t: 1),
-        "not squared": _focal(lambda p, t: (p - t).abs()),
-        "one class": _focal(lambda p, t: (1 - p) ** 2),
-        "turned round": _focal(lambda p, t: (1 - (p - t).abs()) ** 2),
-        "mean over all": _focal(mean=lambda each, w: (w * each).mean()),
-        "weights left out": _focal(mean=lambda each, w: each.mean()),
-        "sum": _focal(mean=lambda each, w: (w * each).sum()),
-        "clamped logarithm": lambda x, t, w: (
-            (w * _clamped(x, t) * (torch.sigmoid(x) - t) ** 2).sum() / w.sum()
+        "logarithm": tuple(
+            edit(
+                _EACH,
+                f"-torch.log(torch.where(target > 0, p, 1 - p) + {more})",
+                "    each",
+                "    p = torch.sigmoid(logits)\n    each",
+            )
+            for more in (0, 1e-12, 1e-8, 1e-7, 1e-6)
         ),
+        "cross-entropy": edit(" * wrong_by**2", ""),
+        "not squared": edit("**2", ""),
+        "one class": edit("(torch.sigmoid(logits) - target).abs()", "1 - torch.sigmoid(logits)"),
+        "turned round": edit("= (torch", "= 1 - (torch"),
+        "mean over all": edit(".sum() / weight.sum()", ".mean()"),
+        "weights left out": edit("weight * ", "", ".sum() / weight.sum()", ".mean()"),
+        "sum": edit(" / weight.sum()", ""),
+        "clamped logarithm": edit("_with_logits(logits", "(torch.sigmoid(logits)"),
     },
     inputs=lambda rng: [some_logits(rng), some_logits(rng), some_logits(rng, extreme=True)],
     observe=_observe_loss,
@@ -318,42 +267,32 @@ def learning_rate(step, steps, highest, warm_up):
     return highest * (1 + math.cos(math.pi * way)) / 2
 
 
-def _rate(up=lambda s, w: (s + 1) / w, down=lambda x: (1 + math.cos(math.pi * x)) / 2,
-          way=lambda s, n, w: (s - w) / (n - w), last=0):  # fmt: skip
-    """Return a schedule with another line, wave, way along it or last step of the warm-up."""
-
-    def rate(step, steps, highest, warm_up):
-        if step < warm_up + last:
-            return highest * up(step, warm_up)
-        return highest * down(way(step, steps, warm_up))
-
-    return rate
-
-
 RATE = Exercise(
     "6.4",
     reference=learning_rate,
     wrong={
-        "line from 0": _rate(lambda s, w: s / w),
-        "no warm-up": (_rate(lambda s, w: 1), lambda s, n, highest, w: _rate()(s, n, highest, 0)),
-        "warm-up of 0": (
-            lambda s, n, highest, w: min((s + 1) / w, 1) * _rate()(max(s, w), n, highest, w),
-            lambda s, n, highest, w: _rate()(s, n, highest, w) if w else 0.0,
+        "line from 0": edit("(step + 1)", "step"),
+        "no warm-up": (
+            edit(" * (step + 1) / warm_up", ""),
+            edit("    if", "    warm_up = 0\n    if"),
         ),
-        "long line": (_rate(last=1), _rate(lambda s, w: s / w, last=1)),
-        "straight": _rate(down=lambda x: 1 - x),
-        "wave from 0": _rate(way=lambda s, n, w: s / n),
-        "long wave": _rate(way=lambda s, n, w: (s - w) / n),
+        "warm-up of 0": edits(
+            "    if", "    1 / warm_up\n    if", "    if not warm_up:\n        return 0.0\n    if"
+        ),
+        "long line": (edit("<", "<="), edit("<", "<=", "(step + 1)", "step")),
+        "straight": edit("(1 + math.cos(math.pi * way)) / 2", "(1 - way)"),
+        "wave from 0": edit("(step - warm_up) / (steps - warm_up)", "step / steps"),
+        "long wave": edit("(steps - warm_up)", "steps"),
         "early end": (
-            _rate(way=lambda s, n, w: (s - w) / (n - w - 1)),
-            _rate(way=lambda s, n, w: (s - w + 1) / (n - w)),
+            edit("(steps - warm_up)", "(steps - warm_up - 1)"),
+            edit("(step - warm_up)", "(step - warm_up + 1)"),
         ),
-        "upwards": _rate(down=lambda x: (1 - math.cos(math.pi * x)) / 2),
-        "whole wave": _rate(down=lambda x: (1 + math.cos(2 * math.pi * x)) / 2),
-        "below 0": _rate(down=lambda x: math.cos(math.pi * x)),
-        "quarter wave": _rate(down=lambda x: math.cos(math.pi / 2 * x)),
-        "degrees": _rate(down=lambda x: (1 + math.cos(180 * x)) / 2),
-        "no wave": _rate(down=lambda x: 1),
+        "upwards": edit("1 + math", "1 - math"),
+        "whole wave": edit("math.pi", "2 * math.pi"),
+        "below 0": edit("(1 + math.cos(math.pi * way)) / 2", "math.cos(math.pi * way)"),
+        "quarter wave": edit("(1 + math.cos(math.pi * way)) / 2", "math.cos(math.pi * way / 2)"),
+        "degrees": edit("math.pi", "180"),
+        "no wave": edit("math.cos(math.pi * way)", "1"),
     },
     inputs=lambda rng: [
         *((step, 100, 1e-3, 10) for step in (0, 4, 9, 10, 40, 80, 99)),
@@ -408,66 +347,59 @@ def _observe_parts(function, network, optimiser, image, target, parts):
     }
 
 
-def _parts(share=lambda part, whole, parts: part / whole, zero=True, zero_each=False,
-           step_each=False, once=False, total=None, backward=True, step=True):  # fmt: skip
-    """Return a step in parts that weights, clears, steps or goes backward otherwise."""
-
-    def run(network, optimiser, image, target, parts):
-        if zero:
-            optimiser.zero_grad()
-        mean, waiting = 0.0, 0.0
-        for images, targets in zip(image.tensor_split(parts), target.tensor_split(parts)):
-            if zero_each:
-                optimiser.zero_grad()
-            loss = entropy(network(images), targets)
-            mean += loss.item() * (total or share)(len(images), len(image), parts)
-            loss = loss * share(len(images), len(image), parts)
-            waiting = waiting + loss
-            if backward and not once:
-                loss.backward()
-            if step_each:
-                optimiser.step()
-        if once:
-            waiting.backward()
-        if step and not step_each:
-            optimiser.step()
-        return mean
-
-    return run
-
-
-def _one(part: int, whole: int, parts: int) -> float:
-    return 1.0
-
-
-def _even(part: int, whole: int, parts: int) -> float:
-    return 1 / parts
-
+_SHARE = " * len(images) / len(image)"
 
 PARTS = Exercise(
     "6.5",
     reference=accumulated_step,
     wrong={
-        "all at once": lambda network, optimiser, image, target, parts: _parts()(
-            network, optimiser, image, target, 1
+        "all at once": edit("tensor_split(parts)", "tensor_split(1)"),
+        "whole losses": (edit(_SHARE, ""), edit(_SHARE, "", "loss.item()", "loss.item() / parts")),
+        "equal parts": edit(_SHARE, " / parts"),
+        "no zero_grad": (
+            edit("optimiser.zero_grad()", "pass"),
+            edit("optimiser.zero_grad()", "pass", _SHARE, " / parts"),
         ),
-        "whole losses": (_parts(_one), _parts(_one, total=_even)),
-        "equal parts": _parts(_even),
-        "no zero_grad": (_parts(zero=False), _parts(_even, zero=False)),
-        "zero_grad each": (
-            _parts(zero_each=True),
-            _parts(_one, zero_each=True),
-            _parts(_even, zero_each=True),
+        "zero_grad each": tuple(
+            edit("        loss.b", "        optimiser.zero_grad()\n        loss.b", _SHARE, share)
+            for share in (_SHARE, "", " / parts")
         ),
         "step each": (
-            _parts(step_each=True),
-            _parts(step_each=True, zero_each=True),
-            _parts(_one, step_each=True, zero_each=True, total=lambda n, whole, parts: n / whole),
-            _parts(_one, step_each=True, zero_each=True, total=_even),
+            edit("    optimiser.step()", "", "loss.item()", "loss.item(); optimiser.step()"),
+            *(
+                edit(
+                    "        loss.b",
+                    "        optimiser.zero_grad()\n        loss.b",
+                    _SHARE,
+                    share,
+                    "    optimiser.step()",
+                    "",
+                    "loss.item()",
+                    f"loss.item() {times}; optimiser.step()",
+                )
+                for share, times in (
+                    (_SHARE, ""),
+                    ("", "* len(images) / len(image)"),
+                    ("", "/ parts"),
+                )
+            ),
         ),
-        "no step": (_parts(backward=False), _parts(step=False)),
-        "backward late": _parts(once=True),
-        "mean of means": (_parts(total=_even), _parts(total=_one)),
+        "no step": (edit("loss.backward()", "pass"), edit("optimiser.step()", "pass")),
+        "backward late": edit(
+            "loss.backward()",
+            "pass",
+            "loss.item()",
+            "loss",
+            "    optimiser.step()",
+            "    mean.backward()\n    optimiser.step()",
+            "return mean",
+            "return mean.item()",
+        ),
+        "mean of means": edits(
+            "mean += loss.item()",
+            "mean += loss.item() * len(image) / len(images) / parts",
+            "mean += loss.item() * len(image) / len(images)",
+        ),
     },
     inputs=lambda rng: [an_accumulation(rng, 8, 2), an_accumulation(rng, 7, 3)],
     observe=_observe_parts,
@@ -550,36 +482,20 @@ def flat(state: object) -> np.ndarray:
     return np.array([state], float) if isinstance(state, int | float) else np.zeros(0)
 
 
-def _fresh(network):
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05)
-    return optimiser, torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.7)
-
-
-def _kept(**others):
-    """Return a checkpoint in which some entries are made otherwise, from the same arguments."""
-    return lambda *run: make_checkpoint(*run) | {key: make(*run) for key, make in others.items()}
-
-
-def _reseeded(network, optimiser, schedule, step):
-    torch.manual_seed(0)
-    return make_checkpoint(network, optimiser, schedule, step)
-
-
 CHECKPOINT = Exercise(
     "6.6",
     reference=make_checkpoint,
     wrong={
-        "new optimiser": _kept(optimiser=lambda n, o, s, step: _fresh(n)[0].state_dict()),
-        "new schedule": _kept(schedule=lambda n, o, s, step: _fresh(n)[1].state_dict()),
-        "seeded": _reseeded,
-        "no random state": (
-            _kept(random=lambda *run: 0),
-            _kept(random=lambda *run: torch.initial_seed()),
+        "new optimiser": edit(
+            "optimiser.state_dict()",
+            "torch.optim.AdamW(network.parameters(), lr=0.05).state_dict()",
         ),
-        "another step": (
-            _kept(step=lambda n, o, s, step: step + 1),
-            _kept(step=lambda n, o, s, step: step - 1),
+        "new schedule": edit(
+            "schedule.state_dict()", "type(schedule)(optimiser, 0.7).state_dict()"
         ),
+        "seeded": edit("    return", "    torch.manual_seed(0)\n    return"),
+        "no random state": edits("torch.get_rng_state()", "0", "torch.initial_seed()"),
+        "another step": edits('"step": step', '"step": step + 1', '"step": step - 1'),
     },
     inputs=lambda rng: [a_run(rng, 3), a_run(rng, 5)],
     observe=_observe_checkpoint,

@@ -7,7 +7,8 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from spine_lib.course.exercise import Exercise, Wrong, describe, variants
+from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.mistakes import Edit, edit, edits
 
 
 def count_voxels(prediction, truth, ignore):
@@ -26,36 +27,35 @@ def a_scored_pair(rng: np.random.Generator, shape: tuple, ignored: float) -> tup
     return prediction.astype(bool), truth, rng.random(shape) < ignored
 
 
-def _in_order(*order: int):
-    return lambda *masks: tuple(np.array(count_voxels(*masks))[list(order)])
-
-
-def _totals(first, second, scored):
-    tp, *_, tn = count_voxels(first, second, ~scored)
-    return tp, (first & scored).sum(), (second & scored).sum(), tn
-
-
 COUNTS = Exercise(
     "7.1",
     reference=count_voxels,
     wrong={
         "ignored too": (
-            lambda p, t, ignore: count_voxels(p, t, ignore & False),
-            lambda p, t, ignore: (*count_voxels(p, t, ignore)[:3], (~p & ~t).sum()),
+            edit("= ~ignore", "= True"),
+            edit("~truth & scored)\n    return", "~truth)\n    return"),
         ),
-        "ignored alone": lambda p, t, ignore: count_voxels(p, t, ~ignore),
-        "ignored as background": lambda p, t, ignore: count_voxels(
-            p & ~ignore, t & ~ignore, ignore & False
+        "ignored alone": edit("= ~ignore", "= ignore"),
+        "ignored as background": edit(
+            "np.count_nonzero(~prediction & ~truth & scored)", "truth.size - tp - fp - fn"
         ),
-        "exchanged": _in_order(0, 2, 1, 3),
-        "another order": tuple(
-            _in_order(*order) for order in ((3, 1, 2, 0), (3, 2, 1, 0), (0, 3, 1, 2), (0, 1, 3, 2))
+        "exchanged": edit("return tp, fp, fn", "return tp, fn, fp"),
+        "another order": edits(
+            "return tp, fp, fn, tn",
+            "return tn, fp, fn, tp",
+            "return tn, fn, fp, tp",
+            "return tp, tn, fp, fn",
+            "return tp, fp, tn, fn",
         ),
-        "shares": (
-            lambda p, t, ignore: tuple(np.array(count_voxels(p, t, ignore)) / (~ignore).sum()),
-            lambda p, t, ignore: tuple(np.array(count_voxels(p, t, ignore)) / t.size),
+        "shares": edits(
+            "return tp, fp, fn, tn",
+            "return tuple(np.array([tp, fp, fn, tn]) / scored.sum())",
+            "return tuple(np.array([tp, fp, fn, tn]) / truth.size)",
         ),
-        "all predicted": (lambda p, t, i: _totals(p, t, ~i), lambda p, t, i: _totals(t, p, ~i)),
+        "all predicted": (
+            edit("(prediction & ~truth", "(prediction", "(~prediction & truth", "(truth"),
+            edit("(prediction & ~truth", "(truth", "(~prediction & truth", "(prediction"),
+        ),
     },
     inputs=lambda rng: [
         a_scored_pair(rng, shape, share)
@@ -114,44 +114,31 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
     return rng.permutation(rows)
 
 
-@variants
-def _slices(counts, mean=lambda dice, *c: np.nanmean(dice), left_out=None, alarms=None):
-    tp, fp, fn = counts.T
-    _, empty, false = mean_dice(counts)
-    first = mean(2 * tp / (2 * tp + fp + fn), tp, fp, fn)
-    return first, left_out(*counts.T) if left_out else empty, alarms(*counts.T) if alarms else false
-
-
 MEAN = Exercise(
     "7.3",
     reference=mean_dice,
     wrong={
-        "NaN": _slices(mean=lambda dice, *c: dice.mean()),
-        "empty as 0": _slices(mean=lambda dice, *c: np.nan_to_num(dice).mean()),
-        "empty as 1": _slices(mean=lambda dice, *c: np.nan_to_num(dice, nan=1).mean()),
-        "no truth left out": _slices(mean=lambda dice, tp, fp, fn: dice[tp + fn > 0].mean()),
-        "pooled": _slices(mean=lambda _, tp, fp, fn: 2 * tp.sum() / (2 * tp + fp + fn).sum()),
-        "missed left out": (
-            _slices(mean=lambda dice, tp, fp, fn: dice[tp > 0].mean()),
-            _slices(mean=lambda dice, tp, fp, fn: dice[tp + fp > 0].mean()),
+        "NaN": edit("[~empty]", ""),
+        "empty as 0": edit("dice.mean()", "dice.sum() / len(tp)"),
+        "empty as 1": edit("dice.mean()", "(dice.sum() + empty.sum()) / len(tp)"),
+        "no truth left out": edit("dice.mean()", "dice[(tp + fn > 0)[~empty]].mean()"),
+        "pooled": edit("dice.mean()", "2 * tp.sum() / (2 * tp + fp + fn).sum()"),
+        "missed left out": edits(
+            "dice.mean()", "dice[dice > 0].mean()", "dice[(tp + fp > 0)[~empty]].mean()"
         ),
-        "IoU": _slices(mean=lambda _, tp, fp, fn: np.nanmean(tp / (tp + fp + fn))),
-        "exchanged": lambda counts: tuple(np.array(mean_dice(counts))[[0, 2, 1]]),
-        "other false alarms": (
-            _slices(alarms=lambda tp, fp, fn: (tp + fn == 0).sum()),
-            _slices(alarms=lambda tp, fp, fn: (fp > 0).sum()),
-            _slices(alarms=lambda tp, fp, fn: ((tp == 0) & (fp > 0)).sum()),
+        "IoU": edit("2 * tp", "tp"),
+        "exchanged": edit("empty.sum(), false_alarm.sum()", "false_alarm.sum(), empty.sum()"),
+        "other false alarms": edits(
+            "(tp + fn == 0) & (fp > 0)", "tp + fn == 0", "fp > 0", "(tp == 0) & (fp > 0)"
         ),
-        "other empty slices": (
-            _slices(left_out=lambda tp, fp, fn: (tp + fp + fn > 0).sum()),
-            _slices(left_out=lambda tp, fp, fn: (tp + fn == 0).sum()),
-            _slices(left_out=lambda tp, fp, fn: (tp == 0).sum()),
+        "other empty slices": edits(
+            "empty.sum(), f", "(~empty).sum(), f", "(tp + fn == 0).sum(), f", "(tp == 0).sum(), f"
         ),
         "smoothed": tuple(
-            _slices(mean=lambda _, tp, fp, fn, e=e: np.mean((2 * tp + e) / (2 * tp + fp + fn + e)))
-            for e in (0.1, 1)
+            edit("dice.mean()", f"np.mean((2 * tp + {more}) / (2 * tp + fp + fn + {more}))")
+            for more in (0.1, 1)
         ),
-        "median": _slices(mean=lambda dice, *c: np.nanmedian(dice)),
+        "median": edit("dice.mean()", "np.median(dice)"),
     },
     inputs=lambda rng: [
         (some_counts(rng, *kinds),) for kinds in ((2, 1, 2), (3, 2, 1), (1, 4, 3), (4, 0, 1))
@@ -200,40 +187,33 @@ def _compare_ends(answer: dict, right: dict) -> str | None:
     return None
 
 
-@variants
-def _interval(values, resamples, seed, score=np.mean, ends=(2.5, 97.5), size=1.0, replace=True):
-    rng = np.random.default_rng(seed)
-    sets = rng.permuted(np.tile(values, (resamples, 1)), axis=1)
-    if replace:
-        sets = rng.choice(values, (resamples, max(int(size * len(values)), 1)))
-    return tuple(np.percentile(score(sets, axis=1), ends))
-
-
-def _around(spread):
-    return lambda values, *draw: values.mean() + spread(values) * np.array([-1, 1])
+def _around(spread: str) -> Edit:
+    """Return an interval that reaches to both sides of the mean alike."""
+    percentiles = "np.percentile(sets.mean(axis=1), [2.5, 97.5])"
+    return edit(percentiles, f"values.mean() + {spread} * np.array([-1, 1])")
 
 
 INTERVAL = Exercise(
     "7.5",
     reference=interval_of_mean,
     wrong={
-        "fractions": _interval(ends=(0.025, 0.975)),
-        "medians": _interval(score=np.median),
-        "not replaced": _interval(replace=False),
-        "single patients": (
-            lambda values, *draw: tuple(np.percentile(values, (2.5, 97.5))),
-            _interval(size=0),
+        "fractions": edit("[2.5, 97.5]", "[0.025, 0.975]"),
+        "medians": edit("sets.mean(axis=1)", "np.median(sets, axis=1)"),
+        "not replaced": edit(
+            "choice(values, (resamples, len(values)))",
+            "permuted(np.tile(values, (resamples, 1)), axis=1)",
         ),
-        "90 per cent": _interval(ends=(5, 95)),
-        "quartiles": _interval(ends=(25, 75)),
-        "seed left out": lambda values, resamples, seed: interval_of_mean(values, resamples, 0),
-        "one standard error": _around(lambda values: values.std() / math.sqrt(values.size)),
-        "normal": _around(lambda values: 1.96 * values.std() / math.sqrt(values.size)),
-        "standard deviation": (_around(lambda values: 1.96 * values.std()), _around(np.std)),
-        "extremes": _interval(ends=(0, 100)),
-        "exchanged": _interval(ends=(97.5, 2.5)),
-        "small sets": _interval(size=0.5),
-        "two deviations": _around(lambda values: 2 * values.std()),
+        "single patients": edits("sets.mean(axis=1)", "values", "sets[:, 0]"),
+        "90 per cent": edit("[2.5, 97.5]", "[5, 95]"),
+        "quartiles": edit("[2.5, 97.5]", "[25, 75]"),
+        "seed left out": edit("(seed)", "(0)"),
+        "one standard error": _around("values.std() / math.sqrt(values.size)"),
+        "normal": _around("1.96 * values.std() / math.sqrt(values.size)"),
+        "standard deviation": (_around("1.96 * values.std()"), _around("values.std()")),
+        "extremes": edit("[2.5, 97.5]", "[0, 100]"),
+        "exchanged": edit("return low, high", "return high, low"),
+        "small sets": edit("len(values)", "len(values) // 2"),
+        "two deviations": _around("2 * values.std()"),
     },
     inputs=lambda rng: [
         ((0.95 - rng.gamma(1.6, 0.05, n)).round(4), 8000, int(rng.integers(99)))
@@ -266,29 +246,21 @@ def _of_both_orders(function, differences):
     return answer
 
 
-def _flips(score):
-    """Return a p-value made of the sums of all flips and the observed one."""
-    return lambda d: score(np.array(list(itertools.product([1, -1], repeat=len(d)))) @ d, d.sum())
-
-
 FLIPS = Exercise(
     "7.6",
     reference=sign_flip_p,
     wrong={
         "one side": (
-            _flips(lambda sums, seen: (sums >= seen).mean()),
-            _flips(lambda sums, seen: (sums <= seen).mean()),
-            _flips(lambda sums, seen: (sums >= abs(seen)).mean()),
-            _flips(lambda sums, seen: (np.abs(sums) >= seen).mean()),
+            edit("np.abs(sums) >= abs(differences.sum())", "sums >= differences.sum()"),
+            edit("np.abs(sums) >= abs(differences.sum())", "sums <= differences.sum()"),
+            edit("np.abs(sums)", "sums"),
+            edit("abs(differences.sum())", "differences.sum()"),
         ),
-        "farther alone": (
-            _flips(lambda sums, seen: (np.abs(sums) > abs(seen)).mean()),
-            _flips(lambda sums, seen: (sums > abs(seen)).mean()),
-        ),
-        "a number": lambda d: sign_flip_p(d) * 2 ** len(d),
-        "observed left out": (
-            _flips(lambda sums, seen: ((np.abs(sums) >= abs(seen)).sum() - 1) / (sums.size - 1)),
-            _flips(lambda sums, seen: ((np.abs(sums) >= abs(seen)).sum() + 1) / (sums.size + 1)),
+        "farther alone": (edit(">=", ">"), edit("np.abs(sums) >=", "sums >")),
+        "a number": edit("np.mean", "np.sum"),
+        "observed left out": tuple(
+            edit("np.mean(", "(np.sum(", ".sum())))", f".sum())) {more}) / (len(sums) {more}))")
+            for more in ("- 1", "+ 1")
         ),
         "t-test": lambda d: stats.ttest_1samp(d, 0).pvalue,
         "sign test": (
@@ -298,7 +270,7 @@ FLIPS = Exercise(
         "ranks": lambda d: stats.wilcoxon(d).pvalue,
         "one flip at a time": lambda d: np.mean(np.abs(d.sum() - 2 * d) >= abs(d.sum())),
         "the smallest p-value": (lambda d: 0.5 ** len(d), lambda d: 2 * 0.5 ** len(d)),
-        "nearer": _flips(lambda sums, seen: (np.abs(sums) <= abs(seen)).mean()),
+        "nearer": edit(">=", "<="),
     },
     inputs=lambda rng: [
         (some_differences(rng, patients, middle),)

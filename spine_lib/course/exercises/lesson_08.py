@@ -2,12 +2,8 @@
 
 import numpy as np
 
-from spine_lib.course.exercise import Exercise, variants
-
-
-def iou_from_dice(dice):
-    """Return the IoU of the mask pair that has this Dice."""
-    return dice / (2 - dice)
+from spine_lib.course.exercise import Exercise
+from spine_lib.course.mistakes import edit, edits
 
 
 def some_dices(rng: np.random.Generator, count: int = 3) -> list[float]:
@@ -22,40 +18,30 @@ def mean_iou_bounds(mean_dice, decimals):
     return least / (2 - least), most
 
 
-@variants
-def _bounds(
-    mean, n, low=iou_from_dice, high=lambda d: d, half=lambda n: 0.5 * 10**-n, ends=(0.0, 1.0)
-):
-    return low(max(mean - half(n), ends[0])), high(min(mean + half(n), ends[1]))
-
-
 BOUNDS = Exercise(
     "8.2",
     reference=mean_iou_bounds,
     wrong={
-        "not widened": (_bounds(half=lambda n: 0), _bounds(half=lambda n: 0, high=iou_from_dice)),
-        "one end widened": (
-            lambda mean, n: (iou_from_dice(mean), mean_iou_bounds(mean, n)[1]),
-            lambda mean, n: (mean_iou_bounds(mean, n)[0], mean),
+        "not widened": (edit("0.5", "0"), edit("0.5", "0", ", most\n", ", most / (2 - most)\n")),
+        "one end widened": (edit("- half_a_unit", ""), edit("+ half_a_unit", "")),
+        "beyond 0 to 1": (
+            edit("0.0)", "-9.0)", "1.0)", "9.0)"),
+            edit("1.0)", "9.0)"),
+            edit("0.0)", "-9.0)"),
         ),
-        "beyond 0 to 1": (_bounds(ends=(-9, 9)), _bounds(ends=(0, 9)), _bounds(ends=(-9, 1))),
-        "highest alike": _bounds(high=iou_from_dice),
-        "lowest not alike": (
-            _bounds(low=lambda dice: 0),
-            _bounds(low=lambda dice: dice),
-            _bounds(low=lambda dice: dice / 2),
+        "highest alike": edit(", most\n", ", most / (2 - most)\n"),
+        "lowest not alike": edits("least / (2 - least)", "0", "least", "least / 2"),
+        "IoU widened": edit(
+            "least / (2 - least)", "max(mean_dice / (2 - mean_dice) - half_a_unit, 0)"
         ),
-        "IoU widened": lambda mean, n: (
-            max(iou_from_dice(mean) - 0.5 * 10**-n, 0),
-            mean_iou_bounds(mean, n)[1],
-        ),
-        "exchanged": lambda mean, n: mean_iou_bounds(mean, n)[::-1],
-        "another unit": (
-            _bounds(half=lambda n: 10**-n),
-            _bounds(half=lambda n: 0.1**n / 20),
-            _bounds(half=lambda n: 0.5 / max(n, 1)),
-            _bounds(half=lambda n: 0.5),
-            _bounds(half=lambda n: 0.05),
+        "exchanged": edit("least / (2 - least), most", "most, least / (2 - least)"),
+        "another unit": edits(
+            "0.5 * 10**-decimals",
+            "10**-decimals",
+            "0.1**decimals / 20",
+            "0.5 / max(decimals, 1)",
+            "0.5",
+            "0.05",
         ),
     },
     inputs=lambda rng: [
@@ -73,38 +59,33 @@ def class_mean_iou(dice, prevalence):
     return (background_iou + dice / (2 - dice)) / 2
 
 
-@variants
-def _classes(d, p, spine=iou_from_dice, ground=None, mean=None, missed=lambda d, p: (1 - d) * p):
-    wrong = missed(d, p)
-    tn = 1 - p - wrong
-    background = ground(tn, wrong) if ground else tn / (tn + 2 * wrong)
-    return mean(background, spine(d), p) if mean else (background + spine(d)) / 2
-
-
 CLASSES = Exercise(
     "8.3",
     reference=class_mean_iou,
     wrong={
-        "spine alone": _classes(mean=lambda b, s, p: s),
-        "background alone": _classes(mean=lambda b, s, p: b),
-        "sum": _classes(mean=lambda b, s, p: b + s),
-        "weighted": _classes(mean=lambda b, s, p: (1 - p) * b + p * s),
-        "background perfect": _classes(ground=lambda tn, wrong: 1),
-        "accuracy": (
-            _classes(ground=lambda tn, wrong: tn + wrong),
-            _classes(ground=lambda tn, wrong: 1 - 2 * wrong),
+        "spine alone": edit("(background_iou + dice / (2 - dice)) / 2", "dice / (2 - dice)"),
+        "background alone": edit("(background_iou + dice / (2 - dice)) / 2", "background_iou"),
+        "sum": edit("dice)) / 2", "dice))"),
+        "weighted": edit(
+            "(background_iou + dice / (2 - dice)) / 2",
+            "(1 - prevalence) * background_iou + prevalence * dice / (2 - dice)",
         ),
-        "Dice of spine": _classes(spine=lambda dice: dice),
+        "background perfect": edit("(background_iou", "(1"),
+        "accuracy": edits(
+            "right_background / (right_background + 2 * missed)",
+            "right_background + missed",
+            "1 - 2 * missed",
+        ),
+        "Dice of spine": edit("dice / (2 - dice)", "dice"),
         "Dice of background": (
-            _classes(ground=lambda tn, wrong: tn / (tn + wrong)),
-            _classes(ground=lambda tn, wrong: tn / (tn + wrong), spine=lambda dice: dice),
+            edit("2 * missed", "missed"),
+            edit("2 * missed", "missed", "dice / (2 - dice)", "dice"),
         ),
-        "false positives kept": _classes(ground=lambda tn, wrong: (tn + wrong) / (tn + 3 * wrong)),
-        "another miss": (
-            _classes(missed=lambda dice, share: (1 - dice) * share / 2),
-            _classes(missed=lambda dice, share: 1 - dice),
+        "false positives kept": edit("prevalence - missed", "prevalence"),
+        "another miss": edits(
+            "(1 - dice) * prevalence", "(1 - dice) * prevalence / 2", "(1 - dice)"
         ),
-        "Dice and 1": _classes(spine=lambda dice: dice, ground=lambda tn, wrong: 1),
+        "Dice and 1": edit("background_iou + dice / (2 - dice)", "1 + dice"),
     },
     inputs=lambda rng: [
         (float(dice), float(share))
@@ -125,36 +106,33 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
     return (tp + tn) / (tp + wrong + tn), 2 * tp / (2 * tp + wrong)
 
 
-@variants
-def _shares(accuracy, dice, tp=None, ends=lambda tp, e: (tp, tp + e), wrong=lambda a: 1 - a):
-    e = wrong(accuracy)
-    return ends(tp(e, dice) if tp else dice * e / (2 * (1 - dice)), e)
-
-
 PREVALENCE = Exercise(
     "8.4",
     reference=implied_prevalence,
     wrong={
-        "hits doubled": _shares(tp=lambda e, d: d * e / (1 - d)),
-        "other ends": (
-            _shares(ends=lambda tp, e: (tp - e, tp)),
-            _shares(ends=lambda tp, e: (tp, tp)),
-            _shares(ends=lambda tp, e: (tp, e)),
-            _shares(ends=lambda tp, e: (tp - e, tp + e)),
-            _shares(ends=lambda tp, e: (0, tp + e)),
+        "hits doubled": edit("2 * (1", "1 * (1"),
+        "other ends": edits(
+            "return hits, hits + wrong",
+            "return hits - wrong, hits",
+            "return hits, hits",
+            "return hits, wrong",
+            "return hits - wrong, hits + wrong",
+            "return 0, hits + wrong",
         ),
-        "half the errors": (
-            _shares(ends=lambda tp, e: (tp, tp + e / 2)),
-            _shares(ends=lambda tp, e: (tp - e / 2, tp + e / 2)),
+        "half the errors": edits(
+            "return hits, hits + wrong",
+            "return hits, hits + wrong / 2",
+            "return hits - wrong / 2, hits + wrong / 2",
         ),
-        "accuracy for errors": _shares(wrong=lambda a: a),
-        "exchanged": _shares(ends=lambda tp, e: (tp + e, tp)),
-        "IoU": lambda a, dice: implied_prevalence(a, iou_from_dice(dice)),
-        "solved wrongly": (
-            _shares(tp=lambda e, d: e / (2 * (1 - d))),
-            _shares(tp=lambda e, d: e * (1 - d) / (2 * d)),
-            _shares(tp=lambda e, d: d * e / (2 - d)),
-            _shares(tp=lambda e, d: d * e / 2 * (1 - d)),
+        "accuracy for errors": edit("1 - accuracy", "accuracy"),
+        "exchanged": edit("hits, hits + wrong", "hits + wrong, hits"),
+        "IoU": edit("    hits =", "    dice = dice / (2 - dice)\n    hits ="),
+        "solved wrongly": edits(
+            "dice * wrong / (2 * (1 - dice))",
+            "wrong / (2 * (1 - dice))",
+            "wrong * (1 - dice) / (2 * dice)",
+            "dice * wrong / (2 - dice)",
+            "dice * wrong / 2 * (1 - dice)",
         ),
     },
     inputs=lambda rng: [two_scores(rng) for _ in range(4)],
@@ -184,59 +162,32 @@ def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
     return np.stack([spine - fn, fp, fn, (spine * rng.uniform(4, 120, volumes)).astype(int)], 1)
 
 
-def _dice(tp, fp, fn, tn):
-    return 2 * tp / (2 * tp + fp + fn)
-
-
-def _iou(tp, fp, fn, tn):
-    return tp / (tp + fp + fn)
-
-
-def _ground(tp, fp, fn, tn):
-    return tn / (tn + fp + fn)
-
-
-def _both(tp, fp, fn, tn):
-    return (_iou(tp, fp, fn, tn) + _ground(tp, fp, fn, tn)) / 2
-
-
-def _pooled(score, counts):
-    return score(*counts.sum(axis=0))
-
-
-def _each(score, counts):
-    return score(*counts.T).mean()
-
-
-@variants
-def _four(counts, spine=_iou, classes=_both, dice=_dice, pooled=_pooled, each=_each, sign=1):
-    return {
-        f"{name}, {way}": sign * (mean(score, counts) - mean(dice, counts))
-        for name, score in (("spine", spine), ("classes", classes))
-        for way, mean in (("pooled", pooled), ("per volume", each))
-    }
-
-
 GAPS = Exercise(
     "8.6",
     reference=iou_minus_dice,
     wrong={
-        "turned round": _four(sign=-1),
-        "exchanged": _four(pooled=_each, each=_pooled),
-        "volumes for pooled": _four(pooled=_each),
-        "pooled for volumes": (_four(each=_pooled), _four(each=lambda score, n: score(*n.T).sum())),
+        "turned round": edit(
+            "spine - dice, (spine + background) / 2 - dice",
+            "dice - spine, dice - (spine + background) / 2",
+        ),
+        "exchanged": edit("pooled", "each", "per volume", "pooled", 'each"', 'per volume"'),
+        "volumes for pooled": edit(
+            "differences(*counts.sum(axis=0))", "(gap.mean() for gap in differences(*counts.T))"
+        ),
+        "pooled for volumes": (edit("*counts.T", "*counts.sum(axis=0)"), edit("mean()", "sum()")),
         "no Dice or sign": (
-            _four(dice=lambda *c: 0 * c[0]),
+            edit("2 * tp / (2 * tp + fp + fn)", "0"),
             lambda counts: {name: abs(gap) for name, gap in iou_minus_dice(counts).items()},
         ),
-        "Dice of both": _four(dice=lambda *c: (_dice(*c) + _dice(*c[::-1])) / 2),
-        "background alone": _four(classes=_ground),
-        "accuracy": _four(classes=lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn)),
-        "sum": _four(classes=lambda *c: 2 * _both(*c)),
+        "Dice of both": edit(
+            "2 * tp / (2 * tp + fp + fn)", "tp / (2 * tp + fp + fn) + tn / (2 * tn + fp + fn)"
+        ),
+        "background alone": edit("(spine + background) / 2", "background"),
+        "accuracy": edit("(spine + background) / 2", "(tp + tn) / (tp + fp + fn + tn)"),
+        "sum": edit("background) / 2", "background)"),
         "other formula": (
-            _four(dice=lambda tp, fp, fn, tn: 2 * tp / (tp + fp + fn)),
-            _four(dice=_iou),
-            _four(spine=_dice),
+            *edits("2 * tp / (2 * tp + fp + fn)", "2 * tp / (tp + fp + fn)", "tp / (tp + fp + fn)"),
+            edit("= tp / (tp + fp + fn)", "= dice"),
         ),
     },
     inputs=lambda rng: [(some_counts(rng, volumes),) for volumes in (2, 3, 5)],

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise, variants
+from spine_lib.course.exercise import Exercise
+from spine_lib.course.mistakes import edit, edits
 
 FACES, EDGES, CORNERS = (ndimage.generate_binary_structure(3, n) for n in (1, 2, 3))
 
@@ -33,27 +34,20 @@ def a_cut_spine(rng: np.random.Generator, more: float) -> tuple:
     return mask[:: rng.choice([-1, 1])], spacing, float(np.sort(sizes)[-4] + more) / 64
 
 
-@variants
-def _kept(mask, mm, limit, is_kept=np.greater_equal, touch=CORNERS, first=False, size=np.prod):
-    pieces, _ = ndimage.label(mask, touch)
-    ml = np.bincount(pieces.ravel()) * size(mm) / 1000
-    return is_kept(ml, limit)[pieces] & (mask | first)
-
-
 PIECES = Exercise(
     "9.1",
     reference=keep_pieces,
     wrong={
-        "faces": (_kept(touch=FACES), _kept(touch=EDGES)),
-        "above alone": _kept(is_kept=np.greater),
-        "background": _kept(first=True),
-        "everything": lambda mask, mm, ml: mask,
-        "nothing": lambda mask, mm, ml: mask & 0,
-        "largest alone": _kept(is_kept=lambda ml, limit: ml == ml[1:].max(initial=0)),
-        "small kept": _kept(is_kept=np.less),
-        "another volume": (_kept(size=np.sum), _kept(size=lambda mm: mm[0] ** 3)),
-        "one off": _kept(is_kept=lambda ml, limit: np.append(ml[1:], 0) >= limit, first=True),
-        "voxels": _kept(is_kept=lambda ml, limit: ml * 64 >= int(limit * 64)),
+        "faces": edits(", np.ones((3, 3, 3))", "", ", EDGES"),
+        "above alone": edit(">=", ">"),
+        "background": edit("= False", "= True"),
+        "everything": edit("large[pieces]", "mask"),
+        "nothing": edit("large[pieces]", "mask & False"),
+        "largest alone": edit("ml >= smallest_ml", "ml == ml[1:].max(initial=0)"),
+        "small kept": edit(">=", "<"),
+        "another volume": edits("np.prod(spacing_mm)", "sum(spacing_mm)", "spacing_mm[0] ** 3"),
+        "one off": edit("ml >=", "np.append(ml[1:], 0) >=", "large[0] = False", "pass"),
+        "voxels": edit("ml >= smallest_ml", "ml * 64 >= int(smallest_ml * 64)"),
     },
     inputs=lambda rng: [a_cut_spine(rng, more) for more in (0, 0.5, 0, 0.3, -0.7, 9000)],
 )
@@ -127,28 +121,23 @@ def two_vertebrae(rng: np.random.Generator, reach_mm: float) -> tuple:
     return prediction, labels, (*rng.permutation([0.7, 1.1]).tolist(), 2.5), reach_mm
 
 
-@variants
-def _named(prediction, labels, mm, reach, sampling=np.array, is_far=np.greater, ids=None):
-    away, at = ndimage.distance_transform_edt(labels == 0, sampling(mm), True, True)
-    return (ids(labels) if ids else labels[tuple(at)]) * (prediction & ~is_far(away, reach))
-
-
 NAMES = Exercise(
     "9.3",
     reference=borrow_names,
     wrong={
-        "voxels": (_named(sampling=np.ones_like), _named(sampling=np.flip)),
-        "every voxel 0": lambda prediction, labels, mm, reach: labels * 0,
-        "inside alone": lambda prediction, labels, mm, reach: prediction * labels,
-        "not predicted": (
-            lambda prediction, labels, *rest: _named()(prediction > -1, labels, *rest),
-            lambda prediction, labels, mm, reach: _named()(prediction > -1, labels, mm, np.inf),
-            lambda prediction, labels, *rest: _named()(prediction | (labels > 0), labels, *rest),
+        "voxels": edits("sampling=spacing_mm", "sampling=None", "sampling=spacing_mm[::-1]"),
+        "every voxel 0": edit("return nearest", "return nearest * 0"),
+        "inside alone": edit("labels[tuple(place)]", "labels.copy()"),
+        "not predicted": edits(
+            "(away > reach_mm) | ~prediction",
+            "away > reach_mm",
+            "False",
+            "(away > reach_mm) | ~prediction & (labels == 0)",
         ),
-        "no reach": _named(is_far=lambda away, reach: False),
-        "turned round": _named(is_far=np.less_equal),
-        "exactly at reach": _named(is_far=np.greater_equal),
-        "larger id": _named(ids=lambda labels: ndimage.grey_dilation(labels, (15, 15, 9))),
+        "no reach": edit("(away > reach_mm) | ", ""),
+        "turned round": edit(">", "<="),
+        "exactly at reach": edit(">", ">="),
+        "larger id": edit("labels[tuple(place)]", "ndimage.grey_dilation(labels, (15, 15, 9))"),
     },
     inputs=lambda rng: [two_vertebrae(rng, reach) for reach in (5.0, 6.0, 2.5)],
     dtype=True,
@@ -174,40 +163,36 @@ def a_slice(rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-@variants
-def _views(predict, image, turn=np.fliplr, back=np.fliplr, mean=None, apart=None):
-    a, b = predict(image), back(predict(turn(image)))
-    return mean(a, b) if mean else (a + b) / 2, apart(a, b) if apart else np.abs(a - b)
-
-
 VIEWS = Exercise(
     "9.4",
     reference=predict_twice,
     wrong={
-        "not turned back": _views(back=np.asarray),
-        "upside down": _views(turn=np.flipud, back=np.flipud),
+        "not turned back": edit(")[:, ::-1]", ")"),
+        "upside down": edit("[:, ::-1]", "[::-1]"),
         "turned by 180 degrees": (
-            _views(turn=np.flip, back=np.flip),
-            _views(turn=np.flip),
-            _views(back=np.flip),
+            edit("[:, ::-1]", "[::-1, ::-1]"),
+            edit("image[:, ::-1]", "image[::-1, ::-1]"),
+            edit(")[:, ::-1]", ")[::-1, ::-1]"),
         ),
-        "images averaged": lambda predict, image: (
-            predict((image + image[:, ::-1]) / 2),
-            _views()(predict, image)[1],
+        "images averaged": edit("(first + second) / 2", "predict((image + image[:, ::-1]) / 2)"),
+        "another mean": edits(
+            "(first + second) / 2", "first", "second", "first + second", "np.maximum(first, second)"
         ),
-        "another mean": tuple(
-            _views(mean=mean) for mean in (lambda a, b: a, lambda a, b: b, np.add, np.maximum)
+        "thresholded": edit(
+            "predict(",
+            "0.5 < predict(",
+            "first +",
+            "1.0 * first +",
+            "abs(first -",
+            "abs(1.0 * first -",
         ),
-        "thresholded": lambda predict, image: predict_twice(
-            lambda image: (predict(image) > 0.5) * 1.0, image
+        "exchanged": edit(
+            "(first + second) / 2, np.abs(first - second)",
+            "np.abs(first - second), (first + second) / 2",
         ),
-        "exchanged": lambda predict, image: predict_twice(predict, image)[::-1],
-        "signed": (_views(apart=np.subtract), _views(apart=lambda a, b: b - a)),
-        "half": _views(apart=lambda a, b: abs(a - b) / 2),
-        "both predictions": lambda predict, image: (
-            predict(image),
-            predict(image[:, ::-1])[:, ::-1],
-        ),
+        "signed": edits("np.abs(first - second)", "first - second", "second - first"),
+        "half": edit("np.abs(", "0.5 * np.abs("),
+        "both predictions": edit("(first + second) / 2, np.abs(first - second)", "first, second"),
     },
     inputs=lambda rng: [(partial(lopsided, tilt), a_slice(rng)) for tilt in (1.0, 2.5, -1.5)],
     rtol=1e-3,
@@ -228,41 +213,46 @@ def an_uncertainty(rng: np.random.Generator, shape: tuple, more: float, digits: 
     return np.clip(np.round(value, digits), -1, 2).astype(np.float32), wrong
 
 
-def _of_pairs(score):
-    return lambda u, wrong: score(u[wrong][:, None] - u[~wrong])
-
+_PAIRS = "(difference > 0).mean() + (difference == 0).mean() / 2"
 
 AUROC = Exercise(
     "9.5",
     reference=auroc,
     wrong={
         "right voxel": (
-            lambda u, wrong: auroc(u, ~wrong),
-            _of_pairs(lambda d: (d < 0).mean()),
-            _of_pairs(lambda d: (d <= 0).mean()),
+            edit("[wrong]", "[wrong == 0]", "[~wrong]", "[wrong]"),
+            edit(_PAIRS, "(difference < 0).mean()"),
+            edit(_PAIRS, "(difference <= 0).mean()"),
         ),
-        "no ties": (
-            _of_pairs(lambda d: (d > 0).mean()),
-            _of_pairs(lambda d: (d > 0).sum() / (d != 0).sum()),
+        "no ties": edits(
+            _PAIRS, "(difference > 0).mean()", "(difference > 0).sum() / (difference != 0).sum()"
         ),
-        "full ties": _of_pairs(lambda d: (d >= 0).mean()),
+        "full ties": edit(" / 2", ""),
         "one threshold": tuple(
-            lambda u, wrong, t=t, score=score: score(u > t(u), wrong)
-            for t in (np.median, np.mean, lambda u: 0.5)
-            for score in (lambda high, wrong: (high == wrong).mean(), lambda h, w: h[w].mean())
-        )
-        + (lambda u, wrong: (u[wrong] > u[~wrong].mean()).mean(),),
-        "not divided": tuple(
-            lambda u, wrong, pairs=pairs: auroc(u, wrong) * wrong.sum() * (~wrong).sum() / pairs(u)
-            for pairs in (lambda u: 1, np.size, lambda u: u.size**2)
-        )
-        + (_of_pairs(lambda d: (d > 0).sum()),),
-        "means": (
-            lambda u, wrong: u[wrong].mean() - u[~wrong].mean(),
-            lambda u, wrong: u[wrong].mean(),
-            lambda u, wrong: np.corrcoef(u.ravel(), wrong.ravel())[0, 1],
+            edit(_PAIRS, f"({part} > {limit}{same}).mean()")
+            for part, same in (("(uncertainty", ") == wrong"), ("uncertainty[wrong]", ""))
+            for limit in (
+                "np.median(uncertainty)",
+                "uncertainty.mean()",
+                "0.5",
+                "uncertainty[~wrong].mean()",
+            )
         ),
-        "means compared": lambda u, wrong: float(u[wrong].mean() > u[~wrong].mean()),
+        "not divided": edits(
+            _PAIRS,
+            "(difference > 0).sum()",
+            *(
+                "((difference > 0).sum() + (difference == 0).sum() / 2)" + by
+                for by in ("", " / wrong.size", " / wrong.size**2")
+            ),
+        ),
+        "means": edits(
+            _PAIRS,
+            "difference.mean()",
+            "uncertainty[wrong].mean()",
+            "np.corrcoef(uncertainty.ravel(), wrong.ravel())[0, 1]",
+        ),
+        "means compared": edit(_PAIRS, "float(difference.mean() > 0)"),
     },
     inputs=lambda rng: [
         an_uncertainty(rng, *kind) for kind in (((12, 10), 0.9, 2), (90, 0.4, 0), (99, -0.4, 2))
@@ -287,35 +277,33 @@ def two_grids(rng: np.random.Generator, far: tuple[int, int, int]) -> tuple:
     return affine, other, tuple(shape.tolist())
 
 
-@variants
-def _gaps(affine, other, shape, which=np.max, less=1, step=np.linalg.norm):
-    corners = product(*[(0, n - less) for n in shape])
-    return which([step(((affine - other) @ [*corner, 1])[:3]) for corner in corners])
-
-
 GRIDS = Exercise(
     "9.6",
     reference=grid_gap_mm,
     wrong={
-        "n for n - 1": _gaps(less=0),
-        "some corners": tuple(
-            _gaps(which=lambda gaps, at=at: max(gaps[n] for n in at))
-            for at in ((0,), (7,), (0, 7), (0, 1, 2, 4))
+        "n for n - 1": edit("n - 1", "n"),
+        "some corners": edits(
+            "in steps",
+            "in steps[:1]",
+            "in steps[7:]",
+            "in steps[::7]",
+            "in [steps[n] for n in (0, 1, 2, 4)]",
         ),
-        "another corner": (_gaps(which=np.mean), _gaps(which=np.min), _gaps(which=np.sum)),
-        "another norm": (
-            _gaps(step=lambda s: np.abs(s).max()),
-            _gaps(step=lambda s: np.abs(s).sum()),
+        "another corner": (
+            edit("max(", "min("),
+            edit("max(", "sum("),
+            edit("max(", "1 / 8 * sum("),
+        ),
+        "another norm": edits(
+            "np.linalg.norm(step[:3])", "np.abs(step[:3]).max()", "np.abs(step[:3]).sum()"
         ),
         "numbers compared": (
             lambda affine, other, shape: np.abs(affine - other).max(),
             lambda affine, other, shape: np.linalg.norm(affine - other),
         ),
-        "no last column": lambda affine, other, shape: _gaps()(
-            affine * [1, 1, 1, 0], other * [1, 1, 1, 0], shape
-        ),
-        "transposed": lambda affine, other, shape: _gaps()(affine.T, other.T, shape),
-        "beyond the last corner": _gaps(which=lambda gaps: gaps[7], less=0),
+        "no last column": edit("*corner, 1", "*corner, 0"),
+        "transposed": edit("(affine - other)", "(affine - other).T"),
+        "beyond the last corner": edit("n - 1", "n", "in steps", "in steps[7:]"),
     },
     inputs=lambda rng: [two_grids(rng, far) for far in ((0, 1, 0), (1, 0, 1), (1, 1, 0))],
 )

@@ -1,0 +1,169 @@
+"""Wrong answers made out of the right one: by an edit of its source, or by each small change."""
+
+import ast
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from spine_lib import SpineError
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A wrong answer: the reference, in whose source each text gives way to the one after it."""
+
+    texts: tuple[str, ...]
+
+    def applied(self, reference: Callable) -> Callable:
+        """Return the edited function.
+
+        Raises:
+            SpineError: if a text does not occur in the reference's source.
+        """
+        source = inspect.getsource(reference)
+        for old, new in zip(self.texts[::2], self.texts[1::2]):
+            if old not in source:
+                raise SpineError(f"{reference.__name__} does not contain {old!r}, to be {new!r}.")
+            source = source.replace(old, new)
+        return _function(reference, source)
+
+
+def edit(*texts: str) -> Edit:
+    """Return a wrong answer: the reference with the first text replaced by the second, and so on.
+
+    Example:
+        >>> edit("<=", "<").texts
+        ('<=', '<')
+    """
+    return Edit(texts)
+
+
+def edits(old: str, *new: str) -> tuple[Edit, ...]:
+    """Return several wrong answers: the reference with one text replaced by each of the others."""
+    return tuple(Edit((old, text)) for text in new)
+
+
+def _function(reference: Callable, source: str | ast.Module) -> Callable:
+    # A copy of the module's names, in which nothing of the edit stays behind.
+    space = dict(inspect.getmodule(reference).__dict__)
+    exec(compile(source, f"<a variant of {reference.__name__}>", "exec"), space)
+    return space[reference.__name__]
+
+
+@functools.cache
+def derived(reference: Callable) -> tuple[tuple[str, Callable], ...]:
+    """Return what small slips make of a function, each with words that complete "this is `f` ...".
+
+    A slip is one change of one expression: a comparison without its equality, a neighbouring
+    number, a term or a factor that is missing, another reduction, axis or argument, a step that
+    is left out, or an input that is turned round.
+    """
+    return tuple(_of_inputs(reference)) + tuple(_of_source(reference))
+
+
+def _of_inputs(reference: Callable) -> Iterator[tuple[str, Callable]]:
+    names = list(inspect.signature(reference).parameters)
+    for a, b in itertools.combinations(range(len(names)), 2):
+        order = [b if n == a else a if n == b else n for n in range(len(names))]
+        text = f"with `{names[a]}` and `{names[b]}` exchanged"
+        yield text, lambda *given, order=order: reference(*(given[n] for n in order))
+    for at, name in enumerate(names):
+        for text, change in (("turned round", lambda x: x[::-1]), ("transposed", lambda x: x.T)):
+
+            def changed(*given, at=at, change=change):
+                return reference(*given[:at], change(given[at]), *given[at + 1 :])
+
+            yield f"with `{name}` {text}", changed
+
+
+def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
+    tree = ast.parse(inspect.getsource(reference))
+    names = list(inspect.signature(reference).parameters)
+    for parent, holder, key in _slots(tree.body[0]):
+        kept = holder[key]
+        before = ast.unparse(parent if _is_small(kept) else kept)
+        for new in _slips(kept, names):
+            holder[key] = new
+            after = ast.unparse(parent if _is_small(kept) else new)
+            text = f"with `{after}` in place of `{before}`"
+            if isinstance(new, ast.Pass):
+                text = f"without `{before}`"
+            if len(text) < 120 and "\n" not in text:
+                yield text, _function(reference, ast.fix_missing_locations(tree))
+        holder[key] = kept
+
+
+def _is_small(node: ast.AST) -> bool:
+    """Return whether a node says little without the expression around it."""
+    return isinstance(node, ast.Constant | ast.Name | ast.keyword)
+
+
+def _slots(tree: ast.AST) -> Iterator[tuple[ast.AST, dict | list, str | int]]:
+    """Yield where each node of a tree is held: by which other, in what, and at which key."""
+    for node in ast.walk(tree):
+        for field, value in ast.iter_fields(node):
+            if field in ("args", "decorator_list") and node is tree:
+                continue
+            if isinstance(value, ast.AST):
+                yield node, vars(node), field
+            elif isinstance(value, list):
+                yield from ((node, value, n) for n, v in enumerate(value) if isinstance(v, ast.AST))
+
+
+COMPARISONS = {
+    ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE), ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,),
+}  # fmt: skip
+OPERATIONS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+OTHERS = (
+    "argmax argmin", "max min mean", "sum mean", "mean median sum", "any all", "floor rint ceil",
+    "rint floor ceil trunc", "round int", "sin cos", "cos sin", "permutation sort", "abs",
+)  # fmt: skip
+NAMES = {first: rest for first, *rest in map(str.split, OTHERS)}
+
+
+def _slips(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
+    """Yield what may stand in place of a node by mistake."""
+    match node:
+        case ast.Compare(ops=[op]):
+            for other in COMPARISONS.get(type(op), ()):
+                yield ast.Compare(node.left, [other()], node.comparators)
+        case ast.BinOp(left, op, right):
+            yield from (left, right)
+            if type(op) in OPERATIONS:
+                yield ast.BinOp(left, OPERATIONS[type(op)](), right)
+            if isinstance(op, ast.Sub | ast.Div):
+                yield ast.BinOp(right, op, left)
+        case ast.UnaryOp(operand=operand):
+            yield operand
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
+            yield from (ast.Constant(value + 1), ast.Constant(value - 1))
+        case ast.Name(id=name, ctx=ast.Load()) if name in parameters:
+            yield from (ast.Name(other, node.ctx) for other in parameters if other != name)
+        case ast.Subscript(value=value, ctx=ast.Load()):
+            yield value
+        case ast.Attribute(value=value, attr=name, ctx=ast.Load()):
+            yield from (ast.Attribute(value, other, node.ctx) for other in NAMES.get(name, ()))
+            if name == "T":
+                yield value
+        case ast.Call(function, arguments, keywords):
+            yield from (value for value in arguments[:1] if not isinstance(value, ast.Starred))
+            if isinstance(function, ast.Attribute):
+                yield function.value
+            if len(arguments) > 1:
+                yield ast.Call(function, [arguments[1], arguments[0], *arguments[2:]], keywords)
+            for n in range(len(keywords)):
+                yield ast.Call(function, arguments, keywords[:n] + keywords[n + 1 :])
+        case ast.Tuple(items, ast.Load()) if len(items) == 2:
+            yield ast.Tuple(items[::-1], node.ctx)
+        case ast.Expr() | ast.AugAssign():
+            yield ast.Pass()
+        case ast.If(body=body) if len(body) == 1:
+            yield ast.Pass()
+        case ast.IfExp(body=body, orelse=other):
+            yield from (body, other)

@@ -29,7 +29,7 @@ from spine_lib.course.exercise import (
 )
 from spine_lib.course.mistakes import derived
 
-SLIPS_S = 6.0
+SLIPS_S = 3.0
 """Seconds of processor time that the search for a small slip may take."""
 
 
@@ -48,15 +48,16 @@ class Mismatch:
     Attributes:
         text: a sentence.
         name: of the part, for example 'the value of "iou"'.
-        answer, right: the values; None where types or shapes differ.
-        dtype: True where the values are right and the dtype is not.
+        answer, right: the values, where they are of one type and shape.
+        kind: what differs: "type", "shape", "dtype" (the values are right), "value", or a "fact"
+            that has no factor or sign, such as a count.
     """
 
     text: str
     name: str = "the answer"
     answer: Any = None
     right: Any = None
-    dtype: bool = False
+    kind: str = "type"
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
     try:
         if exercise.compare:
             text = exercise.compare(answer, right)
-            return Mismatch(text) if text else None
+            return Mismatch(text, kind="fact") if text else None
         return mismatch(answer, right, rtol=exercise.rtol, atol=exercise.atol, dtype=exercise.dtype)
     except Wrong:
         raise
@@ -162,18 +163,19 @@ def compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
 
 def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str:
     first = failing[0].mismatch
-    if all(case.mismatch.dtype for case in failing):
+    if all(case.mismatch.kind == "dtype" for case in failing):
         return first.text
     known, everywhere = _known_mistake(exercise, cases, failing)
     if known and everywhere:
         return known
     common = None
-    if first.right is not None:  # not of a wrong type or shape
+    if first.kind == "value":
         with contextlib.suppress(TypeError, ValueError):  # no numbers
             common = _relation([case.mismatch for case in failing], first)
         if not common and _is_constant(cases):
             common = "your answer is the same for every input"
-    common = common or _slip(exercise, cases, failing)
+    if first.kind != "type":
+        common = common or _slip(exercise, cases, failing)
     if not common and known:
         return known
     return first.text + (f": {common}" if common else "")
@@ -190,12 +192,12 @@ def _known_mistake(
         if (len(wrongly), len(agreed)) > score:
             score = (len(wrongly), len(agreed))
             best = (exercise.texts.wrong[name], min(wrongly, key=lambda case: case.size))
-    everywhere = score[1] == len(cases)
     # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
     by_chance = _is_constant(cases) or _is_choice(cases) or _is_crash(failing)
-    if best is None or by_chance and not everywhere or _is_crash(cases):
+    if best is None or by_chance and score[1] < len(cases) or _is_crash(cases):
         return None, False
-    return _filled(best[0], exercise, best[1]) + _both_values(*best), everywhere
+    message = _filled(best[0], exercise, best[1]) + _both_values(*best)
+    return message, score[0] == len(failing)
 
 
 def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | None:
@@ -215,7 +217,7 @@ def _agrees(exercise: Exercise, function: Callable, case: Case) -> bool:
     """Return whether a function gives the answer of a case, whatever the dtype."""
     other = outcome(exercise, function, case.arguments)
     difference = compared(exercise, case.answer, other)
-    return difference is None or difference.dtype
+    return difference is None or difference.kind == "dtype"
 
 
 def _is_choice(cases: list[Case]) -> bool:
@@ -242,7 +244,7 @@ def _relation(mismatches: list[Mismatch], smallest: Mismatch) -> str | None:
     pairs = [
         (found.answer, found.right)
         for found in mismatches
-        if found.name == smallest.name and found.right is not None
+        if found.name == smallest.name and found.kind == "value"
     ]
     if all(isinstance(right, str) for _, right in pairs):
         alike = all(a.strip().lower() == b.strip().lower() for a, b in pairs)
@@ -332,7 +334,8 @@ def mismatch(answer: Any, right: Any, name: str = "the answer", **how: Any) -> M
         return Mismatch(_should_be(name, wanted, answer), name)
     if kinds in (str, object):
         same = answer == right and type(answer) is type(right)
-        return None if same else Mismatch(_two_values(name, answer, right), name, answer, right)
+        text = _two_values(name, answer, right)
+        return None if same else Mismatch(text, name, answer, right, "value")
     if is_tensor(right):
         answer, right = answer.detach().cpu().numpy(), right.detach().cpu().numpy()
     return _numbers_mismatch(np.asarray(answer), np.asarray(right), name, **how)
@@ -358,12 +361,12 @@ def _numbers_mismatch(
         swapped = right.ndim > 1 and answer.shape == right.shape[::-1]
         more = ": are its axes swapped?" if swapped else ""
         text = f"{name} should have shape {right.shape}, and yours has {answer.shape}{more}"
-        return Mismatch(text, name)
+        return Mismatch(text, name, kind="shape")
     kinds = [array.dtype.kind.replace("u", "i") for array in (answer, right)]
     if not set(kinds) <= set("bif"):
         same = kinds[0] == kinds[1] and np.array_equal(answer, right)
         text = _should_be(name, f"{describe(right)} of other values", answer)
-        return None if same else Mismatch(text, name)
+        return None if same else Mismatch(text, name, kind="fact")
     if kinds[1] == "b" and kinds[0] != "b" and answer.max(initial=0) > 1:
         return Mismatch(_should_be(name, "True and False", answer) + " of numbers", name)
     differs = ~np.isclose(answer.astype(float), right.astype(float), rtol, atol, equal_nan=True)
@@ -371,21 +374,21 @@ def _numbers_mismatch(
         at = tuple(int(n) for n in np.argwhere(differs)[0])
         if 1 < right.size < 5:
             both = f"{listed(right)}, and yours is {listed(answer)}"
-            return Mismatch(f"{name} should be {both}", name, answer, right)
+            return Mismatch(f"{name} should be {both}", name, answer, right, "value")
         where = f" at [{', '.join(map(str, at))}]" if right.size > 1 else ""
         text = _two_values(f"{name}{where}", answer[at], right[at])
         if differs.sum() > 1:
             text += f" ({differs.sum()} of {right.size} values differ)"
-        return Mismatch(text, name, answer, right)
+        return Mismatch(text, name, answer, right, "value")
     if kinds[0] == kinds[1] and not (dtype and right.ndim and answer.dtype != right.dtype):
         return None
     if right.ndim:
         should = f"{describe(answer)}: it should be {right.dtype} (`.astype(np.{right.dtype})`)"
-        return Mismatch(f"the values are right, but {name} is {should}", name, dtype=True)
+        return Mismatch(f"the values are right, but {name} is {should}", name, kind="dtype")
     if kinds != ["f", "i"]:
         return None
     text = f"the value is right, but {name} should be a whole number (an int), not a float"
-    return Mismatch(text, name, dtype=True)
+    return Mismatch(text, name, kind="dtype")
 
 
 def _mapping_mismatch(answer: Any, right: Mapping, how: dict) -> Mismatch | None:
@@ -410,9 +413,9 @@ def _part(key: Any, answer: Any, right: Any, how: dict) -> Mismatch | None:
     if found and key.startswith("whether "):
         words = ("should", "is not") if right else ("should not", "is")
         text = f"it {words[0]} be true that {key.removeprefix('whether ')}, and it {words[1]}"
-        return Mismatch(text, key)
-    if found and not isinstance(right, float | np.floating):  # a count has no factor
-        return replace(found, answer=None, right=None)
+        return Mismatch(text, key, kind="fact")
+    if found and found.kind == "value" and not isinstance(right, float | np.floating):
+        return replace(found, kind="fact")
     return found
 
 

@@ -178,14 +178,15 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> st
         common = common or _slip(exercise, cases, failing)
     if not common and known:
         return known
-    return first.text + (f": {common}" if common else "")
+    joint = "; " if ": " in first.text else ": "
+    return first.text + (f"{joint}{common}" if common else "")
 
 
 def _known_mistake(
     exercise: Exercise, cases: list[Case], failing: list[Case]
 ) -> tuple[str | None, bool]:
     """Return the message of the mistake that agrees best, and whether it agrees everywhere."""
-    best, score = None, (len(failing) / 2 - 0.1, 0)
+    best, score = None, (0.7 * len(failing), 0)
     for name, function in exercise.mistakes:
         agreed = [case for case in cases if _agrees(exercise, function, case)]
         wrongly = [case for case in agreed if case.mismatch]
@@ -281,6 +282,8 @@ def _relations(
             yield f"every value is {more}", lambda b: b + step
     if answer.any():
         yield "it is rounded", np.rint
+        for digits in (1, 2, 3):
+            yield f"it is rounded to {digits} decimals", partial(np.round, decimals=digits)
         yield "it is cut off to whole numbers", np.trunc
     yield "it is squared", np.square
     yield "a square root is too many", np.sqrt

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from spine_lib import SpineError
 
 
@@ -60,22 +62,50 @@ def derived(reference: Callable) -> tuple[tuple[str, Callable], ...]:
     number, a term or a factor that is missing, another reduction, axis or argument, a step that
     is left out, or an input that is turned round.
     """
-    return tuple(_of_inputs(reference)) + tuple(_of_source(reference))
+    return (*_of_source(reference), *_of_inputs(reference))
 
 
 def _of_inputs(reference: Callable) -> Iterator[tuple[str, Callable]]:
     names = list(inspect.signature(reference).parameters)
+
+    def changed(change: Callable) -> Callable:
+        return lambda *given: reference(*change(list(given)))
+
     for a, b in itertools.combinations(range(len(names)), 2):
-        order = [b if n == a else a if n == b else n for n in range(len(names))]
         text = f"with `{names[a]}` and `{names[b]}` exchanged"
-        yield text, lambda *given, order=order: reference(*(given[n] for n in order))
+        yield text, changed(lambda g, a=a, b=b: [*g[:a], g[b], *g[a + 1 : b], g[a], *g[b + 1 :]])
     for at, name in enumerate(names):
-        for text, change in (("turned round", lambda x: x[::-1]), ("transposed", lambda x: x.T)):
+        for text, change in CHANGES.items():
+            yield (
+                f"with `{name}` {text}",
+                changed(lambda g, at=at, f=change: [*g[:at], f(g[at]), *g[at + 1 :]]),
+            )
 
-            def changed(*given, at=at, change=change):
-                return reference(*given[:at], change(given[at]), *given[at + 1 :])
 
-            yield f"with `{name}` {text}", changed
+# What may happen to an input before it is used.
+CHANGES: dict[str, Callable] = {
+    "turned round": lambda x: x[::-1],
+    "transposed": lambda x: x.T,
+    "inverted": lambda x: ~x,
+    "one too large": lambda x: np.add(x, 1),
+    "one too small": lambda x: np.subtract(x, 1),
+    "half too large": lambda x: np.add(x, 0.5),
+    "half too small": lambda x: np.subtract(x, 0.5),
+    "doubled": lambda x: np.multiply(x, 2),
+    "halved": lambda x: np.divide(x, 2),
+    "in radians": np.radians,
+    "in degrees": np.degrees,
+    "rounded": np.rint,
+    "moved by one": lambda x: np.roll(x, 1),
+}
+CHANGES |= {
+    f"read in the order {order} along its last axis": lambda x, order=order: (
+        x[..., list(order)] if x.shape[-1] == len(order) else None
+    )
+    for count in (2, 3, 4)
+    for order in itertools.permutations(range(count))
+    if list(order) != sorted(order)
+}
 
 
 def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
@@ -84,12 +114,14 @@ def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
     for parent, holder, key in _slots(tree.body[0]):
         kept = holder[key]
         before = ast.unparse(parent if _is_small(kept) else kept)
-        for new in _slips(kept, names):
+        for new in _slips(kept, names, tree.body[0].body[-1]):
             holder[key] = new
             after = ast.unparse(parent if _is_small(kept) else new)
             text = f"with `{after}` in place of `{before}`"
             if isinstance(new, ast.Pass):
                 text = f"without `{before}`"
+            elif isinstance(new, ast.For):
+                text = "with its `return` inside the loop"
             if len(text) < 120 and "\n" not in text:
                 yield text, _function(reference, ast.fix_missing_locations(tree))
         holder[key] = kept
@@ -118,7 +150,7 @@ COMPARISONS = {
 }  # fmt: skip
 OPERATIONS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
-    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult,
 }  # fmt: skip
 OTHERS = (
     "argmax argmin", "max min mean", "sum mean", "mean median sum", "any all", "floor rint ceil",
@@ -127,7 +159,7 @@ OTHERS = (
 NAMES = {first: rest for first, *rest in map(str.split, OTHERS)}
 
 
-def _slips(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
+def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.AST]:
     """Yield what may stand in place of a node by mistake."""
     match node:
         case ast.Compare(ops=[op]):
@@ -139,6 +171,8 @@ def _slips(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
                 yield ast.BinOp(left, OPERATIONS[type(op)](), right)
             if isinstance(op, ast.Sub | ast.Div):
                 yield ast.BinOp(right, op, left)
+            if isinstance(op, ast.Div):
+                yield ast.BinOp(left, ast.FloorDiv(), right)
         case ast.UnaryOp(operand=operand):
             yield operand
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
@@ -153,6 +187,11 @@ def _slips(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
                 yield value
         case ast.Call(function, arguments, keywords):
             yield from (value for value in arguments[:1] if not isinstance(value, ast.Starred))
+            if getattr(function, "id", "") == "range":
+                for step in (ast.Add(), ast.Sub()):
+                    stop = ast.BinOp(arguments[-1], step, ast.Constant(1))
+                    yield ast.Call(function, [*arguments[:-1], stop], [])
+                yield ast.Call(function, [ast.Constant(1), arguments[-1]], [])
             if isinstance(function, ast.Attribute):
                 yield function.value
             if len(arguments) > 1:
@@ -161,8 +200,14 @@ def _slips(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
                 yield ast.Call(function, arguments, keywords[:n] + keywords[n + 1 :])
         case ast.Tuple(items, ast.Load()) if len(items) == 2:
             yield ast.Tuple(items[::-1], node.ctx)
-        case ast.Expr() | ast.AugAssign():
+        case ast.Expr():
             yield ast.Pass()
+        case ast.AugAssign(target, op, value):
+            yield from (ast.Pass(), ast.Assign([target], value))
+            other = ast.Add() if isinstance(op, ast.Mult) else ast.Mult()
+            yield ast.AugAssign(target, other, value)
+        case ast.For(target, sequence, body):
+            yield ast.For(target, sequence, [*body, end], [])
         case ast.If(body=body) if len(body) == 1:
             yield ast.Pass()
         case ast.IfExp(body=body, orelse=other):

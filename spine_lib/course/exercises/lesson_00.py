@@ -23,6 +23,7 @@ REGION = Exercise(
     reference=region_of,
     wrong={
         "T13 sacral": edit("== 28", "== 99"),
+        "or 28": edit("<= 19", "<= 19 or 28"),
         "regions too short": (edit("<=", "<"), edit("<=", "<", "== 28", "== 99")),
         "L6 sacral": (edit("<= 25", "<= 24"), edit("<= 25", "<= 24", "== 28", "== 99")),
         "sacrum lumbar": edit("<= 25", "<= 26"),
@@ -39,7 +40,7 @@ def a_label_map(rng: np.random.Generator) -> np.ndarray:
     areas = rng.permutation(np.arange(20, 20 + shape[2]))
     for z in range(2, shape[2] - 3):
         spots = rng.permutation(shape[0] * shape[1])[: areas[z]]
-        labels[..., z].reshape(-1)[spots] = 1 + z
+        labels[..., z].reshape(-1)[spots] = 1 + z * (z > 2)
     full = int(rng.integers(3, 6))
     spots = rng.permutation(shape[0] * shape[1])[: areas.max() + 9]
     labels[..., full].reshape(-1)[spots] = 1

@@ -146,7 +146,7 @@ def to_hu(stored, slope, intercept):
 def stored_pixels(rng, dtype: str, slope: float, intercept: float) -> tuple:
     """Make what a file might store, from air to metal; no HU is near a half."""
     hu = rng.integers(-1000, 2500, (5, 6))
-    hu[0, :3] = -1000, 2600, -999
+    hu[0, :3] = -1000, 3500, -999
     stored = np.rint((hu - intercept) / slope)
     exact = stored * slope + intercept
     stored[np.abs(exact % 1 - 0.5) < 0.04] += 1

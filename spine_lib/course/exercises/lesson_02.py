@@ -152,11 +152,14 @@ MIRROR = Exercise(
         "whole image": edits("swapped >", "image_hu.mean() >", "image_hu[~mask].mean() >"),
         "a difference": edits("swapped > here", "swapped - here", "here - swapped"),
     },
-    inputs=lambda rng: [
-        a_scan_with_bone(rng, mirrored, tissue, bone)
-        for tissue, bone in ((40, 300), (-160, 120), (230, 300), (20, 110), (-300, 250))
-        for mirrored in (False, True)
-    ],
+    inputs=lambda rng: (
+        [
+            a_scan_with_bone(rng, mirrored, tissue, bone)
+            for tissue, bone in ((40, 300), (-160, 120), (230, 300), (20, 110), (-300, 250))
+            for mirrored in (False, True)
+        ]
+        + [(np.full((4, 3, 2), 80, np.int16), np.arange(24).reshape(4, 3, 2) < 9)]
+    ),
 )
 
 

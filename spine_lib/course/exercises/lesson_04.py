@@ -169,6 +169,9 @@ FIT = Exercise(
         "sigmoid": edit("network(image)", "network(image).sigmoid()"),
         "no zero_grad": edit("optimiser.zero_grad()", "pass"),
         "SGD": edit("AdamW", "SGD"),
+        "new optimiser": edit(
+            "loss.b", "optimiser = type(optimiser)(network.parameters(), learning_rate); loss.b"
+        ),
         "own learning rate": edits("(), learning_rate", "(), 1e-3", "(), 1e-2"),
         "no step": (
             edit("optimiser.step()", "pass"),

@@ -116,9 +116,9 @@ def a_small_network(rng, layers: list[tuple[int, int, int]], norm: bool = False)
     return nn.Sequential(*parts)
 
 
-def a_dark_rim() -> nn.Conv2d:
-    """Make a convolution of 7 x 7 whose outer taps are all negative."""
-    layer = nn.Conv2d(1, 1, 7, padding=3)
+def a_dark_rim(rows: int = 7) -> nn.Conv2d:
+    """Make a convolution of 7 columns whose outer taps are all negative."""
+    layer = nn.Conv2d(1, 1, (rows, 7), padding=(rows // 2, 3))
     nn.init.constant_(layer.weight, -0.02)
     nn.init.constant_(layer.weight[..., 1:-1, 1:-1], 0.1)
     return layer
@@ -150,6 +150,7 @@ GRADIENT = Exercise(
         (a_small_network(rng, [(3, 2, 1), (3, 2, 1), (3, 1, 1)]), 48),
         (a_small_network(rng, [(5, 1, 1), (3, 1, 3)], norm=True), 44),
         (a_dark_rim(), 24),
+        (a_dark_rim(rows=3), 20),
     ],
     changes_inputs=True,
 )
@@ -212,7 +213,15 @@ STAGE = Exercise(
             edit("layer.kernel_size == (3, 3)", "True"),
             edit(".stride = (1, 1)", ".stride, layer.padding = (1, 1), (rate, rate)"),
         ),
-        "first block alone": edit("stage.modules()", "stage[0].modules()"),
+        "first block alone": (
+            edit("stage.modules()", "stage[0].modules()"),
+            edit(
+                "layer.stride = (1, 1)",
+                "strided, layer.stride = layer.stride[0] == 2, (1, 1)",
+                "if layer.kernel",
+                "if strided and layer.kernel",
+            ),
+        ),
         "new weights": edit("return stage", "return make_stage(4, 6, len(stage), 1, rate)"),
     },
     inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],

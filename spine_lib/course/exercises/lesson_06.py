@@ -486,8 +486,9 @@ CHECKPOINT = Exercise(
     "6.6",
     reference=make_checkpoint,
     wrong={
-        "new optimiser": edit(
+        "new optimiser": edits(
             "optimiser.state_dict()",
+            '{"param_groups": optimiser.state_dict()["param_groups"]}',
             "torch.optim.AdamW(network.parameters(), lr=0.05).state_dict()",
         ),
         "new schedule": edit(

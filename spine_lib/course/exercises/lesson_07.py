@@ -109,6 +109,8 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
     rows = rng.integers(1, 40, (empty + alarms + missed + int(rng.integers(5, 9)), 3))
     rows[:empty] = 0
     rows[-1, 0] = 0  # predicted and true, in different voxels
+    rows[-2, 1] = rows[-3, 2] = rows[-4, 1:] = 0
+    rows[empty, 1] = 1
     rows[empty : empty + alarms, [0, 2]] = 0
     rows[empty + alarms : empty + alarms + missed, [0, 1]] = 0
     return rng.permutation(rows)
@@ -121,7 +123,10 @@ MEAN = Exercise(
         "NaN": edit("[~empty]", ""),
         "empty as 0": edit("dice.mean()", "dice.sum() / len(tp)"),
         "empty as 1": edit("dice.mean()", "(dice.sum() + empty.sum()) / len(tp)"),
-        "no truth left out": edit("dice.mean()", "dice[(tp + fn > 0)[~empty]].mean()"),
+        "no truth left out": (
+            edit("dice.mean()", "dice[(tp + fn > 0)[~empty]].mean()"),
+            edit("tp + fp + fn == 0", "tp + fn == 0"),
+        ),
         "pooled": edit("dice.mean()", "2 * tp.sum() / (2 * tp + fp + fn).sum()"),
         "missed left out": edits(
             "dice.mean()", "dice[dice > 0].mean()", "dice[(tp + fp > 0)[~empty]].mean()"

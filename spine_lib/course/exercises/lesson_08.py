@@ -123,6 +123,7 @@ PREVALENCE = Exercise(
             "return hits, hits + wrong",
             "return hits, hits + wrong / 2",
             "return hits - wrong / 2, hits + wrong / 2",
+            "return hits + wrong / 2, hits + wrong / 2",
         ),
         "accuracy for errors": edit("1 - accuracy", "accuracy"),
         "exchanged": edit("hits, hits + wrong", "hits + wrong, hits"),
@@ -179,8 +180,11 @@ GAPS = Exercise(
             edit("2 * tp / (2 * tp + fp + fn)", "0"),
             lambda counts: {name: abs(gap) for name, gap in iou_minus_dice(counts).items()},
         ),
-        "Dice of both": edit(
-            "2 * tp / (2 * tp + fp + fn)", "tp / (2 * tp + fp + fn) + tn / (2 * tn + fp + fn)"
+        "Dice of both": (
+            edit(
+                "2 * tp / (2 * tp + fp + fn)", "tp / (2 * tp + fp + fn) + tn / (2 * tn + fp + fn)"
+            ),
+            edit("/ 2 - dice", "/ 2 - dice / 2 - tn / (2 * tn + fp + fn)"),
         ),
         "background alone": edit("(spine + background) / 2", "background"),
         "accuracy": edit("(spine + background) / 2", "(tp + tn) / (tp + fp + fn + tn)"),

@@ -115,9 +115,10 @@ def two_vertebrae(rng: np.random.Generator, reach_mm: float) -> tuple:
     low, (lower, upper) = rng.integers(2, 4), rng.permutation([21, 22])
     labels[6:16, 6:15, low : low + 5] = lower
     labels[5:17, 5:14, low + 9 : low + 13] = upper  # four voxels above: no voxel is in the middle
+    labels[21, 5:14, low : low + 13] = lower  # a wall beside the upper one, far from its own middle
     prediction = np.roll(labels > 0, rng.integers(1, 3, 3), axis=(0, 1, 2))
     prediction[6:22, 6:15, low + 4 : low + 9] = prediction[2:24, 8:10, low + 2] = True
-    prediction[20:24, 18:22, 2:5] = True
+    prediction[20:24, 18:22, 2:5] = prediction[20, 8:10, low + 9 : low + 12] = True
     return prediction, labels, (*rng.permutation([0.7, 1.1]).tolist(), 2.5), reach_mm
 
 

@@ -328,7 +328,7 @@ def mismatch(answer: Any, right: Any, name: str = "the answer", **how: Any) -> M
         (type(right) if is_tensor(right) else (), "a tensor"),
         (np.ndarray, "an array"),
         (bool | np.bool_, "True or False"),
-        (str, f"a string such as {right!r}"),
+        (str, f"a string such as {describe(right)}"),
         (Real, describe(right) if answer is None else "one number"),
         (object, describe(right)),
     )

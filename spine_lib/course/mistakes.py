@@ -113,23 +113,20 @@ def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
     names = list(inspect.signature(reference).parameters)
     for parent, holder, key in _slots(tree.body[0]):
         kept = holder[key]
-        before = ast.unparse(parent if _is_small(kept) else kept)
+        shown = parent if isinstance(kept, ast.Constant | ast.Name | ast.keyword) else kept
+        before = ast.unparse(shown)
         for new in _slips(kept, names, tree.body[0].body[-1]):
             holder[key] = new
-            after = ast.unparse(parent if _is_small(kept) else new)
+            ast.fix_missing_locations(tree)
+            after = ast.unparse(parent if shown is parent else new)
             text = f"with `{after}` in place of `{before}`"
             if isinstance(new, ast.Pass):
                 text = f"without `{before}`"
             elif isinstance(new, ast.For):
                 text = "with its `return` inside the loop"
             if len(text) < 120 and "\n" not in text:
-                yield text, _function(reference, ast.fix_missing_locations(tree))
+                yield text, _function(reference, tree)
         holder[key] = kept
-
-
-def _is_small(node: ast.AST) -> bool:
-    """Return whether a node says little without the expression around it."""
-    return isinstance(node, ast.Constant | ast.Name | ast.keyword)
 
 
 def _slots(tree: ast.AST) -> Iterator[tuple[ast.AST, dict | list, str | int]]:

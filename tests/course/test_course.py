@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spine_lib.course import check, checking, hint
+from spine_lib.course import check, checking, hint, judging
 from spine_lib.course.exercise import (
     Wrong,
     find_exercise,
@@ -32,6 +32,7 @@ each_lesson = pytest.mark.parametrize("lesson", LESSONS)
 def fresh_session(monkeypatch):
     """No grading, nothing answered before."""
     monkeypatch.setattr(checking, "_RECORDS", {})
+    monkeypatch.setattr(judging, "SLIPS_S", 0.1)
     monkeypatch.delenv("SPINE_GRADING", raising=False)
 
 

@@ -91,7 +91,7 @@ def serve_lab(home, notebooks):
         pytest.importorskip(application, reason=f"{application} is not installed")
     for name, text in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     (home / "work").mkdir()
     for name, cells in notebooks.items():
@@ -183,6 +183,17 @@ def run_notebook(browser, address, pictures):
             shown = page.locator(".jp-Notebook").inner_text()
             print(f"attempt {attempt}: the notebook shows no viewers but\n{shown}")
     return pytest.fail("The notebook was run twice and its viewers did not appear.")
+
+
+def open_page(browser, path):
+    """Open a saved page and wait for its picture; `errors` are those of its script and console."""
+    page = browser.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda one: page.errors.append(one.text) if one.type == "error" else None)
+    page.goto(path.as_uri())
+    wait_for_alt(page, "slice")
+    return page
 
 
 def run_all_cells(page):

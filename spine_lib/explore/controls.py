@@ -124,8 +124,7 @@ class Picture(Front):
         self.rgb, self.pixel_mm, self.plane = rgb, pixel_mm, None if mirrored else plane
         self._drawn = None
         marks = [] if plane is None else list(orientation_marks(plane).values())
-        if mirrored:
-            marks[:2] = marks[1::-1]
+        marks[:2] = marks[1::-1] if mirrored else marks[:2]
         bar = scale_bar(rgb.shape[1] * pixel_mm) if pixel_mm else []
         self.hold(image=render.encode_png(rgb), alt=alt, title=title, marks=marks, bar=bar)
 
@@ -460,7 +459,7 @@ def choice(description: str, options: Sequence, value: object) -> widgets.Dropdo
         value=value,
         description=description,
         style={"description_width": "80px"},
-        layout=widgets.Layout(width="310px", max_width="100%"),
+        layout=widgets.Layout(width="310px", max_width="calc(100% - 4px)"),
     )
 
 

@@ -40,7 +40,7 @@ class WindowExplorer(ScanViewer):
         self._counts, self._edges = hu_histogram(self.scene.ct.array)
         left = ui.column(*self.pictures, self.below, self.caption, width_px=456)
         self._turn()
-        self._arrange(ui.row(left, ui.column(self.window, self.chart, self.shares, width_px=470)))
+        self._arrange(ui.row(left, ui.column(self.window, self.chart, self.shares, width_px=366)))
 
     def _draw(self) -> None:
         window = self.window.window
@@ -113,7 +113,7 @@ class ThresholdExplorer(ScanViewer):
         left = ui.column(*self.pictures, self.below, self.caption, width_px=456)
         right = (self.threshold, self.chart, self.all_scores, self.window)
         self._turn()
-        self._arrange(ui.row(left, ui.column(*right, width_px=470)))
+        self._arrange(ui.row(left, ui.column(*right, width_px=366)))
 
     @property
     def scores(self) -> dict[str, float]:
@@ -166,18 +166,14 @@ def counts_by_threshold(
         probability, mask, ignore: as for `ThresholdExplorer`.
     """
     truth, steps = is_spine(mask.array), THRESHOLDS.astype(probability.array.dtype)
-    scored = True if ignore is None else ~(ignore.array > 0)
-    predicted, totals = [], []
+    scored, counts = True if ignore is None else ~(ignore.array > 0), []
     for inside in (truth & scored, ~truth & scored):
         values = probability.array[inside]
-        passed = np.searchsorted(steps, values[values >= steps[0]], side="right")
-        # A voxel that passed k thresholds is predicted at each of the first k.
-        predicted.append(np.bincount(passed, minlength=len(steps) + 1)[:0:-1].cumsum()[::-1])
-        totals.append(values.size)
-    return [
-        metrics.Confusion(int(tp), int(fp), totals[0] - int(tp), totals[1] - int(fp))
-        for tp, fp in zip(*predicted)
-    ]
+        passed = np.sort(values[values >= steps[0]])
+        positive = passed.size - np.searchsorted(passed, steps)
+        counts.append((positive, values.size - positive))
+    (tp, fn), (fp, tn) = counts
+    return [metrics.Confusion(*map(int, at_one)) for at_one in zip(tp, fp, fn, tn)]
 
 
 _UNSAFE = {"ensure_safe_range": False}
@@ -253,10 +249,13 @@ class AugmentationExplorer(ScanViewer):
             for array in (image, labels > 0 if scene.binary else labels)
         )
         rgb = render_slice(ct, 0, plane, self.window.window, mask, style=scene.style)
-        effect = "moves image and mask alike" if step in MOVES_MASK else "leaves the mask alone"
-        title = f"After {step} of strength {strength:.2f}, which {effect}"
+        title = f"After {step} of strength {strength:.2f}"
         alt = scene.alt_text(index, plane).replace(scene.title, title, 1)
         picture.show(rgb, alt, title, plane, pixel_size_mm(scene.ct, plane))
+
+    def _slice_text(self, index: int, plane: str) -> str:
+        moved = "image and mask alike" if self.step.value in MOVES_MASK else "the image alone"
+        return f"{self.step.value.title()} changes {moved}; {super()._slice_text(index, plane)}"
 
 
 FIELD, CELL = 65, 6

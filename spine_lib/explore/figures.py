@@ -62,27 +62,16 @@ STYLE = {
 }
 
 
-def loss_curves(runs: Mapping[str, Rows]) -> Figure:
-    """Plot the training loss ("train_loss" by "step", from rows by model name) of each model."""
-    figure = _curves(runs, "train_loss", "Training loss", "loss")
-    (axes,) = figure.axes
-    if axes.lines and min(line.get_ydata().min() for line in axes.lines) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    return figure
+CURVES = {"train_loss": ("Training loss", "loss"), "val_dice": ("Validation Dice", "Dice")}
+"""The columns of a training's log that are plotted, with title and label."""
 
 
-def score_curves(runs: Mapping[str, Rows]) -> Figure:
-    """Plot the validation Dice ("val_dice") of each model; see `loss_curves`."""
-    figure = _curves(runs, "val_dice", "Validation Dice", "Dice")
-    figure.axes[0].set_ylim(0, 1)
-    return figure
+def training_curves(runs: Mapping[str, Rows], key: str) -> Figure:
+    """Plot a column of `CURVES` by "step", from rows by model name.
 
-
-def _curves(runs: Mapping[str, Rows], key: str, title: str, label: str) -> Figure:
-    """Plot values by step; of many, faint as logged and strong as a running median."""
+    Of many values, they are drawn faint as logged and strong as a running median.
+    """
+    title, label = CURVES[key]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4, 3), layout="constrained")
         axes = figure.subplots()
@@ -95,6 +84,13 @@ def _curves(runs: Mapping[str, Rows], key: str, title: str, label: str) -> Figur
         if smooth:
             axes.plot(steps, smooth, label=name, markevery=max(1, len(steps) // 12), **style)
             axes.legend(loc="best", handlelength=3, frameon=False)
+    if key == "val_dice":
+        axes.set_ylim(0, 1)
+    elif axes.lines and min(line.get_ydata().min() for line in axes.lines) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -193,7 +189,7 @@ def line_chart(
     A NaN leaves a gap; what leaves the y range lies on its edge.
     """
     with mpl.rc_context({**STYLE, "grid.color": "#8884"}):
-        figure = Figure(figsize=(4.6, 1.9), layout="constrained")
+        figure = Figure(figsize=(3.8, 2.1), layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.subplots()
         axes.patch.set_visible(False)
@@ -206,7 +202,8 @@ def line_chart(
         if mark is not None:
             axes.axvline(mark, color=INK, linewidth=1)
         if len(lines) > 1:  # else the axis names it
-            figure.legend(loc="outside upper center", ncols=3, handlelength=3)
+            ncols = 3 if len(lines) > 4 else 2
+            figure.legend(loc="outside upper center", ncols=ncols, handlelength=2.6)
     return figure
 
 

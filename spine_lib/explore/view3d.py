@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from spine_lib.ct import geometry
 from spine_lib.ct.volume import Volume
@@ -31,14 +32,28 @@ _LIGHT = np.array([-0.4, 0.5, 0.77]) / np.linalg.norm([-0.4, 0.5, 0.77])
 
 
 class SurfaceViewer(ui.Viewer):
-    """The surface of a mask from the front, the left and the back; see `view_3d`."""
+    """Show a CT and its mask in 3D: from the front, the left and the back, and to turn by hand.
 
-    def __init__(self, ct: Volume, mask: Volume, colouring: str, case_id: str) -> None:
+    The scene to turn, `scene_3d`, needs ipyniivue, which draws with WebGL in the browser.
+
+    Args:
+        ct: scan in HU.
+        mask: canonical labels or booleans on its grid.
+        colouring: "spine", "region" or "vertebra".
+        case_id: name in alt texts.
+
+    Raises:
+        SpineError: where the grids differ.
+    """
+
+    def __init__(
+        self, ct: Volume, mask: Volume, colouring: str = "region", case_id: str = ""
+    ) -> None:
         super().__init__()
         self.scene = Scene(ct, mask, None, None, case_id, Style("fill", colouring))
         self.pictures = [ui.Picture(272) for _ in VIEWS]
         installed = importlib.util.find_spec("ipyniivue") is not None
-        self.scene_3d = _niivue(self.scene, colouring) if installed else None
+        self.scene_3d = _niivue(self.scene) if installed else None
         if not installed:
             self.caption.text = "To turn the spine by hand, install ipyniivue (the extra lessons)."
         turned = [self.scene_3d] if installed else []
@@ -58,23 +73,7 @@ class SurfaceViewer(ui.Viewer):
         self.caption.swatches = ui.swatch_list(self.swatches())
 
 
-def view_3d(
-    ct: Volume, mask: Volume, colouring: str = "region", case_id: str = ""
-) -> SurfaceViewer:
-    """Show a CT and its mask in 3D: from the front, the left and the back, and to turn by hand.
-
-    The scene to turn, `scene_3d`, needs ipyniivue, which draws with WebGL in the browser.
-
-    Args:
-        ct: scan in HU.
-        mask: canonical labels or booleans on its grid.
-        colouring: "spine", "region" or "vertebra".
-        case_id: name in alt texts.
-
-    Raises:
-        SpineError: where the grids differ.
-    """
-    return SurfaceViewer(ct, mask, colouring, case_id)
+view_3d = SurfaceViewer
 
 
 def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.ndarray:
@@ -108,33 +107,27 @@ def surface_picture(mask: Volume, view: str, colouring: str = "region") -> np.nd
 
 def _shade(depth_px: np.ndarray, hit: np.ndarray) -> np.ndarray:
     """Return the brightness of a surface from its depth, lit from the upper left."""
-    filled = np.where(hit, depth_px, depth_px[hit].max() if hit.any() else 0).astype(float)
-    for axis in (0, 1):  # labels are blocky: without smoothing only steps would show
-        filled = sum(np.roll(filled, step, axis) for step in (-2, -1, 0, 1, 2)) / 5
-    down, across = np.gradient(filled)
-    normal = np.stack([across, -down, np.ones_like(filled)], axis=2)
-    normal /= np.linalg.norm(normal, axis=2, keepdims=True)
-    return 0.35 + 0.75 * np.clip(normal @ _LIGHT, 0, 1)
+    filled = np.where(hit, depth_px, depth_px[hit].max() if hit.any() else 0)
+    # Labels are blocky: without smoothing only steps would show.
+    down, across = np.gradient(ndimage.uniform_filter(filled.astype(float), 5, mode="nearest"))
+    towards = _LIGHT[2] + _LIGHT[0] * across - _LIGHT[1] * down
+    return 0.35 + 0.75 * np.clip(towards / np.sqrt(1 + across**2 + down**2), 0, 1)
 
 
-def _thinned(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Return every second (third ...) voxel of a large volume and the affine that fits."""
-    x, y, z = steps = [max(1, -(-size // SENT_VOXELS)) for size in volume.shape]
-    return volume.array[::x, ::y, ::z], volume.affine @ np.diag([*steps, 1.0])
-
-
-def _niivue(scene: Scene, colouring: str) -> NiiVue:
+def _niivue(scene: Scene) -> NiiVue:
     from ipyniivue import NiiVue, SliceType
     from ipyniivue import Volume as Layer
     from ipyniivue.traits import LUT
 
     layers = []
     for name, volume, kind in (("ct", scene.ct, np.int16), ("mask", scene.mask, np.uint8)):
-        array, affine = _thinned(volume)
+        x, y, z = steps = [max(1, -(-size // SENT_VOXELS)) for size in volume.shape]
+        array = volume.array[::x, ::y, ::z]
+        affine = volume.affine @ np.diag([*steps, 1.0])
         image = nib.Nifti1Image(np.ascontiguousarray(array, kind), affine)
         layers.append({"data": image.to_bytes(), "name": f"{name}.nii"})
     last = int(array.max())
-    swatches = label_swatches("spine" if scene.binary else colouring)[:last]
+    swatches = label_swatches("spine" if scene.binary else scene.style.colouring)[:last]
     colours = np.array([(0, 0, 0, 0), *((*swatch.rgb, 255) for swatch in swatches)], np.uint8)
     lut = LUT(lut=colours.ravel().tolist(), min=0, max=last, labels=[*map(str, range(last + 1))])
     viewer = NiiVue(height=420, slice_type=SliceType.RENDER)

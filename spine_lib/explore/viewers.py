@@ -67,6 +67,8 @@ class ScanViewer(ui.Viewer):
         self.window = ui.WindowControls(window, self._draw)
         self.pictures = [ui.Picture(size_px) for _ in scenes for _ in self.planes]
         self.below, self.probe, self._text = ui.column(), ui.column(), ""
+        self.next_spine = ui.button("Next slice with spine", lambda: self._show_next("spine"))
+        self.next_error = ui.button("Next error", lambda: self._show_next("wrong"))
         self._observer = ui.Observer(self._draw, *self.axes)
         self.plane.observe(lambda _: self._turn(), "value")
 
@@ -121,8 +123,9 @@ class ScanViewer(ui.Viewer):
         self.probe.children = [control for control in self.axes if control is not self.slice]
         self._draw()
 
-    def _show_next(self, marked: np.ndarray) -> None:
-        if (index := next_marked(marked, self.slice.value)) is not None:
+    def _show_next(self, counts: str) -> None:
+        by_slice = [getattr(one.count_slices(), counts)(self.plane.value) for one in self.scenes]
+        if (index := next_marked(sum(by_slice), self.slice.value)) is not None:
             self.slice.value = index
 
     def _answer_pointer(self, picture: ui.Picture, pointer: list) -> None:
@@ -145,7 +148,8 @@ class ScanViewer(ui.Viewer):
         shown = [(scene, plane) for scene in self.scenes for plane in self.planes]
         for picture, (scene, plane) in zip(self.pictures, shown):
             with picture.hold_sync():
-                self._show(picture, scene, self.index(plane), plane)
+                picture.index = index = self.index(plane)
+                self._show(picture, scene, index, plane)
                 picture.cursor = share_in_slice(self.scene.ct.shape, plane, self.voxel)
         with self.caption.hold_sync():
             self._text = ""
@@ -259,8 +263,6 @@ class SliceViewer(MaskViewer):
         style = style or ("error" if scene.compared else "fill")
         super().__init__(scene, style, window, plane, index, size_px)
         (self.picture,) = self.pictures
-        self.next_spine = ui.button("Next slice with spine", lambda: self._go_to_next("spine"))
-        self.next_error = ui.button("Next error", lambda: self._go_to_next("wrong"))
         self.worst = ui.button("Worst slice", self._go_to_worst)
         truth = None if truth is None else Scene(scene.ct, truth).mask
         self.brush = Brush(scene, truth, scene.count_slices().labels, self._draw)
@@ -275,9 +277,6 @@ class SliceViewer(MaskViewer):
     def mask(self) -> Volume | None:
         """The mask as the brush corrected it; `save_nifti` writes it onto the scan's grid."""
         return self.scene.mask
-
-    def _go_to_next(self, counts: str) -> None:
-        self._show_next(getattr(self.scene.count_slices(), counts)(self.plane.value))
 
     def _go_to_worst(self) -> None:
         if (worst := self.scene.count_slices().worst(self.plane.value)) is not None:
@@ -391,14 +390,12 @@ class CompareViewer(ScanViewer):
         self.threshold = ui.Slider("threshold", 0.5, 0.01, 0.99, 0.01)
         ui.Observer(self._draw, self.mix, self.share, self.opacity, self.threshold)
         self.chart.observe(self._go_to_mark, "mark")
-        self.next_spine = ui.button("Next slice with spine", lambda: self._go_to_next("spine"))
-        self.next_error = ui.button("Next error", lambda: self._go_to_next("wrong"))
         self.disagree = ui.button("Largest difference", self._go_to_difference)
         buttons = ui.row(self.next_spine, self.next_error, self.disagree)
         right = [self.plane, buttons, self.window, self.opacity, self.mix, self.share]
         if any(scene.prediction.array.dtype.kind == "f" for scene in self.models):
             right.append(self.threshold)
-        left = ui.column(self.caption, self.chart, width_px=520)
+        left = ui.column(self.caption, self.chart, width_px=440)
         self._all, self._board = self.pictures, ui.board(self.pictures)
         below = ui.row(left, ui.column(*right, self.probe, width_px=310))
         self._turn()
@@ -417,9 +414,6 @@ class CompareViewer(ScanViewer):
     def _go_to_mark(self, change: dict) -> None:
         if change["new"] is not None:
             self.slice.value = round(change["new"]) - 1
-
-    def _go_to_next(self, counts: str) -> None:
-        self._show_next(sum(getattr(one, counts)(self.plane.value) for one in self.counts.values()))
 
     def _go_to_difference(self) -> None:
         """Show the slice where the Dice of the two models differs most."""

@@ -108,7 +108,8 @@ function showPicture(hand, el) {
     if (figure.style.width === length && frame.dataset.ratio === `${width / height}`) return;
     frame.dataset.ratio = width / height; // not each time, as the page is laid out anew
     frame.style.setProperty("--ratio", width / height);
-    el.style.width = el.style.maxWidth = figure.style.width = length;
+    el.style.width = figure.style.width = length;
+    el.style.maxWidth = `min(100%, ${length})`;
   }
 
   function decorate() {

@@ -43,17 +43,13 @@ def encode(figure: Figure, alt: str) -> dict[str, str]:
 
 def curve_plots(curves: Mapping[str, logs.Rows]) -> dict[str, dict]:
     """Draw "train_loss" and "val_dice" of each model, as far as its log holds them."""
-    kinds = {
-        "train_loss": ("Training loss", figures.loss_curves),
-        "val_dice": ("Validation Dice", figures.score_curves),
-    }
     plots = {}
-    for key, (title, draw) in kinds.items():
+    for key, (title, _) in figures.CURVES.items():
         values = {name: logs.points(rows, key)[1] for name, rows in curves.items()}
         ends = [f"{name} from {v[0]:.3f} to {v[-1]:.3f}" for name, v in values.items() if v.size]
         if ends:
             alt = f"{title} over training steps: {'; '.join(ends)}."
-            plots[key] = encode(draw(curves), alt)
+            plots[key] = encode(figures.training_curves(curves, key), alt)
     return plots
 
 

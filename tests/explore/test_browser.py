@@ -13,6 +13,8 @@ from browser_lab import (
     another_picture,
     handle,
     keep_screenshot,
+    open_browser,
+    open_page,
     picture,
     run_notebook,
     serve_lab,
@@ -20,8 +22,8 @@ from browser_lab import (
     wait_for_alt,
 )
 
-from spine_lib.ct.volume import WINDOWS
-from spine_lib.explore import SliceViewer, render
+from spine_lib.ct.volume import WINDOWS, Volume
+from spine_lib.explore import CompareViewer, OrthoViewer, SliceViewer, render
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -67,6 +69,12 @@ LARGE = "() => document.querySelector('.spine-picture:is(:fullscreen, .spine-ful
 
 
 @pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("profile")) as context:
+        yield context
+
+
+@pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Two notebooks: all viewers for JupyterLab, one viewer for Notebook 7."""
     every = (CASE, *(code for code, _ in VIEWERS.values()))
@@ -97,22 +105,32 @@ def data():
     """What the notebook shows, made in this process too."""
     names = {}
     exec(CASE, names)
-    return names["data"], names["guess"]
+    return names["data"], names["guess"], names["chance"]
 
 
 @pytest.fixture(scope="module")
 def saved(browser, data, tmp_path_factory):
     """The same viewer as a saved page."""
-    case, guess = data
-    path = tmp_path_factory.mktemp("saved") / "viewer.html"
+    case, guess, _ = data
     viewer = SliceViewer(case.ct, case.labels, guess, case_id="phantom")
-    page = browser.new_page()
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(viewer.save_html(path).as_uri())
-    wait_for_alt(page, "slice")
+    page = open_page(browser, viewer.save_html(tmp_path_factory.mktemp("saved") / "viewer.html"))
     yield page
     page.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Save a viewer as a page and open it; what goes wrong on the page fails the test."""
+    pages = []
+
+    def opened(viewer, **options):
+        pages.append(open_page(browser, viewer.save_html(tmp_path / "viewer.html", **options)))
+        return pages[-1]
+
+    yield opened
+    for page in pages:
+        assert page.errors == []
+        page.close()
 
 
 @pytest.fixture(params=["notebook", "classic", "saved"])
@@ -146,7 +164,7 @@ def output(notebook, name):
 
 def test_the_first_picture_is_the_one_that_the_library_draws(notebook, data):
     pixels, alt = picture(notebook)
-    case, guess = data
+    case, guess, _ = data
     volumes = (case.labels, guess, "error")
     index = slice_number(notebook) - 1
     expected = render.render_slice(case.ct, index, "axial", WINDOWS["bone"], *volumes)
@@ -175,11 +193,8 @@ def test_wheel_and_keys_move_the_slice(page, data):
 
 
 def test_a_slider_is_moved_by_keys_and_by_hand_and_no_key_reaches_the_notebook(page):
-    cells, number, slider = (
-        page.locator(".jp-Cell").count(),
-        slice_number(page),
-        handle(page, "slice"),
-    )
+    cells, number = page.locator(".jp-Cell").count(), slice_number(page)
+    slider = handle(page, "slice")
     for focused in (page.locator(PICTURE).first, slider):
         focused.focus()
         for key in ("b", "a", "x", "d", "d"):
@@ -216,6 +231,7 @@ def test_a_drag_with_shift_or_the_right_button_changes_the_window(page, way):
         window.select_option(index=0)
 
 
+@pytest.mark.parametrize("page", ["notebook", "saved"], indirect=True)
 def test_control_and_wheel_or_two_fingers_zoom_and_one_finger_swipes(page):
     width = page.locator(PICTURE).first.bounding_box()["width"]
     page.mouse.move(*spot(page, 0.3, 0.3))
@@ -248,7 +264,7 @@ def test_control_and_wheel_or_two_fingers_zoom_and_one_finger_swipes(page):
 
 
 def test_the_pointer_tells_hu_label_and_mm(page, data):
-    case, _ = data
+    case, *_ = data
     status, shape = page.get_by_role("status").first, case.ct.shape
     page.mouse.move(*spot(page, 0.31, 0.44), steps=2)
     status.filter(has_text="Mouse at").wait_for()
@@ -291,6 +307,7 @@ def test_a_stroke_paints_shows_its_score_and_is_taken_back(request, place):
     assert np.array_equal(picture(page)[0], unpainted)
 
 
+@pytest.mark.parametrize("page", ["notebook", "saved"], indirect=True)
 def test_a_view_is_saved_as_a_png_and_fills_the_screen(page):
     with page.expect_download() as download:
         page.get_by_role("button", name="PNG").first.click()
@@ -395,6 +412,89 @@ def test_the_spine_is_seen_in_3d_or_as_a_still(notebook):
         turned.wait_for()
         assert turned.evaluate(DRAWN)
     keep_screenshot(notebook, "viewer-3d")
+
+
+def test_a_saved_page_has_planes_windows_overlay_and_structures(data, opened):
+    case, *_ = data
+    viewer = SliceViewer(case.ct, case.labels, case_id="saved")
+    page, plane, index = opened(viewer), "axial", viewer.slice.value
+
+    def check(window, mask=None, limit=4):
+        wait_for_alt(page, f"Window: {window}")
+        expected = render.render_slice(case.ct, index, plane, WINDOWS[window], mask)
+        assert np.abs(picture(page)[0].astype(int) - expected).mean() < limit
+
+    wait_for_alt(page, f"axial slice {index + 1} of 64")
+    page.keyboard.press("ArrowRight")  # the picture has the focus
+    index += 1
+    wait_for_alt(page, f"axial slice {index + 1} of 64")
+    assert f"slice {index + 1} of 64" in page.get_by_role("status").first.inner_text()
+    for window in ("soft tissue", "bone"):
+        centre, width = WINDOWS[window]
+        option = f"{window} ({centre:g} / {width:g} HU)"
+        page.get_by_role("combobox", name="window").select_option(label=option)
+        check(window, case.labels, 6)
+    painted = picture(page)[0].astype(int)
+    page.get_by_role("slider", name="overlay opacity %").fill("40")
+    wait_for_alt(page, "Window: bone")
+    plain = render.render_slice(case.ct, index, "axial", WINDOWS["bone"]).astype(int)
+    spine, faded = np.abs(painted - plain).max(axis=2) > 20, picture(page)[0].astype(int)
+    ratio = np.abs(faded - plain)[spine].mean() / np.abs(painted - plain)[spine].mean()
+    assert 0.3 < ratio < 0.55
+    page.get_by_role("button", name="none", exact=True).click()
+    check("bone")
+    page.get_by_role("button", name="all", exact=True).click()
+    page.get_by_role("checkbox", name="overlay").uncheck()
+    wait_for_alt(page, "without overlay")
+    check("bone")
+    page.get_by_role("combobox", name="plane").select_option("sagittal")
+    wait_for_alt(page, "sagittal slice")
+    index, plane = viewer.voxel[0], "sagittal"
+    check("bone", limit=6)
+
+
+def test_a_tall_saved_picture_leaves_its_slider_on_the_screen(data, opened):
+    tall = Volume(data[0].ct.array, np.diag([1, 1, 3, 1]) @ data[0].ct.affine)
+    page = opened(SliceViewer(tall, plane="coronal"))
+    wait_for_alt(page, "coronal")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        box = page.get_by_role("slider", name="coronal slice").bounding_box()
+        assert box["y"] + box["height"] < 800
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_the_mark_of_a_saved_comparison_follows_the_slice_and_a_click_moves_it(data, opened):
+    case, guess, chance = data
+    viewer = CompareViewer(case.ct, case.labels, guess, chance, ("one", "two"), case_id="saved")
+    page, start, places = opened(viewer), viewer.slice.value, []
+    chart = page.locator(".spine-chart:visible")
+    for index in range(start, start + 3):
+        wait_for_alt(page, f"two: CT of case saved, axial slice {index + 1} of 64")
+        score = viewer.counts["two"].dice("axial")[index]
+        label = chart.get_attribute("aria-label")
+        assert f"slice {index + 1}: one" in label and f"two {score:.3f}" in label
+        places.append(chart.locator(".spine-mark").bounding_box()["x"])
+        page.keyboard.press("ArrowRight")
+    assert places[0] < places[1] < places[2]
+    with another_picture(page):
+        chart.click(position={"x": 300, "y": 80})
+    widths = [one.bounding_box()["width"] for one in page.locator(f"{PICTURE}:visible").all()]
+    assert len(widths) == 3 and max(widths) - min(widths) < 2
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 1280  # side by side
+    page.get_by_role("combobox", name="plane").select_option("coronal")
+    wait_for_alt(page, "two: CT of case saved, coronal slice")
+    assert "coronal" in chart.get_attribute("aria-label") and chart.count() == 1
+
+
+def test_a_click_in_one_saved_plane_moves_the_others(data, opened):
+    page = opened(OrthoViewer(data[0].ct, data[0].labels), max_slices=96)
+    wait_for_alt(page, "sagittal slice")
+    with another_picture(page, 1), another_picture(page, 2):
+        page.mouse.click(*spot(page, 0.254, 0.404))
+    wait_for_alt(page, f"sagittal slice {96 - int(0.254 * 96)} of 96")
+    wait_for_alt(page, f"coronal slice {96 - int(0.404 * 96)} of 96")
+    keep_screenshot(page, "saved-planes")
 
 
 def test_nothing_went_wrong_and_nothing_left_the_machine(page, browser):

@@ -70,47 +70,27 @@ def test_counts_at_every_threshold_are_those_of_the_metrics(seed, with_ignore):
         assert counts == metrics.confusion(guess, truth, skip if with_ignore else None)
 
 
-def test_the_threshold_slider_moves_scores_and_picture_together(small_phantom):
-    chance = np.where(small_phantom.labels.array > 0, 0.6, 0.2).astype(np.float32)
-    viewer = ThresholdExplorer(
-        small_phantom.ct, small_phantom.labels, small_phantom.ct.with_array(chance)
-    )
-    assert viewer.scores["dice"] == 1 and "nsd" not in viewer.scores
-    first = viewer.pictures[0].image
-    viewer.chart.mark = 0.701  # what a click does
-    assert viewer.threshold.value == viewer.chart.mark == 0.7
-    assert viewer.scores["recall"] == 0 and "recall 0.000" in viewer.all_scores.text
-    assert "precision undefined" in viewer.all_scores.text
-    assert viewer.pictures[0].image != first
-    viewer.threshold.value = 0.1
-    share = (small_phantom.labels.array > 0).mean()
-    assert viewer.scores["precision"] == pytest.approx(share)
-    with pytest.raises(SpineError, match="predict_volume"):
-        ThresholdExplorer(small_phantom.ct, small_phantom.labels, small_phantom.labels)
-
-
-def test_every_score_follows_the_threshold_surfaces_too(small_phantom):
-    truth = small_phantom.labels.array > 0
+def test_every_score_and_the_picture_follow_the_threshold(small_phantom):
+    ct, labels = small_phantom.ct, small_phantom.labels
+    truth = labels.array > 0
     chance = np.where(truth, 0.6, 0.2).astype(np.float32)
     chance[np.roll(truth, 2, axis=2) & ~truth] = 0.4
-    viewer = ThresholdExplorer(
-        small_phantom.ct,
-        small_phantom.labels,
-        small_phantom.ct.with_array(chance),
-        tolerance_mm=2.0,
-    )
-    assert viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in viewer.all_scores.text
-    assert (
-        "accuracy 1.000" in viewer.all_scores.text and list(viewer.chart.shown[0])[-1] == "accuracy"
-    )
-    viewer.threshold.value = 0.3
-    guess = chance >= 0.3
-    measured = metrics.evaluate_volume(guess, truth, small_phantom.ct.spacing_mm)
+    viewer = ThresholdExplorer(ct, labels, ct.with_array(chance), tolerance_mm=2.0)
+    text, picture = viewer.all_scores, viewer.pictures[0].image
+    assert viewer.scores["dice"] == viewer.scores["nsd"] == 1 and "HD95 0.0 mm" in text.text
+    assert "accuracy 1.000" in text.text and list(viewer.chart.shown[0])[-1] == "accuracy"
+    viewer.chart.mark = 0.301  # what a click does
+    assert viewer.threshold.value == viewer.chart.mark == 0.3
+    measured = metrics.evaluate_volume(chance >= 0.3, truth, ct.spacing_mm)
     assert viewer.scores == {name: measured[name] for name in viewer.scores}
-    assert f"HD95 {measured['hd95']:.1f} mm" in viewer.all_scores.text
-    assert f"{measured['fp']} false positive" in viewer.all_scores.text
+    assert f"HD95 {measured['hd95']:.1f} mm" in text.text
+    assert f"{measured['fp']} false positive" in text.text
+    assert viewer.pictures[0].image != picture
     viewer.threshold.value = 0.9
-    assert np.isinf(viewer.scores["hd95"]) and "HD95 without a value" in viewer.all_scores.text
+    assert "recall 0.000" in text.text and "precision undefined" in text.text
+    assert np.isinf(viewer.scores["hd95"]) and "HD95 without a value" in text.text
+    with pytest.raises(SpineError, match="predict_volume"):
+        ThresholdExplorer(ct, labels, labels)
 
 
 @pytest.fixture(scope="module")
@@ -299,20 +279,14 @@ def test_the_shares_have_the_dice_prevalence_and_balance_that_were_asked_for(dic
     assert pair.fp == pytest.approx(alarms * wrong, abs=1e-12)
 
 
-def test_at_the_counted_share_the_iou_fits_both_rows_and_the_accuracy_none():
+@pytest.mark.parametrize("row", PAPER.values(), ids=list(PAPER))
+def test_the_iou_fits_at_the_counted_share_and_the_accuracy_where_spine_is_common(row):
     viewer = PrevalenceExplorer()
-    for row in PAPER.values():
-        viewer.model.value = row["name"]
-        assert viewer.fits == {"class-mean IoU": True, "accuracy": False}
-        assert row["name"] in viewer.caption.text
-
-
-def test_the_accuracy_fits_where_spine_is_far_more_common_and_the_iou_does_not():
-    viewer = PrevalenceExplorer()
-    for row in PAPER.values():
-        viewer.model.value = row["name"]
-        viewer.percent.value = 100 * np.mean(paper.prevalence_range(row["accuracy"], row["dice"]))
-        assert viewer.fits == {"class-mean IoU": False, "accuracy": True}
+    viewer.model.value = row["name"]
+    assert viewer.fits == {"class-mean IoU": True, "accuracy": False}
+    assert row["name"] in viewer.caption.text
+    viewer.percent.value = 100 * np.mean(paper.prevalence_range(row["accuracy"], row["dice"]))
+    assert viewer.fits == {"class-mean IoU": False, "accuracy": True}
 
 
 def test_moving_a_slider_moves_the_mark_and_changes_the_words():

@@ -55,7 +55,10 @@ def test_curves_draw_each_value_at_its_step(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text(CSV, encoding="utf-8")
     runs = {"one": logs.read_log(path), "two": ROWS}
-    scores, losses = figures.score_curves(runs).axes[0], figures.loss_curves(runs).axes[0]
+    scores, losses = (
+        figures.training_curves(runs, "val_dice").axes[0],
+        figures.training_curves(runs, "train_loss").axes[0],
+    )
     assert scores.lines[0].get_xydata().tolist() == [[19, 0.4], [39, 0.7]]
     assert scores.get_ylim() == (0, 1)
     raw_lines = [line for line in losses.lines if line.get_alpha()]
@@ -63,12 +66,12 @@ def test_curves_draw_each_value_at_its_step(tmp_path):
     assert [len(line.get_xdata()) for line in losses.lines] == [3, 60, 60]
     assert losses.get_yscale() == "log"
     rows = [{"step": 0, "train_loss": 0.5}, {"step": 1, "train_loss": -0.5}]
-    assert figures.loss_curves({"one": rows}).axes[0].get_yscale() == "linear"
+    assert figures.training_curves({"one": rows}, "train_loss").axes[0].get_yscale() == "linear"
 
 
 def test_models_differ_in_dash_and_marker_and_not_only_in_colour():
     rows = [{"step": step, "val_dice": 0.5} for step in range(5)]
-    lines = figures.score_curves(dict.fromkeys("abcd", rows)).axes[0].lines
+    lines = figures.training_curves(dict.fromkeys("abcd", rows), "val_dice").axes[0].lines
     assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines}) == 4
     assert len({line.get_marker() for line in lines}) == 4
 
@@ -103,10 +106,10 @@ def test_a_slice_has_marks_a_scale_bar_and_a_hatched_legend():
 
 
 def test_a_figure_is_encoded_as_an_image_and_the_same_each_time():
-    png = figures.encode_figure(figures.score_curves({"one": ROWS}), "png", dpi=50)
+    png = figures.encode_figure(figures.training_curves({"one": ROWS}, "val_dice"), "png", dpi=50)
     with Image.open(io.BytesIO(png)) as image:
         assert image.size == (200, 150)
-    svg = figures.encode_figure(figures.loss_curves({"one": ROWS}))
+    svg = figures.encode_figure(figures.training_curves({"one": ROWS}, "train_loss"))
     assert ET.fromstring(svg).tag.endswith("svg")
-    assert svg == figures.encode_figure(figures.loss_curves({"one": ROWS}))
+    assert svg == figures.encode_figure(figures.training_curves({"one": ROWS}, "train_loss"))
     assert b"<text" not in svg  # letters are drawn, so that no font is needed

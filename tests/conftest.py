@@ -51,12 +51,3 @@ def small_phantom():
     from spine_lib.datasets import make_phantom
 
     return make_phantom(0, shape=(64, 64, 64), spacing_mm=4.0)
-
-
-@pytest.fixture(scope="session")
-def verse_root() -> Path:
-    """Folder of real VerSe subjects in the official layout, named by `SPINE_VERSE_ROOT`."""
-    root = os.environ.get("SPINE_VERSE_ROOT")
-    if not root:
-        pytest.skip("SPINE_VERSE_ROOT does not name a folder of VerSe subjects")
-    return Path(root)

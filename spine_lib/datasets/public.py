@@ -155,14 +155,10 @@ def catalogue_text() -> str:
     )
 
 
-def _read_pairs(public_set: PublicSet, root: Path) -> Cohort:
-    patterns = (public_set.images, public_set.masks)
-    return _pair(public_set, root, *(_nifti_files(root, pattern) for pattern in patterns))
-
-
-def _pair(
-    public_set: PublicSet, root: Path, images: dict[Key, list[Path]], masks: dict[Key, list[Path]]
-) -> Cohort:
+def _read_pairs(public_set: PublicSet, root: Path, png: bool = False) -> Cohort:
+    """List pairs of NIfTI files, or of folders of PNG slices, by the patterns of a set."""
+    list_files = _png_folders if png else _nifti_files
+    images, masks = (list_files(root, p) for p in (public_set.images, public_set.masks))
     splits = public_set.split(root, {dict(key)["name"]: paths[0] for key, paths in images.items()})
     cases, excluded = [], []
     for key in sorted(images.keys() | masks.keys()):
@@ -355,7 +351,7 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
         stated["split_note"] = "as stated in dataset.yaml"
     public_set = PublicSet(**{**vars(public_set), **stated})
     volumes = _read_pairs(public_set, root)
-    slices = _pair(public_set, root, _png_folders(root / "images"), _png_folders(root / "masks"))
+    slices = _read_pairs(public_set, root, png=True)
     geometry = {name: getattr(statement, name) for name in ("spacing_mm", "window_hu")}
     lacking = [name for name, value in geometry.items() if value is None]
     if slices.cases and lacking:
@@ -378,9 +374,9 @@ def _read_folder(public_set: PublicSet, root: Path) -> Cohort:
     return Cohort(cases, excluded, public_set.split_note)
 
 
-def _png_folders(folder: Path) -> dict[Key, list[Path]]:
-    folders = [path for path in list_folder(folder) if path.is_dir() and png_files(path)]
-    return {(("name", path.name),): [path] for path in folders}
+def _png_folders(root: Path, pattern: str) -> dict[Key, list[Path]]:
+    folders = [path for path in list_folder((root / pattern).parent) if path.is_dir()]
+    return {(("name", path.name),): [path] for path in folders if png_files(path)}
 
 
 # How the cases of a set are listed and split, and what is ignored in them.

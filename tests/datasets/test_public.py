@@ -264,13 +264,6 @@ def test_one_subject_in_two_years_is_refused(verse, tmp_path, phantom):
         find_cases("verse", tmp_path)
 
 
-def test_real_verse_subjects_load(verse_root):
-    for case in find_cases("verse", verse_root).cases:
-        data = case.load()
-        assert data.labels.array.any() and data.ct.array.dtype == np.int16
-        assert data.ignore.array.any() and case.split in ("train", "validation", "test")
-
-
 @pytest.fixture(scope="module")
 def ctspine(phantom, tmp_path_factory):
     root = tmp_path_factory.mktemp("ctspine")

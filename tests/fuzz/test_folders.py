@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spine_lib import SpineError
 from spine_lib.annotations.checks import check_annotation
 from spine_lib.annotations.schemes import HEAD_TO_FOOT, SACRUM, SCHEMES, to_canonical
 from spine_lib.annotations.structures import ADULT_MM
@@ -248,11 +247,3 @@ def test_one_odd_file_never_stops_a_preparation(folder, scans, which, kind, at, 
     if kind in ("folder", "pipe", "gone", "twice") or (kind == "swapped" and "seg" in which):
         assert "case_0" in left_out
     assert not list((folder / "store").glob(".*.part"))
-
-
-def test_a_folder_that_holds_only_damage_is_one_sentence(folder):
-    emptied(folder, "volumes", "segmentations")
-    for kind in ("volumes", "segmentations"):
-        (folder / kind / "a.nii").write_bytes(b"\0" * 999)
-    with pytest.raises(SpineError, match="No case can be read; the first: .*a.nii"):
-        prepare(find_cases("pycad1089", folder).cases, folder / "store")

@@ -80,13 +80,9 @@ def test_both_start_from_as_many_weights_of_the_same_strength():
             assert mine.weight.std().item() == pytest.approx(strength, rel=0.1), mine
 
 
-def test_an_image_that_does_not_fit_is_refused():
+def test_settings_that_cannot_be_built_and_images_that_do_not_fit_are_refused():
     with pytest.raises(SpineError, match="64 x 72 pixels .* multiples of 16, so pad it"):
-        DeepLabV3Plus().eval()(torch.zeros(1, 1, 64, 72))
-    assert DeepLabV3Plus(output_stride=8).eval()(torch.zeros(1, 1, 64, 72)).shape[-1] == 72
-
-
-def test_settings_that_cannot_be_built_are_refused():
+        DeepLabV3Plus()(torch.zeros(1, 1, 64, 72))
     with pytest.raises(SpineError, match="one of .8, 16, 32."):
         ResNet34(output_stride=4)
     with pytest.raises(SpineError, match="three atrous rates"):

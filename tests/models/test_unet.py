@@ -46,10 +46,9 @@ def test_our_up_block_is_the_librarys_decoder_block():
         assert torch.equal(ours(below, skip), theirs(below, 8, 12, skip))
 
 
-@pytest.mark.parametrize("shape", [(40, 48), (48, 40)])
-def test_an_image_that_cannot_be_halved_often_enough_is_refused_with_the_multiple(shape):
+def test_an_image_that_cannot_be_halved_often_enough_is_refused_with_the_multiple():
     with pytest.raises(SpineError, match=r"cannot be halved 4 times: pad it to multiples of 16"):
-        UNet(width=2)(torch.zeros(1, 1, *shape))
+        UNet(width=2)(torch.zeros(1, 1, 48, 40))
 
 
 @pytest.mark.parametrize(

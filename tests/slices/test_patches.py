@@ -16,7 +16,6 @@ from spine_lib.slices import (
     network_input,
     prepare,
 )
-from spine_lib.slices.cut import IGNORE
 from spine_lib.training.loading import training_loader
 from spine_lib.training.recipe import Recipe
 
@@ -88,14 +87,3 @@ def test_whole_slices_mark_their_padding_as_unknown(store):
     assert weight[0, :40, :40].min() == 1 and weight[0, 40:].max() == 0
     assert torch.equal(target[0, :40, :40] > 0, torch.from_numpy(store.read(0)[5]["label"] > 0))
     assert np.allclose(image[0, :40, :40], network_input(store.read(0)[5]["hu"]))
-
-
-def test_ignored_pixels_have_no_target_and_no_weight(tmp_path, store):
-    array = np.array(store.read(0))
-    array["label"][:] = IGNORE
-    other = prepare(phantom_cases(1, **SMALL), tmp_path, spacing_mm=6.0)
-    np.save(tmp_path / other.volumes[0].file, array)
-    patch = TrainingSlices(other, RECIPE.augmentation)[Draw(0, 4)]
-    for _, target, weight in (WholeSlices(other)[4], patch):
-        assert target.sum() == 0
-        assert weight[0, 16, 16] == 0 or weight.min() == 0

@@ -116,7 +116,7 @@ def test_a_predicted_mask_lies_on_the_file_it_was_made_from(tmp_path):
     affine[[2, 0, 1], [0, 1, 2]] = [3.0, -1.5, 1.1]
     affine[:, 3] = [1.5 * 39, 0, 0, 1]
     nib.save(nib.Nifti1Image(stored, affine), tmp_path / "ct.nii.gz")
-    model = "unet_resnet18"
+    model = "unet_tu-mobilenetv3_small_050"
     save_weights(build_model(model), model, RECIPE, tmp_path / "w.safetensors")
     out = predict_file(tmp_path / "ct.nii.gz", tmp_path / "m.nii.gz", tmp_path / "w.safetensors")
     image = nib.load(out)

@@ -14,7 +14,7 @@ from spine_lib.training.recipe import Recipe
 from spine_lib.volumes import predict
 from spine_lib.volumes.predict import predict_file, predict_volume
 
-MODEL = "unet_resnet18"
+MODEL = "unet_tu-mobilenetv3_small_050"
 RECIPE = Recipe(models=(MODEL,), flip=False, precision="32-true", augmentation={"size": 32})
 
 
@@ -43,10 +43,10 @@ def test_an_output_is_refused_before_anything_is_predicted(
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_weights_are_not_written_over_either(scan, tmp_path):
-    weights = save_weights(build_model(MODEL), MODEL, RECIPE, tmp_path / "w.nii")
+def test_weights_are_not_written_over_either(scan, weights):
+    copy = weights.rename(weights.with_suffix(".nii"))
     with pytest.raises(SpineError, match="is an input of this command"):
-        predict_file(scan, weights, weights, "cpu", overwrite=True)
+        predict_file(scan, copy, copy, "cpu", overwrite=True)
 
 
 def test_an_empty_prediction_says_that_no_spine_was_found(scan, weights, tmp_path, monkeypatch):

@@ -68,9 +68,9 @@ class Averaging:
     distance: float  # mean over all runs of how far the gap lies from `class_mean_excess`
 
 
-def within_rounding(value: float, decimals: int = DECIMALS) -> Range:
-    """Return the fractions that are printed as `value` with that many decimals."""
-    half = 0.5 * 10.0**-decimals
+def within_rounding(value: float) -> Range:
+    """Return the fractions that are printed as `value`."""
+    half = 0.5 * 10.0**-DECIMALS
     return Range(max(value - half, 0.0), min(value + half, 1.0))
 
 
@@ -79,22 +79,22 @@ def iou_from_dice(dice: float) -> float:
     return dice / (2 - dice)
 
 
-def mean_iou_range(dice: float, decimals: int = DECIMALS) -> Range:
+def mean_iou_range(dice: float) -> Range:
     """Return which mean spine IoU can stand beside a mean Dice, however many masks were averaged.
 
     J is convex in D and never above it: its mean lies between the J of the mean Dice (all masks
     alike) and the mean Dice itself (each mask perfect or worthless).
     """
-    low, high = within_rounding(dice, decimals)
+    low, high = within_rounding(dice)
     return Range(iou_from_dice(low), high)
 
 
-def background_iou_range(iou: float, dice: float, decimals: int = DECIMALS) -> Range | None:
+def background_iou_range(iou: float, dice: float) -> Range | None:
     """Return the background IoU that would make `iou` a mean over {background, spine}.
 
     That is, (background + D / (2 - D)) / 2 = iou; None if it would lie above 1 or below 0.
     """
-    ious, dices = within_rounding(iou, decimals), within_rounding(dice, decimals)
+    ious, dices = within_rounding(iou), within_rounding(dice)
     low = 2 * ious.low - iou_from_dice(dices.high)
     high = 2 * ious.high - iou_from_dice(dices.low)
     if low > 1 or high < 0:
@@ -114,23 +114,23 @@ def accuracy_from_dice(dice: float, prevalence: float) -> float:
     return 1 - 2 * (1 - dice) * prevalence
 
 
-def accuracy_range(dice: float, prevalence: float, decimals: int = DECIMALS) -> Range:
+def accuracy_range(dice: float, prevalence: float) -> Range:
     """Return the pooled accuracy that Dice and prevalence allow, whatever FP and FN are.
 
     e = 2 TP (1 - D) / D, and TP lies between D p / (2 - D) (only misses) ... p (only false alarms).
     """
-    dices = within_rounding(dice, decimals)
+    dices = within_rounding(dice)
     least = 2 * prevalence * (1 - dices.high) / (2 - dices.high)
     most = 2 * prevalence * (1 - dices.low) / dices.low if dices.low > 0 else 1.0
     return Range(max(1 - most, 0.0), 1 - least)
 
 
-def prevalence_range(accuracy: float, dice: float, decimals: int = DECIMALS) -> Range | None:
+def prevalence_range(accuracy: float, dice: float) -> Range | None:
     """Return the prevalence that pooled accuracy and Dice imply; None if either may be 1.
 
     TP = D e / (2 (1 - D)), and p lies between TP (no misses) and TP + e (only misses).
     """
-    accuracies, dices = within_rounding(accuracy, decimals), within_rounding(dice, decimals)
+    accuracies, dices = within_rounding(accuracy), within_rounding(dice)
     if dices.high >= 1 or accuracies.high >= 1:
         return None
     least, most = 1 - accuracies.high, 1 - accuracies.low
@@ -142,7 +142,6 @@ def prevalence_range(accuracy: float, dice: float, decimals: int = DECIMALS) -> 
 def check_table(
     rows: Mapping[str, Mapping[str, float | str]] = PAPER,
     prevalence: float | None = PREVALENCE,
-    decimals: int = DECIMALS,
 ) -> list[TableFinding]:
     """Return the contradictions within a table of binary segmentation scores.
 
@@ -150,23 +149,17 @@ def check_table(
         rows: of one test set, by model id: fractions "iou", "dice" and, where given, "f1" and
             "accuracy"; "name" is how the sentences call the model.
         prevalence: share of spine voxels in the data, if it is known from elsewhere.
-        decimals: to how many decimals the fractions were rounded.
 
     Returns:
         Findings in plain sentences, the verdict last; none if it could be one pooled evaluation.
     """
+    findings, ranges = [], []
     for model, row in rows.items():
         _require_fractions(model, row)
-    findings = [
-        finding
-        for model, row in rows.items()
-        for finding in _check_row(model, row, prevalence, decimals)
-    ]
-    ranges = [
-        (row.get("name", model), prevalence_range(row["accuracy"], row["dice"], decimals))
-        for model, row in rows.items()
-        if row.get("accuracy") is not None
-    ]
+        findings += _check_row(model, row, prevalence)
+        if row.get("accuracy") is not None:
+            implied = prevalence_range(row["accuracy"], row["dice"])
+            ranges.append((row.get("name", model), implied))
     findings += [
         _finding("prevalences_disjoint", first=first, a=a, second=second, b=b)
         for (first, a), (second, b) in combinations(ranges, 2)
@@ -196,25 +189,23 @@ def _require_fractions(model: str, row: Mapping[str, float | str]) -> None:
             )
 
 
-def _check_row(
-    model: str, row: Mapping, prevalence: float | None, decimals: int
-) -> Iterator[TableFinding]:
+def _check_row(model: str, row: Mapping, prevalence: float | None) -> Iterator[TableFinding]:
     """Yield each contradiction within a row."""
     iou, dice, f1, accuracy = map(row.get, ("iou", "dice", "f1", "accuracy"))
     scores = {"iou": iou, "dice": dice, "f1": f1, "single": iou_from_dice(dice)}
-    texts = {key: f"{value or 0:.{decimals}f}" for key, value in scores.items()}
+    texts = {key: f"{value or 0:.{DECIMALS}f}" for key, value in scores.items()}
     about = {"model": model, "name": row.get("name", model), "prevalence": prevalence}
     finding = functools.partial(_finding, **about, **texts)
 
     def is_excluded(value: float, allowed: Range) -> bool:
-        return not allowed.overlaps(within_rounding(value, decimals))
+        return not allowed.overlaps(within_rounding(value))
 
-    if f1 is not None and is_excluded(f1, within_rounding(dice, decimals)):
+    if f1 is not None and is_excluded(f1, within_rounding(dice)):
         yield finding("f1_differs_from_dice")
-    if is_excluded(iou, mean_iou_range(dice, decimals)):
+    if is_excluded(iou, mean_iou_range(dice)):
         relation = "above" if iou > dice else "too far below"
         yield finding("iou_and_dice_disagree", relation=relation)
-        if background := background_iou_range(iou, dice, decimals):
+        if background := background_iou_range(iou, dice):
             clause = ""
             if prevalence is not None:
                 mean = class_mean_iou(dice, prevalence)
@@ -222,7 +213,7 @@ def _check_row(
                 clause = clause.format(prevalence=prevalence, mean=mean)
             yield finding("class_mean_fits", background=background, at_prevalence=clause)
     if None not in (prevalence, accuracy):
-        if is_excluded(accuracy, accuracy_range(dice, prevalence, decimals)):
+        if is_excluded(accuracy, accuracy_range(dice, prevalence)):
             pooled = accuracy_from_dice(dice, prevalence)
             empty = 1 - prevalence
             yield finding("accuracy_does_not_fit", pooled=pooled, accuracy=accuracy, empty=empty)

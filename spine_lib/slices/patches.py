@@ -50,20 +50,19 @@ class TrainingSlices(Dataset):
 
 
 class WholeSlices(Dataset):
-    """Read each n-th slice as it is, padded to a common shape of multiples, for validation."""
+    """Read each n-th slice as it is, padded to a common shape of multiples of 32, to validate."""
 
     def __init__(
         self,
         store: SliceStore,
         every: int = 1,
-        multiple: int = 32,
         neighbour_mm: float = 0.0,
         target: str = "spine",
     ) -> None:
         self.store = store
         self.neighbour_mm, self.target = neighbour_mm, target
         shapes = np.array([volume.shape[1:] for volume in store.volumes])
-        self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // multiple) * multiple)
+        self.shape_hw = tuple(int(n) for n in -(-shapes.max(axis=0) // 32) * 32)
         self.draws = [
             Draw(number, index)
             for number, volume in enumerate(store.volumes)

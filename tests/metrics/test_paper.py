@@ -31,13 +31,13 @@ confusions = st.builds(
 )
 
 
-def as_row(c, decimals=3):
+def as_row(c):
     """Print a segmentation's scores the way a table would."""
     return {
-        "iou": round(iou(c), decimals),
-        "dice": round(dice_of(c), decimals),
-        "f1": round(dice_of(c), decimals),
-        "accuracy": round(accuracy_of(c), decimals),
+        "iou": round(iou(c), 3),
+        "dice": round(dice_of(c), 3),
+        "f1": round(dice_of(c), 3),
+        "accuracy": round(accuracy_of(c), 3),
     }
 
 

@@ -73,12 +73,6 @@ def test_below_six_patients_the_reason_stands_in_place_of_the_interval(patients)
     assert "at least 6" in found.reason
 
 
-@pytest.mark.parametrize("confidence", [0, 1, 95])
-def test_a_confidence_that_is_no_share_is_refused(confidence):
-    with pytest.raises(SpineError, match="confidence"):
-        bootstrap_interval([0.5] * 8, confidence=confidence)
-
-
 # --- sign flips -----------------------------------------------------------------------------------
 
 

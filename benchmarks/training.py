@@ -52,7 +52,7 @@ from spine_lib.datasets import phantom_cases
 from spine_lib.reproduce import provenance
 from spine_lib.slices.augment import network_input
 from spine_lib.slices.store import SliceStore, prepare
-from spine_lib.training.devices import choose_device, choose_precision, prepare_device
+from spine_lib.training.devices import choose_device, choose_precision
 from spine_lib.training.loading import training_loader
 from spine_lib.training.losses import segmentation_loss
 from spine_lib.training.module import Segmenter
@@ -167,7 +167,7 @@ def bare_steps(
     Yields:
         Seconds of one step after the other, without end; the first ones are slower.
     """
-    prepare_device(device, recipe.precision)
+    torch.backends.cudnn.benchmark = device == "cuda"
     module = Segmenter(model, recipe.to_dict()).to(device).train()
     network = torch.compile(module, dynamic=False) if compiled else module
     optimiser = module.configure_optimizers()["optimizer"]

@@ -58,15 +58,6 @@ def autocast(precision: str, device: str) -> torch.autocast:
     return torch.autocast(device, dtype, enabled=chosen != "32-true")
 
 
-def prepare_device(device: str, precision: str) -> None:
-    """Choose a GPU's fastest convolutions, and TensorFloat-32 for products in 32 bit."""
-    if device != "cuda":
-        return
-    torch.backends.cudnn.benchmark = True  # all patches are of one size; scans are not
-    if choose_precision(precision, device) == "32-true":
-        torch.set_float32_matmul_precision("high")
-
-
 def cpu_computes_bf16() -> bool:
     """Return whether this CPU has AMX and oneDNN may use it.
 

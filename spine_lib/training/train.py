@@ -151,7 +151,8 @@ def fit(
     kind = devices.choose_device(device)
     processes.require_fit(recipe.batch, kind)
     L.seed_everything(recipe.seed, workers=True, verbose=False)
-    devices.prepare_device(kind, recipe.precision)
+    if (kind, devices.choose_precision(recipe.precision, kind)) == ("cuda", "32-true"):
+        torch.set_float32_matmul_precision("high")  # products in TensorFloat-32
     last, data = folder / "last.ckpt", data_identity(training, validation)
     with sole_use(folder) if is_first() else nullcontext(), _quiet():
         stopped = read_checkpoint(last, model) if last.is_file() else None
@@ -224,6 +225,7 @@ def _trainer(
             strategy=strategy,
             sync_batchnorm=kind == "cuda" and processes.count > 1,
             precision=devices.choose_precision(recipe.precision, kind),
+            benchmark=kind == "cuda",  # all patches are of one size; scans are not
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
             callbacks=[*kept, *callbacks],
@@ -285,31 +287,15 @@ def _require_same_run(
             f"{folder} holds a run with another recipe ({pairs}): choose another --name"
         )
     if stored.data != data:
-        kept = stored.data is not None
-        changes = _data_changes(stored.data, data) if kept else "an older version kept no record"
-        raise SpineError(
-            f"{folder} holds a run that was trained on other data than are given now ({changes}): "
-            "choose another --name"
+        seen, given = (
+            {(part, *row) for part in ("training", "validation") for row in getattr(record, part)}
+            for record in (stored.data or DataRecord([], []), data)  # older versions kept none
         )
-
-
-def _data_changes(stored: DataRecord, given: DataRecord) -> str:
-    """Return which cases of each part were added, removed or changed since."""
-    texts = []
-    for part in ("training", "validation"):
-        rows, other_rows = getattr(stored, part), getattr(given, part)
-        if rows == other_rows:
-            continue
-        before, now = stored.case_ids(part), given.case_ids(part)
-        odd = {row[0] for row in set(rows) ^ set(other_rows)}
-        changes = {
-            "added": [case for case in now if case not in before],
-            "removed": [case for case in before if case not in now],
-            "changed": [case for case in now if case in before and case in odd],
-        }
-        parts = [f"{listed(cases, most=5)} {name}" for name, cases in changes.items() if cases]
-        texts.append(f"{part} cases: {', '.join(parts) or 'in another order'}")
-    return "; ".join(texts)
+        odd = listed(sorted({case_id for _, case_id, *_ in seen ^ given}), most=5)
+        raise SpineError(
+            f"{folder} holds a run that was trained on other data than are given now (what "
+            f"differs: {odd or 'the order of its cases'}): choose another --name"
+        )
 
 
 @dataclass(frozen=True)

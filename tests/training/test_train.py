@@ -190,30 +190,24 @@ def other_data(stores, folder, change):
 
 @pytest.mark.parametrize("run", ["finished", "stopped"])
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "odd"),
     [
-        ("added", "training cases: phantom-0005 added"),
-        ("removed", "training cases: phantom-0001 removed"),
-        ("replaced", "training cases: phantom-0001 changed"),
-        ("reordered", "training cases: in another order"),
-        (
-            "exchanged",
-            "training cases: phantom-0010, phantom-0011 added, "
-            "phantom-0000, phantom-0001 removed; validation cases: "
-            "phantom-0000, phantom-0001 added, phantom-0010, phantom-0011 removed",
-        ),
+        ("added", "phantom-0005"),
+        ("removed", "phantom-0001"),
+        ("replaced", "phantom-0001"),
+        ("reordered", "the order of its cases"),
+        ("exchanged", "phantom-0000, phantom-0001, phantom-0010, phantom-0011"),
     ],
 )
 def test_a_run_that_saw_other_data_is_neither_loaded_nor_resumed(
-    stores, request, tmp_path, run, change, message
+    stores, request, tmp_path, run, change, odd
 ):
     folder = request.getfixturevalue(run)
     folder = folder[0] if run == "finished" else folder
     data = other_data(stores, tmp_path, change)
-    sentence = f"{folder} holds a run that was trained on other data than are given now "
-    with pytest.raises(SpineError) as caught:
+    sentence = f"on other data than are given now .what differs: {odd}.: choose another --name"
+    with pytest.raises(SpineError, match=sentence):
         load_or_train(MODEL, RECIPE, *data, folder, "cpu", progress=False)
-    assert str(caught.value) == f"{sentence}({message}): choose another --name"
 
 
 def test_the_same_cases_cut_anew_are_the_same_data(stores, finished, tmp_path):
@@ -238,7 +232,7 @@ def test_a_run_of_an_older_version_is_loaded_by_itself_but_not_gone_on_with(
     save_file(weights, tmp_path / "weights.safetensors", notes)
     for name in ("weights.safetensors", "last.ckpt"):
         assert load_weights(tmp_path / name, MODEL)[1] == RECIPE
-        with pytest.raises(SpineError, match="on other data .*an older version kept no record"):
+        with pytest.raises(SpineError, match="on other data than are given now"):
             load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
         (tmp_path / name).unlink()
 

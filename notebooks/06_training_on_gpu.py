@@ -229,9 +229,7 @@ def train(network, names, steps, every, path, rate=1e-3):
     """Train, or load what was trained; return rows of step, loss, and the abdomen's loss and Dice."""
     if not path.is_file():
         rows, losses, started = [], [], time.process_time()
-        optimiser = torch.optim.AdamW(
-            network.parameters(), rate, weight_decay=0.01, fused=True
-        )
+        optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
         scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
         loader = DataLoader(Patches(names, 8 * steps), 8, pin_memory=device == "cuda")

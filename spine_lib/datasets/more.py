@@ -6,6 +6,7 @@ when it is complete, so a fetch that was cut goes on with what is missing.
 """
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -138,7 +139,8 @@ def _fetch_file(url: str, path: Path, checksum: str, progress: Progress) -> None
     def download(url: str, draft: str, shelf: pooch.Pooch) -> None:
         load = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
         load(url, draft, shelf)
-        if algorithm == "git" and git_checksum(Path(draft)) != wanted:
+        blob = b"blob %d\0" % os.path.getsize(draft) + Path(draft).read_bytes()
+        if algorithm == "git" and hashlib.sha1(blob, usedforsecurity=False).hexdigest() != wanted:
             raise ValueError("another content")
 
     known = {path.name: None if algorithm == "git" else checksum}
@@ -153,12 +155,6 @@ def _fetch_file(url: str, path: Path, checksum: str, progress: Progress) -> None
             "replaced, and nothing of it was kept."
         ) from error
     progress(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
-
-
-def git_checksum(path: Path) -> str:
-    """Return the SHA-1 by which git names a file's content."""
-    content = b"blob %d\0" % path.stat().st_size + path.read_bytes()
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
 def _fetch_subjects(url: str, folder: Path, subjects: Sequence[str], progress: Progress) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.datasets import more
-from spine_lib.datasets.more import MoreSet, fetch_more, git_checksum
+from spine_lib.datasets.more import MoreSet, fetch_more
 
 SCAN, MASK = b"scan" * 1000, b"mask" * 500
 
@@ -204,11 +204,6 @@ def test_a_fetch_that_was_cut_goes_on_with_the_missing_subjects(server, archive,
     fetch_more("small", tmp_path, progress=lines.append)
     assert sum(line.startswith("s0001") for line in lines) == 1
     assert sorted(path.name for path in tmp_path.glob("s*")) == ["s0001", "s0002", "s0003"]
-
-
-def test_gits_name_of_a_content_is_the_one_that_git_gives(tmp_path):
-    (tmp_path / "x").write_bytes(b"what is up, doc?")
-    assert git_checksum(tmp_path / "x") == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
 
 
 def test_every_recorded_set_has_an_address_a_licence_and_checksums():

@@ -200,7 +200,7 @@ def test_each_entry_of_results_set_to_each_odd_value(tmp_path, monkeypatch):
     path.parent.mkdir()
     good, whole = make_results(), compare.Run("good", make_results())
     for keys in places(good):
-        for new in (KeyError, *ODD[::8], deep(30)):
+        for new in (KeyError, *ODD[::16], deep(30)):
             path.write_text(json.dumps(changed(good, keys, new)), encoding="utf-8")
             run = end(lambda: compare.load_run(path), path)
             if not isinstance(run, str):

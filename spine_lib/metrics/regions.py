@@ -20,11 +20,8 @@ from spine_lib.annotations.schemes import REGIONS
 from spine_lib.metrics.overlap import Confusion, dice, mean_defined, recall
 from spine_lib.metrics.surfaces import MANY_POINTS, bounding_box, check_masks
 
-CLASSES = ("background", *REGIONS)
-"""Rows and columns of the confusion matrix, by id."""
-
-Matrix = dict[str, dict[str, int]]
-"""Voxels by true and by predicted class, without those that are background in both."""
+CLASSES = ("background", *REGIONS)  # rows and columns of the confusion matrix, by id
+Matrix = dict[str, dict[str, int]]  # voxels by true, then predicted class, but background in both
 
 
 def nearest_region(
@@ -72,16 +69,11 @@ def score_regions(
     prediction, spine, _ = check_masks(prediction, regions > 0, ignore)
     regions = np.where(spine, regions, 0)
     assigned = assign_regions(prediction, regions, spacing_mm)
-    true, predicted, hits = (
-        np.bincount(array, minlength=len(CLASSES)).tolist()
-        for array in (regions[spine], assigned[prediction], regions[spine & prediction])
-    )
-    scores = {}
-    for name, tp, marked, size in zip(REGIONS, hits[1:], predicted[1:], true[1:]):
-        if size:
-            c = Confusion(tp, marked - tp, size - tp, 0)
-            scores[name] = {"dice": dice(c), "recall": recall(c), "tp": tp, "fp": c.fp, "fn": c.fn}
-    return scores
+    return {
+        name: {"dice": dice(c), "recall": recall(c), "tp": c.tp, "fp": c.fp, "fn": c.fn}
+        for name, c in _by_region(confusion_matrix(assigned, regions)).items()
+        if c.tp + c.fn
+    }
 
 
 def mean_regions(volumes: Iterable[Mapping]) -> dict[str, dict[str, float]]:
@@ -130,14 +122,19 @@ def confusion_matrix(
     return matrix
 
 
+def _by_region(matrix: Matrix) -> dict[str, Confusion]:
+    """Return the counts of each region, without true negatives."""
+    columns = {name: sum(row[name] for row in matrix.values()) for name in REGIONS}
+    hits = {name: matrix[name][name] for name in REGIONS}
+    return {
+        name: Confusion(tp, columns[name] - tp, sum(matrix[name].values()) - tp, 0)
+        for name, tp in hits.items()
+    }
+
+
 def matrix_dice(matrix: Matrix) -> dict[str, float]:
     """Return the Dice of each region by name; NaN for one that neither truth nor prediction has."""
-    scores = {}
-    for name in REGIONS:
-        tp, true = matrix[name][name], sum(matrix[name].values())
-        predicted = sum(row[name] for row in matrix.values())
-        scores[name] = dice(Confusion(tp, predicted - tp, true - tp, 0))
-    return scores
+    return {name: dice(c) for name, c in _by_region(matrix).items()}
 
 
 def score_named(

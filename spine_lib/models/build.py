@@ -21,19 +21,12 @@ from spine_lib.models.unet import UNet
 
 ARCHITECTURES = {"unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus}
 
-OWN = "own"
-"""The "encoder" of the networks that the lessons write out."""
-
-OWN_UNET = {"width": 24, "depth": 4}
-"""Width and depth of "unet_own": a step takes about as much arithmetic as one of unet_resnet34."""
+OWN = "own"  # the "encoder" of the networks that the lessons write out
+OWN_UNET = {"width": 24, "depth": 4}  # a step takes about as long as one of unet_resnet34
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return architecture and encoder of a name such as "unet_resnet34".
-
-    Raises:
-        SpineError: if the architecture is unknown or no encoder is named.
-    """
+    """Return architecture and encoder of a name such as "unet_resnet34", if there are such."""
     architecture, _, encoder = name.partition("_")
     if architecture not in ARCHITECTURES or not encoder:
         raise SpineError(
@@ -96,11 +89,8 @@ def build_model(
         atrous_rates, aspp_dropout: of DeepLabv3+'s ASPP. Its map has a 16th of the input's size:
             8 x 8 for patches of 128, over which rates of 12 and more reach nothing.
 
-    Returns:
-        The network; rows and columns must be multiples of 32 for U-Net and 16 for DeepLabv3+.
-
-    Raises:
-        SpineError: if the name is unknown or the weights cannot be had.
+    Rows and columns must be multiples of 32 for U-Net and 16 for DeepLabv3+. Raises a `SpineError`
+    if the name is unknown or the weights cannot be had.
     """
     architecture, encoder = split_name(name)
     require_weights(name, encoder_weights)

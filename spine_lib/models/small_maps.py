@@ -8,11 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-MOST_PIXELS = 16
-"""Maps of more pixels than this go to oneDNN."""
-
-LEAST_CHANNELS = 256
-"""Convolutions from fewer channels go to oneDNN."""
+# Maps of more pixels than this, and convolutions from fewer channels, go to oneDNN.
+MOST_PIXELS, LEAST_CHANNELS = 16, 256
 
 
 class SmallMapConv2d(nn.Conv2d):

@@ -23,11 +23,8 @@ from spine_lib.slices.cut import AIR_HU, IGNORE, UNLABELLED_TISSUE
 if TYPE_CHECKING:
     import albumentations as A
 
-INPUT_RANGE_HU = (-250.0, 1000.0)
-"""What the networks see: fat to dense bone.  Below and above is cut off."""
-
-FIRST_SPINE_CLASS = 220
-"""Classes from here on are vertebrae: this plus the canonical id."""
+INPUT_RANGE_HU = (-250.0, 1000.0)  # fat to dense bone; what is below and above is cut off
+FIRST_SPINE_CLASS = 220  # of vertebrae: this plus the canonical id
 
 # Tables: a look-up is faster than computing a pixel. Class 219 leaves loss and scores. The second
 # undoes `classes_of`: 0, canonical ids, 255 = ignore.
@@ -51,28 +48,16 @@ Zoom = Annotated[float, Field(ge=0.1, le=10)]
 
 
 class Augmentation(Settings):
-    """How a training patch is made; every share is the probability of a step.
+    """How a training patch is made; every share is the probability of a step."""
 
-    Attributes:
-        size: rows and columns of a patch, pixels, a multiple of 32, at most 2048.
-        centred: share of patches centred near the spine.
-        zoom: smallest and largest enlargement, from 0.1 to 10.
-        rotation_degrees: largest rotation to either side.
-        elastic: share that is deformed smoothly.
-        redraw: share whose tissues get other HU (where the class of each pixel is known).
-        redraw_fully: of those, the share whose HU are drawn without regard to the real ones.
-        narrow_view: share that is cut to a narrow field of view.
-        contrast, sharpness, coarse, noise: shares of the photometric steps.
-    """
-
-    size: Annotated[int, Field(gt=0, le=2048, multiple_of=32)] = 96
-    centred: Share = 0.65
-    zoom: tuple[Zoom, Zoom] = (0.7, 1.35)
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 25.0
-    elastic: Share = 0.3
-    redraw: Share = 0.5
-    redraw_fully: Share = 0.3
-    narrow_view: Share = 0.35
+    size: Annotated[int, Field(gt=0, le=2048, multiple_of=32)] = 96  # rows and columns, pixels
+    centred: Share = 0.65  # near the spine
+    zoom: tuple[Zoom, Zoom] = (0.7, 1.35)  # smallest and largest enlargement
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 25.0  # largest to either side
+    elastic: Share = 0.3  # deformed smoothly
+    redraw: Share = 0.5  # tissues get other HU (where the class of each pixel is known)
+    redraw_fully: Share = 0.3  # of those, the HU are drawn without regard to the real ones
+    narrow_view: Share = 0.35  # cut to a narrow field of view
     contrast: Share = 0.5
     sharpness: Share = 0.5
     coarse: Share = 0.15

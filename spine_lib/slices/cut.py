@@ -16,22 +16,13 @@ from spine_lib.ct.geometry import (
 from spine_lib.ct.volume import Volume
 from spine_lib.datasets.case import CaseData
 
-IGNORE = 255
-"""Label of voxels that leave both loss and scores."""
-
-AIR_HU = -1024
-"""What lies outside an image."""
-
+IGNORE = 255  # label of voxels that leave both loss and scores
+AIR_HU = -1024  # outside an image
+# A stored pixel: HU, canonical vertebra id (255 = ignore), and class for redrawing tissues.
 SLICE_DTYPE = np.dtype([("hu", "<i2"), ("label", "u1"), ("tissue", "u1")])
-"""A stored pixel: HU, canonical vertebra id (255 = ignore), and class for redrawing tissues."""
-
-UNLABELLED_TISSUE = 200
-"""First tissue class of unlabelled voxels; `HU_EDGES` split them into air, fat, muscle, bone."""
-
+UNLABELLED_TISSUE = 200  # first tissue class of voxels without label, which these edges split
 HU_EDGES = (-900, -400, -150, -20, 20, 120, 300)
-
-AT_A_TIME = 32
-"""Slices that are resampled at once."""
+AT_A_TIME = 32  # slices that are resampled at once
 
 
 def cut_slices(data: CaseData, plane: str, spacing_mm: float, structures: Volume | None = None):

@@ -13,8 +13,7 @@ from spine_lib.slices.augment import Augmentation, TrainingAugmenter, network_in
 from spine_lib.slices.cut import AIR_HU, IGNORE
 from spine_lib.slices.store import Draw, SliceStore
 
-TARGETS: dict[str, int] = {"spine": 1, "regions": 1 + len(REGIONS)}
-"""Number of a network's outputs by its target."""
+TARGETS = {"spine": 1, "regions": 1 + len(REGIONS)}  # a network's outputs
 
 
 class TrainingSlices(Dataset):

@@ -34,12 +34,8 @@ from spine_lib.datasets.case import Case, ExcludedScan, case_identity
 from spine_lib.slices.cut import IGNORE, SLICE_DTYPE, cut_slices, with_neighbours
 
 STORE_VERSION = 5
-
-WRITE_EVERY_S = 5.0
-"""The index is written at most this often; what was finished since is cut again after a kill."""
-
-MAPS_AT_ONCE = 256
-"""Volumes that a store keeps mapped, fewer than the files that a process may hold open."""
+WRITE_EVERY_S = 5.0  # the index at most; what was finished since is cut again after a kill
+MAPS_AT_ONCE = 256  # volumes kept mapped, fewer than the files that a process may hold open
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from spine_lib.training.losses import LOSSES
 
 FOLDER = Path(str(resources.files("spine_lib.training"))) / "recipes"
 
+# Settings of older versions, with the value that is today's only way.
 FORMER_SETTINGS = {"augment_on": "worker", "compile": False}
-"""Settings of older versions, with the value that is today's only way."""
 
 RUN_NAME = r"(?!latest$)[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?<!\.)"
 
@@ -50,69 +50,37 @@ Phantoms = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Recipe(Settings):
-    """How the networks of one run are trained.
-
-    Attributes:
-        name: of the recipe.
-        dataset: where cases come from: "sample", "phantom", "more" (the sample and what was fetched
-            besides) or a public data set.
-        target: "spine", or "regions" for networks that name the four regions of the spine.
-        models: architectures with their encoders.
-        encoder_weights: None, "imagenet" or "package".
-        atrous_rates: of DeepLabv3+'s ASPP, in pixels of its map, a 16th of the input's size.
-        aspp_dropout: of DeepLabv3+'s ASPP.
-        phantoms: how many phantoms are added to the training patients.
-        phantom_share: share of the training patches cut from them.
-        validation_phantoms: held-out phantoms that the learning curve is drawn from.
-        planes: of "axial", "coronal" and "sagittal", each once; one network learns all of
-            them, and a scan's prediction is the mean over them.
-        spacing_mm: size of a pixel of the networks' input.
-        neighbour_mm: if above 0, the slices this far before and behind are two more channels.
-        foreground_share: share of the patches cut from slices that show spine.
-        loss: "bce_dice", "bce", "dice", "focal" or "focal_dice"; for several classes "bce" is the
-            cross-entropy over all of them.
-        steps: optimiser steps of a run.
-        steps_per_epoch: after each epoch come a validation and a checkpoint.
-        batch: patches a step, 2 or more, which batch normalisation needs.
-        learning_rate: highest of the one-cycle schedule.
-        weight_decay: of AdamW.
-        averaging: decay of the moving average of the weights; 0 for none.
-        precision: of Lightning; "auto" is what `choose_precision` makes of it.
-        workers: processes that make patches beside the training step.
-        seed: of all random numbers.
-        flip: average predictions over the image and its mirror image.
-        largest_component: keep only the largest connected component of a predicted volume.
-        threshold: probability from which a voxel counts as spine.
-        augmentation: how patches are changed.
-    """
+    """How the networks of one run are trained."""
 
     name: Annotated[str, AfterValidator(run_name)] = "sample"
-    dataset: Literal[("sample", "phantom", "more", *PUBLIC_SETS)] = "sample"
-    target: Literal["spine", "regions"] = "spine"
-    models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")
+    dataset: Literal[("sample", "phantom", "more", *PUBLIC_SETS)] = "sample"  # "more": all fetched
+    target: Literal["spine", "regions"] = "spine"  # "regions": networks name those of the spine
+    models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")  # architectures with encoders
     encoder_weights: Literal["imagenet", "package"] | None = None
+    # of DeepLabv3+'s ASPP, in pixels of its map, a 16th of the input's size
     atrous_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (12, 24, 36)
     aspp_dropout: Share = 0.5
-    phantoms: Phantoms = 8
-    phantom_share: Share = 0.3
-    validation_phantoms: Phantoms = 2
-    planes: Planes = ("axial",)
-    spacing_mm: Annotated[float, Field(ge=0.1, le=100)] = 2.0
+    phantoms: Phantoms = 8  # added to the training patients
+    phantom_share: Share = 0.3  # of the training patches, cut from them
+    validation_phantoms: Phantoms = 2  # held out; the learning curve is drawn from them
+    planes: Planes = ("axial",)  # one network learns all; a scan's prediction is their mean
+    spacing_mm: Annotated[float, Field(ge=0.1, le=100)] = 2.0  # size of an input's pixel
+    # if above 0, the slices this far before and behind are two more channels
     neighbour_mm: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    foreground_share: Share = 0.85
-    loss: Literal[LOSSES] = "bce_dice"
-    steps: Count = 500
-    steps_per_epoch: Count = 100
-    batch: Annotated[int, Field(ge=2, le=10_000)] = 16
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.02
-    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    foreground_share: Share = 0.85  # of the patches, cut from slices that show spine
+    loss: Literal[LOSSES] = "bce_dice"  # of several classes "bce" is the cross-entropy over all
+    steps: Count = 500  # of the optimiser
+    steps_per_epoch: Count = 100  # after each epoch come a validation and a checkpoint
+    batch: Annotated[int, Field(ge=2, le=10_000)] = 16  # batch normalisation needs two
+    learning_rate: PositiveFloat = 1e-3  # highest of the one-cycle schedule
+    weight_decay: NonNegativeFloat = 0.02  # of AdamW
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98  # decay of the weights' moving average
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    workers: Annotated[int, Field(ge=0, le=256)] = 1
-    seed: Seed = 0
-    flip: bool = True
-    largest_component: bool = True
-    threshold: Share = 0.5
+    workers: Annotated[int, Field(ge=0, le=256)] = 1  # that make patches beside the training step
+    seed: Seed = 0  # of all random numbers
+    flip: bool = True  # average predictions over the image and its mirror image
+    largest_component: bool = True  # keep that alone of a predicted volume
+    threshold: Share = 0.5  # probability above which a voxel counts as spine
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")

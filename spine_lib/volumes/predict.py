@@ -33,20 +33,11 @@ from spine_lib.volumes.masks import TOUCHING, to_mask
 
 MULTIPLE = 32  # of rows and columns, for the encoder halves them five times
 
-SEARCH_MM = 20.0
-"""Distance of the slices in which spine is looked for first, less than a lumbar vertebra."""
-
-SHOWN = 0.3
-"""Probability from which spine counts as shown there."""
-
-LEAST_SHARE = 0.25
-"""Smaller pieces than this share of the largest are no spine."""
-
-MARGIN_MM = 24.0
-"""So much around it is predicted too, which the networks see of its surroundings."""
-
-BODY_HU = -300
-"""Below is air."""
+SEARCH_MM = 20.0  # distance of the slices in which spine is looked for first, less than a vertebra
+SHOWN = 0.3  # probability from which spine counts as shown there
+LEAST_SHARE = 0.25  # smaller pieces than this share of the largest are no spine
+MARGIN_MM = 24.0  # so much around it is predicted too, which the networks see of its surroundings
+BODY_HU = -300  # below is air
 
 
 def predict_volume(

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from spine_lib.ct.volume import Volume
-from spine_lib.datasets.phantom import PhantomData, make_phantom
+from spine_lib.datasets import CaseData
+from spine_lib.datasets.phantom import make_phantom
 
 PLAIN: dict[str, Any] = {
     "shape": (120, 112, 32),
@@ -36,7 +37,7 @@ _WATER_PER_MM = 0.02
 # --- metal ----------------------------------------------------------------------------------------
 
 
-def with_screws(data: PhantomData, levels: tuple[int, ...] = (21, 22)) -> PhantomData:
+def with_screws(data: CaseData, levels: tuple[int, ...] = (21, 22)) -> CaseData:
     """Return a phantom with pedicle screws and rods, and with the streaks that metal leaves.
 
     Args:
@@ -119,7 +120,7 @@ def _ramp(lines: np.ndarray, size_mm: float) -> np.ndarray:
     return filtered[:, : lines.shape[1]].astype(np.float32)
 
 
-def _body_centre_mm(data: PhantomData, level: int) -> np.ndarray:
+def _body_centre_mm(data: CaseData, level: int) -> np.ndarray:
     """Return the middle of a vertebral body: the deepest point of the vertebra."""
     depth = ndimage.distance_transform_edt(data.labels.array == level, data.ct.spacing_mm)
     return np.array(np.unravel_index(depth.argmax(), depth.shape)) * data.ct.spacing_mm
@@ -137,30 +138,30 @@ def _distance_to_line_mm(grid: list, start: np.ndarray, end: np.ndarray) -> np.n
 # --- other changes --------------------------------------------------------------------------------
 
 
-def _with_each(data: PhantomData, change: Callable[[Volume], Volume]) -> PhantomData:
+def _with_each(data: CaseData, change: Callable[[Volume], Volume]) -> CaseData:
     names = ("ct", "labels", "ignore", "tissues")
     volumes = {name: getattr(data, name) for name in names}
     return replace(data, **{name: v and change(v) for name, v in volumes.items()})
 
 
-def with_child_size(data: PhantomData, scale: float = 0.55) -> PhantomData:
+def with_child_size(data: CaseData, scale: float = 0.55) -> CaseData:
     """Return the same voxels, each smaller, as in a scan of a small child."""
     affine = data.ct.affine @ np.diag([scale, scale, scale, 1.0])
     return _with_each(data, lambda volume: replace(volume, affine=affine))
 
 
-def with_lost_intercept(data: PhantomData) -> PhantomData:
+def with_lost_intercept(data: CaseData) -> CaseData:
     """Return a scan with 1024 HU too many, as by a reader without the file's intercept of -1024."""
     array = np.clip(data.ct.array.astype(np.int32) + 1024, -1024, 4095).astype(np.int16)
     return replace(data, ct=data.ct.with_array(array))
 
 
-def with_wrong_header(data: PhantomData) -> PhantomData:
+def with_wrong_header(data: CaseData) -> CaseData:
     """Return image and labels turned front to back, as by a wrong header."""
     return _with_each(data, lambda volume: volume.with_array(volume.array[:, ::-1]))
 
 
-PROVOCATIONS: dict[str, dict[str, Any] | Callable[[PhantomData], PhantomData]] = {
+PROVOCATIONS: dict[str, dict[str, Any] | Callable[[CaseData], CaseData]] = {
     "well scanned": {},
     "pedicle screws": with_screws,
     "low dose": {"noise_hu": 90.0, "kernel": "sharp"},
@@ -178,7 +179,7 @@ PROVOCATIONS: dict[str, dict[str, Any] | Callable[[PhantomData], PhantomData]] =
 """By name, options of `make_phantom` put over `PLAIN`, or a change of the finished phantom."""
 
 
-def provoke(name: str, seed: int, **options: Any) -> PhantomData:
+def provoke(name: str, seed: int, **options: Any) -> CaseData:
     """Make a phantom under a provocation.
 
     Args:

@@ -29,6 +29,7 @@ class CaseData:
     ct: Volume  # int16 HU
     labels: Volume  # uint8 canonical vertebra ids, 0 is background
     ignore: Volume  # bool; True where neither loss nor score counts
+    tissues: Volume | None = None  # of a phantom that was asked for them: uint8 ids of `TISSUES`
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,7 @@ from spine_lib.datasets.phantom.scan import Phantom, apply_kernel, draw_patient,
 from spine_lib.datasets.phantom.spine import Vertebra, build_column, fill_spine
 from spine_lib.datasets.phantom.trunk import Trunk, fill_trunk
 
-__all__ = ["TISSUES", "PhantomCase", "PhantomData", "make_phantom", "phantom_cases"]
-
-
-@dataclass(frozen=True, eq=False)
-class PhantomData(CaseData):
-    """A `CaseData` that also has a map of uint8 ids of `TISSUES`, or None if not asked for."""
-
-    tissues: Volume | None = None
+__all__ = ["TISSUES", "PhantomCase", "make_phantom", "phantom_cases"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class PhantomCase(Case):
     seed: int = 0
     options: tuple[tuple[str, Any], ...] = ()
 
-    def load(self) -> PhantomData:
+    def load(self) -> CaseData:
         """Generate the phantom; the same seed and options always give the same arrays."""
         return make_phantom(self.seed, **dict(self.options))
 
@@ -56,7 +49,7 @@ def make_phantom(
     shape: Sequence[int] = (160, 160, 240),
     spacing_mm: float | Sequence[float] = 2.0,
     **options: Any,
-) -> PhantomData:
+) -> CaseData:
     """Return one patient's CT with its exact label map and, if asked for, its tissue map.
 
     A stack of 420 mm or more shows all four regions (the patient is made smaller where need be);
@@ -150,7 +143,7 @@ def _open_grid(options: Phantom, column, middle_z: float, thin: int) -> VoxelGri
     return VoxelGrid(shape.tolist(), spacing.tolist(), origin, float(roll), options.tissues)
 
 
-def _scan(grid: VoxelGrid, patient, column, thin: int, options: Phantom) -> PhantomData:
+def _scan(grid: VoxelGrid, patient, column, thin: int, options: Phantom) -> CaseData:
     """Return the filled grid as a scan: thick slices, kernel, noise, field of view, geometry."""
     spacing, middles = options.spacing_mm, slice(thin // 2, None, thin)
     hu = grid.hu
@@ -174,4 +167,4 @@ def _scan(grid: VoxelGrid, patient, column, thin: int, options: Phantom) -> Phan
     if grid.tissues is not None:
         tissues = ct.with_array(np.ascontiguousarray(grid.tissues[:, :, middles]))
     ignore = ct.with_array(np.zeros(array.shape, bool))
-    return PhantomData(ct, ct.with_array(labels), ignore, tissues)
+    return CaseData(ct, ct.with_array(labels), ignore, tissues)

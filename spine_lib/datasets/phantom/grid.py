@@ -14,12 +14,8 @@ FAR_MM = 1e3
 SUPERELLIPSE = 2.25
 """Exponent of the rounded rectangles: 2 is an ellipse. This one needs only square roots."""
 
-TISSUES = {
-    name: number
-    for number, name in enumerate(
-        "fat,muscle,lung,organ,bowel,vessel,disc,canal,other bone,spine,table,gas".split(","), 1
-    )
-}
+_NAMES = "fat,muscle,lung,organ,bowel,vessel,disc,canal,other bone,spine,table,gas".split(",")
+TISSUES = {name: number for number, name in enumerate(_NAMES, 1)}
 """Ids of the map that `make_phantom(..., tissues=True)` returns; 0 is air."""
 
 

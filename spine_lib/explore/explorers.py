@@ -76,8 +76,8 @@ class ThresholdExplorer(ScanViewer):
     Args:
         ct, mask, ignore, case_id, window: as for `SliceViewer`; the mask is the truth.
         probability: float, 0 to 1, on the grid of the CT.
-        tolerance_mm: of the surface Dice; with it, that and HD95 follow the slider too. They take
-            a tenth of a second on a crop of the spine, and seconds on a whole scan.
+        tolerance_mm: of the surface Dice; it and HD95 take a tenth of a second on a crop of the
+            spine, and seconds on a whole scan.
 
     Raises:
         SpineError: where grids differ or the probability holds no fractions.
@@ -91,7 +91,7 @@ class ThresholdExplorer(ScanViewer):
         ignore: Volume | None = None,
         case_id: str = "",
         window: str | tuple[float, float] = "bone",
-        tolerance_mm: float | None = None,
+        tolerance_mm: float = 2.0,
     ) -> None:
         scene = Scene(ct, mask, probability, ignore, case_id, Style("error"))
         super().__init__([scene], window)
@@ -117,18 +117,15 @@ class ThresholdExplorer(ScanViewer):
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores of the whole volume at the current threshold; "nsd" and "hd95" if asked for."""
+        """Scores of the whole volume at the current threshold, with "nsd" and "hd95"."""
         scene, threshold = self.scene, self.threshold.value
-        overlap = metrics.scores(self._confusions[self._position()])
-        if self.tolerance_mm is None:
-            return overlap
         if threshold not in self._surfaces:
             pair = is_spine(scene.prediction.array, threshold), is_spine(scene.mask.array)
             skip = None if scene.ignore is None else scene.ignore.array > 0
             distances = metrics.surface_distances(*pair, scene.ct.spacing_mm, skip)
             nsd, hd95 = metrics.nsd(distances, self.tolerance_mm), metrics.hd95(distances)
             self._surfaces[threshold] = {"nsd": nsd, "hd95": hd95}
-        return overlap | self._surfaces[threshold]
+        return metrics.scores(self._confusions[self._position()]) | self._surfaces[threshold]
 
     def _position(self) -> int:
         return int(np.abs(THRESHOLDS - self.threshold.value).argmin())
@@ -141,17 +138,15 @@ class ThresholdExplorer(ScanViewer):
         curves = {name: values[self._position()] for name, (_, values) in self._curves.items()}
         words = ", ".join(f"{name} {score_text(value)}" for name, value in curves.items())
         scores = self.scores
+        hd95 = f"{scores['hd95']:.1f} mm" if np.isfinite(scores["hd95"]) else "without a value"
         text = (
             f"At {threshold:.2f} the volume has {words}; "
             f"{counts.tp} true positive, {counts.fp} false positive, {counts.fn} false negative "
             f"and {counts.tn} true negative voxels; "
             f"F1 {score_text(scores['f1'])}, the same as Dice; "
-            f"mean IoU of background and spine {score_text(scores['iou_mean'])}"
+            f"mean IoU of background and spine {score_text(scores['iou_mean'])}; "
+            f"surface Dice at {self.tolerance_mm:g} mm {score_text(scores['nsd'])}; HD95 {hd95}"
         )
-        if self.tolerance_mm is not None:
-            nsd, hd95 = score_text(scores["nsd"]), scores["hd95"]
-            text += f"; surface Dice at {self.tolerance_mm:g} mm {nsd}; HD95 "
-            text += f"{hd95:.1f} mm" if np.isfinite(hd95) else "without a value"
         self.all_scores.text = f"{text}."
         alt = f"Scores of case {self.scene.case_id} by threshold. {text}."
         self.chart.show(self._curves, alt, ("threshold", "score"), threshold)

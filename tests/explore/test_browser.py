@@ -213,7 +213,11 @@ def test_a_slider_is_moved_by_keys_and_by_hand_and_no_key_reaches_the_notebook(p
     wait_for_alt(page, f"slice {number} of")
 
 
-@pytest.mark.parametrize("way", ["Shift", "right"])
+@pytest.mark.parametrize(
+    ("page", "way"),
+    [("notebook", "Shift"), ("classic", "right"), ("saved", "right"), ("saved", "Shift")],
+    indirect=["page"],
+)
 def test_a_drag_with_shift_or_the_right_button_changes_the_window(page, way):
     x, y = spot(page, 0.5, 0.5)
     page.mouse.move(x, y)

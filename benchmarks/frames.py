@@ -14,6 +14,7 @@ Prints a table and writes `benchmarks/results/frames.json`; returns 1 where a go
 
     python benchmarks/frames.py
     python benchmarks/frames.py --frames 60
+    python benchmarks/frames.py --browser      # pictures a second in JupyterLab, too
 
 Close other programs first. The goals are judged by processor time, which other programs disturb
 less than wall time; both are recorded.
@@ -57,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=40, help="slices to draw each way")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--browser", action="store_true", help="drag in JupyterLab in Chromium too")
     options = parser.parse_args()
     name, ct, mask = load_scan()
     ways = {
@@ -68,6 +70,8 @@ def main() -> int:
     }
     frames = {way: measure(draw, ct.shape[2], options.frames) for way, draw in ways.items()}
     result = summarise(name, ct, frames)
+    if options.browser:
+        result["pictures_a_second"] = drag_in_browser()
     print(table(result))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8", newline="\n")
@@ -172,6 +176,55 @@ def interact_way(ct: Volume, mask: Volume) -> Callable[[int], bytes]:
     return draw
 
 
+NOTEBOOK = (
+    "from spine_lib.datasets import sample_cases\nfrom spine_lib.explore import SliceViewer\n"
+    "data = sample_cases()[0].load()",
+    "SliceViewer(data.ct, data.labels)",
+)
+# Moves the slider, or turns the wheel, as fast as a hand for four seconds; counts what is drawn.
+DRAG = """(wheel) => new Promise((done) => {
+  const canvas = document.querySelector("canvas[role=img]"), begin = performance.now();
+  const sliders = [...document.querySelectorAll("input[type=range]")];
+  const slider = sliders.find((one) => one.ariaLabel === "slice");
+  const context = canvas.getContext("2d"), draw = context.drawImage;
+  let drawn = 0, turns = 0;
+  context.drawImage = (...all) => { drawn += 1; draw.apply(context, all); };
+  const timer = setInterval(() => {
+    const share = (performance.now() - begin) / 4000;
+    const deltaY = Math.floor(turns++ / 60) % 2 ? 120 : -120;
+    if (wheel) canvas.dispatchEvent(new WheelEvent("wheel", { deltaY, cancelable: true }));
+    else {
+      slider.value = Math.round(slider.max * share);
+      slider.dispatchEvent(new Event("input"));
+    }
+    if (share < 1) return;
+    clearInterval(timer);
+    context.drawImage = draw;
+    done(drawn / 4);
+  }, 16);
+})"""
+
+
+def drag_in_browser() -> dict[str, float]:
+    """Return how many pictures a second a dragged slider and a turned wheel show in JupyterLab."""
+    import sys
+    import tempfile
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from browser_lab import open_browser, run_notebook, serve_lab
+
+    with tempfile.TemporaryDirectory() as name, open_browser(f"{name}/profile") as browser:
+        home = Path(name) / "home"
+        home.mkdir()
+        with serve_lab(home, {"lab": NOTEBOOK}) as addresses:
+            page = run_notebook(browser, addresses["lab"], 1)
+            page.wait_for_timeout(3000)
+            rates = {"slider": [], "wheel": []}
+            for kind in ("slider", "wheel") * 3:
+                rates[kind].append(page.evaluate(DRAG, kind == "wheel"))
+    return {kind: statistics.median(values) for kind, values in rates.items()}
+
+
 def painted(mask: Volume, index: int) -> np.ma.MaskedArray:
     """Return a mask's slice with its background left out, as `imshow` wants it."""
     labels = mask.array[:, :, index].T > 0
@@ -254,6 +307,8 @@ def table(result: dict) -> str:
             f"{way:18}{one['wall_ms']:10.1f}{one['cpu_ms']:10.1f}"
             f"{one['bytes'] / 1000:10.0f}{ratio:11.1f}"
         )
+    for kind, rate in result.get("pictures_a_second", {}).items():
+        lines.append(f"{kind} in JupyterLab: {rate:.1f} pictures a second")
     lines.append(f"goals {result['goals']}: {'met' if result['goals_met'] else 'MISSED'}")
     return "\n".join(lines)
 

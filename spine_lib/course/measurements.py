@@ -14,6 +14,7 @@ from spine_lib import SpineError, metrics
 from spine_lib.annotations.schemes import REGIONS
 from spine_lib.course.patients import MODEL_NAMES
 from spine_lib.ct.files import read_json
+from spine_lib.reproduce.compare import patient_scores
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("dice", "iou", "nsd", "hd95")
@@ -58,20 +59,12 @@ def scores_by_patient(
     """Return one score of every training run in a `results.json`, by model id and patient id.
 
     Returns:
-        For each patient a value for each run, NaN where it is undefined; the mean where a patient
-        has several cases.
+        For each patient a value for each run, as `reproduce.compare.patient_scores` gives it.
     """
-    scores_by_model: dict[str, dict[str, list[float]]] = {}
+    scores_by_model = {}
     for model, entry in results["models"].items():
-        rows = scores_by_model.setdefault(model, {})
-        for run in entry["runs"]:
-            volumes = run["test"]["volumes"]
-            values = {case: volume.get(score) for case, volume in volumes.items()}
-            scores = {case: math.nan if v is None else float(v) for case, v in values.items()}
-            patients = {case: volume.get("patient_id", case) for case, volume in volumes.items()}
-            means = pd.Series(scores).groupby(pd.Series(patients), sort=False).mean()
-            for patient, value in means.items():
-                rows.setdefault(patient, []).append(float(value))
+        columns = [patient_scores(run["test"])[score] for run in entry["runs"]]
+        scores_by_model[model] = pd.concat(columns, axis=1).T.to_dict("list")
     return scores_by_model
 
 

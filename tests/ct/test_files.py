@@ -34,12 +34,10 @@ def test_an_identity_changes_with_size_time_and_content_alone(tmp_path):
 @pytest.mark.parametrize(
     ("number", "filename", "words"),
     [
-        (errno.ENOSPC, None, "the disk is full: free some space"),
         (errno.ENOSPC, "/data/mask.nii", "the disk is full: free some space"),
         (errno.ENOSPC, f"{tempfile.gettempdir()}/a", "temporary folder .* set TMPDIR"),
         (errno.ENOENT, "No usable temporary directory found in ['/tmp']", "temporary .* is full"),
         (errno.EACCES, "/data/mask.nii", "you have no permission: change the rights"),
-        (errno.EROFS, None, "its disk is read-only: choose another folder"),
         (errno.ENAMETOOLONG, None, "its name is too long: shorten it"),
         (errno.EIO, None, "the system reports Input/output error: check the disk"),
     ],

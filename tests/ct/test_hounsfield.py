@@ -82,14 +82,11 @@ def test_padding_outside_the_field_of_view_is_kept(tmp_path, padding):
         ([-1000, np.inf, 40], "f4", "to inf, which cannot be HU"),
         ([-1000, 40, 60000], "i4", "from -1000 to 60000, which cannot be HU"),
         ([-40000, 40, 600], "f8", "from -40000 to 600, which cannot be HU"),
-        ([0, 40, 65535], "u2", "to 65535, which cannot be HU"),
         ([-1000, 40, 32000], "i2", "from -1000 to 32000, which cannot be HU"),
         ([-2048, -2048], "i2", "no tissue can be"),
-        ([5000, 9000], "i2", "no tissue can be"),
         ([0, 0.25, 1], "f4", "a mask or a normalised image"),
         ([-1.7, 0.1, 5.3, 19], "f4", "a mask or a normalised image"),  # standard deviations
         ([0, 20, 28], "u1", "a mask or a normalised image"),
-        ([-1, 0.3, 1], "f8", "a mask or a normalised image"),
     ],
 )
 def test_intensities_that_cannot_be_hu_are_refused(tmp_path, values, dtype, words):

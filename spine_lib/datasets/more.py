@@ -90,7 +90,7 @@ def fetch_more(
     Raises a `SpineError` if the name is unknown, the licence was not accepted, or a download fails;
     what was complete before stays, nothing is half-written.
     """
-    import aiohttp  # which fsspec uses; here, as it takes half a second
+    from aiohttp import ClientError  # fsspec uses it; here, as it takes half a second
 
     require_choice("data set", name, tuple(more_sets()))
     entry = more_sets()[name]
@@ -112,7 +112,7 @@ def fetch_more(
                     stream.write(text.encode())
             if entry.archive:
                 _fetch_subjects(entry.archive, folder, subjects, progress)
-    except (requests.RequestException, aiohttp.ClientError, FileNotFoundError) as error:
+    except (requests.RequestException, ClientError, TimeoutError, FileNotFoundError) as error:
         response = getattr(error, "response", None)
         status = getattr(error, "status", getattr(response, "status_code", ""))
         reason = f"answered {status}" if status else "cannot be reached or broke off"

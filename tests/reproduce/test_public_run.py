@@ -168,18 +168,15 @@ def test_the_results_list_what_was_trained(run):
     assert sums.items() <= data["checksums"].items()
 
 
-def test_the_report_says_how_a_public_set_was_split_and_what_was_augmented(run):
+def test_the_report_names_the_split_the_augmentation_and_known_faults(run):
     page = (run[0] / "report.html").read_text(encoding="utf-8")
     assert "by scan (there are no patient ids)" in page
+    assert "known faults of the masks" in page and "TotalSegmentator/issues/394" in page
+    assert any(line.startswith("known fault: ") for line in run[1])
     rows = {row["setting"]: row["ours"] for row in deviations(load_recipe("paper").to_dict())}
     assert rows["augmentation"] == "geometry, photometry, narrow fields of view"
     rows = {row["setting"]: row["ours"] for row in deviations(load_recipe("sample").to_dict())}
     assert "redrawn tissues" in rows["augmentation"] and rows["split"] == "by patient"
-
-
-def test_a_public_set_needs_its_folder():
-    with pytest.raises(SpineError, match="--dataset pycad1089 needs --root"):
-        gather(RECIPE)
 
 
 def test_the_command_prepares_what_the_run_then_finds(tree, tmp_path, monkeypatch, capsys):
@@ -199,24 +196,18 @@ def test_the_command_prepares_what_the_run_then_finds(tree, tmp_path, monkeypatc
     assert "scans to slice" not in capsys.readouterr().out
 
 
-def test_preparing_needs_no_test_part(tree, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SPINE_DATA", str(tmp_path / "data"))
-    recipe = RECIPE.changed(spacing_mm=6.0)
+def test_preparing_needs_a_folder_and_no_test_part(tree, tmp_path, capsys):
+    with pytest.raises(SpineError, match="--dataset pycad1089 needs --root"):
+        gather(RECIPE)
     for name in [*numbers_of("train", 2), *numbers_of("validation", 1)]:
         for kind in ("volumes", "segmentations"):
             (tmp_path / "half" / kind).mkdir(parents=True, exist_ok=True)
             shutil.copy(tree / kind / f"{name}.nii", tmp_path / "half" / kind)
-    parts = gather(recipe, tmp_path / "half", needed=("train", "validation")).parts
+    parts = gather(RECIPE, tmp_path / "half", needed=("train", "validation")).parts
     assert [len(parts[part]) for part in ("train", "validation", "test")] == [2, 1, 0]
     with pytest.raises(SpineError, match="no case in the test part of pycad1089"):
-        gather(recipe, tmp_path / "half")
+        gather(RECIPE, tmp_path / "half")
     assert "known fault: the whole set: presumably" in capsys.readouterr().out
-
-
-def test_known_faults_are_a_deviation_in_the_report(run):
-    page = (run[0] / "report.html").read_text(encoding="utf-8")
-    assert "known faults of the masks" in page and "TotalSegmentator/issues/394" in page
-    assert any(line.startswith("known fault: ") for line in run[1])
 
 
 def test_the_command_lists_sets_and_writes_the_split(tree, tmp_path, capsys):

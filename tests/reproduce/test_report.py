@@ -19,7 +19,7 @@ from spine_lib.metrics.regions import score_regions
 from spine_lib.reproduce.compare import run_statistics
 from spine_lib.reproduce.evaluate import mean_over_seeds, summarise
 from spine_lib.reproduce.report import write_report
-from spine_lib.reproduce.report_figures import Overlay, draw_overlay, pick_slices
+from spine_lib.reproduce.report_figures import draw_overlay, pick_slices
 from spine_lib.training.recipe import load_recipe
 
 MODELS = ("unet_resnet34", "deeplabv3plus_resnet34")
@@ -89,17 +89,10 @@ def make_results(seeds=(0, 1, 2), cases=CASES):
 
 
 def make_curves():
-    random = np.random.default_rng(3)
     curves = {}
     for place, model in enumerate(MODELS):
-        steps = range(0, 900, 10)
-        losses = [
-            0.1 + (1.2 + place / 5) * math.exp(-s / 200) * random.uniform(0.8, 1.2) for s in steps
-        ]
-        rows = [{"step": step, "train_loss": loss} for step, loss in zip(steps, losses)]
-        for epoch in range(9):
-            score = (0.9 - 0.03 * place) * (1 - math.exp(-(epoch + 1) / 2))
-            rows.append({"step": 100 * epoch + 99, "epoch": epoch, "val_dice": score})
+        rows = [{"step": s, "train_loss": 0.1 + math.exp(-s / 200)} for s in range(0, 900, 10)]
+        rows += [{"step": 99, "val_dice": 0.5}, {"step": 199, "val_dice": 0.8 - 0.03 * place}]
         curves[model] = rows
     return curves
 
@@ -273,7 +266,7 @@ def test_the_slices_come_best_first_with_marks_and_a_true_scale_bar(page):
     assert float(percent) / 100 * width_mm == pytest.approx(float(length), rel=0.01)
 
 
-def test_each_region_has_its_row_and_one_that_is_not_there_a_dash(page):
+def test_each_region_and_calibration_has_its_row_and_an_absent_region_a_dash(page):
     rows = _Page(page).rows
     for entry, name in zip(make_results()["models"].values(), ("U-Net", "DeepLabv3+")):
         for region, found in entry["test"]["regions"].items():
@@ -281,6 +274,8 @@ def test_each_region_has_its_row_and_one_that_is_not_there_a_dash(page):
             assert any(
                 r[:1] == [region] and r[1].startswith(name) and r[3:] == scores for r in rows
             )
+        error = f"{entry['test']['calibration']['ece']:.3f}"
+        assert any(row[1:2] == [error] and len(row) == 5 for row in rows)
     assert sum(row[:1] == ["cervical"] and row[2:] == ["0", *["\u2013"] * 3] for row in rows) == 2
 
 
@@ -321,13 +316,6 @@ def test_phantoms_are_called_so_and_a_single_region_of_each_is_not_shown_twice(t
     assert "Each test volume shows one region only (dicom thoracic and crop thoracic)" in words
     assert 'id="regions-caption"' not in page
     assert re.search(r"of the test slices, \d+ are scored", page)
-
-
-def test_the_calibration_is_given_with_its_error(page):
-    results, rows = make_results(), _Page(page).rows
-    for entry in results["models"].values():
-        found = entry["test"]["calibration"]
-        assert any(row[1:2] == [f"{found['ece']:.3f}"] and len(row) == 5 for row in rows)
 
 
 def test_many_patients_are_drawn_by_rank_and_their_rows_folded(tmp_path):
@@ -428,15 +416,6 @@ def test_an_overlay_shows_the_spine_and_all_errors_close_up():
     for edge in (coloured[:40], coloured[-40:], coloured[:, :40], coloured[:, -40:]):
         assert not edge.any()
     assert "case x" in overlay.alt and "axial" in overlay.alt and "0.400" in overlay.caption
-
-
-def test_a_slice_without_spine_is_shown_whole():
-    affine = np.eye(4)
-    empty = SimpleNamespace(array=np.zeros((30, 20, 4), bool), affine=affine)
-    ct = SimpleNamespace(array=np.zeros((30, 20, 4), np.int16), affine=affine)
-    overlay = draw_overlay(ct, empty, empty, 1, "x", "worst", math.nan)
-    assert overlay.image.shape == (341, 512, 3)
-    assert isinstance(overlay, Overlay)
 
 
 def test_what_the_full_text_says_is_shown_with_its_source(tmp_path):

@@ -109,9 +109,11 @@ class Exercise:
         return lesson_texts(Path(inspect.getfile(self.reference)).with_suffix(".yaml"))[self.key]
 
 
-def variants(function: Callable) -> Callable:
-    """Return a maker of a function's variants: called with keywords, it returns one with these."""
-    return functools.partial(functools.partial, function)
+def expect(answer: Any, kinds: Any, what: str) -> Any:
+    """Return an answer of one of these kinds; raise `Wrong` where it is of another."""
+    if not isinstance(answer, kinds):
+        raise Wrong(f"return {what}, and not {describe(answer)}")
+    return answer
 
 
 @functools.cache

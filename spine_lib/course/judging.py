@@ -166,7 +166,7 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> st
     if all(case.mismatch.kind == "dtype" for case in failing):
         return first.text
     known, everywhere = _known_mistake(exercise, cases, failing)
-    if known and everywhere:
+    if everywhere:
         return known
     common = None
     if first.kind == "value":
@@ -178,6 +178,7 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> st
         common = common or _slip(exercise, cases, failing)
     if not common and known:
         return known
+    common = common or _where(exercise, cases)
     joint = "; " if ": " in first.text else ": "
     return first.text + (f"{joint}{common}" if common else "")
 
@@ -198,7 +199,7 @@ def _known_mistake(
     if best is None or by_chance and score[1] < len(cases) or _is_crash(cases):
         return None, False
     message = _filled(best[0], exercise, best[1]) + _both_values(*best)
-    return message, score[0] == len(failing)
+    return message, score[1] == len(cases)
 
 
 def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | None:
@@ -211,6 +212,21 @@ def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | N
             return f"this is what comes out {text}"
         if time.thread_time() > end:
             break
+    return None
+
+
+def _where(exercise: Exercise, cases: list[Case]) -> str | None:
+    """Return at which values of an argument, a number, the answer is wrong, and at no others."""
+    names = parameter_names(exercise.reference, len(cases[0].arguments))
+    for name, *values in zip(names, *(case.arguments for case in cases)):
+        if not all(isinstance(value, Real) for value in values):
+            continue
+        wrong = [value for value, case in zip(values, cases) if case.mismatch]
+        right = [value for value, case in zip(values, cases) if not case.mismatch]
+        low, high = min(wrong), max(wrong)
+        if right and not any(low <= value <= high for value in right):
+            between = f"is {low:.5g}" if low == high else f"lies from {low:.5g} to {high:.5g}"
+            return f"the answer is wrong where `{name}` {between}, and right elsewhere"
     return None
 
 
@@ -285,6 +301,9 @@ def _relations(
         for digits in (1, 2, 3):
             yield f"it is rounded to {digits} decimals", partial(np.round, decimals=digits)
         yield "it is cut off to whole numbers", np.trunc
+    if answer.size > 8:
+        yield f"it is cut off above {answer.max():.5g}", partial(np.minimum, answer.max())
+        yield f"it is cut off below {answer.min():.5g}", partial(np.maximum, answer.min())
     yield "it is squared", np.square
     yield "a square root is too many", np.sqrt
     yield "the signs are lost", np.abs

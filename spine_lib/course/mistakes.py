@@ -1,6 +1,7 @@
 """Wrong answers made out of the right one: by an edit of its source, or by each small change."""
 
 import ast
+import copy
 import functools
 import inspect
 import itertools
@@ -91,12 +92,6 @@ CHANGES: dict[str, Callable] = {
     "one too small": lambda x: np.subtract(x, 1),
     "half too large": lambda x: np.add(x, 0.5),
     "half too small": lambda x: np.subtract(x, 0.5),
-    "doubled": lambda x: np.multiply(x, 2),
-    "halved": lambda x: np.divide(x, 2),
-    "in radians": np.radians,
-    "in degrees": np.degrees,
-    "rounded": np.rint,
-    "moved by one": lambda x: np.roll(x, 1),
 }
 CHANGES |= {
     f"read in the order {order} along its last axis": lambda x, order=order: (
@@ -111,7 +106,7 @@ CHANGES |= {
 def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
     tree = ast.parse(inspect.getsource(reference))
     names = list(inspect.signature(reference).parameters)
-    for parent, holder, key in _slots(tree.body[0]):
+    for parent, holder, key in _slots(tree):
         kept = holder[key]
         shown = parent if isinstance(kept, ast.Constant | ast.Name | ast.keyword) else kept
         before = ast.unparse(shown)
@@ -122,8 +117,7 @@ def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
             text = f"with `{after}` in place of `{before}`"
             if isinstance(new, ast.Pass):
                 text = f"without `{before}`"
-            elif isinstance(new, ast.For):
-                text = "with its `return` inside the loop"
+            text = getattr(new, "words", text)
             if len(text) < 120 and "\n" not in text:
                 yield text, _function(reference, tree)
         holder[key] = kept
@@ -133,7 +127,7 @@ def _slots(tree: ast.AST) -> Iterator[tuple[ast.AST, dict | list, str | int]]:
     """Yield where each node of a tree is held: by which other, in what, and at which key."""
     for node in ast.walk(tree):
         for field, value in ast.iter_fields(node):
-            if field in ("args", "decorator_list") and node is tree:
+            if isinstance(value, ast.arguments):
                 continue
             if isinstance(value, ast.AST):
                 yield node, vars(node), field
@@ -168,14 +162,19 @@ def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.
                 yield ast.BinOp(left, OPERATIONS[type(op)](), right)
             if isinstance(op, ast.Sub | ast.Div):
                 yield ast.BinOp(right, op, left)
-            if isinstance(op, ast.Div):
-                yield ast.BinOp(left, ast.FloorDiv(), right)
+            if isinstance(op, ast.Mult | ast.Div):  # brackets that are missing
+                for side, new in ((left, lambda a, b: (a, ast.BinOp(b, op, right))),
+                                  (right, lambda a, b: (ast.BinOp(left, op, a), b))):  # fmt: skip
+                    if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Add | ast.Sub):
+                        first, second = new(side.left, side.right)
+                        yield ast.BinOp(first, side.op, second)
         case ast.UnaryOp(operand=operand):
             yield operand
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
             yield from (ast.Constant(value + 1), ast.Constant(value - 1))
-        case ast.Name(id=name, ctx=ast.Load()) if name in parameters:
-            yield from (ast.Name(other, node.ctx) for other in parameters if other != name)
+        case ast.Name(id=name, ctx=ast.Load()):
+            others = parameters if name in parameters else NAMES.get(name, ())
+            yield from (ast.Name(other, node.ctx) for other in others if other != name)
         case ast.Subscript(value=value, ctx=ast.Load()):
             yield value
         case ast.Attribute(value=value, attr=name, ctx=ast.Load()):
@@ -203,9 +202,21 @@ def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.
             yield from (ast.Pass(), ast.Assign([target], value))
             other = ast.Add() if isinstance(op, ast.Mult) else ast.Mult()
             yield ast.AugAssign(target, other, value)
-        case ast.For(target, sequence, body):
-            yield ast.For(target, sequence, [*body, end], [])
+        case ast.For(body=body) | ast.With(body=body) | ast.FunctionDef(body=body):
+            orders = [([*body[:n], body[n + 1], body[n], *body[n + 2 :]], n) for n in
+                      range(len(body) - 1)]  # fmt: skip
+            for changed, n in orders:
+                words = f"with `{ast.unparse(body[n + 1])}` before `{ast.unparse(body[n])}`"
+                yield _with_body(node, changed, words)
+            if isinstance(node, ast.For):
+                yield _with_body(node, [*body, end], "with its `return` inside the loop")
         case ast.If(body=body) if len(body) == 1:
             yield ast.Pass()
         case ast.IfExp(body=body, orelse=other):
             yield from (body, other)
+
+
+def _with_body(node: ast.stmt, body: list[ast.stmt], words: str) -> ast.stmt:
+    new = copy.copy(node)
+    new.body, new.words = body, words
+    return new

@@ -39,7 +39,7 @@ def a_label_map(rng: np.random.Generator) -> np.ndarray:
     labels = np.zeros(shape, np.uint8)
     areas = rng.permutation(np.arange(20, 20 + shape[2]))
     for z in range(2, shape[2] - 3):
-        spots = rng.permutation(shape[0] * shape[1])[: areas[z]]
+        spots = rng.permutation(shape[0] * shape[1])[: areas[z] if z > 2 else 5]
         labels[..., z].reshape(-1)[spots] = 1 + z * (z > 2)
     full = int(rng.integers(3, 6))
     spots = rng.permutation(shape[0] * shape[1])[: areas.max() + 9]

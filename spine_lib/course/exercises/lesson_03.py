@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, describe, expect
 from spine_lib.course.mistakes import edit, edits
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -75,9 +75,8 @@ def a_slice_pair(rng: np.random.Generator, shape_hw: tuple[int, int]) -> tuple:
 
 def _pair(answer: object) -> list[np.ndarray]:
     """Return an answer as two arrays; raise `Wrong` if it is not."""
-    if not isinstance(answer, tuple | list) or len(answer) != 2:
-        raise Wrong(f"return two arrays, not {describe(answer)}")
-    return [np.asarray(item) for item in answer]
+    first, second = expect(answer, tuple | list, "two arrays")
+    return [np.asarray(first), np.asarray(second)]
 
 
 def _pair_facts(image: np.ndarray, labels: np.ndarray, shape: tuple, ids: np.ndarray) -> dict:
@@ -245,15 +244,10 @@ def a_stack(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def _observe_dataset(function, images_hu, labels):
     dataset = function(images_hu, labels)
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise Wrong(f"return a Dataset, with __len__ and __getitem__, not {describe(dataset)}")
+    expect(dataset, Dataset, "a Dataset, with __len__ and __getitem__")
     items = [dataset[index] for index in range(len(dataset))]
     for item in items:
-        if (
-            not isinstance(item, tuple | list)
-            or len(item) != 2
-            or not all(map(torch.is_tensor, item))
-        ):
+        if [torch.is_tensor(part) for part in expect(item, tuple | list, "pairs")] != [True, True]:
             raise Wrong(f"an item is a pair of tensors, image and mask, not {describe(item)}")
     images, masks = ([item[part] for item in items] for part in (0, 1))
     return {

@@ -6,7 +6,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, expect
 from spine_lib.course.mistakes import edit, edits
 from spine_lib.models.unet import UNet
 
@@ -29,9 +29,7 @@ def double_convolution(inputs, outputs):
 
 @torch.no_grad()
 def _observe_block(function, inputs, outputs):
-    block = function(inputs, outputs)
-    if not isinstance(block, nn.Module):
-        raise Wrong(f"return a network, a torch.nn.Module, and not {describe(block)}")
+    block = expect(function(inputs, outputs), nn.Module, "a network, a torch.nn.Module")
     layers = {kind: [] for kind in (nn.Conv2d, nn.BatchNorm2d)}
     for layer in block.modules():
         layers.get(type(layer), []).append(layer)
@@ -146,9 +144,7 @@ def a_batch(rng: np.random.Generator, steps: int, learning_rate: float) -> tuple
 
 def _observe_fit(function, network, *rest):
     before = [weight.clone() for weight in network.parameters()]
-    losses = function(network, *rest)
-    if not isinstance(losses, list | tuple):
-        raise Wrong(f"return a list with the loss of each step, not {describe(losses)}")
+    losses = expect(function(network, *rest), list | tuple, "a list with the loss of each step")
     moved = any(not torch.equal(old, new) for old, new in zip(before, network.parameters()))
     return {
         "the number of losses in your list": len(losses),
@@ -262,9 +258,7 @@ def two_states(rng: np.random.Generator) -> tuple[dict, dict]:
 
 
 def _observe_weights(function, theirs, ours):
-    answer = function(theirs, ours)
-    if not isinstance(answer, dict):
-        raise Wrong(f"return a dictionary of names and tensors, not {describe(answer)}")
+    answer = expect(function(theirs, ours), dict, "a dictionary of names and tensors")
     return answer | {"the names in their order": list(answer)}
 
 

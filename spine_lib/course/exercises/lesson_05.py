@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, expect
 from spine_lib.course.mistakes import edit, edits
 from spine_lib.models.resnet import make_stage
 
@@ -73,6 +73,7 @@ FIELD = Exercise(
     wrong={
         "own stride": edit("* step\n", "* step * stride\n"),
         "no strides": edit("step *= stride", "pass"),
+        "strides added": edits("step *= stride", "step += stride", "step += stride - 1"),
         "no rates": edit("rate * (", "("),
         "holes beside": edit("rate * (kernel - 1)", "(kernel * rate - 1)"),
         "whole kernels": (
@@ -139,8 +140,13 @@ GRADIENT = Exercise(
             "(np.ptp(touched_rows) + 1) ** 2",
         ),
         "one too few": edit(" + 1", ""),
-        "rows counted": edit(
-            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1", "len(set(touched_rows))"
+        "rows counted": edits(
+            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1",
+            "len(set(touched_rows))",
+            "round(len(touched_rows) ** 0.5)",
+        ),
+        "rows alone": edit(
+            "max(np.ptp(touched_rows), np.ptp(touched_columns))", "np.ptp(touched_rows)"
         ),
         "positive alone": edit(".numpy()", ".numpy() > 0"),
         "at the edge": edit("rows // 2, columns // 2", "0, 0"),
@@ -176,9 +182,7 @@ def a_stage(rng: np.random.Generator, blocks: int) -> nn.Sequential:
 @torch.no_grad()
 def _observe_stage(function, stage, rate):
     weights = {name: weight.clone() for name, weight in stage.state_dict().items()}
-    answer = function(stage, rate)
-    if not isinstance(answer, nn.Module):
-        raise Wrong(f"return the stage, an nn.Module, not {describe(answer)}")
+    answer = expect(function(stage, rate), nn.Module, "the stage, an nn.Module")
     facts = {"stride": [], "dilation": [], "padding": []}
     for layer in answer.modules():
         if isinstance(layer, nn.Conv2d):

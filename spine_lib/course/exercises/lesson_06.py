@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, describe, expect
+from spine_lib.course.exercises.lesson_04 import generator_of
 from spine_lib.course.mistakes import edit, edits
 
 entropy = functional.binary_cross_entropy_with_logits
@@ -21,11 +22,6 @@ def training_step(network, optimiser, image, target):
     loss.backward()
     optimiser.step()
     return loss.item()
-
-
-def generator_of(rng: np.random.Generator) -> torch.Generator:
-    """Return PyTorch's generator, seeded from NumPy's."""
-    return torch.Generator().manual_seed(int(rng.integers(10**6)))
 
 
 def a_network(rng, normalised: bool = True, dropout: float = 0.0) -> nn.Sequential:
@@ -64,14 +60,8 @@ def weights_of(network: nn.Module) -> np.ndarray:
 
 def number_of(loss: object) -> float:
     """Return a loss; raise `Wrong` where it is not a number of Python's."""
-    if isinstance(loss, torch.Tensor):
-        raise Wrong(
-            "return a number, loss.item(), and not a tensor: a tensor holds on to the whole step, "
-            "and a list of such losses fills the memory"
-        )
-    if isinstance(loss, bool) or not isinstance(loss, int | float):
-        raise Wrong(f"return the loss, a number, and not {describe(loss)}")
-    return float(loss)
+    number = "a number, such as loss.item() (a tensor keeps the whole step in memory)"
+    return float(expect(loss, float | int, number))
 
 
 def _observe_step(function, network, optimiser, image, target):
@@ -215,8 +205,7 @@ def some_logits(rng: np.random.Generator, extreme: bool = False) -> tuple[torch.
 def _observe_loss(function, logits, target, weight):
     leaf = logits.clone().requires_grad_()
     loss = function(leaf, target, weight)
-    if not isinstance(loss, torch.Tensor):
-        raise Wrong(f"return a tensor, from which backward can start, and not {describe(loss)}")
+    expect(loss, torch.Tensor, "a tensor, from which backward can start")
     if loss.shape != ():
         raise Wrong(f"return one number, and not {describe(loss)}: sum over all pixels")
     if loss.requires_grad:
@@ -408,9 +397,6 @@ PARTS = Exercise(
 )
 
 
-CHECKPOINT_KEYS = ("network", "optimiser", "schedule", "random", "step")
-
-
 def make_checkpoint(network, optimiser, schedule, step):
     return {
         "network": network.state_dict(),
@@ -437,19 +423,7 @@ def a_run(rng: np.random.Generator, steps: int) -> tuple:
 def _observe_checkpoint(function, network, optimiser, schedule, step):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(77 + step)
-        random = torch.get_rng_state()
-        answer = function(network, optimiser, schedule, step)
-    if not isinstance(answer, dict):
-        raise Wrong(f"return a dict, and not {describe(answer)}")
-    missing = [key for key in CHECKPOINT_KEYS if key not in answer]
-    if missing:
-        raise Wrong(f"the checkpoint lacks {', '.join(missing)}: see the docstring for its keys")
-    objects = [key for key in CHECKPOINT_KEYS if hasattr(answer[key], "state_dict")]
-    if objects:
-        raise Wrong(
-            f"{objects[0]} is the object itself, which torch.load refuses since it could run code: "
-            "its state_dict() holds the numbers"
-        )
+        answer = expect(function(network, optimiser, schedule, step), dict, "a dict")
     file = io.BytesIO()
     try:
         torch.save(answer, file)
@@ -457,19 +431,13 @@ def _observe_checkpoint(function, network, optimiser, schedule, step):
         state = torch.load(file, weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds
         raise Wrong(
-            f"the checkpoint cannot be written and read again ({type(error).__name__}): it may "
-            "hold tensors, numbers, strings and containers of these"
+            f"torch.load refuses your checkpoint ({type(error).__name__}): it may hold tensors, "
+            "numbers, strings and containers of these, and no object that could run code: keep "
+            "an object's state_dict()"
         ) from error
-    kept = state["random"]
-    is_state = torch.is_tensor(kept) and (kept.shape, kept.dtype) == (random.shape, random.dtype)
-    return {
-        "the weights under the key network": flat(state["network"]),
-        "the memory under the key optimiser": flat(state["optimiser"]),
-        "what lies under the key schedule": flat(state["schedule"]),
-        "whether random is a state of PyTorch's": is_state,
-        "whether random is the state as it was": is_state and torch.equal(kept, random),
-        "the number under the key step": state["step"],
-    }
+    if isinstance(state.get("optimiser"), dict):
+        state["optimiser"] = state["optimiser"].get("state")  # its memory
+    return {key: flat(value) for key, value in state.items()}
 
 
 def flat(state: object) -> np.ndarray:

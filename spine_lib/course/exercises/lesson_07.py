@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from spine_lib.course.exercise import Exercise, Wrong, describe
+from spine_lib.course.exercise import Exercise, Wrong, expect
 from spine_lib.course.mistakes import Edit, edit, edits
 
 
@@ -161,10 +161,9 @@ def interval_of_mean(values, resamples, seed):
 def _ends(function, values, resamples, seed):
     """Return both ends in standard errors from the mean, and how they depend on the seed."""
     answers = [function(values, resamples, seed + more) for more in (0, 0, 1, 2)]
-    for ends in answers:
-        if not isinstance(ends, tuple | list | np.ndarray) or np.shape(ends) != (2,):
-            raise Wrong(f"return two numbers, and not {describe(ends)}")
-    first, again, *others = (tuple(map(float, ends)) for ends in answers)
+    kinds = tuple | list | np.ndarray
+    pairs = [tuple(map(float, expect(ends, kinds, "two numbers"))) for ends in answers]
+    first, again, *others = pairs
     errors = (np.array(first) - values.mean()) / (values.std() / math.sqrt(values.size))
     return {
         "ends": first,

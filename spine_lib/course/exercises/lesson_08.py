@@ -34,6 +34,10 @@ BOUNDS = Exercise(
         "IoU widened": edit(
             "least / (2 - least)", "max(mean_dice / (2 - mean_dice) - half_a_unit, 0)"
         ),
+        "rounded": edit(
+            "least / (2 - least), most",
+            "round(least / (2 - least), decimals), round(most, decimals)",
+        ),
         "exchanged": edit("least / (2 - least), most", "most, least / (2 - least)"),
         "another unit": edits(
             "0.5 * 10**-decimals",

@@ -31,6 +31,7 @@ from nbformat import NotebookNode
 
 from spine_lib import SpineError
 from spine_lib.course.exercise import Exercise, lesson_exercises, lesson_numbers, reference_of
+from spine_lib.course.mistakes import source_of
 from spine_lib.ct.files import atomic_file, write_json
 
 LIMIT_KB = 900
@@ -290,7 +291,7 @@ def marked_solution(exercise: Exercise) -> str:
     module = sys.modules[reference.__module__]
     lines = exercise.texts.stub.strip("\n").splitlines()
     last = _function_in(exercise.texts.stub.strip("\n")).body[-1]
-    text = inspect.getsource(reference)
+    text = source_of(reference)
     function = _function_in(text)
     documented = ast.get_docstring(function) is not None
     first = function.body[0].end_lineno if documented else function.body[0].lineno - 1

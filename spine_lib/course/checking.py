@@ -17,7 +17,6 @@ import pickle
 import re
 import signal
 import sys
-import textwrap
 import threading
 import time
 import traceback
@@ -44,6 +43,7 @@ from spine_lib.course.exercise import (
     reference_of,
 )
 from spine_lib.course.judging import Crashed, judge
+from spine_lib.course.mistakes import source_of
 from spine_lib.ct.files import read_json, write_json
 
 TIME_LIMIT_S = 5.0
@@ -224,7 +224,7 @@ def solution(key: str) -> None:
         return
     _record(key).solution = True
     _keep()
-    print(textwrap.dedent(inspect.getsource(reference)).rstrip())
+    print(source_of(reference).rstrip())
 
 
 def progress() -> None:

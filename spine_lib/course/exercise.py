@@ -109,6 +109,21 @@ class Exercise:
         return lesson_texts(Path(inspect.getfile(self.reference)).with_suffix(".yaml"))[self.key]
 
 
+def exercise(key: str, **declared: Any) -> Callable[[Callable], Callable]:
+    """Return a decorator that declares an exercise, with the function below it as the reference.
+
+    Args:
+        key: lesson and number, for example "1.2".
+        declared: the other attributes of `Exercise`.
+    """
+
+    def declare(reference: Callable) -> Callable:
+        reference.exercise = Exercise(key, reference=reference, **declared)
+        return reference
+
+    return declare
+
+
 def expect(answer: Any, kinds: Any, what: str) -> Any:
     """Return an answer of one of these kinds; raise `Wrong` where it is of another."""
     if not isinstance(answer, kinds):
@@ -152,8 +167,9 @@ def lesson_exercises(lesson: int) -> tuple[Exercise, ...]:
         known = ", ".join(map(str, lesson_numbers())) or "none so far"
         raise SpineError(f"Lesson {lesson} has no exercises here: lessons that have are {known}.")
     module = importlib.import_module(f"spine_lib.course.exercises.lesson_{lesson:02d}")
-    exercises = [value for value in vars(module).values() if isinstance(value, Exercise)]
-    return tuple(sorted(exercises, key=lambda exercise: exercise.key))
+    found = (getattr(value, "exercise", None) for value in vars(module).values())
+    exercises = [item for item in found if isinstance(item, Exercise)]
+    return tuple(sorted(exercises, key=lambda item: item.key))
 
 
 def find_exercise(key: str) -> Exercise:

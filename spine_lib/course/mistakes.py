@@ -5,6 +5,7 @@ import copy
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,12 +26,17 @@ class Edit:
         Raises:
             SpineError: if a text does not occur in the reference's source.
         """
-        source = inspect.getsource(reference)
+        source = source_of(reference)
         for old, new in zip(self.texts[::2], self.texts[1::2]):
             if old not in source:
                 raise SpineError(f"{reference.__name__} does not contain {old!r}, to be {new!r}.")
             source = source.replace(old, new)
         return _function(reference, source)
+
+
+def source_of(reference: Callable) -> str:
+    """Return the source of a reference, without its decorator."""
+    return re.search(r"^def .*", inspect.getsource(reference), re.DOTALL | re.MULTILINE)[0]
 
 
 def edit(*texts: str) -> Edit:
@@ -104,7 +110,7 @@ CHANGES |= {
 
 
 def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
-    tree = ast.parse(inspect.getsource(reference))
+    tree = ast.parse(source_of(reference))
     names = list(inspect.signature(reference).parameters)
     for parent, holder, key in _slots(tree):
         kept = holder[key]

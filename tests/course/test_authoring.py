@@ -1,6 +1,5 @@
 """Notebooks are built from one source each; hand-outs hold no answer; nbgrader grades them."""
 
-import inspect
 import json
 import os
 import platform
@@ -24,6 +23,7 @@ from spine_lib.course.authoring import (
 )
 from spine_lib.course.checking import judge_answer
 from spine_lib.course.exercise import lesson_exercises, lesson_numbers, reference_of
+from spine_lib.course.mistakes import source_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = lesson_sources(ROOT / "notebooks")
@@ -267,7 +267,7 @@ def test_no_file_for_students_holds_a_solution_or_a_hidden_input(handout):
     texts = {path: squeezed(text) for path, text in texts.items()}
     for exercise in EXERCISES:
         reference = reference_of(exercise.key)
-        lines = squeezed(inspect.getsource(reference).split('"""')[-1])
+        lines = squeezed(source_of(reference))
         if lines.count("\n") >= 2 and lines not in library:
             holders = [path for path, text in texts.items() if lines in text]
             assert not holders, exercise.key

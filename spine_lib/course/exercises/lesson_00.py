@@ -2,25 +2,12 @@
 
 import numpy as np
 
-from spine_lib.course.exercise import Exercise
+from spine_lib.course.exercise import exercise
 from spine_lib.course.mistakes import edit, edits
 
 
-def region_of(vertebra):
-    if vertebra == 28:  # T13 has the last number, but it is thoracic
-        return "thoracic"
-    if vertebra <= 7:
-        return "cervical"
-    if vertebra <= 19:
-        return "thoracic"
-    if vertebra <= 25:
-        return "lumbar"
-    return "sacral"
-
-
-REGION = Exercise(
+@exercise(
     "0.1",
-    reference=region_of,
     wrong={
         "T13 sacral": edit("== 28", "== 99"),
         "or 28": edit("<= 19", "<= 19 or 28"),
@@ -31,6 +18,16 @@ REGION = Exercise(
     },
     inputs=lambda rng: [(int(vertebra),) for vertebra in rng.permutation([*range(1, 27), 28])],
 )
+def region_of(vertebra):
+    if vertebra == 28:  # T13 has the last number, but it is thoracic
+        return "thoracic"
+    if vertebra <= 7:
+        return "cervical"
+    if vertebra <= 19:
+        return "thoracic"
+    if vertebra <= 25:
+        return "lumbar"
+    return "sacral"
 
 
 def a_label_map(rng: np.random.Generator) -> np.ndarray:
@@ -50,14 +47,8 @@ def a_label_map(rng: np.random.Generator) -> np.ndarray:
     return labels
 
 
-def fullest_slice(labels):
-    per_slice = (labels > 0).sum(axis=(0, 1))
-    return per_slice.argmax()
-
-
-FULLEST = Exercise(
+@exercise(
     "0.2",
-    reference=fullest_slice,
     wrong={
         "the count": edit("argmax", "max"),
         "ids added": edit("(labels > 0)", "labels"),
@@ -72,12 +63,9 @@ FULLEST = Exercise(
     },
     inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],
 )
-
-
-def volume_ml(labels, spacing_mm):
-    x, y, z = spacing_mm
-    voxel_mm3 = x * y * z
-    return np.count_nonzero(labels) * voxel_mm3 / 1000
+def fullest_slice(labels):
+    per_slice = (labels > 0).sum(axis=(0, 1))
+    return per_slice.argmax()
 
 
 def _map_inputs(rng: np.random.Generator) -> list[tuple]:
@@ -88,9 +76,8 @@ def _map_inputs(rng: np.random.Generator) -> list[tuple]:
     ]
 
 
-VOLUME = Exercise(
+@exercise(
     "0.3",
-    reference=volume_ml,
     wrong={
         "voxels": edit(" * voxel_mm3 / 1000", ""),
         "mm³": edit(" / 1000", ""),
@@ -108,11 +95,10 @@ VOLUME = Exercise(
     },
     inputs=_map_inputs,
 )
-
-
-def side_of(voxel, shape):
-    middle = (shape[0] - 1) / 2
-    return "right" if voxel[0] > middle else "left"
+def volume_ml(labels, spacing_mm):
+    x, y, z = spacing_mm
+    voxel_mm3 = x * y * z
+    return np.count_nonzero(labels) * voxel_mm3 / 1000
 
 
 def _side_inputs(rng: np.random.Generator) -> list[tuple]:
@@ -129,9 +115,8 @@ def _side_inputs(rng: np.random.Generator) -> list[tuple]:
     return inputs
 
 
-SIDE = Exercise(
+@exercise(
     "0.4",
-    reference=side_of,
     wrong={
         "mirrored": edit(">", "<"),
         "along y": (edit("[0]", "[1]"), edit("[0]", "[1]", ">", "<")),
@@ -146,16 +131,13 @@ SIDE = Exercise(
     },
     inputs=_side_inputs,
 )
+def side_of(voxel, shape):
+    middle = (shape[0] - 1) / 2
+    return "right" if voxel[0] > middle else "left"
 
 
-def spine_height_mm(labels, spacing_mm):
-    slices = np.flatnonzero((labels > 0).any(axis=(0, 1)))
-    return (slices[-1] - slices[0] + 1) * spacing_mm[2]
-
-
-HEIGHT = Exercise(
+@exercise(
     "0.5",
-    reference=spine_height_mm,
     wrong={
         "slices": (edit(" * spacing_mm[2]", ""), edit(" + 1) * spacing_mm[2]", ")")),
         "one slice missing": edit(" + 1", ""),
@@ -169,3 +151,6 @@ HEIGHT = Exercise(
     },
     inputs=_map_inputs,
 )
+def spine_height_mm(labels, spacing_mm):
+    slices = np.flatnonzero((labels > 0).any(axis=(0, 1)))
+    return (slices[-1] - slices[0] + 1) * spacing_mm[2]

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
-from spine_lib.course.exercise import Exercise
+from spine_lib.course.exercise import exercise
 from spine_lib.course.mistakes import edit, edits
 
 
@@ -21,14 +21,8 @@ def an_affine(rng: np.random.Generator, forward: bool = True) -> np.ndarray:
     return nib.affines.from_matvec(rotation @ turned * spacing, corner)
 
 
-def voxel_to_mm(affine, voxel):
-    matrix, corner_mm = affine[:3, :3], affine[:3, 3]
-    return matrix @ np.array(voxel) + corner_mm
-
-
-TO_MM = Exercise(
+@exercise(
     "1.1",
-    reference=voxel_to_mm,
     wrong={
         "no last column": edit(" + corner_mm", ""),
         "transposed": (
@@ -55,12 +49,9 @@ TO_MM = Exercise(
     rtol=1e-5,
     atol=1e-3,
 )
-
-
-def mm_to_voxel(affine, place_mm):
-    inverse = np.linalg.inv(affine)
-    exact = inverse[:3, :3] @ np.array(place_mm) + inverse[:3, 3]
-    return np.rint(exact).astype(int)
+def voxel_to_mm(affine, voxel):
+    matrix, corner_mm = affine[:3, :3], affine[:3, 3]
+    return matrix @ np.array(voxel) + corner_mm
 
 
 def a_place(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +68,8 @@ def _rounded(exact: str) -> tuple:
     return tuple(edit(was, exact, end, other) for other in ends)
 
 
-TO_VOXEL = Exercise(
+@exercise(
     "1.2",
-    reference=mm_to_voxel,
     wrong={
         "not rounded": edit("np.rint(exact).astype(int)", "exact"),
         "cut off": edit("np.rint", "np.floor"),
@@ -103,21 +93,14 @@ TO_VOXEL = Exercise(
     },
     inputs=lambda rng: [a_place(rng) for _ in range(4)],
 )
+def mm_to_voxel(affine, place_mm):
+    inverse = np.linalg.inv(affine)
+    exact = inverse[:3, :3] @ np.array(place_mm) + inverse[:3, 3]
+    return np.rint(exact).astype(int)
 
 
-def axis_codes(affine):
-    letters = ""
-    for axis in range(3):
-        column = affine[:3, axis]
-        along = np.abs(column).argmax()
-        positive, negative = ("RL", "AP", "SI")[along]
-        letters += positive if column[along] > 0 else negative
-    return letters
-
-
-AXES = Exercise(
+@exercise(
     "1.3",
-    reference=axis_codes,
     wrong={
         "not joined": (nib.aff2axcodes, lambda affine: list(nib.aff2axcodes(affine))),
         "opposite": edit("> 0", "< 0"),
@@ -136,11 +119,14 @@ AXES = Exercise(
         *((an_affine(rng, forward),) for forward in (True, False, True, False)),
     ],
 )
-
-
-def to_hu(stored, slope, intercept):
-    exact = stored.astype(np.float64) * slope + intercept
-    return np.rint(exact).astype(np.int16)
+def axis_codes(affine):
+    letters = ""
+    for axis in range(3):
+        column = affine[:3, axis]
+        along = np.abs(column).argmax()
+        positive, negative = ("RL", "AP", "SI")[along]
+        letters += positive if column[along] > 0 else negative
+    return letters
 
 
 def stored_pixels(rng, dtype: str, slope: float, intercept: float) -> tuple:
@@ -153,9 +139,8 @@ def stored_pixels(rng, dtype: str, slope: float, intercept: float) -> tuple:
     return stored.astype(dtype), slope, intercept
 
 
-HU = Exercise(
+@exercise(
     "1.4",
-    reference=to_hu,
     wrong={
         "unsigned": (edit("int16", "uint16"), edit("np.int16", "stored.dtype")),
         "int16 first": edit("= stored.", "= stored.astype(np.int16)."),
@@ -179,11 +164,9 @@ HU = Exercise(
     ],
     dtype=True,
 )
-
-
-def apply_window(hu, center, width):
-    lower_end = center - width / 2
-    return np.clip((hu.astype(np.float32) - lower_end) / width, 0, 1)
+def to_hu(stored, slope, intercept):
+    exact = stored.astype(np.float64) * slope + intercept
+    return np.rint(exact).astype(np.int16)
 
 
 def some_hu(rng, center: float, width: float, low: float, high: float) -> tuple:
@@ -193,9 +176,8 @@ def some_hu(rng, center: float, width: float, low: float, high: float) -> tuple:
     return hu.astype(np.int16).reshape(4, 5), center, width
 
 
-WINDOW = Exercise(
+@exercise(
     "1.5",
-    reference=apply_window,
     wrong={
         "not clipped": edit("np.clip(", "", ", 0, 1)", ""),
         "twice as wide": (edit("/ 2", "", "/ width", "/ width / 2"), edit("/ 2", "")),
@@ -232,3 +214,6 @@ WINDOW = Exercise(
     ],
     atol=1e-3,
 )
+def apply_window(hu, center, width):
+    lower_end = center - width / 2
+    return np.clip((hu.astype(np.float32) - lower_end) / width, 0, 1)

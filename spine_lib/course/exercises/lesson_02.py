@@ -5,16 +5,8 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise
+from spine_lib.course.exercise import exercise
 from spine_lib.course.mistakes import edit, edits
-
-
-def to_verse_ids(labels):
-    verse = np.zeros_like(labels)
-    vertebra = (labels >= 27) & (labels <= 50)
-    verse[vertebra] = 51 - labels[vertebra]
-    verse[(labels == 25) | (labels == 26)] = 26
-    return verse
 
 
 def a_total_map(rng: np.random.Generator) -> np.ndarray:
@@ -24,9 +16,8 @@ def a_total_map(rng: np.random.Generator) -> np.ndarray:
     return np.kron(blocks, np.ones((2, 2, 2), int)).astype(np.uint8)
 
 
-SCHEME = Exercise(
+@exercise(
     "2.1",
-    reference=to_verse_ids,
     wrong={
         "organs kept": edit("np.zeros_like(labels)", "labels.copy()"),
         "organs counted down": (
@@ -49,12 +40,12 @@ SCHEME = Exercise(
     ],
     dtype=True,
 )
-
-
-def centroid_mm(labels, label, affine):
-    voxel = np.argwhere(labels == label).mean(axis=0)
-    point = affine @ [*voxel, 1]
-    return point[:3]
+def to_verse_ids(labels):
+    verse = np.zeros_like(labels)
+    vertebra = (labels >= 27) & (labels <= 50)
+    verse[vertebra] = 51 - labels[vertebra]
+    verse[(labels == 25) | (labels == 26)] = 26
+    return verse
 
 
 def a_blob_map(rng: np.random.Generator) -> tuple[np.ndarray, int, np.ndarray]:
@@ -73,9 +64,8 @@ def a_blob_map(rng: np.random.Generator) -> tuple[np.ndarray, int, np.ndarray]:
     return labels, int(rng.integers(20, 24)), affine
 
 
-CENTROID = Exercise(
+@exercise(
     "2.2",
-    reference=centroid_mm,
     wrong={
         "voxel index": edit("return point[:3]", "return voxel"),
         "spacing alone": tuple(
@@ -105,12 +95,10 @@ CENTROID = Exercise(
     inputs=lambda rng: [a_blob_map(rng) for _ in range(3)],
     atol=1e-3,
 )
-
-
-def is_mirrored(image_hu, mask):
-    here = image_hu[mask].mean()
-    swapped = image_hu[mask[::-1]].mean()
-    return swapped > here
+def centroid_mm(labels, label, affine):
+    voxel = np.argwhere(labels == label).mean(axis=0)
+    point = affine @ [*voxel, 1]
+    return point[:3]
 
 
 def a_scan_with_bone(rng: np.random.Generator, mirrored: bool, tissue: int, bone: int) -> tuple:
@@ -137,9 +125,8 @@ def a_scan_with_bone(rng: np.random.Generator, mirrored: bool, tissue: int, bone
     return image.astype(np.int16), mask[::-1].copy() if mirrored else mask
 
 
-MIRROR = Exercise(
+@exercise(
     "2.3",
-    reference=is_mirrored,
     wrong={
         "both flipped": edit("image_hu[mask[", "image_hu[::-1][mask["),
         "another axis": edits(
@@ -161,12 +148,10 @@ MIRROR = Exercise(
         + [(np.full((4, 3, 2), 80, np.int16), np.arange(24).reshape(4, 3, 2) < 9)]
     ),
 )
-
-
-def stray_voxels(mask):
-    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())[1:]  # without the background
-    return sizes.sum() - sizes.max()
+def is_mirrored(image_hu, mask):
+    here = image_hu[mask].mean()
+    swapped = image_hu[mask[::-1]].mean()
+    return swapped > here
 
 
 def a_scattered_mask(rng: np.random.Generator, loose: int = 3) -> np.ndarray:
@@ -182,9 +167,8 @@ def a_scattered_mask(rng: np.random.Generator, loose: int = 3) -> np.ndarray:
     return mask
 
 
-STRAY = Exercise(
+@exercise(
     "2.4",
-    reference=stray_voxels,
     wrong={
         "faces": edits(
             ", structure=np.ones((3, 3, 3))", "", ", ndimage.generate_binary_structure(3, 2)"
@@ -202,3 +186,7 @@ STRAY = Exercise(
     },
     inputs=lambda rng: [(a_scattered_mask(rng, loose),) for loose in (3, 2, 0)],
 )
+def stray_voxels(mask):
+    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]  # without the background
+    return sizes.sum() - sizes.max()

@@ -8,20 +8,10 @@ import torch
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from spine_lib.course.exercise import Exercise, Wrong, describe, expect
+from spine_lib.course.exercise import Wrong, describe, exercise, expect
 from spine_lib.course.mistakes import edit, edits
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
-
-
-def cut_slice(array_xyz, plane, index):
-    if plane == "axial":
-        cut = array_xyz[:, :, index]
-    elif plane == "coronal":
-        cut = array_xyz[:, index, :]
-    else:
-        cut = array_xyz[index, :, :]
-    return cut.T[::-1, ::-1]
 
 
 def a_cut(rng: np.random.Generator, plane: str, shape: tuple[int, int, int]) -> tuple:
@@ -31,9 +21,8 @@ def a_cut(rng: np.random.Generator, plane: str, shape: tuple[int, int, int]) -> 
     return volume, plane, int(rng.choice([middle - 1, middle + 1]))
 
 
-CUT = Exercise(
+@exercise(
     "3.1",
-    reference=cut_slice,
     wrong={
         "as it lies": edit(".T[::-1, ::-1]", ""),
         "turned by 180 degrees": edit("[::-1, ::-1]", ""),
@@ -52,13 +41,14 @@ CUT = Exercise(
         a_cut(rng, plane, shape) for shape in ((5, 7, 9), (8, 8, 8)) for plane in AXES
     ],
 )
-
-
-def resample_pair(image_hu, labels, shape_hw):
-    rows, columns = shape_hw
-    image = cv2.resize(image_hu, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    labels = cv2.resize(labels, (columns, rows), interpolation=cv2.INTER_NEAREST)
-    return image, labels
+def cut_slice(array_xyz, plane, index):
+    if plane == "axial":
+        cut = array_xyz[:, :, index]
+    elif plane == "coronal":
+        cut = array_xyz[:, index, :]
+    else:
+        cut = array_xyz[index, :, :]
+    return cut.T[::-1, ::-1]
 
 
 def a_slice_pair(rng: np.random.Generator, shape_hw: tuple[int, int]) -> tuple:
@@ -114,9 +104,8 @@ def _observe_resample(function, image, labels, shape_hw):
     }
 
 
-RESAMPLE = Exercise(
+@exercise(
     "3.2",
-    reference=resample_pair,
     wrong={
         "exchanged": (
             edit("return image, labels", "return labels, image"),
@@ -134,13 +123,11 @@ RESAMPLE = Exercise(
     inputs=lambda rng: [a_slice_pair(rng, shape) for shape in ((48, 40), (60, 70), (31, 44))],
     observe=_observe_resample,
 )
-
-
-def split_by_patient(patient_of_slice, test_share, seed):
-    patients = np.random.default_rng(seed).permutation(np.unique(patient_of_slice))
-    tested = patients[: round(test_share * len(patients))]
-    is_test = np.isin(patient_of_slice, tested)
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+def resample_pair(image_hu, labels, shape_hw):
+    rows, columns = shape_hw
+    image = cv2.resize(image_hu, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    labels = cv2.resize(labels, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    return image, labels
 
 
 def some_slices(rng: np.random.Generator, patients: int, share: float) -> tuple:
@@ -176,9 +163,8 @@ def _observe_split(function, patient_of_slice, test_share, seed):
     }
 
 
-SPLIT = Exercise(
+@exercise(
     "3.3",
-    reference=split_by_patient,
     wrong={
         "slices drawn": (
             edit(
@@ -214,23 +200,11 @@ SPLIT = Exercise(
     ],
     observe=_observe_split,
 )
-
-
-def spine_dataset(images_hu, labels):
-    class Slices(Dataset):
-        def __init__(self):
-            self.numbers = np.flatnonzero((labels > 0).any(axis=(1, 2)))
-
-        def __len__(self):
-            return len(self.numbers)
-
-        def __getitem__(self, index):
-            number = self.numbers[index]
-            unit = np.clip((images_hu[number].astype(np.float32) + 250) / 1250, 0, 1)
-            mask = (labels[number] > 0).astype(np.float32)
-            return torch.from_numpy(unit)[None], torch.from_numpy(mask)[None]
-
-    return Slices()
+def split_by_patient(patient_of_slice, test_share, seed):
+    patients = np.random.default_rng(seed).permutation(np.unique(patient_of_slice))
+    tested = patients[: round(test_share * len(patients))]
+    is_test = np.isin(patient_of_slice, tested)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
 def a_stack(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -259,9 +233,8 @@ def _observe_dataset(function, images_hu, labels):
     }
 
 
-DATASET = Exercise(
+@exercise(
     "3.4",
-    reference=spine_dataset,
     wrong={
         "all slices": edit("labels > 0)", "labels >= 0)"),
         "no channel": edits("[None]", "", "[..., None]"),
@@ -280,12 +253,21 @@ DATASET = Exercise(
     observe=_observe_dataset,
     atol=1e-5,
 )
+def spine_dataset(images_hu, labels):
+    class Slices(Dataset):
+        def __init__(self):
+            self.numbers = np.flatnonzero((labels > 0).any(axis=(1, 2)))
 
+        def __len__(self):
+            return len(self.numbers)
 
-def rotate_pair(image_hu, labels, degrees):
-    image = ndimage.rotate(image_hu, degrees, reshape=False, order=1, cval=-1024)
-    labels = ndimage.rotate(labels, degrees, reshape=False, order=0, cval=0)
-    return image, labels
+        def __getitem__(self, index):
+            number = self.numbers[index]
+            unit = np.clip((images_hu[number].astype(np.float32) + 250) / 1250, 0, 1)
+            mask = (labels[number] > 0).astype(np.float32)
+            return torch.from_numpy(unit)[None], torch.from_numpy(mask)[None]
+
+    return Slices()
 
 
 def a_lopsided_pair(rng: np.random.Generator, degrees: float) -> tuple:
@@ -323,9 +305,8 @@ def _observe_rotate(function, image, labels, degrees):
     }
 
 
-ROTATE = Exercise(
+@exercise(
     "3.5",
-    reference=rotate_pair,
     wrong={
         "labels not turned": edit("labels, degrees, r", "labels, 0, r"),
         "image not turned": edit("image_hu, degrees", "image_hu, 0"),
@@ -343,3 +324,7 @@ ROTATE = Exercise(
     inputs=lambda rng: [a_lopsided_pair(rng, degrees) for degrees in (20.0, -35.0, 27.0)],
     observe=_observe_rotate,
 )
+def rotate_pair(image_hu, labels, degrees):
+    image = ndimage.rotate(image_hu, degrees, reshape=False, order=1, cval=-1024)
+    labels = ndimage.rotate(labels, degrees, reshape=False, order=0, cval=0)
+    return image, labels

@@ -6,7 +6,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.exercise import Exercise, expect
+from spine_lib.course.exercise import exercise, expect
 from spine_lib.course.mistakes import edit, edits
 from spine_lib.models.unet import UNet
 
@@ -14,17 +14,6 @@ from spine_lib.models.unet import UNet
 def generator_of(rng: np.random.Generator) -> torch.Generator:
     """Return PyTorch's generator, seeded from NumPy's."""
     return torch.Generator().manual_seed(int(rng.integers(10**6)))
-
-
-def double_convolution(inputs, outputs):
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
 
 
 @torch.no_grad()
@@ -69,9 +58,8 @@ def _block(order="cnrcnr", bias=False, padding=1, late=False):
     return build
 
 
-BLOCK = Exercise(
+@exercise(
     "4.1",
-    reference=double_convolution,
     wrong={
         "one convolution": (_block("cnr"), _block("cr")),
         "no norms": (_block("crcr", bias=True), _block("crcr"), _block("cc")),
@@ -87,23 +75,19 @@ BLOCK = Exercise(
     observe=_observe_block,
     atol=1e-5,
 )
+def double_convolution(inputs, outputs):
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
 
 
-def count_parameters(in_channels, classes, width, depth):
-    def double(a, b):
-        return 9 * a * b + 9 * b * b + 4 * b
-
-    levels = [width * 2**level for level in range(depth + 1)]
-    total = double(in_channels, width)
-    for above, below in zip(levels[:-1], levels[1:]):
-        total += double(above, below)  # down
-        total += double(below + above, above)  # up, with the skip
-    return total + classes * width + classes
-
-
-COUNT = Exercise(
+@exercise(
     "4.3",
-    reference=count_parameters,
     wrong={
         "no skips": edit("below + above, above", "below, above"),
         "no norms": (edit(" + 4 * b", ""), edit(" + 4 * b", "", "width + classes", "width")),
@@ -117,19 +101,16 @@ COUNT = Exercise(
     inputs=lambda rng: [(1, 1, 4, 2), (3, 5, 8, 3), (2, int(rng.integers(2, 5)), 6, 4)],
     rtol=0,
 )
+def count_parameters(in_channels, classes, width, depth):
+    def double(a, b):
+        return 9 * a * b + 9 * b * b + 4 * b
 
-
-def fit_one_batch(network, image, target, steps, learning_rate):
-    network.train()
-    optimiser = torch.optim.AdamW(network.parameters(), learning_rate)
-    losses = []
-    for _ in range(steps):
-        loss = functional.binary_cross_entropy_with_logits(network(image), target)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    return losses
+    levels = [width * 2**level for level in range(depth + 1)]
+    total = double(in_channels, width)
+    for above, below in zip(levels[:-1], levels[1:]):
+        total += double(above, below)  # down
+        total += double(below + above, above)  # up, with the skip
+    return total + classes * width + classes
 
 
 def a_batch(rng: np.random.Generator, steps: int, learning_rate: float) -> tuple:
@@ -154,9 +135,8 @@ def _observe_fit(function, network, *rest):
     }
 
 
-FIT = Exercise(
+@exercise(
     "4.4",
-    reference=fit_one_batch,
     wrong={
         "evaluation mode": (
             edit("network.train()", "pass"),
@@ -185,18 +165,17 @@ FIT = Exercise(
     rtol=5e-3,
     atol=1e-4,
 )
-
-
-def boundary_distance_mm(prediction, truth, spacing_mm):
-    def surface(mask):
-        return mask & ~ndimage.binary_erosion(mask)
-
-    def mean_way(mask, other):
-        away_mm = ndimage.distance_transform_edt(~surface(other), sampling=spacing_mm)
-        return away_mm[surface(mask)].mean()
-
-    ways = mean_way(prediction, truth), mean_way(truth, prediction)
-    return sum(ways) / 2
+def fit_one_batch(network, image, target, steps, learning_rate):
+    network.train()
+    optimiser = torch.optim.AdamW(network.parameters(), learning_rate)
+    losses = []
+    for _ in range(steps):
+        loss = functional.binary_cross_entropy_with_logits(network(image), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
 
 
 def two_masks(rng: np.random.Generator, *spacing_mm: float) -> tuple:
@@ -210,9 +189,8 @@ def two_masks(rng: np.random.Generator, *spacing_mm: float) -> tuple:
     return prediction, truth, spacing_mm
 
 
-BOUNDARY = Exercise(
+@exercise(
     "4.5",
-    reference=boundary_distance_mm,
     wrong={
         "voxels": edit(", sampling=spacing_mm", ""),
         "from the prediction": edit("sum(ways) / 2", "ways[0]"),
@@ -235,13 +213,16 @@ BOUNDARY = Exercise(
     ],
     rtol=1e-3,
 )
+def boundary_distance_mm(prediction, truth, spacing_mm):
+    def surface(mask):
+        return mask & ~ndimage.binary_erosion(mask)
 
+    def mean_way(mask, other):
+        away_mm = ndimage.distance_transform_edt(~surface(other), sampling=spacing_mm)
+        return away_mm[surface(mask)].mean()
 
-def take_weights(theirs, ours):
-    return {
-        name: value if value.shape == own.shape else own
-        for (name, own), value in zip(ours.items(), theirs.values())
-    }
+    ways = mean_way(prediction, truth), mean_way(truth, prediction)
+    return sum(ways) / 2
 
 
 def two_states(rng: np.random.Generator) -> tuple[dict, dict]:
@@ -262,9 +243,8 @@ def _observe_weights(function, theirs, ours):
     return answer | {"the names in their order": list(answer)}
 
 
-WEIGHTS = Exercise(
+@exercise(
     "4.6",
-    reference=take_weights,
     wrong={
         "their names": (
             lambda theirs, ours: dict(theirs),
@@ -289,3 +269,8 @@ WEIGHTS = Exercise(
     inputs=lambda rng: [two_states(rng) for _ in range(3)],
     observe=_observe_weights,
 )
+def take_weights(theirs, ours):
+    return {
+        name: value if value.shape == own.shape else own
+        for (name, own), value in zip(ours.items(), theirs.values())
+    }

@@ -4,20 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from spine_lib.course.exercise import Exercise, expect
+from spine_lib.course.exercise import exercise, expect
 from spine_lib.course.mistakes import edit, edits
 from spine_lib.models.resnet import make_stage
-
-
-def atrous_conv(image, kernel, rate):
-    rows, columns = image.shape
-    padded = np.pad(image, rate)
-    result = np.zeros((rows, columns))
-    for i in range(3):
-        for j in range(3):
-            moved = padded[i * rate : i * rate + rows, j * rate : j * rate + columns]
-            result += kernel[i, j] * moved
-    return result
 
 
 def an_image_and_kernel(rng: np.random.Generator, rate: int) -> tuple:
@@ -26,9 +15,8 @@ def an_image_and_kernel(rng: np.random.Generator, rate: int) -> tuple:
     return image.round(2), rng.normal(size=(3, 3)).round(2), rate
 
 
-ATROUS = Exercise(
+@exercise(
     "5.1",
-    reference=atrous_conv,
     wrong={
         "kernel turned": edit("kernel[i, j]", "kernel[2 - i, 2 - j]"),
         "no holes": edit("    padded", "    rate = 1\n    padded"),
@@ -51,14 +39,15 @@ ATROUS = Exercise(
     inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
     atol=1e-6,
 )
-
-
-def receptive_field(layers):
-    seen, step = 1, 1
-    for kernel, stride, rate in layers:
-        seen += rate * (kernel - 1) * step
-        step *= stride
-    return seen
+def atrous_conv(image, kernel, rate):
+    rows, columns = image.shape
+    padded = np.pad(image, rate)
+    result = np.zeros((rows, columns))
+    for i in range(3):
+        for j in range(3):
+            moved = padded[i * rate : i * rate + rows, j * rate : j * rate + columns]
+            result += kernel[i, j] * moved
+    return result
 
 
 def some_layers(rng: np.random.Generator) -> list[tuple[int, int, int]]:
@@ -67,9 +56,8 @@ def some_layers(rng: np.random.Generator) -> list[tuple[int, int, int]]:
     return strided + [(3, int(rng.integers(1, 3)), int(rng.integers(2, 5))) for _ in range(3)]
 
 
-FIELD = Exercise(
+@exercise(
     "5.2",
-    reference=receptive_field,
     wrong={
         "own stride": edit("* step\n", "* step * stride\n"),
         "no strides": edit("step *= stride", "pass"),
@@ -92,15 +80,12 @@ FIELD = Exercise(
     ],
     rtol=0,
 )
-
-
-def field_by_gradient(network, size):
-    image = torch.rand(1, 1, size, size, requires_grad=True)
-    output = network.eval()(image)
-    rows, columns = output.shape[-2:]
-    output[0, 0, rows // 2, columns // 2].backward()
-    touched_rows, touched_columns = np.nonzero(image.grad[0, 0].numpy())
-    return int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1
+def receptive_field(layers):
+    seen, step = 1, 1
+    for kernel, stride, rate in layers:
+        seen += rate * (kernel - 1) * step
+        step *= stride
+    return seen
 
 
 def a_small_network(rng, layers: list[tuple[int, int, int]], norm: bool = False) -> nn.Sequential:
@@ -125,9 +110,8 @@ def a_dark_rim(rows: int = 7) -> nn.Conv2d:
     return layer
 
 
-GRADIENT = Exercise(
+@exercise(
     "5.3",
-    reference=field_by_gradient,
     wrong={
         "whole output": (
             edit("output[0, 0, rows // 2, columns // 2]", "output.sum()"),
@@ -160,16 +144,13 @@ GRADIENT = Exercise(
     ],
     changes_inputs=True,
 )
-
-
-def dilate_stage(stage, rate):
-    for layer in stage.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.stride = (1, 1)
-            if layer.kernel_size == (3, 3):
-                layer.dilation = (rate, rate)
-                layer.padding = (rate, rate)
-    return stage
+def field_by_gradient(network, size):
+    image = torch.rand(1, 1, size, size, requires_grad=True)
+    output = network.eval()(image)
+    rows, columns = output.shape[-2:]
+    output[0, 0, rows // 2, columns // 2].backward()
+    touched_rows, touched_columns = np.nonzero(image.grad[0, 0].numpy())
+    return int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1
 
 
 def a_stage(rng: np.random.Generator, blocks: int) -> nn.Sequential:
@@ -198,9 +179,8 @@ def _observe_stage(function, stage, rate):
     }
 
 
-STAGE = Exercise(
+@exercise(
     "5.4",
-    reference=dilate_stage,
     wrong={
         "not dilated": edit("= (rate, rate)", "= (1, 1)"),
         "no padding": (
@@ -232,17 +212,18 @@ STAGE = Exercise(
     observe=_observe_stage,
     changes_inputs=True,
 )
+def dilate_stage(stage, rate):
+    for layer in stage.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+            if layer.kernel_size == (3, 3):
+                layer.dilation = (rate, rate)
+                layer.padding = (rate, rate)
+    return stage
 
 
-def tap_share(size, rate):
-    outer = max(size - rate, 0) / size
-    along_a_line = (1 + 2 * outer) / 3
-    return along_a_line**2
-
-
-TAPS = Exercise(
+@exercise(
     "5.5",
-    reference=tap_share,
     wrong={
         "number of taps": edit("return ", "return 9 * "),
         "one line": edit("**2", ""),
@@ -264,3 +245,7 @@ TAPS = Exercise(
     inputs=lambda rng: [*((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)), (9, int(rng.integers(2, 8)))],
     rtol=1e-6,
 )
+def tap_share(size, rate):
+    outer = max(size - rate, 0) / size
+    along_a_line = (1 + 2 * outer) / 3
+    return along_a_line**2

@@ -8,20 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spine_lib.course.exercise import Exercise, Wrong, describe, expect
+from spine_lib.course.exercise import Wrong, describe, exercise, expect
 from spine_lib.course.exercises.lesson_04 import generator_of
 from spine_lib.course.mistakes import edit, edits
 
 entropy = functional.binary_cross_entropy_with_logits
-
-
-def training_step(network, optimiser, image, target):
-    network.train()
-    loss = functional.binary_cross_entropy_with_logits(network(image), target)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss.item()
 
 
 def a_network(rng, normalised: bool = True, dropout: float = 0.0) -> nn.Sequential:
@@ -83,9 +74,8 @@ def _observe_step(function, network, optimiser, image, target):
     }
 
 
-STEP = Exercise(
+@exercise(
     "6.1",
-    reference=training_step,
     wrong={
         "no zero_grad": (
             edit("optimiser.zero_grad()", "pass"),
@@ -110,24 +100,13 @@ STEP = Exercise(
     changes_inputs=True,
     atol=1e-5,
 )
-
-
-def focal_loss(logits, target, weight):
-    each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    wrong_by = (torch.sigmoid(logits) - target).abs()
-    return (weight * wrong_by**2 * each).sum() / weight.sum()
-
-
-def validate(network, batches):
-    network.eval()
-    overlap = size = 0
-    with torch.inference_mode():
-        for image, target in batches:
-            prediction = network(image) > 0
-            overlap += (prediction * target).sum().item()
-            size += (prediction.sum() + target.sum()).item()
+def training_step(network, optimiser, image, target):
     network.train()
-    return 2 * overlap / size
+    loss = functional.binary_cross_entropy_with_logits(network(image), target)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
 
 
 def a_validation(rng: np.random.Generator) -> tuple:
@@ -159,9 +138,8 @@ def _observe_validation(function, network, batches):
     }
 
 
-VALIDATION = Exercise(
+@exercise(
     "6.2",
-    reference=validate,
     wrong={
         "training mode": edit("network.eval()", "pass"),
         "gradients": edit("torch.inference_mode()", "torch.enable_grad()"),
@@ -187,6 +165,16 @@ VALIDATION = Exercise(
     changes_inputs=True,
     atol=1e-5,
 )
+def validate(network, batches):
+    network.eval()
+    overlap = size = 0
+    with torch.inference_mode():
+        for image, target in batches:
+            prediction = network(image) > 0
+            overlap += (prediction * target).sum().item()
+            size += (prediction.sum() + target.sum()).item()
+    network.train()
+    return 2 * overlap / size
 
 
 def some_logits(rng: np.random.Generator, extreme: bool = False) -> tuple[torch.Tensor, ...]:
@@ -219,9 +207,9 @@ def _observe_loss(function, logits, target, weight):
 
 _EACH = 'functional.binary_cross_entropy_with_logits(logits, target, reduction="none")'
 
-FOCAL = Exercise(
+
+@exercise(
     "6.3",
-    reference=focal_loss,
     wrong={
         "logarithm": tuple(
             edit(
@@ -247,18 +235,14 @@ FOCAL = Exercise(
     rtol=1e-3,
     atol=1e-7,
 )
+def focal_loss(logits, target, weight):
+    each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    wrong_by = (torch.sigmoid(logits) - target).abs()
+    return (weight * wrong_by**2 * each).sum() / weight.sum()
 
 
-def learning_rate(step, steps, highest, warm_up):
-    if step < warm_up:
-        return highest * (step + 1) / warm_up
-    way = (step - warm_up) / (steps - warm_up)
-    return highest * (1 + math.cos(math.pi * way)) / 2
-
-
-RATE = Exercise(
+@exercise(
     "6.4",
-    reference=learning_rate,
     wrong={
         "line from 0": edit("(step + 1)", "step"),
         "no warm-up": (
@@ -290,18 +274,11 @@ RATE = Exercise(
     ],
     rtol=1e-6,
 )
-
-
-def accumulated_step(network, optimiser, image, target, parts):
-    optimiser.zero_grad()
-    mean = 0.0
-    for images, targets in zip(image.tensor_split(parts), target.tensor_split(parts)):
-        loss = functional.binary_cross_entropy_with_logits(network(images), targets)
-        loss = loss * len(images) / len(image)
-        loss.backward()
-        mean += loss.item()
-    optimiser.step()
-    return mean
+def learning_rate(step, steps, highest, warm_up):
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    way = (step - warm_up) / (steps - warm_up)
+    return highest * (1 + math.cos(math.pi * way)) / 2
 
 
 def an_accumulation(rng: np.random.Generator, count: int, parts: int) -> tuple:
@@ -338,9 +315,9 @@ def _observe_parts(function, network, optimiser, image, target, parts):
 
 _SHARE = " * len(images) / len(image)"
 
-PARTS = Exercise(
+
+@exercise(
     "6.5",
-    reference=accumulated_step,
     wrong={
         "all at once": edit("tensor_split(parts)", "tensor_split(1)"),
         "whole losses": (edit(_SHARE, ""), edit(_SHARE, "", "loss.item()", "loss.item() / parts")),
@@ -395,16 +372,16 @@ PARTS = Exercise(
     changes_inputs=True,
     atol=1e-5,
 )
-
-
-def make_checkpoint(network, optimiser, schedule, step):
-    return {
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": torch.get_rng_state(),
-        "step": step,
-    }
+def accumulated_step(network, optimiser, image, target, parts):
+    optimiser.zero_grad()
+    mean = 0.0
+    for images, targets in zip(image.tensor_split(parts), target.tensor_split(parts)):
+        loss = functional.binary_cross_entropy_with_logits(network(images), targets)
+        loss = loss * len(images) / len(image)
+        loss.backward()
+        mean += loss.item()
+    optimiser.step()
+    return mean
 
 
 def a_run(rng: np.random.Generator, steps: int) -> tuple:
@@ -450,9 +427,8 @@ def flat(state: object) -> np.ndarray:
     return np.array([state], float) if isinstance(state, int | float) else np.zeros(0)
 
 
-CHECKPOINT = Exercise(
+@exercise(
     "6.6",
-    reference=make_checkpoint,
     wrong={
         "new optimiser": edits(
             "optimiser.state_dict()",
@@ -470,3 +446,11 @@ CHECKPOINT = Exercise(
     observe=_observe_checkpoint,
     changes_inputs=True,
 )
+def make_checkpoint(network, optimiser, schedule, step):
+    return {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+        "step": step,
+    }

@@ -7,17 +7,8 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from spine_lib.course.exercise import Exercise, Wrong, expect
+from spine_lib.course.exercise import Wrong, exercise, expect
 from spine_lib.course.mistakes import Edit, edit, edits
-
-
-def count_voxels(prediction, truth, ignore):
-    scored = ~ignore
-    tp = np.count_nonzero(prediction & truth & scored)
-    fp = np.count_nonzero(prediction & ~truth & scored)
-    fn = np.count_nonzero(~prediction & truth & scored)
-    tn = np.count_nonzero(~prediction & ~truth & scored)
-    return tp, fp, fn, tn
 
 
 def a_scored_pair(rng: np.random.Generator, shape: tuple, ignored: float) -> tuple:
@@ -27,9 +18,8 @@ def a_scored_pair(rng: np.random.Generator, shape: tuple, ignored: float) -> tup
     return prediction.astype(bool), truth, rng.random(shape) < ignored
 
 
-COUNTS = Exercise(
+@exercise(
     "7.1",
-    reference=count_voxels,
     wrong={
         "ignored too": (
             edit("= ~ignore", "= True"),
@@ -62,6 +52,13 @@ COUNTS = Exercise(
         for shape, share in (((9, 11), 0.2), ((9, 7, 5), 0.3), ((40,), 0.2))
     ],
 )
+def count_voxels(prediction, truth, ignore):
+    scored = ~ignore
+    tp = np.count_nonzero(prediction & truth & scored)
+    fp = np.count_nonzero(prediction & ~truth & scored)
+    fn = np.count_nonzero(~prediction & truth & scored)
+    tn = np.count_nonzero(~prediction & ~truth & scored)
+    return tp, fp, fn, tn
 
 
 PANELS = {
@@ -72,17 +69,12 @@ PANELS = {
 }
 
 
-def panel_with(description):
-    return PANELS[description]
-
-
 def _letters(letters: str):
     return lambda description: dict(zip(PANELS, letters))[description]
 
 
-CHOICE = Exercise(
+@exercise(
     "7.2",
-    reference=panel_with,
     wrong={
         "exchanged": (_letters("BACD"), _letters("BADC")),
         "shift": _letters("ABDC"),
@@ -94,14 +86,8 @@ CHOICE = Exercise(
         None if answer == right else f"panel {answer} does not fit this description: count again"
     ),
 )
-
-
-def mean_dice(counts):
-    tp, fp, fn = counts.T
-    empty = tp + fp + fn == 0
-    false_alarm = (tp + fn == 0) & (fp > 0)
-    dice = 2 * tp[~empty] / (2 * tp + fp + fn)[~empty]
-    return dice.mean(), empty.sum(), false_alarm.sum()
+def panel_with(description):
+    return PANELS[description]
 
 
 def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) -> np.ndarray:
@@ -116,9 +102,8 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
     return rng.permutation(rows)
 
 
-MEAN = Exercise(
+@exercise(
     "7.3",
-    reference=mean_dice,
     wrong={
         "NaN": edit("[~empty]", ""),
         "empty as 0": edit("dice.mean()", "dice.sum() / len(tp)"),
@@ -149,13 +134,12 @@ MEAN = Exercise(
         (some_counts(rng, *kinds),) for kinds in ((2, 1, 2), (3, 2, 1), (1, 4, 3), (4, 0, 1))
     ],
 )
-
-
-def interval_of_mean(values, resamples, seed):
-    generator = np.random.default_rng(seed)
-    sets = generator.choice(values, (resamples, len(values)))
-    low, high = np.percentile(sets.mean(axis=1), [2.5, 97.5])
-    return low, high
+def mean_dice(counts):
+    tp, fp, fn = counts.T
+    empty = tp + fp + fn == 0
+    false_alarm = (tp + fn == 0) & (fp > 0)
+    dice = 2 * tp[~empty] / (2 * tp + fp + fn)[~empty]
+    return dice.mean(), empty.sum(), false_alarm.sum()
 
 
 def _ends(function, values, resamples, seed):
@@ -197,9 +181,8 @@ def _around(spread: str) -> Edit:
     return edit(percentiles, f"values.mean() + {spread} * np.array([-1, 1])")
 
 
-INTERVAL = Exercise(
+@exercise(
     "7.5",
-    reference=interval_of_mean,
     wrong={
         "fractions": edit("[2.5, 97.5]", "[0.025, 0.975]"),
         "medians": edit("sets.mean(axis=1)", "np.median(sets, axis=1)"),
@@ -226,12 +209,11 @@ INTERVAL = Exercise(
     observe=_ends,
     compare=_compare_ends,
 )
-
-
-def sign_flip_p(differences):
-    signs = np.array(list(itertools.product([1, -1], repeat=len(differences))))
-    sums = signs @ differences
-    return float(np.mean(np.abs(sums) >= abs(differences.sum())))
+def interval_of_mean(values, resamples, seed):
+    generator = np.random.default_rng(seed)
+    sets = generator.choice(values, (resamples, len(values)))
+    low, high = np.percentile(sets.mean(axis=1), [2.5, 97.5])
+    return low, high
 
 
 def some_differences(rng: np.random.Generator, patients: int, middle: float) -> np.ndarray:
@@ -250,9 +232,8 @@ def _of_both_orders(function, differences):
     return answer
 
 
-FLIPS = Exercise(
+@exercise(
     "7.6",
-    reference=sign_flip_p,
     wrong={
         "one side": (
             edit("np.abs(sums) >= abs(differences.sum())", "sums >= differences.sum()"),
@@ -282,3 +263,7 @@ FLIPS = Exercise(
     ],
     observe=_of_both_orders,
 )
+def sign_flip_p(differences):
+    signs = np.array(list(itertools.product([1, -1], repeat=len(differences))))
+    sums = signs @ differences
+    return float(np.mean(np.abs(sums) >= abs(differences.sum())))

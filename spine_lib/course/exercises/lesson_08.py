@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spine_lib.course.exercise import Exercise
+from spine_lib.course.exercise import exercise
 from spine_lib.course.mistakes import edit, edits
 
 
@@ -11,16 +11,8 @@ def some_dices(rng: np.random.Generator, count: int = 3) -> list[float]:
     return rng.uniform(0.3, 0.98, count).round(3).tolist()
 
 
-def mean_iou_bounds(mean_dice, decimals):
-    half_a_unit = 0.5 * 10**-decimals
-    least = max(mean_dice - half_a_unit, 0.0)
-    most = min(mean_dice + half_a_unit, 1.0)
-    return least / (2 - least), most
-
-
-BOUNDS = Exercise(
+@exercise(
     "8.2",
-    reference=mean_iou_bounds,
     wrong={
         "not widened": (edit("0.5", "0"), edit("0.5", "0", ", most\n", ", most / (2 - most)\n")),
         "one end widened": (edit("- half_a_unit", ""), edit("+ half_a_unit", "")),
@@ -54,18 +46,15 @@ BOUNDS = Exercise(
         (0.0, 1),
     ],
 )
+def mean_iou_bounds(mean_dice, decimals):
+    half_a_unit = 0.5 * 10**-decimals
+    least = max(mean_dice - half_a_unit, 0.0)
+    most = min(mean_dice + half_a_unit, 1.0)
+    return least / (2 - least), most
 
 
-def class_mean_iou(dice, prevalence):
-    missed = (1 - dice) * prevalence  # and as many false positives
-    right_background = 1 - prevalence - missed
-    background_iou = right_background / (right_background + 2 * missed)
-    return (background_iou + dice / (2 - dice)) / 2
-
-
-CLASSES = Exercise(
+@exercise(
     "8.3",
-    reference=class_mean_iou,
     wrong={
         "spine alone": edit("(background_iou + dice / (2 - dice)) / 2", "dice / (2 - dice)"),
         "background alone": edit("(background_iou + dice / (2 - dice)) / 2", "background_iou"),
@@ -96,12 +85,11 @@ CLASSES = Exercise(
         for dice, share in zip(rng.uniform(0.6, 0.95, 4), rng.uniform(0.02, 0.3, 4))
     ],
 )
-
-
-def implied_prevalence(accuracy, dice):
-    wrong = 1 - accuracy
-    hits = dice * wrong / (2 * (1 - dice))
-    return hits, hits + wrong
+def class_mean_iou(dice, prevalence):
+    missed = (1 - dice) * prevalence  # and as many false positives
+    right_background = 1 - prevalence - missed
+    background_iou = right_background / (right_background + 2 * missed)
+    return (background_iou + dice / (2 - dice)) / 2
 
 
 def two_scores(rng: np.random.Generator) -> tuple[float, float]:
@@ -110,9 +98,8 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
     return (tp + tn) / (tp + wrong + tn), 2 * tp / (2 * tp + wrong)
 
 
-PREVALENCE = Exercise(
+@exercise(
     "8.4",
-    reference=implied_prevalence,
     wrong={
         "hits doubled": edit("2 * (1", "1 * (1"),
         "other ends": edits(
@@ -142,22 +129,10 @@ PREVALENCE = Exercise(
     },
     inputs=lambda rng: [two_scores(rng) for _ in range(4)],
 )
-
-
-def iou_minus_dice(counts):
-    def differences(tp, fp, fn, tn):
-        dice = 2 * tp / (2 * tp + fp + fn)
-        spine, background = tp / (tp + fp + fn), tn / (tn + fp + fn)
-        return spine - dice, (spine + background) / 2 - dice
-
-    spine, classes = differences(*counts.sum(axis=0))
-    spine_each, classes_each = differences(*counts.T)
-    return {
-        "spine, pooled": spine,
-        "spine, per volume": spine_each.mean(),
-        "classes, pooled": classes,
-        "classes, per volume": classes_each.mean(),
-    }
+def implied_prevalence(accuracy, dice):
+    wrong = 1 - accuracy
+    hits = dice * wrong / (2 * (1 - dice))
+    return hits, hits + wrong
 
 
 def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
@@ -167,9 +142,8 @@ def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
     return np.stack([spine - fn, fp, fn, (spine * rng.uniform(4, 120, volumes)).astype(int)], 1)
 
 
-GAPS = Exercise(
+@exercise(
     "8.6",
-    reference=iou_minus_dice,
     wrong={
         "turned round": edit(
             "spine - dice, (spine + background) / 2 - dice",
@@ -200,3 +174,17 @@ GAPS = Exercise(
     },
     inputs=lambda rng: [(some_counts(rng, volumes),) for volumes in (2, 3, 5)],
 )
+def iou_minus_dice(counts):
+    def differences(tp, fp, fn, tn):
+        dice = 2 * tp / (2 * tp + fp + fn)
+        spine, background = tp / (tp + fp + fn), tn / (tn + fp + fn)
+        return spine - dice, (spine + background) / 2 - dice
+
+    spine, classes = differences(*counts.sum(axis=0))
+    spine_each, classes_each = differences(*counts.T)
+    return {
+        "spine, pooled": spine,
+        "spine, per volume": spine_each.mean(),
+        "classes, pooled": classes,
+        "classes, per volume": classes_each.mean(),
+    }

@@ -6,18 +6,10 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from spine_lib.course.exercise import Exercise
+from spine_lib.course.exercise import exercise
 from spine_lib.course.mistakes import edit, edits
 
 FACES, EDGES, CORNERS = (ndimage.generate_binary_structure(3, n) for n in (1, 2, 3))
-
-
-def keep_pieces(mask, spacing_mm, smallest_ml):
-    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    ml = np.bincount(pieces.ravel()) * np.prod(spacing_mm) / 1000
-    large = ml >= smallest_ml
-    large[0] = False  # the background is no piece
-    return large[pieces]
 
 
 def a_cut_spine(rng: np.random.Generator, more: float) -> tuple:
@@ -34,9 +26,8 @@ def a_cut_spine(rng: np.random.Generator, more: float) -> tuple:
     return mask[:: rng.choice([-1, 1])], spacing, float(np.sort(sizes)[-4] + more) / 64
 
 
-PIECES = Exercise(
+@exercise(
     "9.1",
-    reference=keep_pieces,
     wrong={
         "faces": edits(", np.ones((3, 3, 3))", "", ", EDGES"),
         "above alone": edit(">=", ">"),
@@ -51,10 +42,12 @@ PIECES = Exercise(
     },
     inputs=lambda rng: [a_cut_spine(rng, more) for more in (0, 0.5, 0, 0.3, -0.7, 9000)],
 )
-
-
-def fill_holes(mask):
-    return ndimage.binary_fill_holes(mask)
+def keep_pieces(mask, spacing_mm, smallest_ml):
+    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    ml = np.bincount(pieces.ravel()) * np.prod(spacing_mm) / 1000
+    large = ml >= smallest_ml
+    large[0] = False  # the background is no piece
+    return large[pieces]
 
 
 def a_hollow_vertebra(rng: np.random.Generator, cut: bool) -> np.ndarray:
@@ -77,9 +70,8 @@ def _by_slices(mask, *axes):
     return mask
 
 
-HOLES = Exercise(
+@exercise(
     "9.2",
-    reference=fill_holes,
     wrong={
         "canal filled": (lambda mask: _by_slices(mask, 2), lambda mask: _by_slices(mask, 0, 1, 2)),
         "sagittal": lambda mask: _by_slices(mask, 0),
@@ -98,15 +90,8 @@ HOLES = Exercise(
     },
     inputs=lambda rng: [(a_hollow_vertebra(rng, cut),) for cut in (False, True, False)],
 )
-
-
-def borrow_names(prediction, labels, spacing_mm, reach_mm):
-    away, place = ndimage.distance_transform_edt(
-        labels == 0, sampling=spacing_mm, return_indices=True
-    )
-    nearest = labels[tuple(place)]
-    nearest[(away > reach_mm) | ~prediction] = 0
-    return nearest
+def fill_holes(mask):
+    return ndimage.binary_fill_holes(mask)
 
 
 def two_vertebrae(rng: np.random.Generator, reach_mm: float) -> tuple:
@@ -122,9 +107,8 @@ def two_vertebrae(rng: np.random.Generator, reach_mm: float) -> tuple:
     return prediction, labels, (*rng.permutation([0.7, 1.1]).tolist(), 2.5), reach_mm
 
 
-NAMES = Exercise(
+@exercise(
     "9.3",
-    reference=borrow_names,
     wrong={
         "voxels": edits("sampling=spacing_mm", "sampling=None", "sampling=spacing_mm[::-1]"),
         "every voxel 0": edit("return nearest", "return nearest * 0"),
@@ -143,12 +127,13 @@ NAMES = Exercise(
     inputs=lambda rng: [two_vertebrae(rng, reach) for reach in (5.0, 6.0, 2.5)],
     dtype=True,
 )
-
-
-def predict_twice(predict, image):
-    first = predict(image)
-    second = predict(image[:, ::-1])[:, ::-1]
-    return (first + second) / 2, np.abs(first - second)
+def borrow_names(prediction, labels, spacing_mm, reach_mm):
+    away, place = ndimage.distance_transform_edt(
+        labels == 0, sampling=spacing_mm, return_indices=True
+    )
+    nearest = labels[tuple(place)]
+    nearest[(away > reach_mm) | ~prediction] = 0
+    return nearest
 
 
 def lopsided(tilt: float, image: np.ndarray) -> np.ndarray:
@@ -164,9 +149,8 @@ def a_slice(rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-VIEWS = Exercise(
+@exercise(
     "9.4",
-    reference=predict_twice,
     wrong={
         "not turned back": edit(")[:, ::-1]", ")"),
         "upside down": edit("[:, ::-1]", "[::-1]"),
@@ -199,11 +183,10 @@ VIEWS = Exercise(
     rtol=1e-3,
     atol=1e-4,
 )
-
-
-def auroc(uncertainty, wrong):
-    difference = uncertainty[wrong][:, None] - uncertainty[~wrong]
-    return (difference > 0).mean() + (difference == 0).mean() / 2
+def predict_twice(predict, image):
+    first = predict(image)
+    second = predict(image[:, ::-1])[:, ::-1]
+    return (first + second) / 2, np.abs(first - second)
 
 
 def an_uncertainty(rng: np.random.Generator, shape: tuple, more: float, digits: int) -> tuple:
@@ -216,9 +199,9 @@ def an_uncertainty(rng: np.random.Generator, shape: tuple, more: float, digits: 
 
 _PAIRS = "(difference > 0).mean() + (difference == 0).mean() / 2"
 
-AUROC = Exercise(
+
+@exercise(
     "9.5",
-    reference=auroc,
     wrong={
         "right voxel": (
             edit("[wrong]", "[wrong == 0]", "[~wrong]", "[wrong]"),
@@ -259,12 +242,9 @@ AUROC = Exercise(
         an_uncertainty(rng, *kind) for kind in (((12, 10), 0.9, 2), (90, 0.4, 0), (99, -0.4, 2))
     ],
 )
-
-
-def grid_gap_mm(affine, other, shape):
-    corners = product(*[(0, n - 1) for n in shape])
-    steps = [(affine - other) @ [*corner, 1] for corner in corners]
-    return max(np.linalg.norm(step[:3]) for step in steps)
+def auroc(uncertainty, wrong):
+    difference = uncertainty[wrong][:, None] - uncertainty[~wrong]
+    return (difference > 0).mean() + (difference == 0).mean() / 2
 
 
 def two_grids(rng: np.random.Generator, far: tuple[int, int, int]) -> tuple:
@@ -278,9 +258,8 @@ def two_grids(rng: np.random.Generator, far: tuple[int, int, int]) -> tuple:
     return affine, other, tuple(shape.tolist())
 
 
-GRIDS = Exercise(
+@exercise(
     "9.6",
-    reference=grid_gap_mm,
     wrong={
         "n for n - 1": edit("n - 1", "n"),
         "some corners": edits(
@@ -308,3 +287,7 @@ GRIDS = Exercise(
     },
     inputs=lambda rng: [two_grids(rng, far) for far in ((0, 1, 0), (1, 0, 1), (1, 1, 0))],
 )
+def grid_gap_mm(affine, other, shape):
+    corners = product(*[(0, n - 1) for n in shape])
+    steps = [(affine - other) @ [*corner, 1] for corner in corners]
+    return max(np.linalg.norm(step[:3]) for step in steps)

@@ -162,52 +162,43 @@ def compared(exercise: Exercise, answer: Any, right: Any) -> Mismatch | None:
 
 
 def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str:
-    first = failing[0].mismatch
+    first, text = failing[0].mismatch, failing[0].mismatch.text
     if all(case.mismatch.kind == "dtype" for case in failing):
-        return first.text
-    known, everywhere = _known_mistake(exercise, cases, failing)
-    if everywhere:
-        return known
+        return text
+    for name, function in exercise.mistakes:
+        if all(_agrees(exercise, function, case) for case in (*failing, *cases)):
+            return _filled(exercise, name, failing[0])
     common = None
     if first.kind == "value":
         with contextlib.suppress(TypeError, ValueError):  # no numbers
             common = _relation([case.mismatch for case in failing], first)
         if not common and _is_constant(cases):
             common = "your answer is the same for every input"
-    if first.kind != "type":
-        common = common or _slip(exercise, cases, failing)
-    if not common and known:
-        return known
+    if not common and first.kind != "type":
+        common = _slip(exercise, cases, failing)
+    known = None if common else _nearly_known(exercise, cases, failing)
     common = common or _where(exercise, cases)
-    joint = "; " if ": " in first.text else ": "
-    return first.text + (f"{joint}{common}" if common else "")
+    joint = "; " if ": " in text else ": "
+    return known or text + (f"{joint}{common}" if common else "")
 
 
-def _known_mistake(
-    exercise: Exercise, cases: list[Case], failing: list[Case]
-) -> tuple[str | None, bool]:
-    """Return the message of the mistake that agrees best, and whether it agrees everywhere."""
-    best, score = None, (0.7 * len(failing), 0)
-    for name, function in exercise.mistakes:
-        agreed = [case for case in cases if _agrees(exercise, function, case)]
-        wrongly = [case for case in agreed if case.mismatch]
-        if (len(wrongly), len(agreed)) > score:
-            score = (len(wrongly), len(agreed))
-            best = (exercise.texts.wrong[name], min(wrongly, key=lambda case: case.size))
+def _nearly_known(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | None:
+    """Return the message of the mistake that agrees with most of the failing answers."""
     # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
-    by_chance = _is_constant(cases) or _is_choice(cases) or _is_crash(failing)
-    if best is None or by_chance and score[1] < len(cases) or _is_crash(cases):
-        return None, False
-    message = _filled(best[0], exercise, best[1]) + _both_values(*best)
-    return message, score[1] == len(cases)
+    if _is_constant(cases) or _is_choice(cases) or _is_crash(failing):
+        return None
+    counts = {
+        name: sum(_agrees(exercise, function, case) for case in failing)
+        for name, function in exercise.mistakes
+    }
+    name = max(counts, key=counts.get)
+    return _filled(exercise, name, failing[0]) if counts[name] > 0.7 * len(failing) else None
 
 
 def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | None:
     """Return what small slip in the reference gives every one of the answers."""
-    if any(isinstance(case.answer, Crashed) for case in failing):
-        return None
     end = time.thread_time() + SLIPS_S
-    for text, function in derived(exercise.reference):
+    for text, function in () if _is_crash(failing) else derived(exercise.reference):
         if all(_agrees(exercise, function, case) for case in (*failing, *cases)):
             return f"this is what comes out {text}"
         if time.thread_time() > end:
@@ -244,7 +235,7 @@ def _is_choice(cases: list[Case]) -> bool:
 
 
 def _is_crash(cases: list[Case]) -> bool:
-    return all(isinstance(case.answer, Crashed) for case in cases)
+    return any(isinstance(case.answer, Crashed) for case in cases)
 
 
 def _is_constant(cases: list[Case]) -> bool:
@@ -464,20 +455,18 @@ class _Words(string.Formatter):
         return format(value, spec) if spec else describe(value)
 
 
-def _filled(message: str, exercise: Exercise, case: Case) -> str:
+def _filled(exercise: Exercise, name: str, case: Case) -> str:
+    """Return a mistake's message with the values of a case, both answers where they are short."""
+    message = exercise.texts.wrong[name]
     names = parameter_names(exercise.reference, len(case.arguments))
     values = dict(zip(names, case.arguments)) | {"answer": case.answer, "right": case.right}
-    return _Words().vformat(message, (), values)
-
-
-def _both_values(message: str, case: Case) -> str:
-    """Return " (yours: 3, right: 4)" where both are short and the message does not have them."""
+    text = _Words().vformat(message, (), values)
     if isinstance(case.answer, Crashed):
-        return f" ({case.answer})"
+        return f"{text} ({case.answer})"
     if "{answer" in message or "{right" in message or not np.isscalar(case.right):
-        return ""
+        return text
     right, mine = _two_values("", case.answer, case.right)[11:].split(", and yours is ")
-    return f" (yours: {mine}, right: {right})" if len(right + mine) < 45 else ""
+    return text + (f" (yours: {mine}, right: {right})" if len(right + mine) < 45 else "")
 
 
 def _size(value: Any) -> int:

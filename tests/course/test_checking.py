@@ -28,24 +28,22 @@ from spine_lib.course.judging import mismatch
 LESSON = """
 import numpy as np
 
-from spine_lib.course.exercise import Exercise
+from spine_lib.course.exercise import exercise
+from spine_lib.course.mistakes import edit
 
 
-def brightest(image):
-    # one look is enough
-    return image.max()
-
-
-BRIGHTEST = Exercise(
+@exercise(
     "99.1",
-    reference=brightest,
     wrong={
-        "smallest": lambda image: image.min(),
+        "smallest": edit("max", "min"),
         "mean": lambda image: image.mean(),
-        "error": lambda image: image.max() if len(image) > 2 else 1 / 0,
+        "error": edit("image.max()", "image.max() if len(image) > 2 else 1 / 0"),
     },
     inputs=lambda rng: [(rng.random((n, 4)) + rng.integers(9),) for n in (3, 3, 2)],
 )
+def brightest(image):
+    # one look is enough
+    return image.max()
 """
 TEXTS = """
 "99.1":

@@ -106,10 +106,7 @@ def mm_to_voxel(affine, place_mm):
         "opposite": edit("> 0", "< 0"),
         "LPS": edit('"RL", "AP"', '"LR", "PA"'),
         "rows": edit("affine[:3, axis]", "affine[axis, :3]"),
-        "diagonal alone": (
-            edit("np.abs(column).argmax()", "axis"),
-            edit("np.abs(column).argmax()", "axis", "> 0", "> 1e-9"),
-        ),
+        "diagonal alone": edit("np.abs(column).argmax()", "axis"),
         "no absolute value": edit("np.abs(column).argmax", "column.argmax"),
         "no signs": edit("column[along] > 0", "True"),
         "reversed": edit("return letters", "return letters[::-1]"),
@@ -188,10 +185,7 @@ def some_hu(rng, center: float, width: float, low: float, high: float) -> tuple:
         "own range after clipping": edit(
             "return ", "x = ", "0, 1)", "0, 1); return (x - x.min()) / np.ptp(x)"
         ),
-        "to 255": (
-            edit("return ", "return 255 * "),
-            edit("return ", "return 255 * ", "1)", "1) // 1"),
-        ),
+        "to 255": edit("return ", "return 255 * "),
         "from the centre": edit(" - width / 2", ""),
         "half the width": edit("/ width", "/ width * 2"),
         "clipped alone": edit(

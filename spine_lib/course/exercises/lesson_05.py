@@ -31,10 +31,6 @@ def an_image_and_kernel(rng: np.random.Generator, rate: int) -> tuple:
         "smaller": edits(
             "return result", "return result[rate:-rate, rate:-rate]", "return result[1:-1, 1:-1]"
         ),
-        "no holes, turned or mirrored": (
-            edit("    padded", "    rate = 1\n    padded", "[i, j]", "[2 - i, 2 - j]"),
-            edit("    padded", "    rate = 1\n    padded", "rate)\n", "rate, 'reflect')\n"),
-        ),
     },
     inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
     atol=1e-6,
@@ -113,15 +109,10 @@ def a_dark_rim(rows: int = 7) -> nn.Conv2d:
 @exercise(
     "5.3",
     wrong={
-        "whole output": (
-            edit("output[0, 0, rows // 2, columns // 2]", "output.sum()"),
-            edit("output[0, 0, rows // 2, columns // 2]", "output.sum()", "eval", "train"),
-        ),
+        "whole output": edit("output[0, 0, rows // 2, columns // 2]", "output.sum()"),
         "training mode": edit("eval", "train"),
-        "pixels counted": edits(
-            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1",
-            "len(touched_rows)",
-            "(np.ptp(touched_rows) + 1) ** 2",
+        "pixels counted": edit(
+            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1", "len(touched_rows)"
         ),
         "one too few": edit(" + 1", ""),
         "rows counted": edits(
@@ -183,10 +174,7 @@ def _observe_stage(function, stage, rate):
     "5.4",
     wrong={
         "not dilated": edit("= (rate, rate)", "= (1, 1)"),
-        "no padding": (
-            edit("layer.padding = (rate, rate)", "pass"),
-            edit("layer.padding = (rate, rate)", "pass", "layer.kernel_size == (3, 3)", "True"),
-        ),
+        "no padding": edit("layer.padding = (rate, rate)", "pass"),
         "shortcut strided": edit(
             "            layer.stride = (1, 1)\n",
             "",

@@ -146,16 +146,10 @@ def _observe_validation(function, network, batches):
         "every pixel": edit("network(image) > 0", "network(image).sigmoid() > 0"),
         "half a logit": edit("> 0", "> 0.5"),
         "mean of batches": edit(
-            "overlap = size = 0",
-            "dices = []",
-            "overlap +=",
-            "overlap =",
-            "size += (",
-            "dices.append(overlap / (",
-            "sum()).item()",
-            "sum()).item())",
-            "* overlap / size",
-            "* np.mean(dices)",
+            "size += (prediction.sum() + target.sum()).item()",
+            "size += 1",
+            "+= (prediction *",
+            "+= 1 / (prediction.sum() + target.sum()).item() * (prediction *",
         ),
         "probabilities": edit("network(image) > 0", "network(image).sigmoid()"),
         "left in evaluation mode": edit("network.train()", "pass"),
@@ -214,11 +208,11 @@ _EACH = 'functional.binary_cross_entropy_with_logits(logits, target, reduction="
         "logarithm": tuple(
             edit(
                 _EACH,
-                f"-torch.log(torch.where(target > 0, p, 1 - p) + {more})",
+                f"-torch.log((target * p + (1 - target) * (1 - p)) + {more})",
                 "    each",
-                "    p = torch.sigmoid(logits)\n    each",
+                "    p = torch.sigmoid(logits); each",
             )
-            for more in (0, 1e-12, 1e-8, 1e-7, 1e-6)
+            for more in (0, 1e-8, 1e-7, 1e-6)
         ),
         "cross-entropy": edit(" * wrong_by**2", ""),
         "not squared": edit("**2", ""),
@@ -332,35 +326,16 @@ _SHARE = " * len(images) / len(image)"
         ),
         "step each": (
             edit("    optimiser.step()", "", "loss.item()", "loss.item(); optimiser.step()"),
-            *(
-                edit(
-                    "        loss.b",
-                    "        optimiser.zero_grad()\n        loss.b",
-                    _SHARE,
-                    share,
-                    "    optimiser.step()",
-                    "",
-                    "loss.item()",
-                    f"loss.item() {times}; optimiser.step()",
-                )
-                for share, times in (
-                    (_SHARE, ""),
-                    ("", "* len(images) / len(image)"),
-                    ("", "/ parts"),
-                )
+            edit(
+                "    optimiser.step()",
+                "",
+                "loss.item()",
+                "loss.item(); optimiser.step()",
+                _SHARE,
+                "",
             ),
         ),
         "no step": (edit("loss.backward()", "pass"), edit("optimiser.step()", "pass")),
-        "backward late": edit(
-            "loss.backward()",
-            "pass",
-            "loss.item()",
-            "loss",
-            "    optimiser.step()",
-            "    mean.backward()\n    optimiser.step()",
-            "return mean",
-            "return mean.item()",
-        ),
         "mean of means": edits(
             "mean += loss.item()",
             "mean += loss.item() * len(image) / len(images) / parts",

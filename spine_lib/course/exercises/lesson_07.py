@@ -31,16 +31,10 @@ def a_scored_pair(rng: np.random.Generator, shape: tuple, ignored: float) -> tup
         ),
         "exchanged": edit("return tp, fp, fn", "return tp, fn, fp"),
         "another order": edits(
-            "return tp, fp, fn, tn",
-            "return tn, fp, fn, tp",
-            "return tn, fn, fp, tp",
-            "return tp, tn, fp, fn",
-            "return tp, fp, tn, fn",
+            "return tp, fp, fn, tn", "return tn, fp, fn, tp", "return tp, tn, fp, fn"
         ),
-        "shares": edits(
-            "return tp, fp, fn, tn",
-            "return tuple(np.array([tp, fp, fn, tn]) / scored.sum())",
-            "return tuple(np.array([tp, fp, fn, tn]) / truth.size)",
+        "shares": edit(
+            "return tp, fp, fn, tn", "return tuple(np.array([tp, fp, fn, tn]) / scored.sum())"
         ),
         "all predicted": (
             edit("(prediction & ~truth", "(prediction", "(~prediction & truth", "(truth"),
@@ -122,7 +116,7 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
             "(tp + fn == 0) & (fp > 0)", "tp + fn == 0", "fp > 0", "(tp == 0) & (fp > 0)"
         ),
         "other empty slices": edits(
-            "empty.sum(), f", "(~empty).sum(), f", "(tp + fn == 0).sum(), f", "(tp == 0).sum(), f"
+            "empty.sum(), f", "(tp + fn == 0).sum(), f", "(tp == 0).sum(), f"
         ),
         "smoothed": tuple(
             edit("dice.mean()", f"np.mean((2 * tp + {more}) / (2 * tp + fp + fn + {more}))")
@@ -237,9 +231,7 @@ def _of_both_orders(function, differences):
     wrong={
         "one side": (
             edit("np.abs(sums) >= abs(differences.sum())", "sums >= differences.sum()"),
-            edit("np.abs(sums) >= abs(differences.sum())", "sums <= differences.sum()"),
             edit("np.abs(sums)", "sums"),
-            edit("abs(differences.sum())", "differences.sum()"),
         ),
         "farther alone": (edit(">=", ">"), edit("np.abs(sums) >=", "sums >")),
         "a number": edit("np.mean", "np.sum"),

@@ -16,11 +16,7 @@ def some_dices(rng: np.random.Generator, count: int = 3) -> list[float]:
     wrong={
         "not widened": (edit("0.5", "0"), edit("0.5", "0", ", most\n", ", most / (2 - most)\n")),
         "one end widened": (edit("- half_a_unit", ""), edit("+ half_a_unit", "")),
-        "beyond 0 to 1": (
-            edit("0.0)", "-9.0)", "1.0)", "9.0)"),
-            edit("1.0)", "9.0)"),
-            edit("0.0)", "-9.0)"),
-        ),
+        "beyond 0 to 1": edit("0.0)", "-9.0)", "1.0)", "9.0)"),
         "highest alike": edit(", most\n", ", most / (2 - most)\n"),
         "lowest not alike": edits("least / (2 - least)", "0", "least", "least / 2"),
         "IoU widened": edit(
@@ -32,12 +28,7 @@ def some_dices(rng: np.random.Generator, count: int = 3) -> list[float]:
         ),
         "exchanged": edit("least / (2 - least), most", "most, least / (2 - least)"),
         "another unit": edits(
-            "0.5 * 10**-decimals",
-            "10**-decimals",
-            "0.1**decimals / 20",
-            "0.5 / max(decimals, 1)",
-            "0.5",
-            "0.05",
+            "0.5 * 10**-decimals", "10**-decimals", "0.1**decimals / 20", "0.5", "0.05"
         ),
     },
     inputs=lambda rng: [
@@ -58,7 +49,6 @@ def mean_iou_bounds(mean_dice, decimals):
     wrong={
         "spine alone": edit("(background_iou + dice / (2 - dice)) / 2", "dice / (2 - dice)"),
         "background alone": edit("(background_iou + dice / (2 - dice)) / 2", "background_iou"),
-        "sum": edit("dice)) / 2", "dice))"),
         "weighted": edit(
             "(background_iou + dice / (2 - dice)) / 2",
             "(1 - prevalence) * background_iou + prevalence * dice / (2 - dice)",
@@ -103,12 +93,7 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
     wrong={
         "hits doubled": edit("2 * (1", "1 * (1"),
         "other ends": edits(
-            "return hits, hits + wrong",
-            "return hits - wrong, hits",
-            "return hits, hits",
-            "return hits, wrong",
-            "return hits - wrong, hits + wrong",
-            "return 0, hits + wrong",
+            "return hits, hits + wrong", "return hits - wrong, hits + wrong", "return hits, wrong"
         ),
         "half the errors": edits(
             "return hits, hits + wrong",
@@ -117,7 +102,6 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
             "return hits + wrong / 2, hits + wrong / 2",
         ),
         "accuracy for errors": edit("1 - accuracy", "accuracy"),
-        "exchanged": edit("hits, hits + wrong", "hits + wrong, hits"),
         "IoU": edit("    hits =", "    dice = dice / (2 - dice)\n    hits ="),
         "solved wrongly": edits(
             "dice * wrong / (2 * (1 - dice))",
@@ -145,10 +129,6 @@ def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
 @exercise(
     "8.6",
     wrong={
-        "turned round": edit(
-            "spine - dice, (spine + background) / 2 - dice",
-            "dice - spine, dice - (spine + background) / 2",
-        ),
         "exchanged": edit("pooled", "each", "per volume", "pooled", 'each"', 'per volume"'),
         "volumes for pooled": edit(
             "differences(*counts.sum(axis=0))", "(gap.mean() for gap in differences(*counts.T))"
@@ -166,7 +146,6 @@ def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
         ),
         "background alone": edit("(spine + background) / 2", "background"),
         "accuracy": edit("(spine + background) / 2", "(tp + tn) / (tp + fp + fn + tn)"),
-        "sum": edit("background) / 2", "background)"),
         "other formula": (
             *edits("2 * tp / (2 * tp + fp + fn)", "2 * tp / (tp + fp + fn)", "tp / (tp + fp + fn)"),
             edit("= tp / (tp + fp + fn)", "= dice"),

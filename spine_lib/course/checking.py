@@ -255,15 +255,7 @@ def _state(record: _Record) -> str:
 
 
 def judge_answer(exercise: Exercise, function: Callable, inputs: list[tuple]) -> Guarded:
-    """Judge a student's function on every input.
-
-    Args:
-        exercise: which one.
-        function: the student's.
-        inputs: argument tuples.
-
-    Returns:
-        The function as it was run, with what it printed.
+    """Return a student's function as it was run, with what it printed, if it is right everywhere.
 
     Raises:
         NotYet: if the function is still the stub.
@@ -292,24 +284,23 @@ class Guarded:
         self.printed = io.StringIO()
         self.__name__ = getattr(function, "__name__", "your function")
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         """Return what the student's function returns, or raise `Wrong`."""
-        self.asked = arguments
-        given, before = (arguments, named), {}
+        self.asked, given, before = arguments, arguments, {}
         if not self.exercise.changes_inputs:
             with contextlib.suppress(Exception):  # an open file, a tensor inside a graph
                 # at once: what the inputs share (a model and its optimiser) stays shared
                 given = copy.deepcopy(given)
-                before = self._stored(*given)
+                before = self._stored(given)
         with (
             contextlib.redirect_stdout(self.printed),
             contextlib.redirect_stderr(io.StringIO()),
             np.errstate(all="ignore"),
         ):
-            self.returned = self._run(*given)
+            self.returned = self._run(given)
         if self.returned is None:
             raise Wrong("your function returns nothing (None): does it end with `return`?")
-        after = self._stored(*given) if before else {}
+        after = self._stored(given) if before else {}
         changed = [f"`{name}`" for name in before if before[name] != after[name]]
         if changed:
             raise Wrong(
@@ -318,14 +309,14 @@ class Guarded:
             )
         return self.returned
 
-    def _stored(self, arguments: tuple, named: dict) -> dict[str, bytes]:
+    def _stored(self, arguments: tuple) -> dict[str, bytes]:
         """Return the bytes of each input, by its name."""
-        pairs = zip(parameter_names(self.function, len(arguments)), arguments)
-        return {name: pickle.dumps(value) for name, value in (*pairs, *named.items())}
+        names = parameter_names(self.function, len(arguments))
+        return {name: pickle.dumps(value) for name, value in zip(names, arguments)}
 
-    def _run(self, arguments: tuple, named: dict) -> Any:
+    def _run(self, arguments: tuple) -> Any:
         try:
-            return call_within(TIME_LIMIT_S, self.function, arguments, named)
+            return call_within(TIME_LIMIT_S, self.function, *arguments)
         except NotImplementedError:
             raise NotYet("the function is not filled in") from None
         except TimeUp as stop:
@@ -358,28 +349,19 @@ class TimeUp(Exception):
         self.calls = calls
 
 
-def call_within(seconds: float, function: Callable, arguments: tuple, named: dict) -> Any:
-    """Call a function and stop it where it takes too much processor time.
+def call_within(seconds: float, function: Callable, *arguments: Any) -> Any:
+    """Return what a function returns, or stop it where it takes too much processor time.
 
     An alarm does this, which only the main thread of a Unix process has; elsewhere (Windows) a
     function runs until the reader interrupts it. A call inside compiled code ends when that
-    returns.
-
-    Args:
-        seconds: of processor time, so that a busy machine stops no right answer.
-        function: what to call.
-        arguments: its positional arguments.
-        named: its keyword arguments.
-
-    Returns:
-        What the function returned.
+    returns. Processor time counts, so that a busy machine stops no right answer.
 
     Raises:
         TimeUp: if it was stopped, or swallowed that and returned too late.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not hasattr(signal, "setitimer"):
-        return function(*arguments, **named)
+        return function(*arguments)
     calls: list[tuple[CodeType, int]] = []
     running, result = True, None
     end = time.thread_time() + seconds  # the alarm counts all threads
@@ -394,7 +376,7 @@ def call_within(seconds: float, function: Callable, arguments: tuple, named: dic
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds, ALARM_AGAIN_S)
         try:
-            result = function(*arguments, **named)
+            result = function(*arguments)
         finally:
             running = False
     except (OutOfTime, Exception):

@@ -1,6 +1,7 @@
 """Checking an answer: what a student is told, and that no function breaks the lesson."""
 
 import _thread
+import contextlib
 import dataclasses
 import linecache
 import re
@@ -222,36 +223,24 @@ def test_a_stub_of_any_kind_is_known_by_its_code():
     assert not checking.is_stub(cell("def f(image):\n    return image + 1", "f"), stub)
 
 
-def test_a_forgotten_return_is_told(told):
-    assert "returns nothing (None): does it end with `return`?" in told(lambda image: print("x"))
-
-
-def test_a_crash_is_told_with_its_line(told):
-    text = told(cell("def brightest(image):\n    top = 1 / 0\n    return top"))
-    assert "in line 2 (`top = 1 / 0`): ZeroDivisionError: division by zero." in text
-
-
-def test_a_crash_in_a_library_is_told_with_the_students_line(told):
-    text = told(cell("def brightest(image):\n    return np.reshape(image, (5, 5))"))
-    assert "in line 2 (`return np.reshape(image, (5, 5))`): ValueError" in text
-
-
-def test_a_crash_in_a_helper_names_the_helper(told):
-    source = "def helper(a):\n    return a.top\n\ndef brightest(image):\n    return helper(image)"
-    assert "in line 2 of `helper` (`return a.top`): AttributeError" in told(cell(source))
-
-
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        ("print('x')", "returns nothing (None): does it end with `return`?"),
+        ("top = 1 / 0", "in line 5 (`top = 1 / 0`): ZeroDivisionError: division by zero."),
+        ("return np.reshape(image, (5, 5))", "in line 5 (`return np.reshape(image, (5, 5))`): Val"),
+        ("return helper(image)", "in line 2 of `helper` (`return a.top`): AttributeError"),
         ("return brightest(image)", "calls itself without an end"),
         ("return maximum", "a name spelt differently?"),
         ("raise SystemExit", "SystemExit"),
         ("return image[7, 7]", "outside the array"),
+        ("image.sort(); return image.max()", "changes its input `image`"),
+        ("image[:] = 0; return image.max()", "changes its input `image`"),
     ],
 )
-def test_what_a_crash_means_is_said(told, body, words):
-    assert words in told(cell(f"def brightest(image):\n    {body}"))
+def test_a_crash_is_told_with_the_students_line_and_what_it_means(told, body, words):
+    source = f"def helper(a):\n    return a.top\n\ndef brightest(image):\n    {body}"
+    assert words in told(cell(source))
 
 
 @pytest.mark.parametrize(
@@ -274,10 +263,10 @@ def test_an_endless_loop_is_ended_and_told_with_its_line(told, body, line):
     assert line in text or "while" in text
 
 
-def test_an_ended_function_leaves_no_exception_behind(told):
+def test_an_ended_function_leaves_no_exception_behind():
     for _ in range(20):
         with pytest.raises(checking.TimeUp):
-            checking.call_within(0.01, cell("def brightest():\n    while True: pass"), (), {})
+            checking.call_within(0.01, cell("def brightest():\n    while True: pass"))
         time.sleep(0.001)
     assert sum(range(100_000)) == 4999950000
 
@@ -289,17 +278,13 @@ def test_a_function_that_ends_as_its_time_does_is_safe():
             pass
         return 1
 
-    outcomes = set()
     for _ in range(60):
-        try:
-            outcomes.add(checking.call_within(0.01, waits, (), {}))
-        except checking.TimeUp:
-            outcomes.add("ended")
-    assert outcomes <= {1, "ended"}
+        with contextlib.suppress(checking.TimeUp):
+            assert checking.call_within(0.01, waits) == 1
 
 
 def test_sleeping_takes_no_processor_time():
-    assert checking.call_within(0.01, lambda: time.sleep(0.1) or 1, (), {}) == 1
+    assert checking.call_within(0.01, lambda: time.sleep(0.1) or 1) == 1
 
 
 def test_the_readers_own_interrupt_gets_through(monkeypatch):
@@ -315,29 +300,10 @@ def test_the_readers_own_interrupt_gets_through(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_changed_input_is_told_by_its_name(told):
-    text = told(cell("def brightest(image):\n    image.sort()\n    return image.max()"))
-    assert "changes its input `image`" in text
-
-
-def test_a_function_cannot_change_the_judges_inputs(told):
-    source = "def brightest(image):\n    image[:] = 0\n    return image.max()"
-    assert "changes its input" in told(cell(source))
-
-
-def test_where_changing_is_the_task_inputs_are_handed_over(told):
-    kept = find_exercise("99.1")
-    seen = []
-    exercise = dataclasses.replace(kept, changes_inputs=True)
+def test_where_changing_is_the_task_inputs_are_handed_over():
+    exercise = dataclasses.replace(find_exercise("99.1"), changes_inputs=True)
     image = np.ones((2, 2))
-
-    def scale(image):
-        seen.append(image)
-        image *= 2
-        return image.max()
-
-    checking.Guarded(scale, exercise)(image)
-    assert seen[0] is image
+    assert checking.Guarded(lambda given: given is image, exercise)(image)
 
 
 def test_printing_is_kept_out_of_the_way(told):

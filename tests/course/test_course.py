@@ -134,39 +134,21 @@ def test_the_open_and_the_hidden_inputs_each_tell_every_mistake_from_the_right_a
 
 
 @each_exercise
-def test_an_answer_from_memory_fails(key, capsys):
-    inputs = [*find_exercise(key).examples(), *hidden_inputs(key)]
-    known = reference_of(key)(*copy.deepcopy(inputs[0]))
-    check(key, lambda *arguments: copy.deepcopy(known))
-    assert "not right yet" in capsys.readouterr().out
-
-
-@each_exercise
 def test_grading_raises(key, monkeypatch):
     monkeypatch.setenv("SPINE_GRADING", "1")
-    with pytest.raises(Wrong):
-        check(key, mistakes_of(key)[0][0])
     with pytest.raises(Wrong, match="not filled in"):
         check(key, stub_of(key))
 
 
 @each_exercise
-def test_a_crash_is_told_with_its_line(key, capsys):
-    def divides_by_nothing(*arguments):
-        return 1 / 0
-
-    check(key, divides_by_nothing)
-    assert "(`return 1 / 0`): ZeroDivisionError" in capsys.readouterr().out
-
-
-@each_exercise
-def test_an_answer_of_a_strange_kind_is_told_kindly(key, capsys):
+def test_an_answer_of_a_strange_kind_or_from_memory_is_told_kindly(key, capsys):
     class Incomparable:
         __eq__ = __array__ = None
 
+    known = reference_of(key)(*copy.deepcopy(find_exercise(key).examples()[0]))
     ragged = np.array([1, None, "x"], object), [[1], [2, 3]], (Incomparable(),), 1j, {1: 2}
-    for strange in ("words", object(), [], float("nan"), Incomparable(), *ragged):
-        check(key, lambda *arguments, strange=strange: strange)
+    for strange in (known, "words", object(), [], float("nan"), Incomparable(), *ragged):
+        check(key, lambda *arguments, strange=strange: copy.deepcopy(strange))
         assert "not right yet" in capsys.readouterr().out, strange
 
 

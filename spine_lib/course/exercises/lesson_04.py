@@ -131,7 +131,9 @@ def _observe_fit(function, network, *rest):
         "the number of losses in your list": len(losses),
         "the number of losses that are tensors": sum(isinstance(x, torch.Tensor) for x in losses),
         "whether the weights change": moved,
-        "the losses": np.array([float(loss) for loss in losses]),
+        "the losses": np.array(
+            [float(loss.item() if torch.is_tensor(loss) else loss) for loss in losses]
+        ),
     }
 
 

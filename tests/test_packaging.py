@@ -99,7 +99,7 @@ def third_party_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.split(".")[0])
     local = {"spine_lib", "benchmarks"}
-    for folder in ("tests", "benchmarks"):  # folders of both are on the path of the tests
+    for folder in ("tests", "benchmarks", "docs"):  # which are on the path of the tests
         local |= {file.stem for file in (ROOT / folder).rglob("*.py")}
     return found - set(sys.stdlib_module_names) - local
 

@@ -149,6 +149,7 @@ def test_a_working_copy_has_no_outputs_and_is_never_written_over(tmp_path):
     assert copy.read_text(encoding="utf-8") == "my own work"
 
 
+@pytest.mark.slow
 def test_lessons_are_chosen_by_number(tmp_path):
     for name in ("00_a.py", "03_b.py", "helper.py", "conftest.py"):
         (tmp_path / name).touch()
@@ -184,6 +185,7 @@ def test_a_lesson_that_fails_warns_or_is_too_large_is_not_built(tiny, cell, mess
         build_lesson(tiny(f"# %%\n{cell}\n"))
 
 
+@pytest.mark.slow
 def test_a_picture_gets_the_alt_text_of_the_comment_after_it(tiny):
     image = """Image(b"\\x89PNG\\r\\n\\x1a\\n", format="png")"""
     path = tiny(

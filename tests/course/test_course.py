@@ -24,7 +24,10 @@ from spine_lib.course.judging import Crashed, compared, outcome
 LESSONS = lesson_numbers()
 KEYS = [exercise.key for lesson in LESSONS for exercise in lesson_exercises(lesson)]
 
-each_exercise = pytest.mark.parametrize("key", KEYS)
+TRAINING = {"4.1", "4.4", "4.6", "5.3", "6.1", "6.2", "6.5"}
+each_exercise = pytest.mark.parametrize(
+    "key", [pytest.param(k, marks=pytest.mark.slow) if k in TRAINING else k for k in KEYS]
+)
 each_lesson = pytest.mark.parametrize("lesson", LESSONS)
 
 

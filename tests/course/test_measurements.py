@@ -114,6 +114,7 @@ def test_skips_are_measured_on_phantoms_that_no_arm_is_trained_on(scripts):
     assert counts == sorted(counts)
 
 
+@pytest.mark.slow
 def test_stress_scores_each_model_and_their_agreement(scripts):
     scans = scripts["stress"].run(0, fast=True)["scans"]
     assert len(scans) == 3
@@ -133,6 +134,7 @@ def test_uncertainty_is_judged_on_a_scan(scripts):
     assert 0.5 < judged["entropy"]["near"] <= judged["entropy"]["everywhere"] <= 1
 
 
+@pytest.mark.slow
 def test_an_uncertainty_that_knows_the_errors_is_judged_perfect(scripts):
     rng = np.random.default_rng(0)
     truth = np.zeros((20, 20, 10), bool)

@@ -56,6 +56,7 @@ def test_with_the_librarys_weights_it_gives_the_librarys_logits(output_stride):
     assert (after - wanted).abs().max() < 1e-4 * scale
 
 
+@pytest.mark.slow
 def test_gradients_and_batch_statistics_are_the_librarys_too():
     library = library_twin().train()
     own = DeepLabV3Plus(atrous_rates=(1, 2, 3), aspp_dropout=0)

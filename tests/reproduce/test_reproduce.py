@@ -153,6 +153,7 @@ def test_the_seed_of_the_recipe_counts(tmp_path, monkeypatch):
     assert seen == [[7], [3, 1]]
 
 
+@pytest.mark.slow
 def test_phantoms_show_the_whole_spine():
     height_mm = PHANTOM_GRID["shape"][2] * PHANTOM_GRID["spacing_mm"][2]
     assert height_mm >= 420

@@ -26,6 +26,7 @@ def test_stored_predictions_are_small():
     assert sum(path.stat().st_size for path in files) < 5e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_stored_prediction_is_what_the_model_says(name, sample_root):
     case = {case.case_id: case for case in sample_cases(sample_root)}["crop"]

@@ -39,7 +39,7 @@ def ship(run: Path, folder: Path = FOLDER, device: str = "auto") -> None:
     for name, model in PRETRAINED.items():
         weights = run / model / "seed-0" / "weights.safetensors"
         stored = read_checkpoint(weights, model)
-        network, recipe = stored.build(weights), stored.recipe
+        network, recipe = stored.network, stored.recipe
         if recipe.changed(workers=wanted.workers) != wanted:
             raise SpineError(f"{run} was not made with the recipe light: train it anew")
         record = (stored.data, stored.encoder_sha256)

@@ -47,31 +47,14 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of trained weights holds."""
+    """A network in evaluation mode on the CPU, and what its file of weights says of it."""
 
-    state: dict[str, torch.Tensor]
+    network: nn.Module
     model: str
     recipe: Recipe
     data: DataRecord | None  # None where an older version stored nothing
     encoder_sha256: str  # of the weights that its encoder started from; "" for random ones
     step: int  # optimiser steps that a stopped training has done; 0 in finished weights
-
-    def build(self, path: Path) -> nn.Module:
-        """Return the network in evaluation mode on the CPU; `path` is named in errors."""
-        network = build_model(
-            self.model, self.recipe.channels, self.recipe.classes, **self.recipe.decoder()
-        )
-        try:
-            network.load_state_dict(self.state)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            line = str(error).splitlines()[0]
-            raise SpineError(
-                f"{path} does not fit a {self.model} ({line}): name another file"
-            ) from error
-        for name, value in network.state_dict().items():
-            if not torch.isfinite(value).all():
-                raise SpineError(f"{path} holds NaN or infinite weights in {name}: train anew")
-        return multiply_small_maps(network).eval()
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -122,22 +105,21 @@ def _write_sorted(packed: bytes, stream: BinaryIO) -> None:
 def load_weights(path: str | Path, model: str | None = None) -> tuple[nn.Module, Recipe]:
     """Load a network from `weights.safetensors` or `.ckpt`, in evaluation mode, and its recipe.
 
-    Raises:
-        SpineError: if the file is missing, broken, of another network than `model`, or was not made
-            by this library.
+    Raises a `SpineError` if the file is missing, broken, of another network than `model`, or was
+    not made by this library.
     """
     checkpoint = read_checkpoint(Path(path), model)
-    return checkpoint.build(Path(path)), checkpoint.recipe
+    return checkpoint.network, checkpoint.recipe
 
 
 def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
-    """Load the weights of a network, and what is stored beside them; raises as `load_weights`."""
+    """Load a network, and what is stored beside its weights; raises as `load_weights`."""
     if not path.is_file():
         raise SpineError(f"{path} does not exist: train first, or name another checkpoint")
     try:
         read = _read_safetensors if path.suffix == ".safetensors" else _read_lightning
         state, notes = read(path)
-        recipe = dict(notes["recipe"])
+        settings = dict(notes["recipe"])
         data = TypeAdapter(DataRecord | None).validate_python(notes["training_data"])
         name, encoder_sha256 = str(notes["model"]), str(notes["encoder_sha256"])
         step = TypeAdapter(int).validate_python(notes["step"])
@@ -149,7 +131,19 @@ def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
         ) from error
     if model is not None and name != model:
         raise SpineError(f"{path} holds a {name:.60}, not a {model}: name the other checkpoint")
-    return Checkpoint(state, name, recipe_from_dict(recipe, str(path)), data, encoder_sha256, step)
+    recipe = recipe_from_dict(settings, str(path))
+    network = build_model(name, recipe.channels, recipe.classes, **recipe.decoder())
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        line = str(error).splitlines()[0]
+        raise SpineError(
+            f"{path} does not fit a {name} ({line}): delete it or name another"
+        ) from error
+    for key, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise SpineError(f"{path} holds NaN or infinite weights in {key}: train anew")
+    return Checkpoint(multiply_small_maps(network).eval(), name, recipe, data, encoder_sha256, step)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

@@ -30,7 +30,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from torch import nn
 
 from spine_lib import SpineError
 from spine_lib.ct.files import listed, read_json, sole_use, write_json
@@ -48,18 +47,12 @@ WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A trained network in evaluation mode on the CPU, with what is known of it."""
+class Fitted(Checkpoint):
+    """A trained network with its file and its history."""
 
-    network: nn.Module
-    recipe: Recipe
     weights: Path
-    seconds: float  # of training; 0.0 if it was only loaded
-    trained_seconds: float  # over all calls
-    curve: list[dict[str, float]]  # rows of the log, each with "step" and what was measured there
-    data: DataRecord | None = None
-    encoder_sha256: str = ""
-    model: str = ""
+    trained_seconds: float = 0.0  # over all calls
+    curve: Sequence[dict[str, float]] = ()  # rows of the log: "step", and what was measured there
 
 
 def load_or_train(
@@ -71,8 +64,8 @@ def load_or_train(
     device: str = "auto",
     progress: bool = True,
     **options: Any,
-) -> Fitted:
-    """Load a finished run, resume a stopped one, or train.
+) -> Fitted | None:
+    """Load a finished run, resume a stopped one, or train; return None if not the first process.
 
     Args:
         model, recipe: which network, and how to train it.
@@ -82,9 +75,8 @@ def load_or_train(
         progress: show a progress bar.
         options: of `fit`.
 
-    Raises:
-        SpineError: if the folder holds a run with another recipe or of other data, training
-            diverges, or the processes cannot share the batch.
+    Raises a `SpineError` if the folder holds a run with another recipe or of other data, training
+    diverges, or the processes cannot share the batch.
     """
     folder = Path(folder)
     weights = folder / WEIGHTS
@@ -97,25 +89,20 @@ def load_or_train(
     try:
         module = fit(model, recipe, training, validation, folder, device, progress, **options)
     finally:  # the time of a stopped run counts too
-        seconds = time.perf_counter() - started
         if folder.is_dir() and is_first():
-            write_json(folder / "seconds.json", before + seconds)
-    network = module.network.cpu().eval()
-    curve, record = [], (module.data, module.encoder_sha256)
-    if is_first():
-        save_weights(network, model, recipe, weights, False, *record)
-        curve = read_log(folder / "metrics.csv")
-    return Fitted(network, recipe, weights, seconds, before + seconds, curve, *record, model)
+            write_json(folder / "seconds.json", before + time.perf_counter() - started)
+    if not is_first():
+        return None
+    save_weights(module.network, model, recipe, weights, False, module.data, module.encoder_sha256)
+    return load_fitted(weights, model)
 
 
 def load_fitted(weights: Path, model: str | None = None) -> Fitted:
     """Load a finished training from its folder; raise a `SpineError` if it has not ended."""
-    folder, found = weights.parent, read_checkpoint(weights, model)
-    trained_seconds, log = _read_seconds(folder / "seconds.json"), folder / "metrics.csv"
+    found, log = read_checkpoint(weights, model), weights.with_name("metrics.csv")
+    trained_seconds = _read_seconds(weights.with_name("seconds.json"))
     curve = read_log(log) if log.is_file() else []
-    facts = (found.recipe, weights, 0.0, trained_seconds, curve)
-    record = (found.data, found.encoder_sha256, found.model)
-    return Fitted(found.build(weights), *facts, *record)
+    return Fitted(**vars(found), weights=weights, trained_seconds=trained_seconds, curve=curve)
 
 
 def _read_seconds(path: Path) -> float:
@@ -150,7 +137,6 @@ def fit(
     """
     kind = devices.choose_device(device)
     processes.require_fit(recipe.batch, kind)
-    L.seed_everything(recipe.seed, workers=True, verbose=False)
     if (kind, devices.choose_precision(recipe.precision, kind)) == ("cuda", "32-true"):
         torch.set_float32_matmul_precision("high")  # products in TensorFloat-32
     last, data = folder / "last.ckpt", data_identity(training, validation)
@@ -159,9 +145,10 @@ def fit(
         if stopped:
             _require_same_run(folder, stopped, recipe, data)
         steps = stopped.step if stopped else 0
+        L.seed_everything(recipe.seed, workers=True, verbose=False)
         module = Segmenter(model, recipe.to_dict(), data)
         if steps >= recipe.steps:  # Lightning would return the weights before they were averaged
-            module.network = stopped.build(last)
+            module.network = stopped.network
             return module
         del stopped  # Lightning loads it once more
         bars = [TQDMProgressBar(refresh_rate=10, process_position=bar)] if progress else []
@@ -275,9 +262,7 @@ def data_identity(training: SliceStore, validation: SliceStore) -> DataRecord:
     return DataRecord(*rows, {volume.case_id: volume.image_sha256 for volume in volumes})
 
 
-def _require_same_run(
-    folder: Path, stored: Checkpoint | Fitted, recipe: Recipe, data: DataRecord
-) -> None:
+def _require_same_run(folder: Path, stored: Checkpoint, recipe: Recipe, data: DataRecord) -> None:
     """Raise an error where stored weights are of another recipe or saw other data."""
     free = {"workers", "name", "models"}  # these change no numbers
     a, b = stored.recipe.to_dict(), recipe.to_dict()

@@ -155,7 +155,7 @@ def predict_file(
     options = {"overwrite": overwrite, "suffixes": (".nii", ".nii.gz")}
     check_output(out, [ct, checkpoint], **options)
     stored = read_checkpoint(Path(checkpoint))
-    network, recipe = stored.build(Path(checkpoint)), stored.recipe
+    network, recipe = stored.network, stored.recipe
     if mirror is not None:
         recipe = recipe.changed(flip=mirror)
     volume = load_ct(ct, series)

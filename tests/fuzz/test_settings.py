@@ -146,7 +146,9 @@ def lightning_content(weights):
     """Return what a training's checkpoint holds, of those parts that are read."""
     stored = read_checkpoint(weights)
     return {
-        "state_dict": {f"network.{name}": value for name, value in stored.state.items()},
+        "state_dict": {
+            f"network.{name}": value for name, value in stored.network.state_dict().items()
+        },
         "hyper_parameters": {"model": MODEL, "recipe": stored.recipe.to_dict()},
         "training_data": stored.data.to_dict(),
         "encoder_sha256": "",

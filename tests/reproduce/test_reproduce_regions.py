@@ -129,7 +129,7 @@ def test_scores_by_name_are_kept_and_not_computed_again(case, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     recipe = Recipe(target="regions", spacing_mm=2.0, precision="32-true")
     network = Thoracic()
-    run = Fitted(network, recipe, tmp_path / "w.safetensors", 0.0, 0.0, [])
+    run = Fitted(network, "x", recipe, None, "", 0, tmp_path / "w.safetensors")
     arguments = ({MODEL: {0: run}}, [case], "cpu", len, tmp_path / "scores")
     first = evaluate_all(*arguments).tests[MODEL][0]
     matrix = first["named"]["confusion"]
@@ -148,7 +148,7 @@ def test_scores_by_name_are_kept_and_not_computed_again(case, tmp_path):
 def test_a_report_says_undefined_where_no_volume_has_a_region(case, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     recipe = Recipe(target="regions", spacing_mm=2.0, precision="32-true")
-    run = Fitted(Thoracic(), recipe, tmp_path / "w.safetensors", 0.0, 0.0, [])
+    run = Fitted(Thoracic(), "x", recipe, None, "", 0, tmp_path / "w.safetensors")
     tests = evaluate_all({MODEL: {0: run}}, [case], "cpu", len).tests
     results = {"models": {MODEL: {"test": tests[MODEL][0], "runs": []}}}
     page = write_report(results, tmp_path / "r.html").read_text(encoding="utf-8")

@@ -135,7 +135,7 @@ def test_a_resumed_run_ends_with_the_same_numbers(
 def test_a_finished_run_is_loaded(stores, finished):
     folder, first = finished
     again = load_or_train(MODEL, RECIPE, *stores, folder, "cpu", progress=False)
-    assert again.seconds == 0.0 and again.trained_seconds == first.trained_seconds > 0
+    assert again.trained_seconds == first.trained_seconds > 0
     image = torch.randn(1, 1, 32, 32)
     with torch.inference_mode():
         assert torch.allclose(first.network(image), again.network(image), atol=1e-5)
@@ -212,7 +212,8 @@ def test_a_run_that_saw_other_data_is_neither_loaded_nor_resumed(
 
 def test_the_same_cases_cut_anew_are_the_same_data(stores, finished, tmp_path):
     data = other_data(stores, tmp_path, "none")
-    assert load_or_train(MODEL, RECIPE, *data, finished[0], "cpu", progress=False).seconds == 0.0
+    again = load_or_train(MODEL, RECIPE, *data, finished[0], "cpu", progress=False)
+    assert again.trained_seconds == finished[1].trained_seconds
 
 
 def test_a_run_of_an_older_version_is_loaded_by_itself_but_not_gone_on_with(
@@ -296,7 +297,7 @@ def _with_nan(content):
         (lambda content: content["hyper_parameters"].update(recipe={1: 2}), "no setting '1'"),
         (lambda content: content["hyper_parameters"].update(model="unet_own"), "holds a unet_own"),
         (lambda content: content.pop("optimizer_states"), "cannot be resumed from .*KeyError"),
-        (lambda content: content["state_dict"].popitem(), "cannot be resumed from"),
+        (lambda content: content["state_dict"].popitem(), "does not fit a unet_tu-mobilenet"),
         (lambda content: content["state_dict"].update(x=torch.ones(1)), "cannot be resumed from"),
     ],
 )
@@ -485,7 +486,7 @@ def test_the_time_of_a_stopped_run_counts(stores, tmp_path, monkeypatch):
     assert (tmp_path / "seconds.json").is_file()
     (tmp_path / "seconds.json").write_text("1000.0", encoding="utf-8")
     fitted = load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
-    assert fitted.trained_seconds == pytest.approx(1000 + fitted.seconds)
+    assert 1000 < fitted.trained_seconds < 1100
 
 
 def test_workers_that_live_on_leave_dropout_its_random_numbers(stores, unbroken, tmp_path):

@@ -159,7 +159,7 @@ def test_names_cost_a_byte_a_voxel_and_with_several_planes_two_more_a_region(pla
 
 
 def test_the_command_writes_ids_and_says_what_they_mean(tmp_path, capsys, monkeypatch):
-    stored = SimpleNamespace(build=lambda path: ByBrightness(), recipe=RECIPE, data=None)
+    stored = SimpleNamespace(network=ByBrightness(), recipe=RECIPE, data=None)
     monkeypatch.setattr(predict, "read_checkpoint", lambda path: stored)
     save_nifti(scan(), tmp_path / "ct.nii.gz")
     out = tmp_path / "mask.nii.gz"

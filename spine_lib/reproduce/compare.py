@@ -338,13 +338,10 @@ def recipe_differences(first: Mapping, second: Mapping) -> pd.DataFrame:
 
 
 def _settings(results: Mapping) -> dict:
-    settings = {}
-    for name, value in (results.get("recipe") or {}).items():
-        nested = isinstance(value, Mapping)
-        settings |= {f"{name}.{key}": v for key, v in value.items()} if nested else {name: value}
-    settings.pop("seed", None)
+    recipe = results.get("recipe") or {}
+    settings = next(iter(pd.json_normalize(recipe).to_dict("records")), {})
     runs = [run for entry in results["models"].values() for run in entry.get("runs") or ()]
-    return settings | {"seeds": sorted({run.get("seed", 0) for run in runs})}
+    return settings | {"seed": None, "seeds": sorted({run.get("seed", 0) for run in runs})}
 
 
 def _score_rows(runs: Sequence[Run], model: str, cases: list[str]) -> Iterator[dict]:
@@ -425,12 +422,13 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
         tables["recipe"] = comparison.recipe.to_dict("records")
         write_json(path, {**vars(comparison), **tables})
         return path
-    title = html.escape(" against ".join(comparison.runs))
-    text = html.escape(comparison_text(comparison))
+    title, text = map(html.escape, (" against ".join(comparison.runs), comparison_text(comparison)))
+    page = f"""<!doctype html>
+<html lang="en-GB"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<h1>{title}</h1>
+<pre style="overflow-x: auto">{text}</pre></html>
+"""
     with atomic_file(path) as stream:
-        stream.write(
-            f'<!doctype html>\n<html lang="en-GB"><meta charset="utf-8"><title>{title}</title>\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<h1>{title}</h1>\n<pre style="overflow-x: auto">{text}</pre></html>\n'.encode()
-        )
+        stream.write(page.encode())
     return path

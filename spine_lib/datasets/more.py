@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pooch
@@ -48,6 +48,7 @@ class MoreSet:
     files: tuple[tuple[str, str, str], ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
     archive: str = ""
+    checksum: str = ""
 
 
 @cache
@@ -111,7 +112,7 @@ def fetch_more(
                 with atomic_file(folder / target) as stream:
                     stream.write(text.encode())
             if entry.archive:
-                _fetch_subjects(entry.archive, folder, subjects, progress)
+                _fetch_subjects(entry, folder, subjects, progress)
     except (requests.RequestException, ClientError, TimeoutError, FileNotFoundError) as error:
         response = getattr(error, "response", None)
         status = getattr(error, "status", getattr(response, "status_code", ""))
@@ -122,7 +123,8 @@ def fetch_more(
         ) from error
     except (ValueError, zipfile.BadZipFile) as error:  # in answer to the wish for a part
         raise SpineError(
-            f"{entry.archive} cannot be read in parts ({error}): fetch and unpack it by hand."
+            f"{entry.archive} cannot be read in parts ({error}): leave --subjects out, which "
+            "fetches all of it."
         ) from error
     except OSError as error:
         path = error.filename or folder
@@ -157,8 +159,13 @@ def _fetch_file(url: str, path: Path, checksum: str, progress: Progress) -> None
     progress(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def _fetch_subjects(url: str, folder: Path, subjects: Sequence[str], progress: Progress) -> None:
-    """Unpack meta.csv, and each subject's scan and masks of the spine, unless they are there."""
+def _fetch_subjects(
+    entry: MoreSet, folder: Path, subjects: Sequence[str], progress: Progress
+) -> None:
+    """Unpack meta.csv, and each subject's scan and masks of the spine, unless they are there.
+
+    All subjects come out of the whole archive, which is compared and removed; some by ranges.
+    """
     import fsspec
 
     masks = "|".join(mask_names().values())
@@ -166,7 +173,13 @@ def _fetch_subjects(url: str, folder: Path, subjects: Sequence[str], progress: P
     members: dict[str, dict[str, str]] = {}
     # the settings of the environment on proxies count
     server = fsspec.filesystem("http", client_kwargs={"trust_env": True})
-    with server.open(url, block_size=RANGE_BYTES) as stream, zipfile.ZipFile(stream) as opened:
+    whole, complete = folder / ".archive.zip", folder / ".complete"
+    if complete.is_file():
+        return
+    if not subjects:
+        _fetch_file(entry.archive, whole, entry.checksum, progress)
+    opener = partial(server.open, entry.archive, block_size=RANGE_BYTES) if subjects else whole.open
+    with opener(mode="rb") as stream, zipfile.ZipFile(stream) as opened:
         for member in opened.namelist():
             if match := wanted.fullmatch(member):
                 members.setdefault(match[1], {})[match[2]] = member
@@ -187,3 +200,6 @@ def _fetch_subjects(url: str, folder: Path, subjects: Sequence[str], progress: P
                         shutil.copyfileobj(source, target)
                 Path(work, subject).rename(folder / subject)
             progress(f"{subject}: {len(members[subject])} files")
+    if not subjects:
+        complete.touch()
+        whole.unlink()

@@ -159,9 +159,12 @@ def archive(server, monkeypatch):
             opened.writestr(f"{subject}/ct.nii.gz", os.urandom(50_000))
             for organ in ("vertebrae_L1", "sacrum", "liver"):
                 opened.writestr(f"{subject}/segmentations/{organ}.nii.gz", os.urandom(5_000))
-    server.files = {"small.zip": packed.getvalue()}
-    address = server.address + "small.zip"
-    entry = MoreSet("an archive", "CC BY 4.0", False, "them", "totalsegmentator", archive=address)
+    content = packed.getvalue()
+    server.files = {"small.zip": content}
+    entry = MoreSet(
+        "an archive", "CC BY 4.0", False, "them", "totalsegmentator",
+        archive=server.address + "small.zip", checksum=digest("md5", content),
+    )  # fmt: skip
     monkeypatch.setattr(more, "more_sets", lambda: {"small": entry})
     monkeypatch.setattr(more, "RANGE_BYTES", 4096)
 
@@ -182,15 +185,27 @@ def test_single_subjects_come_by_ranges_with_the_masks_of_the_spine_alone(
         fetch_more("small", tmp_path, ["s9999"], progress=str)
 
 
-def test_a_server_that_sends_no_parts_is_one_sentence(server, archive, tmp_path):
+def test_a_server_that_sends_no_parts_sends_the_whole_which_is_compared(server, archive, tmp_path):
     server.faults["small.zip"] = ["no ranges"] * 9
-    with pytest.raises(SpineError, match="small.zip cannot be read in parts .*unpack it by hand"):
+    with pytest.raises(
+        SpineError, match="cannot be read in parts .*leave --subjects out"
+    ):
+        fetch_more("small", tmp_path, ["s0001"], progress=str)
+    assert tree(tmp_path) == []
+    right, server.files["small.zip"] = server.files["small.zip"], b"another"
+    with pytest.raises(SpineError, match="checksum of .*small.zip differs"):
         fetch_more("small", tmp_path, progress=str)
     assert tree(tmp_path) == []
+    server.files["small.zip"] = right
+    for _ in range(2):
+        fetch_more("small", tmp_path, progress=str)
+        server.files = {}  # the second asks for nothing
+    subjects = [f"{subject}/{name}" for subject in ("s0001", "s0002", "s0003") for name in SUBJECT]
+    assert tree(tmp_path) == [".complete", "meta.csv", *subjects]
 
 
 def test_a_fetch_that_was_cut_goes_on_with_the_missing_subjects(server, archive, tmp_path):
-    lines = []
+    lines, subjects = [], ["s0001", "s0002", "s0003"]
 
     def stop_after_one(line):
         lines.append(line)
@@ -198,12 +213,12 @@ def test_a_fetch_that_was_cut_goes_on_with_the_missing_subjects(server, archive,
             server.faults["small.zip"] = ["404"] * 99
 
     with pytest.raises(SpineError, match="answered 404"):
-        fetch_more("small", tmp_path, progress=stop_after_one)
+        fetch_more("small", tmp_path, subjects, progress=stop_after_one)
     assert {name.split("/")[0] for name in tree(tmp_path)} == {"meta.csv", "s0001"}
     server.faults.clear()
-    fetch_more("small", tmp_path, progress=lines.append)
+    fetch_more("small", tmp_path, subjects, progress=lines.append)
     assert sum(line.startswith("s0001") for line in lines) == 1
-    assert sorted(path.name for path in tmp_path.glob("s*")) == ["s0001", "s0002", "s0003"]
+    assert sorted(path.name for path in tmp_path.glob("s*")) == subjects
 
 
 def test_every_recorded_set_has_an_address_a_licence_and_checksums():

@@ -7,7 +7,7 @@
 # - **check** that your machine and your browser are ready,
 # - **name** the four regions of the spine and the parts of a vertebra,
 # - **move** sliders through a CT, one of them your own,
-# - **solve** five small exercises, and learn what helps when one resists.
+# - **solve** five small exercises, and learn how to get hints.
 #
 # About 60 minutes. You need some Python and NumPy; you need to know nothing about CT.
 
@@ -389,7 +389,7 @@ check("0.4", side_of)
 print("axes of the array grow to:", nib.aff2axcodes(abdomen.ct.affine))
 
 # %% [markdown]
-# What you see on the left of an axial picture has a *large* x: array and picture run against each other,
+# What you see on the left of an axial picture has a *large* x: array and picture count in opposite directions,
 # which is why `as_png` above reverses x. A program that mixes them up still runs and its pictures
 # still look plausible, for bodies are nearly symmetric. So every picture of this course carries letters.
 #
@@ -457,10 +457,10 @@ assert np.array_equal(per_slice, voxels_per_slice)
 # | 03 slices and augmentation | split by patient, write a Dataset, augment | 75 | 1 to 2 | the same |
 # | 04 U-Net | build it from blocks | 70 | 1 to 2 | less |
 # | 05 DeepLabv3+ | build it, and compare | 70 | 1 to 2 | less |
-# | 06 training | write the loop, then hand it over | 75 | 1 to 2 | less |
-# | 07 metrics | score, and say how sure you are | 95 | under 1 | the same |
-# | 08 reproducing the paper | test a published table | 60 | 2 | less |
-# | 09 from slices to volumes | segment whole scans | 105 | under 1 | less |
+# | 06 training | write the loop, then use Lightning | 75 | 3 | less |
+# | 07 metrics | score, and say how sure you are | 75 | under 1 | the same |
+# | 08 reproducing the paper | test a published table | 70 | 2 | less |
+# | 09 from slices to volumes | segment whole scans | 75 | under 1 | less |
 #
 # The minutes are for reading, trying and solving; the last columns are what "Run All" takes.
 #

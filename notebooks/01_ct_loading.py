@@ -536,7 +536,7 @@ print("orientation", first.ImageOrientationPatient)
 # `ImagePositionPatient` is the position of a slice's first pixel in LPS millimetres, and
 # `ImageOrientationPatient` the directions $\mathbf r$ and $\mathbf c$ of its rows and columns
 # ([standard](https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.7.6.2.html)). Slices
-# are stacked along the normal $\mathbf n = \mathbf r \times \mathbf c$, so a slice's place in the stack
+# are stacked along the normal $\mathbf n = \mathbf r \times \mathbf c$, so a slice's position in the stack
 # is $\mathbf n \cdot \mathbf p$.
 #
 # **Predict**: how far apart are the slices, and is the first file the lowest?

@@ -226,7 +226,7 @@ plt.show()
 # <!-- alt: an axial slice with the outline of a vertebra, its canal and its processes, at pixels of 2, 4
 # and 16 mm: after three halvings it consists of coarse steps, and the canal is gone. -->
 #
-# The network may write into its many channels what lay where within a pixel, but it has to learn that.
+# The many channels may encode how the parts of a pixel were arranged, but this has to be learnt.
 # The *skip connection* is the direct way: on the way up, each level gets the map that the way down had
 # at that size. `functional.interpolate` enlarges, as above; `torch.cat` joins tensors.
 
@@ -315,7 +315,7 @@ check("4.3", count_parameters)
 #
 # - the *loss* says how wrong the logits $z$ are for the target $t$ (0 or 1); ours is the cross-entropy
 #   $-t \log \sigma(z) - (1 - t) \log(1 - \sigma(z))$ with the sigmoid $\sigma$, 0.69 at $z = 0$;
-# - `loss.backward()` **adds** its *gradient* to what the weights hold; `zero_grad()` clears it;
+# - `loss.backward()` **adds** its *gradient* to the `.grad` of the weights; `zero_grad()` clears it;
 # - the *optimiser*, `torch.optim.AdamW(network.parameters(), learning_rate)`, changes the weights in
 #   `step()`;
 # - `network.train()` selects training mode, in which batch norm uses the batch.

@@ -57,7 +57,7 @@ spot[..., 3, 3] = 1
 print(functional.conv2d(spot, kernel, padding=2, dilation=2)[0, 0].int().numpy())
 
 # %% [markdown]
-# They come out turned round: weight 9 lies below and to the right, so it meets the spot from the pixel above
+# They come out rotated by 180 degrees: weight 9 lies below and to the right, so it meets the spot from the pixel above
 # and to the left.
 #
 # ### Exercise 5.1 ★★☆: a kernel with holes
@@ -275,7 +275,7 @@ plt.show()
 # %% [markdown]
 # *Figure: a slice, and its mean over squares of 25 x 25 pixels by two stacks of kernels.*
 # <!-- alt: an axial slice around a vertebra, and its means over 25 x 25 pixels. At rates 4, 4, 4 the mean is
-# covered by a grid of ghosts, four pixels apart; at rates 1, 3, 8 it is smooth. -->
+# covered by a grid of copies, four pixels apart; at rates 1, 3, 8 it is smooth. -->
 #
 # With equal rates a pixel uses only every fourth pixel of the square, and its neighbour uses *others*:
 # **gridding**. Rates with a common divisor above 1 always leave holes. The last line is the encoder's stage 4
@@ -382,8 +382,8 @@ for rates in ((12, 24, 36), (1, 2, 3)):
     print(f"rates {rates}: weights with a gradient: {[int((g > 0).sum()) for g in gradients]} of 9")
 
 # %% [markdown]
-# On patches of 64 pixels 24 of 27 weights learn nothing at the default rates. Rates are no constants of an
-# architecture but a choice for a map size.
+# On patches of 64 pixels 24 of 27 weights learn nothing at the default rates. Rates are not constants of an
+# architecture; they are chosen for a map size.
 #
 # ### Image pooling: a patch is not a slice
 #
@@ -453,7 +453,7 @@ plt.show()
 # the body. -->
 #
 # A map of 256 channels could hold more than a mask does, so this is no bound. But it shows what the decoder
-# is for: it enlarges ASPP's map four-fold and joins the map of **stage 1**, reduced to 48 channels, lest it
+# is for: it enlarges ASPP's map four-fold and joins the map of **stage 1**, reduced to 48 channels, so that it does not
 # outweigh the 256 deep ones. That is the near view of section 2.
 #
 # ![DeepLabv3+: image, encoder, ASPP, a 3 x 3 convolution and enlargement by 4 lead to a join; the map of

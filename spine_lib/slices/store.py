@@ -153,12 +153,8 @@ def prepare(
         progress: show a progress bar and what the slices will take.
         report: called with a line where something is to be reported.
 
-    Returns:
-        The store with exactly these cases, in this order, each once a plane.
-
-    Raises:
-        SpineError: if the disk is too small or gets full, a worker is killed, or no case can be
-            read; what was finished is kept.
+    Returns the store with exactly these cases, in this order. Raises a `SpineError` if the disk is
+    too small or gets full, a worker is killed, or no case can be read; what was finished is kept.
     """
     cases, folder = list(cases), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -280,8 +276,7 @@ def cut_case(
 ) -> tuple[list[StoredVolume] | ExcludedScan, list[str]]:
     """Write the slices of one case; return its rows of the index, or why it cannot be read; notes.
 
-    Raises:
-        SpineError: if the slices cannot be written: that concerns every case.
+    Raises a `SpineError` if the slices cannot be written, as that concerns every case.
     """
     made_from = case_identity(case)  # before the files are read: they may be replaced meanwhile
     try:

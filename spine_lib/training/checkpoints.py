@@ -20,7 +20,6 @@ from torch import nn
 
 from spine_lib import SpineError, __version__
 from spine_lib.ct.files import atomic_file
-from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.training.recipe import Recipe, recipe_from_dict
 
 Row = tuple[str, str, str, tuple[int, int, int], float, str]
@@ -132,7 +131,7 @@ def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
     if model is not None and name != model:
         raise SpineError(f"{path} holds a {name:.60}, not a {model}: name the other checkpoint")
     recipe = recipe_from_dict(settings, str(path))
-    network = build_model(name, recipe.channels, recipe.classes, **recipe.decoder())
+    network = recipe.build(name).eval()
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -143,7 +142,7 @@ def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
     for key, value in network.state_dict().items():
         if not torch.isfinite(value).all():
             raise SpineError(f"{path} holds NaN or infinite weights in {key}: train anew")
-    return Checkpoint(multiply_small_maps(network).eval(), name, recipe, data, encoder_sha256, step)
+    return Checkpoint(network, name, recipe, data, encoder_sha256, step)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

@@ -11,7 +11,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spine_lib import SpineError
 from spine_lib.ct.files import atomic_file
-from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.slices.patches import class_map
 from spine_lib.training.checkpoints import DataRecord, weights_sha256
 from spine_lib.training.devices import choose_precision
@@ -33,16 +32,9 @@ class Segmenter(L.LightningModule):
         self.save_hyperparameters(ignore="data")
         self.data = data
         self.recipe = recipe_from_dict(recipe)
-        self.network = build_model(
-            model,
-            self.recipe.channels,
-            self.recipe.classes,
-            encoder_weights=self.recipe.encoder_weights,
-            **self.recipe.decoder(),
-        )
-        pretrained = self.recipe.encoder_weights is not None
+        pretrained = self.recipe.encoder_weights
+        self.network = self.recipe.build(model, pretrained).to(memory_format=torch.channels_last)
         self.encoder_sha256 = weights_sha256(self.network.encoder) if pretrained else ""
-        multiply_small_maps(self.network).to(memory_format=torch.channels_last)
         self._counts = torch.zeros(self.recipe.classes, 3, dtype=torch.float64)
         self._unchecked: tuple[torch.Tensor, int, int] | None = None
         self.began = False

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from torch import nn
 
 from spine_lib import SpineError
 from spine_lib.ct.files import read_yaml
 from spine_lib.ct.geometry import PLANES
 from spine_lib.datasets.public import PUBLIC_SETS
 from spine_lib.datasets.settings import Settings, Share
+from spine_lib.models import build_model, multiply_small_maps
 from spine_lib.models.build import require_weights
 from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.patches import TARGETS
@@ -102,9 +104,10 @@ class Recipe(Settings):
         """Outputs of the networks: 1 for spine, with regions one more than there are."""
         return TARGETS[self.target]
 
-    def decoder(self) -> dict[str, Any]:
-        """Return the arguments of `build_model` for decoders."""
-        return {"atrous_rates": self.atrous_rates, "aspp_dropout": self.aspp_dropout}
+    def build(self, model: str, encoder_weights: str | None = None) -> nn.Module:
+        """Return one of the networks; its encoder starts from random weights if none are named."""
+        kind = (self.channels, self.classes, encoder_weights)
+        return multiply_small_maps(build_model(model, *kind, self.atrous_rates, self.aspp_dropout))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as built-in types, as YAML, JSON and checkpoints keep it."""

@@ -132,8 +132,7 @@ def fit(
         bar: how many progress bars of other trainings are above this one's.
         processes: how many share the training; every one of them calls this.
 
-    Returns:
-        The module with the averaged weights of the last step.
+    Returns the module with the averaged weights of the last step.
     """
     kind = devices.choose_device(device)
     processes.require_fit(recipe.batch, kind)
@@ -314,8 +313,7 @@ def train_side_by_side(jobs: Sequence[Job], at_once: int = 2, progress: bool = T
         at_once: how many; each needs about 2 GB.
         progress: show a progress bar for each.
 
-    Raises:
-        SpineError: as `load_or_train` does; the other training is still finished or kept.
+    Raises as `load_or_train` does; the other training is still finished or kept.
     """
     for job in jobs:
         if job.is_finished():

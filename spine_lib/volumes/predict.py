@@ -86,16 +86,8 @@ def predict_regions(
 ) -> tuple[Volume, Volume]:
     """Predict the probability of spine and the likeliest region, running the network once.
 
-    Beside what `predict_volume` needs this takes a byte a voxel; over several planes two more bytes
-    a region and voxel.
-
-    Args:
-        network, ct, recipe, device, options: as for `predict_volume`; the classes are the
-            background and the regions.
-
-    Returns:
-        float32 probabilities as `predict_volume` gives them, and uint8 ids of the likeliest region,
-        1 and more in every voxel, spine or not.
+    Args as for `predict_volume`, beside which this takes a byte a voxel; over several planes two
+    more bytes a region and voxel. The likeliest region is a uint8 id, 1 and more in every voxel.
     """
     if recipe.classes == 1:
         raise SpineError(
@@ -148,9 +140,8 @@ def predict_file(
         straight: True writes a sheared grid (a tilted gantry) as a straight one, which ITK opens.
         mirror: average over the mirror image too, in twice the time; default as in the recipe.
 
-    Raises:
-        SpineError: if a file is missing, broken or not what it should be, or `out` cannot be
-            written, exists, or is an input.
+    Raises a `SpineError` if a file is missing, broken or not what it should be, or `out` cannot be
+    written, exists, or is an input.
     """
     options = {"overwrite": overwrite, "suffixes": (".nii", ".nii.gz")}
     check_output(out, [ct, checkpoint], **options)

@@ -71,7 +71,7 @@ def test_a_recipe_may_name_a_written_out_network_and_its_weights_are_saved_and_l
     name, tmp_path
 ):
     recipe = Recipe(models=(name,), atrous_rates=(1, 2, 3), augmentation=Augmentation(size=32))
-    network = build_model(name, **recipe.decoder()).eval()
+    network = recipe.build(name).eval()
     assert type(network).__module__.startswith("spine_lib.models.")
     path = save_weights(network, name, recipe, tmp_path / "weights.safetensors")
     loaded, found = load_weights(path, name)

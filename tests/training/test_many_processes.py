@@ -18,7 +18,7 @@ from spine_lib.reproduce import reproduce, sources
 from spine_lib.slices import prepare
 from spine_lib.slices.augment import Augmentation
 from spine_lib.slices.patches import TARGETS
-from spine_lib.training import checkpoints, module
+from spine_lib.training import recipe as recipes
 from spine_lib.training.devices import Processes, is_first
 from spine_lib.training.loading import PatchSampler, training_loader, validation_loader
 from spine_lib.training.logs import read_log
@@ -185,7 +185,7 @@ def test_the_mean_of_the_shares_slopes_is_the_slope_of_the_whole_batch(monkeypat
 
 WITHOUT_BATCHNORM = """\
 import torch
-from spine_lib.training import checkpoints, module as segmenter
+from spine_lib.training import recipe as recipes
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.devices import Processes
 from spine_lib.training.recipe import Recipe
@@ -197,7 +197,7 @@ RECIPE = Recipe(
     models=(MODEL,), phantom_share=1.0, steps=4, steps_per_epoch=2, batch=4, workers=0,
     averaging=0.5, precision="32-true", augmentation=Augmentation(size=32), target="regions",
 )
-build_model = segmenter.build_model
+build_model = recipes.build_model
 
 
 def without_batchnorm(*arguments, **options):
@@ -210,7 +210,7 @@ def without_batchnorm(*arguments, **options):
 
 
 def train(name, count):
-    segmenter.build_model = checkpoints.build_model = without_batchnorm
+    recipes.build_model = without_batchnorm
     data = SliceStore("store"), SliceStore("store")
     load_or_train(MODEL, RECIPE, *data, name, "cpu", False, processes=Processes(count))
 
@@ -280,8 +280,7 @@ def test_without_batchnorm_two_processes_end_with_the_numbers_of_one(store, tmp_
     (tmp_path / "train.py").write_text(WITHOUT_BATCHNORM, encoding="utf-8")
     start(tmp_path, "train.py")
     monkeypatch.chdir(tmp_path)
-    for changed in (checkpoints, module):  # by the script
-        monkeypatch.setattr(changed, "build_model", changed.build_model)
+    monkeypatch.setattr(recipes, "build_model", recipes.build_model)  # what the script changes
     script = {"__name__": "script"}
     exec(WITHOUT_BATCHNORM, script)
     script["train"]("one", 1)

@@ -208,8 +208,8 @@ class Brush(widgets.VBox):
         self.low, self.high = (
             ui.Slider(name, value, *HU_LIMITS) for name, value in zip(("HU from", "to"), HU_LIMITS)
         )
-        self.undo = ui.button("undo", lambda: self._step("undo"))
-        self.redo = ui.button("redo", lambda: self._step("redo"))
+        self.undo = ui.button("undo", lambda: self.press("z"))
+        self.redo = ui.button("redo", lambda: self.press("y"))
         self.scores = ui.Caption()
         buttons = ui.row(self.ball, self.undo, self.redo)
         self._options = ui.column(
@@ -256,13 +256,10 @@ class Brush(widgets.VBox):
 
     def press(self, name: str) -> None:
         """Answer a key: z undoes, y redoes, [ and ] change the radius."""
-        if name in "zy":
-            self._step({"z": "undo", "y": "redo"}[name])
-        else:
+        if name in "[]":
             self.radius.value += {"[": -1, "]": 1}[name]
-
-    def _step(self, name: str) -> None:
-        getattr(self.editor, name)()
+            return
+        {"z": self.editor.undo, "y": self.editor.redo}[name]()
         self._show_change()
 
     def _choose_tool(self, change: dict) -> None:

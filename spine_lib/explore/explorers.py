@@ -248,9 +248,9 @@ class AugmentationExplorer(ScanViewer):
         alt = scene.alt_text(index, plane).replace(scene.title, title, 1)
         picture.show(rgb, alt, title, plane, pixel_size_mm(scene.ct, plane))
 
-    def _slice_text(self, index: int, plane: str) -> str:
+    def slice_text(self, index: int, plane: str) -> str:
         moved = "image and mask alike" if self.step.value in MOVES_MASK else "the image alone"
-        return f"{self.step.value.title()} changes {moved}; {super()._slice_text(index, plane)}"
+        return f"{self.step.value.title()} changes {moved}; {super().slice_text(index, plane)}"
 
 
 FIELD, CELL = 65, 6

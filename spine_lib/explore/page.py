@@ -11,21 +11,25 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from spine_lib.ct import geometry
 from spine_lib.ct.files import atomic_file
+from spine_lib.ct.geometry import PLANES
 from spine_lib.ct.volume import WINDOWS, Volume
 from spine_lib.explore import overlays
 from spine_lib.explore.controls import FOLDER, Chart, chip_traits, scale_bar, swatch_list
-from spine_lib.explore.overlays import Swatch
 from spine_lib.explore.render import Overlay, slice_overlay
 from spine_lib.explore.scene import Scene, label_name
+
+if TYPE_CHECKING:
+    from spine_lib.explore.viewers import ScanViewer
 
 SIDE_PX = 512
 QUALITY = 75
@@ -33,82 +37,62 @@ _KNOTS_HU = (-1024, -250, 300, 1300, 3071)
 _KNOTS_LEVEL = (0, 46, 176, 236, 255)  # steps of 17, 4, 17 and 93 HU between them
 
 
-@dataclass(frozen=True)
-class Stack:
-    """One slider of a page: the slices of a plane that are kept, and the one to begin with.
-
-    `texts` has a line for each slice, `chart_alts` the chart in words.
-    """
-
-    plane: str
-    indices: Sequence[int]
-    index: int
-    texts: Sequence[str]
-    chart: Chart | None = None
-    chart_alts: Sequence[str] = ()
-
-
-def save_page(
-    path: str | Path,
-    title: str,
-    scenes: Sequence[Scene],
-    stacks: Sequence[Stack],
-    window: tuple[float, float],
-    choose_plane: bool,
-    swatches: Sequence[Swatch],
-    labels: Sequence[int],
-) -> Path:
-    """Write stacks of slices of some scenes as one HTML page and return its path.
-
-    The page begins with a window in HU; `labels` are structures that it switches on and off.
-    """
+def save_page(viewer: ScanViewer, path: Path, max_slices: int) -> Path:
+    """Write a viewer as one HTML page and return its path; see `ScanViewer.save_html`."""
+    scene, window, at_once = viewer.scene, viewer.window.window, viewer.one_plane_at_once
     name = next((name for name, preset in WINDOWS.items() if preset == window), "as saved")
-    ct = scenes[0].ct
+    swatches, labels = viewer.all_swatches()
     content = {
         "levels": level_hu().round(1).tolist(),
         "windows": [[name, *window], *([n, *w] for n, w in WINDOWS.items() if n != name)],
-        "choose": choose_plane,
-        "size_px": 640 if choose_plane else 400,
-        "shape": ct.shape,
-        "affine": ct.affine[:3].round(5).tolist(),
-        "swatches": swatch_list(swatches, scenes[0].dashed),
+        "choose": at_once,
+        "size_px": 640 if at_once else 400,
+        "shape": scene.ct.shape,
+        "affine": scene.ct.affine[:3].round(5).tolist(),
+        "swatches": swatch_list(swatches, scene.dashed),
         "chips": chip_traits(labels, labels) if len(labels) > 1 else None,
-        "stacks": [_stack_content(stack, scenes) for stack in stacks],
+        "stacks": [  # the plane that is shown first
+            _stack_content(viewer, plane, max_slices)
+            for plane in sorted(PLANES, key=lambda plane: plane != viewer.planes[0])
+        ],
     }
     # Without "<" no text can end the script.
-    parts = {"TITLE": escape(title)}
+    parts = {"TITLE": escape(viewer.title)}
     parts |= {"STYLE": _own_text("widget.css"), "SCRIPT": _own_text("widget.js")}
     parts["CONTENT"] = json.dumps(content).replace("<", "\\u003c")
     page = _own_text("page.html")
     for key, text in parts.items():
         page = page.replace(f"@{key}@", text)
-    with atomic_file(Path(path)) as stream:
+    with atomic_file(path) as stream:
         stream.write(page.encode("utf-8"))
-    return Path(path)
+    return path
 
 
 def _own_text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def _stack_content(stack: Stack, scenes: Sequence[Scene]) -> dict:
-    ct, plane, indices, chart = scenes[0].ct, stack.plane, stack.indices, stack.chart
+def _stack_content(viewer: ScanViewer, plane: str, max_slices: int) -> dict:
+    """Return one slider of a page: the slices of a plane that are kept, and their words."""
+    ct, count = viewer.scene.ct, geometry.slice_count(viewer.scene.ct, plane)
+    indices = range(0, count, -(-count // max_slices))
     pixel_mm, across = page_pixel_mm(ct, plane), geometry.plane_axes(plane)[2]
+    chart = viewer.chart_in(plane)
     return {
         "plane": plane,
         "axes": geometry.plane_axes(plane),
         "indices": list(indices),
-        "start": int(np.abs(np.array(indices) - stack.index).argmin()),
-        "texts": list(stack.texts),
+        "start": int(np.abs(np.array(indices) - viewer.index(plane)).argmin()),
+        "texts": [viewer.slice_text(index, plane) for index in indices],
         "marks": list(geometry.orientation_marks(plane).values()),
         "bar": scale_bar(ct.shape[across] * ct.spacing_mm[across]),
         "slices": [
             webp_uri(slice_levels(ct, index, plane, pixel_mm), quality=QUALITY, method=2)
             for index in indices
         ],
-        "panels": [_panel_content(scene, plane, indices, pixel_mm) for scene in scenes],
+        "panels": [_panel_content(scene, plane, indices, pixel_mm) for scene in viewer.scenes],
         "chart": chart and {name: getattr(chart, name) for name in Chart.class_own_traits()},
-        "chart_alts": list(stack.chart_alts),
+        "chart_alts": [viewer.chart_alt(plane, index) for index in indices] if chart else [],
     }
 
 

@@ -76,20 +76,17 @@ def render_slice(
 ) -> np.ndarray:
     """Draw one slice of a CT, with its mask and a prediction if they are given.
 
-    Axial and coronal slices have the patient's right on the viewer's left, sagittal slices
-    have anterior on the left; anterior or superior is at the top. The image is resampled
-    linearly, masks by nearest neighbour, to square pixels.
-
-    With "fill" and "outline" a prediction beside a mask is a dashed line. With "error" the two
-    are compared: true positives are plain, false positives hatched, false negatives dotted.
+    Axial and coronal slices have the patient's right on the viewer's left, sagittal ones anterior;
+    anterior or superior is at the top. The image is resampled linearly, masks by nearest neighbour,
+    to square pixels. With "fill" and "outline" a prediction beside a mask is a dashed line; with
+    "error" true positives are plain, false positives hatched, false negatives dotted.
 
     Args:
-        volume: CT in HU, [x, y, z] in RAS+.
-        index: voxel index along the axis that the plane cuts (z, y or x).
-        plane: "axial", "coronal" or "sagittal".
+        volume: CT in HU, [x, y, z] in RAS+; the other volumes lie on its grid.
+        index: along the axis that the plane, "axial", "coronal" or "sagittal", cuts (z, y or x).
         window: centre and width in HU, for example ``WINDOWS["bone"]`` of `spine_lib.ct.volume`.
-        mask: canonical label ids (integers or booleans) on the grid of the CT.
-        prediction: labels, booleans or probabilities (float, 0 to 1) on the same grid.
+        mask: canonical label ids or booleans.
+        prediction: labels, booleans or probabilities (float, 0 to 1).
         style: a :class:`Style`, or the name of an overlay.
         ignore: boolean, True where nothing is scored; only "error" draws it.
 

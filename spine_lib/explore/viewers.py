@@ -15,7 +15,7 @@ from spine_lib.ct.volume import Volume
 from spine_lib.explore import controls as ui
 from spine_lib.explore.brush import ERASE, LOOK, PAINT, Brush
 from spine_lib.explore.overlays import SPINE_SWATCH, Swatch
-from spine_lib.explore.page import Stack, save_page
+from spine_lib.explore.page import save_page
 from spine_lib.explore.render import Style
 from spine_lib.explore.scene import (
     Scene,
@@ -57,12 +57,13 @@ class ScanViewer(ui.Viewer):
         index: int | None = None,
         size_px: int = 420,
     ) -> None:
+        geometry.require_choice("plane", plane, PLANES)
         super().__init__()
         self.scenes, self.scene, self.size_px = scenes, scenes[0], size_px
         ct = self.scene.ct
         self.axes = [ui.Slider(name, 0, 0, size - 1) for name, size in zip(AXES, ct.shape)]
         self.plane = ui.choice("plane", PLANES, plane)
-        index = self.scene.count_slices().fullest(plane) if index is None else index
+        index = scenes[-1].count_slices().fullest(plane) if index is None else index
         self._set_voxel(self._voxel_in_slice(geometry.checked_index(ct, index, plane), plane))
         self.window = ui.WindowControls(window, self._draw)
         self.pictures = [ui.Picture(size_px) for _ in scenes for _ in self.planes]
@@ -154,14 +155,15 @@ class ScanViewer(ui.Viewer):
         with self.caption.hold_sync():
             self._text = ""
             if len(self.planes) == 1:
-                self._text = self._slice_text(self.index(self.planes[0]), self.planes[0]) + " "
+                self._text = self.slice_text(self.index(self.planes[0]), self.planes[0]) + " "
             self._describe(self.voxel_name, self.voxel)
             self.caption.swatches = ui.swatch_list(self.swatches(), self.scene.dashed)
 
     def _show(self, picture: ui.Picture, scene: Scene, index: int, plane: str) -> None:
         picture.show_slice(scene, index, plane, self.window.window, self.note)
 
-    def _slice_text(self, index: int, plane: str) -> str:
+    def slice_text(self, index: int, plane: str) -> str:
+        """Return a slice's number, its position, and the scores in it."""
         scores = [scene.slice_dice(index, plane) for scene in self.scenes]
         return "; ".join([self.scene.slice_text(index, plane), *filter(None, scores)]) + "."
 
@@ -179,26 +181,20 @@ class ScanViewer(ui.Viewer):
         """
         if max_slices < 1:
             raise SpineError(f"A page with {max_slices} slices shows nothing: give 1 or more.")
-        stacks = []
-        for plane in sorted(PLANES, key=lambda plane: plane != self.planes[0]):
-            count = geometry.slice_count(self.scene.ct, plane)
-            indices = range(0, count, -(-count // max_slices))
-            texts = [self._slice_text(kept, plane) for kept in indices]
-            chart = self._saved_chart(plane, indices)
-            stacks.append(Stack(plane, indices, self.index(plane), texts, *chart))
-        window = self.window.window
-        title, legend, at_once = self._title(), self._saved_legend(), self.one_plane_at_once
-        return save_page(path, title, self.scenes, stacks, window, at_once, *legend)
+        return save_page(self, Path(path), max_slices)
 
-    def _title(self) -> str:
+    @property
+    def title(self) -> str:
+        """The title of a saved page."""
         return self.scene.name
 
-    def _saved_legend(self) -> tuple[Sequence[Swatch], Sequence[int]]:
+    def all_swatches(self) -> tuple[Sequence[Swatch], Sequence[int]]:
         """Return the legend of all slices, and the structures that can be switched off."""
         return self.swatches(), ()
 
-    def _saved_chart(self, plane: str, indices: Sequence[int]) -> tuple:
-        return ()
+    def chart_in(self, plane: str) -> ui.Chart | None:
+        """Return the chart of a plane, if there is one."""
+        return None
 
 
 class MaskViewer(ScanViewer):
@@ -213,7 +209,7 @@ class MaskViewer(ScanViewer):
         self.scene.style, self.scene.visible = self.overlay.style, self.overlay.visible
         super()._draw()
 
-    def _saved_legend(self) -> tuple[Sequence[Swatch], Sequence[int]]:
+    def all_swatches(self) -> tuple[Sequence[Swatch], Sequence[int]]:
         structures = [] if self.scene.binary else self.overlay.structures.value
         chosen = self.overlay.visible and self.overlay.kind.value != "error"
         return self.scene.swatches(structures or [1]), structures if chosen else ()
@@ -258,7 +254,6 @@ class SliceViewer(MaskViewer):
         size_px: int = 420,
         truth: Source | None = None,
     ) -> None:
-        geometry.require_choice("plane", plane, PLANES)
         scene = Scene(ct, mask, prediction, ignore, case_id)
         style = style or ("error" if scene.compared else "fill")
         super().__init__(scene, style, window, plane, index, size_px)
@@ -375,14 +370,11 @@ class CompareViewer(ScanViewer):
     ) -> None:
         if len(names) != 2 or names[0] == names[1]:
             raise SpineError(f"The names {names!r} are not two different names: give one a model.")
-        geometry.require_choice("plane", plane, PLANES)
         truth, error = Scene(ct, mask, case_id=case_id, title="truth"), Style("error")
         self.models = [
             Scene(truth.ct, truth.mask, prediction, ignore, truth.case_id, error, name)
             for name, prediction in zip(names, (first, second))
         ]
-        if index is None:
-            index = self.models[0].count_slices().fullest(plane)
         super().__init__([truth, *self.models], window, plane, index, size_px)
         self.mix = ui.choice("models", (SIDE_BY_SIDE, "blended", "checkerboard"), SIDE_BY_SIDE)
         self.share = ui.Slider("of second", 0.5, 0.0, 1.0, 0.05)
@@ -442,17 +434,20 @@ class CompareViewer(ScanViewer):
         alt = scene.alt_text(index, plane).replace(scene.title, title, 1)
         picture.show(rgb, alt, title, plane, geometry.pixel_size_mm(scene.ct, plane))
 
-    def _title(self) -> str:
+    @property
+    def title(self) -> str:
+        """The title of a saved page."""
         return f"{' and '.join(self.counts)} on {self.scene.name}"
 
     def _draw_chart(self, chart: ui.Chart, plane: str, index: int) -> None:
         """Draw the Dice of both models over the slice numbers, from 1."""
         lines = {name: counts.dice(plane) for name, counts in self.counts.items()}
         lines = {name: (np.arange(1, len(dice) + 1), dice) for name, dice in lines.items()}
-        alt = self._chart_alt(plane, index)
+        alt = self.chart_alt(plane, index)
         chart.show(lines, alt, (f"{plane} slice", "Dice"), index + 1)
 
-    def _chart_alt(self, plane: str, index: int) -> str:
+    def chart_alt(self, plane: str, index: int) -> str:
+        """Return the chart of a plane in words, with the scores of a slice."""
         scores = [
             f"{name} {score_text(counts.dice(plane)[index])}"
             for name, counts in self.counts.items()
@@ -462,10 +457,11 @@ class CompareViewer(ScanViewer):
             f"{' and '.join(self.counts)}; at the marked slice {index + 1}: {', '.join(scores)}."
         )
 
-    def _saved_chart(self, plane: str, indices: Sequence[int]) -> tuple:
+    def chart_in(self, plane: str) -> ui.Chart:
+        """Return the chart of a plane."""
         chart = ui.Chart()
         self._draw_chart(chart, plane, self.index(plane))
-        return chart, [self._chart_alt(plane, kept) for kept in indices]
+        return chart
 
 
 def mix_pictures(first: np.ndarray, second: np.ndarray, share: float | None) -> np.ndarray:

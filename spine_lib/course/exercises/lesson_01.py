@@ -144,14 +144,10 @@ def stored_pixels(rng, dtype: str, slope: float, intercept: float) -> tuple:
         "slope as int": edit("* slope", "* int(slope)"),
         "not rounded": edit("np.rint(exact).astype(np.int16)", "exact"),
         "cut off": edits("np.rint(exact)", "exact", "(exact // 1)", "(exact + 0.5)"),
-        "intercept first": edit(
-            "= stored", "= (stored", "* slope + intercept", "+ intercept) * slope"
-        ),
+        "intercept first": edit("= st", "= (st", "* slope + intercept", "+ intercept) * slope"),
         "intercept subtracted": edit("+ intercept", "- intercept"),
         "no slope": edit("* slope ", ""),
-        "divided": edits(
-            "* slope + intercept", "/ slope + intercept", "/ slope + intercept / slope"
-        ),
+        "divided": edits("* slope +", "/ slope +", "/ slope + 1 / slope *"),
     },
     inputs=lambda rng: [
         stored_pixels(rng, "uint16", 1.0, -1024.0),
@@ -183,7 +179,7 @@ def some_hu(rng, center: float, width: float, low: float, high: float) -> tuple:
             edit("np.clip(", "", " - lower_end) / width, 0, 1)", ") / hu.max()"),
         ),
         "own range after clipping": edit(
-            "return ", "x = ", "0, 1)", "0, 1); return (x - x.min()) / np.ptp(x)"
+            "return ", "x = ", "1)", "1); return (x - x.min()) / np.ptp(x)"
         ),
         "to 255": edit("return ", "return 255 * "),
         "from the centre": edit(" - width / 2", ""),

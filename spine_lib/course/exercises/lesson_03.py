@@ -168,9 +168,7 @@ def _observe_split(function, patient_of_slice, test_share, seed):
             "isin(patient_of_slice",
             "isin(np.arange(len(patients))",
         ),
-        "exchanged": edit(
-            "(~is_test), np.flatnonzero(is_test)", "(is_test), np.flatnonzero(~is_test)"
-        ),
+        "exchanged": edit("= np.isin", "= ~np.isin"),
         "drawn twice": edit(
             "= patients[: ", "= np.random.default_rng(seed).choice(patients, ", "]", ")"
         ),

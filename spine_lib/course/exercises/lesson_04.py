@@ -150,9 +150,7 @@ def _observe_fit(function, network, *rest):
         "own learning rate": edits("(), learning_rate", "(), 1e-3", "(), 1e-2"),
         "no step": edit("optimiser.step()", "pass"),
         "tensors": edits("loss.item()", "loss.detach()", "loss"),
-        "after the step": edit(
-            "range(steps)", "range(steps + 1)", "return losses", "return losses[1:]"
-        ),
+        "after the step": edit("(steps)", "(steps + 1)", "return losses", "return losses[1:]"),
         "sum": edit("target)\n", 'target, reduction="sum")\n'),
     },
     inputs=lambda rng: [a_batch(rng, 5, 3e-3), a_batch(rng, 4, 2e-2)],

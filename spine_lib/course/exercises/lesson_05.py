@@ -19,18 +19,16 @@ def an_image_and_kernel(rng: np.random.Generator, rate: int) -> tuple:
     "5.1",
     wrong={
         "kernel turned": edit("kernel[i, j]", "kernel[2 - i, 2 - j]"),
-        "no holes": edit("    padded", "    rate = 1\n    padded"),
+        "no holes": edit("padded =", "rate = 1; padded ="),
         "rate one off": edits(
-            "    padded", "    rate += 1\n    padded", "    rate = max(rate - 1, 1)\n    padded"
+            "padded =", "rate += 1; padded =", "rate = max(rate - 1, 1); padded ="
         ),
         "kernel transposed": edit("[i, j]", "[j, i]"),
         "rolled": edit("rate)\n", "rate, mode='wrap')\n"),
         "another edge": edits(
             "rate)\n", "rate, 'symmetric')\n", "rate, 'edge')\n", "rate, 'reflect')\n"
         ),
-        "smaller": edits(
-            "return result", "return result[rate:-rate, rate:-rate]", "return result[1:-1, 1:-1]"
-        ),
+        "smaller": edits("result\n", "result[rate:-rate, rate:-rate]\n", "result[1:-1, 1:-1]\n"),
     },
     inputs=lambda rng: [an_image_and_kernel(rng, rate) for rate in (2, 1, 3)],
     atol=1e-6,
@@ -111,18 +109,12 @@ def a_dark_rim(rows: int = 7) -> nn.Conv2d:
     wrong={
         "whole output": edit("output[0, 0, rows // 2, columns // 2]", "output.sum()"),
         "training mode": edit("eval", "train"),
-        "pixels counted": edit(
-            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1", "len(touched_rows)"
-        ),
+        "pixels counted": edit("int(max(extents)) + 1", "len(touched_rows)"),
         "one too few": edit(" + 1", ""),
         "rows counted": edits(
-            "int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1",
-            "len(set(touched_rows))",
-            "round(len(touched_rows) ** 0.5)",
+            "int(max(extents)) + 1", "len(set(touched_rows))", "round(len(touched_rows) ** 0.5)"
         ),
-        "rows alone": edit(
-            "max(np.ptp(touched_rows), np.ptp(touched_columns))", "np.ptp(touched_rows)"
-        ),
+        "rows alone": edit("max(extents)", "extents[0]"),
         "positive alone": edit(".numpy()", ".numpy() > 0"),
         "at the edge": edit("rows // 2, columns // 2", "0, 0"),
     },
@@ -141,7 +133,8 @@ def field_by_gradient(network, size):
     rows, columns = output.shape[-2:]
     output[0, 0, rows // 2, columns // 2].backward()
     touched_rows, touched_columns = np.nonzero(image.grad[0, 0].numpy())
-    return int(max(np.ptp(touched_rows), np.ptp(touched_columns))) + 1
+    extents = np.ptp(touched_rows), np.ptp(touched_columns)
+    return int(max(extents)) + 1
 
 
 def a_stage(rng: np.random.Generator, blocks: int) -> nn.Sequential:
@@ -176,24 +169,14 @@ def _observe_stage(function, stage, rate):
         "not dilated": edit("= (rate, rate)", "= (1, 1)"),
         "no padding": edit("layer.padding = (rate, rate)", "pass"),
         "shortcut strided": edit(
-            "            layer.stride = (1, 1)\n",
-            "",
-            ".dilation =",
-            ".stride, layer.dilation = (1, 1),",
+            "layer.stride = (1, 1)",
+            "layer.stride = layer.stride if layer.kernel_size == (1, 1) else (1, 1)",
         ),
         "shortcut padded": (
             edit("layer.kernel_size == (3, 3)", "True"),
             edit(".stride = (1, 1)", ".stride, layer.padding = (1, 1), (rate, rate)"),
         ),
-        "first block alone": (
-            edit("stage.modules()", "stage[0].modules()"),
-            edit(
-                "layer.stride = (1, 1)",
-                "strided, layer.stride = layer.stride[0] == 2, (1, 1)",
-                "if layer.kernel",
-                "if strided and layer.kernel",
-            ),
-        ),
+        "first block alone": edit("stage.modules()", "stage[0].modules()"),
         "new weights": edit("return stage", "return make_stage(4, 6, len(stage), 1, rate)"),
     },
     inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],
@@ -216,24 +199,19 @@ def dilate_stage(stage, rate):
         "number of taps": edit("return ", "return 9 * "),
         "one line": edit("**2", ""),
         "middle alone": edits(
-            "along_a_line**2",
-            "1.0 if rate <= size // 2 else 1 / 9",
-            "1.0 if rate < size / 2 else 1 / 9",
-            "1.0 if rate < size else 1 / 9",
+            "on_a_line**2", "1.0 if rate < size / 2 else 1 / 9", "1.0 if rate < size else 1 / 9"
         ),
         "one off": edits("- rate", "- rate - 1", "- rate + 1"),
-        "all nine": edit("- rate", "- 2 * rate", "along_a_line**2", "outer**2"),
+        "all nine": edit("- rate", "- 2 * rate", "on_a_line**2", "outer**2"),
         "above the size": edit("max(size - rate, 0)", "(size - rate)"),
         "both sides": edit("- rate", "- 2 * rate"),
-        "corners as edges": edits(
-            "along_a_line**2", "(1 + 8 * outer) / 9", "(1 + 8 * outer**2) / 9"
-        ),
-        "corner alone": edit("along_a_line**2", "outer**2"),
+        "corners as edges": edits("on_a_line**2", "(1 + 8 * outer) / 9", "(1 + 8 * outer**2) / 9"),
+        "corner alone": edit("on_a_line**2", "outer**2"),
     },
     inputs=lambda rng: [*((8, 1), (4, 2), (5, 3), (4, 10), (16, 6)), (9, int(rng.integers(2, 8)))],
     rtol=1e-6,
 )
 def tap_share(size, rate):
     outer = max(size - rate, 0) / size
-    along_a_line = (1 + 2 * outer) / 3
-    return along_a_line**2
+    on_a_line = (1 + 2 * outer) / 3
+    return on_a_line**2

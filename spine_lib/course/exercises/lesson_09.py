@@ -113,12 +113,7 @@ def two_vertebrae(rng: np.random.Generator, reach_mm: float) -> tuple:
         "voxels": edits("sampling=spacing_mm", "sampling=None", "sampling=spacing_mm[::-1]"),
         "every voxel 0": edit("return nearest", "return nearest * 0"),
         "inside alone": edit("labels[tuple(place)]", "labels.copy()"),
-        "not predicted": edits(
-            "(away > reach_mm) | ~prediction",
-            "away > reach_mm",
-            "False",
-            "(away > reach_mm) | ~prediction & (labels == 0)",
-        ),
+        "not predicted": edits("~prediction", "False", "~prediction & (labels == 0)"),
         "no reach": edit("(away > reach_mm) | ", ""),
         "turned round": edit(">", "<="),
         "exactly at reach": edit(">", ">="),
@@ -154,18 +149,10 @@ def a_slice(rng: np.random.Generator) -> np.ndarray:
     wrong={
         "not turned back": edit(")[:, ::-1]", ")"),
         "upside down": edit("[:, ::-1]", "[::-1]"),
-        "turned by 180 degrees": (
-            edit("[:, ::-1]", "[::-1, ::-1]"),
-            edit("image[:, ::-1]", "image[::-1, ::-1]"),
-            edit(")[:, ::-1]", ")[::-1, ::-1]"),
-        ),
+        "turned by 180 degrees": edit("[:, ::-1]", "[::-1, ::-1]"),
         "images averaged": edit("(first + second) / 2", "predict((image + image[:, ::-1]) / 2)"),
         "another mean": edits(
-            "(first + second) / 2", "first", "second", "first + second", "np.maximum(first, second)"
-        ),
-        "exchanged": edit(
-            "(first + second) / 2, np.abs(first - second)",
-            "np.abs(first - second), (first + second) / 2",
+            "(first + second) / 2", "first", "first + second", "np.maximum(first, second)"
         ),
         "signed": edits("np.abs(first - second)", "first - second", "second - first"),
         "both predictions": edit("(first + second) / 2, np.abs(first - second)", "first, second"),
@@ -199,9 +186,7 @@ _PAIRS = "(difference > 0).mean() + (difference == 0).mean() / 2"
             edit(_PAIRS, "(difference < 0).mean()"),
             edit(_PAIRS, "(difference <= 0).mean()"),
         ),
-        "no ties": edits(
-            _PAIRS, "(difference > 0).mean()", "(difference > 0).sum() / (difference != 0).sum()"
-        ),
+        "no ties": edit(_PAIRS, "(difference > 0).mean()"),
         "full ties": edit(" / 2", ""),
         "one threshold": edits(
             _PAIRS,
@@ -212,12 +197,7 @@ _PAIRS = "(difference > 0).mean() + (difference == 0).mean() / 2"
         "not divided": edits(
             _PAIRS, "(difference > 0).sum()", "(difference > 0).sum() + (difference == 0).sum() / 2"
         ),
-        "means": edits(
-            _PAIRS,
-            "difference.mean()",
-            "uncertainty[wrong].mean()",
-            "np.corrcoef(uncertainty.ravel(), wrong.ravel())[0, 1]",
-        ),
+        "means": edits(_PAIRS, "difference.mean()", "uncertainty[wrong].mean()"),
         "means compared": edit(_PAIRS, "float(difference.mean() > 0)"),
     },
     inputs=lambda rng: [
@@ -245,18 +225,9 @@ def two_grids(rng: np.random.Generator, far: tuple[int, int, int]) -> tuple:
     wrong={
         "n for n - 1": edit("n - 1", "n"),
         "some corners": edits("in steps", "in steps[:1]", "in steps[7:]", "in steps[::7]"),
-        "another corner": (
-            edit("max(", "min("),
-            edit("max(", "sum("),
-            edit("max(", "1 / 8 * sum("),
-        ),
-        "another norm": edits(
-            "np.linalg.norm(step[:3])", "np.abs(step[:3]).max()", "np.abs(step[:3]).sum()"
-        ),
-        "numbers compared": (
-            lambda affine, other, shape: np.abs(affine - other).max(),
-            lambda affine, other, shape: np.linalg.norm(affine - other),
-        ),
+        "another corner": edits("max(", "min(", "sum("),
+        "another norm": edit("np.linalg.norm(step[:3])", "np.abs(step[:3]).max()"),
+        "numbers compared": lambda affine, other, shape: np.abs(affine - other).max(),
         "no last column": edit("*corner, 1", "*corner, 0"),
         "transposed": edit("(affine - other)", "(affine - other).T"),
         "beyond the last corner": edit("n - 1", "n", "in steps", "in steps[7:]"),

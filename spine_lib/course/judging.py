@@ -187,12 +187,12 @@ def _nearly_known(exercise: Exercise, cases: list[Case], failing: list[Case]) ->
     # One of two answers is the same by chance, one of a thousand is not; so is one kind of error.
     if _is_constant(cases) or _is_choice(cases) or _is_crash(failing):
         return None
-    counts = {
-        name: sum(_agrees(exercise, function, case) for case in failing)
-        for name, function in exercise.mistakes
-    }
-    name = max(counts, key=counts.get)
-    return _filled(exercise, name, failing[0]) if counts[name] > 0.7 * len(failing) else None
+    counts = [
+        sum(_agrees(exercise, function, case) for case in failing)
+        for _, function in exercise.mistakes
+    ]
+    name = exercise.mistakes[counts.index(max(counts))][0]
+    return _filled(exercise, name, failing[0]) if max(counts) > 0.7 * len(failing) else None
 
 
 def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | None:

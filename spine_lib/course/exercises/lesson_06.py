@@ -379,6 +379,8 @@ def _observe_checkpoint(function, network, optimiser, schedule, step):
         ) from error
     if isinstance(state.get("optimiser"), dict):
         state["optimiser"] = state["optimiser"].get("state")  # its memory
+    if np.shape(state.get("random")) != torch.get_rng_state().shape:
+        state["random"] = None  # not a state of PyTorch's
     return {key: flat(value) for key, value in state.items()}
 
 

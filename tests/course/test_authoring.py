@@ -370,13 +370,3 @@ def test_only_a_copy_with_hidden_inputs_grades(monkeypatch):
         grading.grade("2.1", print)
     with pytest.raises(SystemExit, match="lacks the hidden inputs"):
         grading.before_grading(assignment="02_annotation_inspection")
-
-
-def test_a_check_raises_while_nbgrader_validates(monkeypatch):
-    from spine_lib.course import check
-    from spine_lib.course.exercise import Wrong
-
-    monkeypatch.delenv("SPINE_GRADING", raising=False)
-    monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
-    with pytest.raises(Wrong):
-        check("0.1", lambda vertebra: "lumbar")

@@ -5,14 +5,12 @@ import copy
 import inspect
 import re
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spine_lib.course import check, checking, hint, judging
 from spine_lib.course.exercise import (
-    Wrong,
     find_exercise,
     hidden_inputs,
     lesson_exercises,
@@ -137,13 +135,6 @@ def test_the_open_and_the_hidden_inputs_each_tell_every_mistake_from_the_right_a
 
 
 @each_exercise
-def test_grading_raises(key, monkeypatch):
-    monkeypatch.setenv("SPINE_GRADING", "1")
-    with pytest.raises(Wrong, match="not filled in"):
-        check(key, stub_of(key))
-
-
-@each_exercise
 def test_an_answer_of_a_strange_kind_or_from_memory_is_told_kindly(key, capsys):
     class Incomparable:
         __eq__ = __array__ = None
@@ -153,22 +144,3 @@ def test_an_answer_of_a_strange_kind_or_from_memory_is_told_kindly(key, capsys):
     for strange in (known, "words", object(), [], float("nan"), Incomparable(), *ragged):
         check(key, lambda *arguments, strange=strange: copy.deepcopy(strange))
         assert "not right yet" in capsys.readouterr().out, strange
-
-
-# --- in the notebook ------------------------------------------------------------------------------
-
-
-@each_lesson
-def test_the_notebook_shows_each_stub_and_checks_it_at_once(lesson):
-    from spine_lib.course.authoring import lesson_sources, read_source
-
-    (path,) = lesson_sources(Path(__file__).parents[2] / "notebooks", (f"{lesson:02d}",))
-    cells = read_source(path).cells
-    tagged = [n for n, cell in enumerate(cells) if "exercise" in cell.metadata.get("tags", [])]
-    stubs = {exercise.key: exercise.texts.stub.strip() for exercise in lesson_exercises(lesson)}
-    shown = {cells[n].source.strip(): n for n in tagged}
-    assert sorted(shown) == sorted(stubs.values())
-    for key, stub in stubs.items():
-        n = shown[stub]
-        after = [cell.source for cell in cells[n + 1 : n + 3] if cell.cell_type == "code"]
-        assert f'check("{key}", {function_of(stub).name})' in after[0], key

@@ -548,7 +548,7 @@ checkpoint = runs / f"fresh_{side}" / "best.ckpt"
 light = Segmentation.load_from_checkpoint(checkpoint, weights_only=True).network.to(device)
 test = {}
 for name, network in {"loop": unet, "Lightning": light}.items():
-    test[name] = {patient: score(network, patient)[1] for patient in ("abdomen", "dicom", "crop")}
+    test[name] = {patient: score(network, patient)[1] for patient in ("dicom", "crop")}
     print(f"{name:10}", "  ".join(f"{patient} {dice:.3f}" for patient, dice in test[name].items()))
 
 # %% [markdown]

@@ -90,11 +90,6 @@ class UNet(nn.Module):
         skips: bool = True,
     ) -> None:
         super().__init__()
-        if min(in_channels, classes, width) < 1 or depth < 0:
-            raise SpineError(
-                f"a U-Net of {in_channels} channels, {classes} classes, width {width} and depth "
-                f"{depth} cannot be built: give a depth from 0 and all else from 1"
-            )
         levels = [width * 2**level for level in range(depth + 1)]  # channels, from full size down
         self.skips = skips
         self.first = DoubleConvolution(in_channels, levels[0])

@@ -187,9 +187,7 @@ def test_single_subjects_come_by_ranges_with_the_masks_of_the_spine_alone(
 
 def test_a_server_that_sends_no_parts_sends_the_whole_which_is_compared(server, archive, tmp_path):
     server.faults["small.zip"] = ["no ranges"] * 9
-    with pytest.raises(
-        SpineError, match="cannot be read in parts .*leave --subjects out"
-    ):
+    with pytest.raises(SpineError, match="cannot be read in parts .*leave --subjects out"):
         fetch_more("small", tmp_path, ["s0001"], progress=str)
     assert tree(tmp_path) == []
     right, server.files["small.zip"] = server.files["small.zip"], b"another"

@@ -49,11 +49,3 @@ def test_our_up_block_is_the_librarys_decoder_block():
 def test_an_image_that_cannot_be_halved_often_enough_is_refused_with_the_multiple():
     with pytest.raises(SpineError, match=r"cannot be halved 4 times: pad it to multiples of 16"):
         UNet(width=2)(torch.zeros(1, 1, 48, 40))
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"in_channels": 0}, {"classes": 0}, {"width": 0}, {"depth": -1}]
-)
-def test_a_network_that_cannot_be_is_refused(arguments):
-    with pytest.raises(SpineError, match="cannot be built"):
-        UNet(**arguments)

@@ -141,28 +141,17 @@ def test_a_finished_run_is_loaded(stores, finished):
         assert torch.allclose(first.network(image), again.network(image), atol=1e-5)
 
 
-def test_a_run_leaves_logs_both_checkpoints_and_weights(finished):
+def test_a_run_leaves_its_log_and_two_checkpoints_the_last_of_which_is_the_network(finished):
+    """Also where it is not the best."""
     folder, fitted = finished
     names = {path.name for path in folder.iterdir()}
     assert {"best.ckpt", "last.ckpt", "weights.safetensors", "metrics.csv"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     dice = [row["val_dice"] for row in fitted.curve if "val_dice" in row]
     assert len(dice) == 2 and all(0 <= value <= 1 for value in dice)
-
-
-def test_the_last_checkpoint_is_the_last_even_where_it_is_not_the_best(finished):
-    folder, _ = finished
-    state = torch.load(folder / "last.ckpt", weights_only=True)
-    assert state["global_step"] == RECIPE.steps
-
-
-def test_checkpoint_and_weights_hold_the_same_network(finished):
-    folder, _ = finished
-    a, recipe = load_weights(folder / "weights.safetensors", MODEL)
-    b, other = load_weights(folder / "last.ckpt")
-    assert recipe == other == RECIPE
-    for name, value in a.state_dict().items():
-        assert torch.equal(value, b.state_dict()[name]), name
+    last = read_checkpoint(folder / "last.ckpt")
+    assert (last.recipe, last.step) == (RECIPE, RECIPE.steps)
+    assert is_equal(last.network, fitted.network)
 
 
 def test_a_folder_with_another_recipe_is_refused(stores, finished):
@@ -359,19 +348,15 @@ def test_edited_seconds_are_one_sentence(stores, tmp_path, content, words):
         load_or_train(MODEL, RECIPE, *stores, tmp_path, "cpu", progress=False)
 
 
-def _of_another_model(path):
-    save_weights(build_model("unet_mobilenet_v2"), "unet_mobilenet_v2", RECIPE, path)
-
-
-def _with_another_name(path):
-    save_weights(build_model("unet_mobilenet_v2"), MODEL, RECIPE, path)
+def _of_another_model(path, name="unet_mobilenet_v2"):
+    save_weights(build_model("unet_mobilenet_v2"), name, RECIPE, path)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (_of_another_model, "holds a unet_mobilenet_v2, not a unet_tu-mobile"),
-        (_with_another_name, "does not fit a unet_tu-mobile"),
+        (lambda path: _of_another_model(path, MODEL), "does not fit a unet_tu-mobile"),
         (lambda path: path.write_bytes(b"junk"), "cannot be read as a checkpoint"),
         (lambda path: None, "does not exist: train first"),
     ],
@@ -414,23 +399,27 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases_of_the_ba
     assert f"in a batch of {', '.join(last)}: " in str(caught.value)
 
 
+class Act(L.Callback):
+    def __init__(self, act):
+        self.act = act
+
+    def on_train_batch_end(self, *_):
+        self.act()
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
 def test_ctrl_c_and_what_a_handler_of_sigterm_raises_reach_the_caller(stores, tmp_path, kind):
-    class Interrupt(L.Callback):
-        def on_train_batch_end(self, *_):
-            raise kind
+    def stop():
+        raise kind
 
     with pytest.raises(kind):
-        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Interrupt(),))
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Act(stop),))
 
 
 def test_sigterm_during_training_ends_with_its_code(stores, tmp_path):
-    class Terminate(L.Callback):
-        def on_train_batch_end(self, *_):
-            os.kill(os.getpid(), signal.SIGTERM)
-
+    terminate = Act(lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as leaving:
-        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (Terminate(),))
+        fit(MODEL, RECIPE, *stores, tmp_path, "cpu", False, (terminate,))
     assert leaving.value.code == 143
 
 

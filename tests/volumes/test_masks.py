@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spine_lib.ct.volume import Volume, load_ct, load_mask, save_nifti
+from spine_lib.ct.volume import Volume, load_ct, load_mask
 from spine_lib.models import build_model
 from spine_lib.slices.augment import Augmentation
 from spine_lib.training.checkpoints import save_weights
@@ -123,16 +123,3 @@ def test_a_predicted_mask_lies_on_the_file_it_was_made_from(tmp_path):
     assert image.shape == stored.shape and np.allclose(image.affine, affine)
     assert set(np.unique(np.asanyarray(image.dataobj))) <= {0, 1}
     assert np.allclose(load_mask(out).affine, load_ct(tmp_path / "ct.nii.gz").affine)
-
-
-def test_an_export_lies_on_its_scan_for_the_reader_that_slicer_uses(tmp_path, sample_root):
-    sitk = pytest.importorskip("SimpleITK")
-    ct = load_ct(sample_root / "crop" / "ct.nii.gz")  # stored P-I-R
-    bright = ct.with_array((ct.array > 300).astype(np.uint8))
-    scan = sitk.ReadImage(str(ct.path))
-    mask = sitk.ReadImage(str(save_nifti(bright, tmp_path / "mask.nii.gz")))
-    assert scan.GetSize() == mask.GetSize()
-    for ask in ("GetOrigin", "GetSpacing", "GetDirection"):
-        assert np.allclose(getattr(scan, ask)(), getattr(mask, ask)(), atol=1e-4)
-    hu, marked = sitk.GetArrayFromImage(scan), sitk.GetArrayFromImage(mask) > 0
-    assert marked.any() and (hu[marked] > 300).all() and (hu[~marked] <= 300).all()

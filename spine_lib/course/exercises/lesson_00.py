@@ -83,7 +83,9 @@ def _map_inputs(rng: np.random.Generator) -> list[tuple]:
         "mm³": edit(" / 1000", ""),
         "10 or 100": edits("1000", "10", "100"),
         "ids added": edit("np.count_nonzero(labels)", "labels.sum(dtype=int)"),
-        "labels counted": edit("np.count_nonzero(labels)", "len(np.unique(labels))"),
+        "labels counted": edits(
+            "np.count_nonzero(labels)", "len(np.unique(labels))", "(len(np.unique(labels)) - 1)"
+        ),
         "whole image": edit("np.count_nonzero(labels)", "labels.size"),
         "background": edit("(labels)", "(labels == 0)"),
         "a cube": tuple(edit("x * y * z", f"{side} ** 3") for side in "xyz"),

@@ -74,7 +74,13 @@ def a_blob_map(rng: np.random.Generator) -> tuple[np.ndarray, int, np.ndarray]:
             for more in ("", " + affine[:3, 3]")
         ),
         "no last column": edit(", 1]", ", 0]"),
-        "transposed": edit("affine @", "affine.T @"),
+        "transposed": (
+            edit("affine @", "affine.T @"),
+            edit(
+                "affine @ [*voxels.mean(axis=0), 1]",
+                "affine[:3, :3].T @ voxels.mean(axis=0) + affine[:3, 3]",
+            ),
+        ),
         "a fourth number": edit("[:3]", ""),
         "inverse": edit("affine @", "np.linalg.inv(affine) @"),
         "bounding box": edit(

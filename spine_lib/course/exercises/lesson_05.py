@@ -176,7 +176,10 @@ def _observe_stage(function, stage, rate):
             edit("layer.kernel_size == (3, 3)", "True"),
             edit(".stride = (1, 1)", ".stride, layer.padding = (1, 1), (rate, rate)"),
         ),
-        "first block alone": edit("stage.modules()", "stage[0].modules()"),
+        "first block alone": (
+            edit("stage.modules()", "stage[0].modules()"),
+            edit("if layer", "if layer.in_channels == 4 and layer"),
+        ),
         "new weights": edit("return stage", "return make_stage(4, 6, len(stage), 1, rate)"),
     },
     inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],

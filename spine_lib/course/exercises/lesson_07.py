@@ -28,7 +28,11 @@ def a_scored_pair(rng: np.random.Generator, shape: tuple, ignored: float) -> tup
         ),
         "exchanged": edit("return tp, fp, fn", "return tp, fn, fp"),
         "another order": edits(
-            "return tp, fp, fn, tn", "return tn, fp, fn, tp", "return tp, tn, fp, fn"
+            "tp, fp, fn, tn\n",
+            "tn, fp, fn, tp\n",
+            "tn, fn, fp, tp\n",
+            "tp, tn, fp, fn\n",
+            "tp, fp, tn, fn\n",
         ),
         "shares": edit(
             "return tp, fp, fn, tn", "return tuple(np.array([tp, fp, fn, tn]) / scored.sum())"
@@ -104,14 +108,16 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
             edit("tp + fp + fn == 0", "tp + fn == 0"),
         ),
         "pooled": edit("dice.mean()", "2 * tp.sum() / (2 * tp + fp + fn).sum()"),
-        "missed left out": edit("dice.mean()", "dice[dice > 0].mean()"),
+        "missed left out": edits(
+            "dice.mean()", "dice[dice > 0].mean()", "dice[(tp + fp > 0)[~empty]].mean()"
+        ),
         "IoU": edit("2 * tp", "tp"),
         "exchanged": edit("empty.sum(), false_alarm.sum()", "false_alarm.sum(), empty.sum()"),
         "other false alarms": edits(
             "(tp + fn == 0) & (fp > 0)", "tp + fn == 0", "fp > 0", "(tp == 0) & (fp > 0)"
         ),
         "other empty slices": edits(
-            "empty.sum(), f", "(tp + fn == 0).sum(), f", "(tp == 0).sum(), f"
+            "empty.sum(), f", "(~empty).sum(), f", "(tp + fn == 0).sum(), f", "(tp == 0).sum(), f"
         ),
         "smoothed": edit("dice.mean()", "np.mean((2 * tp + 1) / (2 * tp + fp + fn + 1))"),
         "median": edit("dice.mean()", "np.median(dice)"),

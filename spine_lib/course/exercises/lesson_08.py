@@ -56,7 +56,10 @@ def mean_iou_bounds(mean_dice, decimals):
         "background perfect": edit("(background_iou", "(1"),
         "accuracy": edit("/ (right_background + 2 * missed)", "+ missed"),
         "Dice of spine": edit("dice / (2 - dice)", "dice"),
-        "Dice of background": edit("2 * missed", "missed"),
+        "Dice of background": (
+            edit("2 * missed", "missed"),
+            edit("2 * missed", "missed", "dice / (2 - dice)", "dice"),
+        ),
         "false positives kept": edit("prevalence - missed", "prevalence"),
         "another miss": edits(
             "(1 - dice) * prevalence", "(1 - dice) * prevalence / 2", "(1 - dice)"
@@ -86,7 +89,11 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
     wrong={
         "hits doubled": edit("2 * (1", "1 * (1"),
         "other ends": edits(
-            "return hits, hits + wrong", "return hits - wrong, hits + wrong", "return hits, wrong"
+            "hits, hits + wrong",
+            "hits - wrong, hits",
+            "hits, hits",
+            "hits, wrong",
+            "0, hits + wrong",
         ),
         "half the errors": edits(
             "hits, hits + wrong", "hits, hits + wrong / 2", "hits + wrong / 2, hits + wrong / 2"

@@ -197,7 +197,12 @@ _PAIRS = "(difference > 0).mean() + (difference == 0).mean() / 2"
         "not divided": edits(
             _PAIRS, "(difference > 0).sum()", "(difference > 0).sum() + (difference == 0).sum() / 2"
         ),
-        "means": edits(_PAIRS, "difference.mean()", "uncertainty[wrong].mean()"),
+        "means": edits(
+            _PAIRS,
+            "difference.mean()",
+            "uncertainty[wrong].mean()",
+            "np.corrcoef(uncertainty.flat, wrong.flat)[0, 1]",
+        ),
         "means compared": edit(_PAIRS, "float(difference.mean() > 0)"),
     },
     inputs=lambda rng: [
@@ -225,9 +230,12 @@ def two_grids(rng: np.random.Generator, far: tuple[int, int, int]) -> tuple:
     wrong={
         "n for n - 1": edit("n - 1", "n"),
         "some corners": edits("in steps", "in steps[:1]", "in steps[7:]", "in steps[::7]"),
-        "another corner": edits("max(", "min(", "sum("),
+        "another corner": edits("max(", "min(", "sum(", "1 / 8 * sum("),
         "another norm": edit("np.linalg.norm(step[:3])", "np.abs(step[:3]).max()"),
-        "numbers compared": lambda affine, other, shape: np.abs(affine - other).max(),
+        "numbers compared": (
+            lambda a, b, shape: np.abs(a - b).max(),
+            lambda a, b, shape: np.linalg.norm(a - b),
+        ),
         "no last column": edit("*corner, 1", "*corner, 0"),
         "transposed": edit("(affine - other)", "(affine - other).T"),
         "beyond the last corner": edit("n - 1", "n", "in steps", "in steps[7:]"),

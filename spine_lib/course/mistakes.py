@@ -63,7 +63,7 @@ def _function(reference: Callable, source: str | ast.Module) -> Callable:
 
 @functools.cache
 def derived(reference: Callable) -> tuple[tuple[str, Callable], ...]:
-    """Return what small slips make of a function, each with words that complete "this is `f` ...".
+    """Return what small slips make of a function, each with words such as "without ...".
 
     A slip is one change of one expression: a comparison without its equality, a neighbouring
     number, a term or a factor that is missing, another reduction, axis or argument, a step that
@@ -168,12 +168,12 @@ def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.
                 yield ast.BinOp(left, OPERATIONS[type(op)](), right)
             if isinstance(op, ast.Sub | ast.Div):
                 yield ast.BinOp(right, op, left)
-            if isinstance(op, ast.Mult | ast.Div):  # brackets that are missing
-                for side, new in ((left, lambda a, b: (a, ast.BinOp(b, op, right))),
-                                  (right, lambda a, b: (ast.BinOp(left, op, a), b))):  # fmt: skip
-                    if isinstance(side, ast.BinOp) and isinstance(side.op, ast.Add | ast.Sub):
-                        first, second = new(side.left, side.right)
-                        yield ast.BinOp(first, side.op, second)
+            match left:  # brackets that are missing
+                case ast.BinOp(first, ast.Add() | ast.Sub() as inner, last):
+                    yield ast.BinOp(first, inner, ast.BinOp(last, op, right))
+            match right:
+                case ast.BinOp(first, ast.Add() | ast.Sub() as inner, last):
+                    yield ast.BinOp(ast.BinOp(left, op, first), inner, last)
         case ast.UnaryOp(operand=operand):
             yield operand
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
@@ -209,11 +209,10 @@ def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.
             other = ast.Add() if isinstance(op, ast.Mult) else ast.Mult()
             yield ast.AugAssign(target, other, value)
         case ast.For(body=body) | ast.With(body=body) | ast.FunctionDef(body=body):
-            orders = [([*body[:n], body[n + 1], body[n], *body[n + 2 :]], n) for n in
-                      range(len(body) - 1)]  # fmt: skip
-            for changed, n in orders:
+            for n in range(len(body) - 1):
+                order = [*body[:n], body[n + 1], body[n], *body[n + 2 :]]
                 words = f"with `{ast.unparse(body[n + 1])}` before `{ast.unparse(body[n])}`"
-                yield _with_body(node, changed, words)
+                yield _with_body(node, order, words)
             if isinstance(node, ast.For):
                 yield _with_body(node, [*body, end], "with its `return` inside the loop")
         case ast.If(body=body) if len(body) == 1:
@@ -223,6 +222,7 @@ def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.
 
 
 def _with_body(node: ast.stmt, body: list[ast.stmt], words: str) -> ast.stmt:
+    """Return a statement with another body, and the words for the change in `words`."""
     new = copy.copy(node)
     new.body, new.words = body, words
     return new

@@ -110,12 +110,7 @@ class Exercise:
 
 
 def exercise(key: str, **declared: Any) -> Callable[[Callable], Callable]:
-    """Return a decorator that declares an exercise, with the function below it as the reference.
-
-    Args:
-        key: lesson and number, for example "1.2".
-        declared: the other attributes of `Exercise`.
-    """
+    """Return a decorator that declares an `Exercise`; the function below it is the reference."""
 
     def declare(reference: Callable) -> Callable:
         reference.exercise = Exercise(key, reference=reference, **declared)
@@ -156,9 +151,6 @@ def lesson_numbers() -> list[int]:
 
 def lesson_exercises(lesson: int) -> tuple[Exercise, ...]:
     """Return the exercises of a lesson, in its order.
-
-    Args:
-        lesson: number of the lesson, from 0.
 
     Raises:
         SpineError: if the lesson has none.

@@ -77,12 +77,7 @@ class Case:
 
 
 def judge(exercise: Exercise, function: Callable, inputs: list[tuple]) -> None:
-    """Judge a function on all inputs.
-
-    Args:
-        exercise: which one.
-        function: the student's, guarded: `asked` holds the arguments of its last call.
-        inputs: argument tuples.
+    """Judge a student's function, guarded, on all inputs, each a tuple of arguments.
 
     Raises:
         Wrong: what is wrong, in the student's terms; `asked` holds the smallest failing input.

@@ -202,7 +202,7 @@ def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | N
 
 
 def _where(exercise: Exercise, cases: list[Case]) -> str | None:
-    """Return at which values of an argument, a number, the answer is wrong, and at no others."""
+    """Return at which values of an argument, a number, or how often the answer is wrong."""
     names = parameter_names(exercise.reference, len(cases[0].arguments))
     for name, *values in zip(names, *(case.arguments for case in cases)):
         if not all(isinstance(value, Real) for value in values):
@@ -213,7 +213,8 @@ def _where(exercise: Exercise, cases: list[Case]) -> str | None:
         if right and not any(low <= value <= high for value in right):
             between = f"is {low:.5g}" if low == high else f"lies from {low:.5g} to {high:.5g}"
             return f"the answer is wrong where `{name}` {between}, and right elsewhere"
-    return None
+    count = sum(case.mismatch is None for case in cases)
+    return f"it is right for {count} of {len(cases)} inputs" if count else None
 
 
 def _agrees(exercise: Exercise, function: Callable, case: Case) -> bool:

@@ -148,6 +148,7 @@ def test_a_notebook_shows_a_card_with_colour_sign_and_the_same_words(monkeypatch
         (lambda image: -image.max(), "the sign is turned round"),
         (lambda image: float(int(image.max())), "cut off to whole numbers"),
         (lambda image: 3.0, "the same for every input"),
+        (lambda image: image.max() if len(image) > 2 else 0.3, "right for 4 of 6 inputs"),
         (lambda image: np.nan, "NaN comes from"),
         (lambda image: image.max(axis=0), "should be one number, and yours is a float64 array"),
         (lambda image: bool(image.max() > 1), "should be one number, and yours is"),

@@ -84,11 +84,18 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def notebook(browser, served):
+def lab(browser, served):
     """The notebook in JupyterLab, opened and run, with its viewers on the page."""
     page = run_notebook(browser, served["lab"], PICTURES)
     yield page
     page.close()
+
+
+@pytest.fixture
+def notebook(lab):
+    """The same, in front: Chromium slows down what is behind."""
+    lab.bring_to_front()
+    return lab
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +144,7 @@ def opened(browser, tmp_path):
 def page(request):
     """A slice viewer in JupyterLab, in Notebook 7, and as a saved page."""
     shown = request.getfixturevalue(request.param)
+    shown.bring_to_front()
     shown.locator(PICTURE).first.scroll_into_view_if_needed()
     return shown
 
@@ -292,6 +300,7 @@ def test_the_pointer_tells_hu_label_and_mm(page, data):
 @pytest.mark.parametrize("place", ["notebook", "classic"])
 def test_a_stroke_paints_shows_its_score_and_is_taken_back(request, place):
     page = request.getfixturevalue(place)
+    page.bring_to_front()
     page.get_by_role("button", name="paint").first.click()
     page.locator("canvas.spine-brush").first.wait_for()
     page.locator(PICTURE).first.scroll_into_view_if_needed()

@@ -83,7 +83,7 @@ def _refuse(context, route):
 
 @contextmanager
 def serve_lab(home, notebooks):
-    """Serve notebooks of some cells by name; that of "notebooks" is opened in Notebook 7.
+    """Serve notebooks of some cells, by how they are opened: "lab" or "notebooks" (Notebook 7).
 
     Yields their addresses; skips where an application is not installed.
     """
@@ -111,7 +111,7 @@ def serve_lab(home, notebooks):
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/api/status?token={token}", server, home / "server.log")
-        folders = dict.fromkeys(notebooks, "lab/tree") | {"notebooks": "notebooks"}
+        folders = {"lab": "lab/tree", "notebooks": "notebooks"}
         yield {name: f"{address}/{folders[name]}/{name}.ipynb?token={token}" for name in notebooks}
     finally:
         server.terminate()

@@ -195,7 +195,7 @@ def _slip(exercise: Exercise, cases: list[Case], failing: list[Case]) -> str | N
     end = time.thread_time() + SLIPS_S
     for text, function in () if _is_crash(failing) else derived(exercise.reference):
         if all(_agrees(exercise, function, case) for case in (*failing, *cases)):
-            return f"this is what comes out {text}"
+            return f"these are the values of a right answer {text}"
         if time.thread_time() > end:
             break
     return None

@@ -63,7 +63,7 @@ def _function(reference: Callable, source: str | ast.Module) -> Callable:
 
 @functools.cache
 def derived(reference: Callable) -> tuple[tuple[str, Callable], ...]:
-    """Return what small slips make of a function, each with words such as "without ...".
+    """Return what small slips make of a function, each after words such as "without ...".
 
     A slip is one change of one expression: a comparison without its equality, a neighbouring
     number, a term or a factor that is missing, another reduction, axis or argument, a step that
@@ -112,33 +112,25 @@ CHANGES |= {
 def _of_source(reference: Callable) -> Iterator[tuple[str, Callable]]:
     tree = ast.parse(source_of(reference))
     names = list(inspect.signature(reference).parameters)
-    for parent, holder, key in _slots(tree):
+    for holder, key in _slots(tree):
         kept = holder[key]
-        shown = parent if isinstance(kept, ast.Constant | ast.Name | ast.keyword) else kept
-        before = ast.unparse(shown)
-        for new in _slips(kept, names, tree.body[0].body[-1]):
+        for words, new in _slips(kept, names, tree.body[0].body[-1]):
             holder[key] = new
             ast.fix_missing_locations(tree)
-            after = ast.unparse(parent if shown is parent else new)
-            text = f"with `{after}` in place of `{before}`"
-            if isinstance(new, ast.Pass):
-                text = f"without `{before}`"
-            text = getattr(new, "words", text)
-            if len(text) < 120 and "\n" not in text:
-                yield text, _function(reference, tree)
+            yield words, _function(reference, tree)
         holder[key] = kept
 
 
-def _slots(tree: ast.AST) -> Iterator[tuple[ast.AST, dict | list, str | int]]:
-    """Yield where each node of a tree is held: by which other, in what, and at which key."""
+def _slots(tree: ast.AST) -> Iterator[tuple[dict | list, str | int]]:
+    """Yield where each node of a tree is held: in what, and at which key."""
     for node in ast.walk(tree):
         for field, value in ast.iter_fields(node):
             if isinstance(value, ast.arguments):
                 continue
             if isinstance(value, ast.AST):
-                yield node, vars(node), field
+                yield vars(node), field
             elif isinstance(value, list):
-                yield from ((node, value, n) for n, v in enumerate(value) if isinstance(v, ast.AST))
+                yield from ((value, n) for n, v in enumerate(value) if isinstance(v, ast.AST))
 
 
 COMPARISONS = {
@@ -156,73 +148,89 @@ OTHERS = (
 NAMES = {first: rest for first, *rest in map(str.split, OTHERS)}
 
 
-def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[ast.AST]:
-    """Yield what may stand in place of a node by mistake."""
+def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
+    """Yield what may stand in place of a node by mistake, after words that show none of it."""
     match node:
         case ast.Compare(ops=[op]):
             for other in COMPARISONS.get(type(op), ()):
-                yield ast.Compare(node.left, [other()], node.comparators)
+                equal = {type(op), other} in ({ast.Lt, ast.LtE}, {ast.Gt, ast.GtE})
+                words = "with the limit itself on the wrong side of a comparison"
+                words = words if equal else "with a comparison the other way round"
+                yield words, ast.Compare(node.left, [other()], node.comparators)
         case ast.BinOp(left, op, right):
-            yield from (left, right)
+            yield from (("without one of its terms or factors", side) for side in (left, right))
             if type(op) in OPERATIONS:
-                yield ast.BinOp(left, OPERATIONS[type(op)](), right)
+                other = ast.BinOp(left, OPERATIONS[type(op)](), right)
+                yield "with another operation between two of its terms", other
             if isinstance(op, ast.Sub | ast.Div):
-                yield ast.BinOp(right, op, left)
-            match left:  # brackets that are missing
+                yield "with the two sides of a `-` or `/` exchanged", ast.BinOp(right, op, left)
+            match left:
                 case ast.BinOp(first, ast.Add() | ast.Sub() as inner, last):
-                    yield ast.BinOp(first, inner, ast.BinOp(last, op, right))
+                    other = ast.BinOp(first, inner, ast.BinOp(last, op, right))
+                    yield "without a pair of brackets", other
             match right:
                 case ast.BinOp(first, ast.Add() | ast.Sub() as inner, last):
-                    yield ast.BinOp(ast.BinOp(left, op, first), inner, last)
+                    other = ast.BinOp(ast.BinOp(left, op, first), inner, last)
+                    yield "without a pair of brackets", other
         case ast.UnaryOp(operand=operand):
-            yield operand
+            yield "without a sign, or without turning a condition round", operand
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
-            yield from (ast.Constant(value + 1), ast.Constant(value - 1))
+            yield "with a number that is one too large", ast.Constant(value + 1)
+            yield "with a number that is one too small", ast.Constant(value - 1)
         case ast.Name(id=name, ctx=ast.Load()):
             others = parameters if name in parameters else NAMES.get(name, ())
-            yield from (ast.Name(other, node.ctx) for other in others if other != name)
+            for other in others:
+                if other != name:
+                    yield f"with `{other}` where `{name}` belongs", ast.Name(other, node.ctx)
         case ast.Subscript(value=value, ctx=ast.Load()):
-            yield value
+            yield "with all of something of which a part is meant", value
         case ast.Attribute(value=value, attr=name, ctx=ast.Load()):
-            yield from (ast.Attribute(value, other, node.ctx) for other in NAMES.get(name, ()))
+            for other in NAMES.get(name, ()):
+                yield f"with `{other}` in place of `{name}`", ast.Attribute(value, other, node.ctx)
             if name == "T":
-                yield value
+                yield "without transposing", value
         case ast.Call(function, arguments, keywords):
-            yield from (value for value in arguments[:1] if not isinstance(value, ast.Starred))
-            if getattr(function, "id", "") == "range":
+            name = getattr(function, "id", getattr(function, "attr", "a function"))
+            for value in arguments[:1]:
+                if not isinstance(value, ast.Starred):
+                    yield f"without `{name}`", value
+            if name == "range":
                 for step in (ast.Add(), ast.Sub()):
                     stop = ast.BinOp(arguments[-1], step, ast.Constant(1))
-                    yield ast.Call(function, [*arguments[:-1], stop], [])
-                yield ast.Call(function, [ast.Constant(1), arguments[-1]], [])
+                    other = ast.Call(function, [*arguments[:-1], stop], [])
+                    yield "with a range that ends one too early or too late", other
+                other = ast.Call(function, [ast.Constant(1), arguments[-1]], [])
+                yield "with a range that begins at 1", other
             if isinstance(function, ast.Attribute):
-                yield function.value
+                yield f"without `{name}`", function.value
             if len(arguments) > 1:
-                yield ast.Call(function, [arguments[1], arguments[0], *arguments[2:]], keywords)
-            for n in range(len(keywords)):
-                yield ast.Call(function, arguments, keywords[:n] + keywords[n + 1 :])
+                other = ast.Call(function, [arguments[1], arguments[0], *arguments[2:]], keywords)
+                yield f"with the arguments of `{name}` exchanged", other
+            for n, keyword in enumerate(keywords):
+                other = ast.Call(function, arguments, keywords[:n] + keywords[n + 1 :])
+                yield f"without the argument `{keyword.arg}` of `{name}`", other
         case ast.Tuple(items, ast.Load()) if len(items) == 2:
-            yield ast.Tuple(items[::-1], node.ctx)
+            yield "with two values exchanged", ast.Tuple(items[::-1], node.ctx)
         case ast.Expr():
-            yield ast.Pass()
+            yield "with a step left out", ast.Pass()
         case ast.AugAssign(target, op, value):
-            yield from (ast.Pass(), ast.Assign([target], value))
+            yield "with a step left out", ast.Pass()
+            yield "with a value replaced that is to be changed", ast.Assign([target], value)
             other = ast.Add() if isinstance(op, ast.Mult) else ast.Mult()
-            yield ast.AugAssign(target, other, value)
+            yield "with another operation in a step", ast.AugAssign(target, other, value)
         case ast.For(body=body) | ast.With(body=body) | ast.FunctionDef(body=body):
             for n in range(len(body) - 1):
                 order = [*body[:n], body[n + 1], body[n], *body[n + 2 :]]
-                words = f"with `{ast.unparse(body[n + 1])}` before `{ast.unparse(body[n])}`"
-                yield _with_body(node, order, words)
+                yield "with two steps in the other order", _with_body(node, order)
             if isinstance(node, ast.For):
-                yield _with_body(node, [*body, end], "with its `return` inside the loop")
+                yield "with its `return` inside the loop", _with_body(node, [*body, end])
         case ast.If(body=body) if len(body) == 1:
-            yield ast.Pass()
+            yield "without one of its conditions", ast.Pass()
         case ast.IfExp(body=body, orelse=other):
-            yield from (body, other)
+            yield from (("without one of its two cases", side) for side in (body, other))
 
 
-def _with_body(node: ast.stmt, body: list[ast.stmt], words: str) -> ast.stmt:
-    """Return a statement with another body, and the words for the change in `words`."""
+def _with_body(node: ast.stmt, body: list[ast.stmt]) -> ast.stmt:
     new = copy.copy(node)
-    new.body, new.words = body, words
+    new.body = body
     return new

@@ -167,8 +167,8 @@ def _explained(exercise: Exercise, cases: list[Case], failing: list[Case]) -> st
     if first.kind == "value":
         with contextlib.suppress(TypeError, ValueError):  # no numbers
             common = _relation([case.mismatch for case in failing], first)
-        if not common and _is_constant(cases):
-            common = "your answer is the same for every input"
+    if not common and _is_constant(cases):
+        common = "your answer is the same for every input"
     if not common and first.kind != "type":
         common = _slip(exercise, cases, failing)
     known = None if common else _nearly_known(exercise, cases, failing)

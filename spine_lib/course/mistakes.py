@@ -89,15 +89,20 @@ def _of_inputs(reference: Callable) -> Iterator[tuple[str, Callable]]:
             )
 
 
+def _moved(step: float) -> Callable:
+    # Sizes and distances, several floats, are not miscounted.
+    return lambda x: None if np.ndim(x) and np.asarray(x).dtype.kind == "f" else np.add(x, step)
+
+
 # What may happen to an input before it is used.
 CHANGES: dict[str, Callable] = {
     "turned round": lambda x: x[::-1],
     "transposed": lambda x: x.T,
     "inverted": lambda x: ~x,
-    "one too large": lambda x: np.add(x, 1),
-    "one too small": lambda x: np.subtract(x, 1),
-    "half too large": lambda x: np.add(x, 0.5),
-    "half too small": lambda x: np.subtract(x, 0.5),
+    "one too large": _moved(1),
+    "one too small": _moved(-1),
+    "half too large": _moved(0.5),
+    "half too small": _moved(-0.5),
 }
 CHANGES |= {
     f"read in the order {order} along its last axis": lambda x, order=order: (
@@ -211,7 +216,7 @@ def _slips(node: ast.AST, parameters: list[str], end: ast.stmt) -> Iterator[tupl
                 yield f"without the argument `{keyword.arg}` of `{name}`", other
         case ast.Tuple(items, ast.Load()) if len(items) == 2:
             yield "with two values exchanged", ast.Tuple(items[::-1], node.ctx)
-        case ast.Expr():
+        case ast.Expr() | ast.Assign([ast.Subscript()]):
             yield "with a step left out", ast.Pass()
         case ast.AugAssign(target, op, value):
             yield "with a step left out", ast.Pass()

@@ -39,8 +39,8 @@ def a_label_map(rng: np.random.Generator) -> np.ndarray:
         spots = rng.permutation(shape[0] * shape[1])[: areas[z] if z > 2 else 5]
         labels[..., z].reshape(-1)[spots] = 1 + z * (z > 2)
     full = int(rng.integers(3, 6))
-    spots = rng.permutation(shape[0] * shape[1])[: areas.max() + 9]
-    labels[..., full].reshape(-1)[spots] = 1
+    labels[..., full] = 0
+    labels[1:9, 1:9, full] = 1  # the most voxels, in few rows and columns
     mixed = labels[..., -5]  # few voxels, of many bones
     mixed[mixed > 0] = np.arange(np.count_nonzero(mixed)) % 12 + 1
     labels[..., shape[2] // 2 : shape[2] // 2 + 2] = 0
@@ -60,6 +60,7 @@ def a_label_map(rng: np.random.Generator) -> np.ndarray:
         "largest id": edit("(labels > 0).sum", "labels.max"),
         "whole array": edits("return per_slice", "return labels", "return (labels > 0)"),
         "first slice": edit(".sum(", ".any("),
+        "rows counted": edits(".sum(axis=(0, 1))", ".any(1).sum(0)", ".any(0).sum(0)"),
     },
     inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],
 )
@@ -128,6 +129,8 @@ def _side_inputs(rng: np.random.Generator) -> list[tuple]:
         "one too far": edit("> middle", "> shape[0] // 2"),
         "one too near": edit("> middle", ">= shape[0] // 2 - 1"),
         "a fixed middle": edits("> middle", "> 0", "> 50", "> 100", "> 128", "> 256"),
+        "another middle": edits("shape[0]", "shape[1]", "shape[2]"),
+        "whole width": edit("> middle", "> shape[0]"),
     },
     inputs=_side_inputs,
 )

@@ -41,6 +41,7 @@ def an_affine(rng: np.random.Generator, forward: bool = True) -> np.ndarray:
         "column subtracted": edit(" + corner_mm", " - corner_mm"),
         "inverse": lambda affine, voxel: apply_affine(np.linalg.inv(affine), voxel),
         "added alone": edit("matrix @ ", ""),
+        "added first": edit("np.array(voxel) + corner_mm", "(np.array(voxel) + corner_mm)"),
     },
     inputs=lambda rng: [
         (an_affine(rng, forward), tuple(rng.integers(1, 120, 3).tolist()))
@@ -148,10 +149,14 @@ def stored_pixels(rng, dtype: str, slope: float, intercept: float) -> tuple:
         "intercept subtracted": edit("+ intercept", "- intercept"),
         "no slope": edit("* slope ", ""),
         "divided": edits("* slope +", "/ slope +", "/ slope + 1 / slope *"),
+        "rounded first": (
+            edit("= st", "= np.rint(st", "* slope", "* slope)"),
+            edit("= st", "= np.rint(st", "* slope", "* slope)", "np.rint(exact)", "exact"),
+        ),
     },
     inputs=lambda rng: [
         stored_pixels(rng, "uint16", 1.0, -1024.0),
-        stored_pixels(rng, "uint16", 0.3, -1000.0),
+        stored_pixels(rng, "uint16", 0.3, -1000.45),
         stored_pixels(rng, "uint16", 0.1, -1003.0),
         stored_pixels(rng, "int16", 2.0, -50.0),
     ],

@@ -32,6 +32,7 @@ def a_total_map(rng: np.random.Generator) -> np.ndarray:
             *edits("] = 26", "] = labels[(labels == 25) | (labels == 26)]", "] = 25"),
         ),
         "no sacrum": edit("] = 26", "] = 0"),
+        "no vertebrae": edit("51 - labels[vertebra]", "0"),
         "ends missing": (edit("27", "28"), edit("50", "49"), edit("27", "28", "50", "49")),
     },
     inputs=lambda rng: [

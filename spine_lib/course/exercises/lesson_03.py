@@ -30,6 +30,7 @@ def a_cut(rng: np.random.Generator, plane: str, shape: tuple[int, int, int]) -> 
         "upside down": edit("[::-1, ::-1]", "[:, ::-1]"),
         "transposed": edit(".T", ""),
         "on its side": edits(".T[::-1, ::-1]", "[::-1]", "[:, ::-1]"),
+        "from the other end": lambda volume, plane, index: cut_slice(volume, plane, ~index),
         "another plane": (
             edit("[:, :, index]", "[index]", "[:, index, :]", "[index]"),
             edit("[:, index, :]", "[:, :, index]", "[index, :, :]", "[:, :, index]"),
@@ -73,10 +74,10 @@ def _pair_facts(image: np.ndarray, labels: np.ndarray, shape: tuple, ids: np.nda
     """Return what holds of every right pair: shapes, dtypes, and no ids that were not there."""
     if {image.shape, labels.shape} != {tuple(shape)}:
         shapes = f"{image.shape} and {labels.shape}"
-        raise Wrong(
-            f"your arrays have the shapes {shapes}, and should have {tuple(shape)}: OpenCV wants "
-            "(columns, rows), and SciPy's `rotate` reshape=False"
-        )
+        why = "OpenCV wants (columns, rows), and SciPy's `rotate` reshape=False"
+        if image.ndim + labels.ndim > 4:
+            why = "an axis of batch or channel does not belong to a slice"
+        raise Wrong(f"your arrays have the shapes {shapes}, and should have {tuple(shape)}: {why}")
     return {
         "whether your label map has ids that were not there": np.setdiff1d(labels, ids).size > 0,
         "the dtype of your label map": str(labels.dtype),
@@ -151,6 +152,8 @@ def _observe_split(function, patient_of_slice, test_share, seed):
         "the number of slices on both sides": np.intersect1d(train, test).size,
         "the number of patients with slices on both sides": np.intersect1d(*names).size,
         "the number of slices on the two sides": len(train) + len(test),
+        "whether the number of patients on the test side, a share of the patients and not of the "
+        "slices, depends on the seed": len({len({*patient_of_slice[t]}) for t in tests}) > 1,
         "the number of patients on the test side": len(np.unique(names[1])),
         "whether a seed always gives the same split": all(
             np.array_equal(sides(seed)[1], test) for _ in range(4)

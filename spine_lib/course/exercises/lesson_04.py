@@ -97,6 +97,7 @@ def double_convolution(inputs, outputs):
         "no bias of the head": edit("width + classes", "width"),
         "one convolution": edits("9 * b * b + 4 * b", "4 * b", "2 * b"),
         "levels": edits("depth + 1", "depth", "depth + 2"),
+        "first channels twice": edit("9 * b * b", "9 * a * b"),
     },
     inputs=lambda rng: [(1, 1, 4, 2), (3, 5, 8, 3), (2, int(rng.integers(2, 5)), 6, 4)],
     rtol=0,
@@ -252,6 +253,10 @@ def _observe_weights(function, theirs, ours):
         "by shape": edit(
             "value if value.shape == own.shape else own",
             "next((v for v in theirs.values() if v.shape == own.shape), own)",
+        ),
+        "shifted": edit(
+            *("return", "rest = [*theirs.values()]\n    return"),
+            *("value if value", "rest.pop(0) if rest[0]"),
         ),
     },
     inputs=lambda rng: [two_states(rng) for _ in range(3)],

@@ -180,6 +180,7 @@ def _observe_stage(function, stage, rate):
             edit("stage.modules()", "stage[0].modules()"),
             edit("if layer", "if layer.in_channels == 4 and layer"),
         ),
+        "strided left out": edit("if layer", "if layer.in_channels != 4 and layer"),
         "new weights": edit("return stage", "return make_stage(4, 6, len(stage), 1, rate)"),
     },
     inputs=lambda rng: [(a_stage(rng, 2), 2), (a_stage(rng, 3), 4)],

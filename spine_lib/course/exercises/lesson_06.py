@@ -185,7 +185,7 @@ def some_logits(rng: np.random.Generator, extreme: bool = False) -> tuple[torch.
 
 
 def _observe_loss(function, logits, target, weight):
-    leaf = logits.clone().requires_grad_()
+    leaf, far = logits.clone().requires_grad_(), (logits * (1 - 2 * target)) > 100
     loss = function(leaf, target, weight)
     expect(loss, torch.Tensor, "a tensor, from which backward can start")
     if loss.shape != ():
@@ -194,6 +194,8 @@ def _observe_loss(function, logits, target, weight):
         loss.backward()
     return {
         "whether a gradient leads from your loss to the logits": leaf.grad is not None,
+        "whether a logit of 200 on the wrong side has a gradient (a clamp takes it away, as does "
+        "the logarithm of a sigmoid)": leaf.grad is None or bool(leaf.grad[far].all()),
         "your loss": loss.item(),
         "the gradient of your loss": torch.zeros(0) if leaf.grad is None else leaf.grad,
     }
@@ -319,26 +321,13 @@ _SHARE = " * len(images) / len(image)"
             edit("        loss.b", "        optimiser.zero_grad()\n        loss.b", _SHARE, share)
             for share in (_SHARE, "", " / parts")
         ),
-        "step each": (
-            edit("    optimiser.step()", "", "loss.item()", "loss.item(); optimiser.step()"),
+        "step each": tuple(
             edit(
-                "    optimiser.step()",
-                "",
-                "loss.item()",
-                "loss.item(); optimiser.step()",
-                _SHARE,
-                "",
-            ),
-            edit(
-                "    optimiser.step()",
-                "",
-                "loss.b",
-                "optimiser.zero_grad(); loss.b",
-                _SHARE,
-                "",
-                "loss.item()",
-                "loss.item() / parts; optimiser.step()",
-            ),
+                *("    optimiser.step()", "", "loss.b", f"{before}loss.b", _SHARE, share),
+                *("loss.item()", f"loss.item(){divided}; optimiser.step()"),
+            )
+            for before in ("", "optimiser.zero_grad(); ")
+            for share, divided in ((_SHARE, ""), ("", ""), ("", " / parts"))
         ),
         "no step": (edit("loss.backward()", "pass"), edit("optimiser.step()", "pass")),
         "mean of means": edit(
@@ -416,6 +405,7 @@ def flat(state: object) -> np.ndarray:
         ),
         "seeded": edit("    return", "    torch.manual_seed(0)\n    return"),
         "no random state": edits("torch.get_rng_state()", "0", "torch.initial_seed()"),
+        "part of the schedule": edit("schedule.state_dict()", "schedule.get_last_lr()"),
         "another step": edits('"step": step', '"step": step + 1', '"step": step - 1'),
     },
     inputs=lambda rng: [a_run(rng, 3), a_run(rng, 5)],

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from spine_lib.course.exercise import Wrong, exercise, expect
+from spine_lib.course.exercise import Wrong, describe, exercise, expect
 from spine_lib.course.mistakes import Edit, edit, edits
 
 
@@ -68,6 +68,12 @@ def _letters(letters: str):
     return lambda description: dict(zip(PANELS, letters))[description]
 
 
+def _compare_panels(answer: object, right: str) -> str | None:
+    if answer not in [*PANELS.values()]:
+        return f'return "A", "B", "C" or "D", a capital letter, and not {describe(answer)}'
+    return None if answer == right else f"panel {answer} does not fit this description: count again"
+
+
 @exercise(
     "7.2",
     wrong={
@@ -77,9 +83,7 @@ def _letters(letters: str):
         "small for large": (_letters("ADCB"), _letters("CBAD")),
     },
     inputs=lambda rng: [(description,) for description in rng.permutation([*PANELS]).tolist()],
-    compare=lambda answer, right: (
-        None if answer == right else f"panel {answer} does not fit this description: count again"
-    ),
+    compare=_compare_panels,
 )
 def panel_with(description):
     return PANELS[description]
@@ -114,7 +118,11 @@ def some_counts(rng: np.random.Generator, empty: int, alarms: int, missed: int) 
         "IoU": edit("2 * tp", "tp"),
         "exchanged": edit("empty.sum(), false_alarm.sum()", "false_alarm.sum(), empty.sum()"),
         "other false alarms": edits(
-            "(tp + fn == 0) & (fp > 0)", "tp + fn == 0", "fp > 0", "(tp == 0) & (fp > 0)"
+            "(tp + fn == 0) & (fp > 0)",
+            "tp + fn == 0",
+            "fp > 0",
+            "(tp == 0) & (fp > 0)",
+            "(tp == 0) & ~empty",
         ),
         "other empty slices": edits(
             "empty.sum(), f", "(~empty).sum(), f", "(tp + fn == 0).sum(), f", "(tp == 0).sum(), f"
@@ -178,10 +186,7 @@ def _around(spread: str) -> Edit:
     wrong={
         "fractions": edit("[2.5, 97.5]", "[0.025, 0.975]"),
         "medians": edit("sets.mean(axis=1)", "np.median(sets, axis=1)"),
-        "not replaced": edit(
-            "choice(values, (resamples, len(values)))",
-            "permuted(np.tile(values, (resamples, 1)), axis=1)",
-        ),
+        "not replaced": edits("sets.mean(axis=1)", "sets.mean(axis=0)", "values.mean()"),
         "single patients": edits("sets.mean(axis=1)", "values", "sets[:, 0]"),
         "90 per cent": edit("[2.5, 97.5]", "[5, 95]"),
         "quartiles": edit("[2.5, 97.5]", "[25, 75]"),

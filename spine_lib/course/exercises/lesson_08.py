@@ -95,6 +95,7 @@ def two_scores(rng: np.random.Generator) -> tuple[float, float]:
             "hits, wrong",
             "0, hits + wrong",
         ),
+        "exchanged": edit("hits, hits + wrong", "hits + wrong, hits"),
         "half the errors": edits(
             "hits, hits + wrong", "hits, hits + wrong / 2", "hits + wrong / 2, hits + wrong / 2"
         ),
@@ -141,6 +142,7 @@ def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
             *edits("2 * tp / (2 * tp + fp + fn)", "2 * tp / (tp + fp + fn)", "tp / (tp + fp + fn)"),
             edit("= tp / (tp + fp + fn)", "= dice"),
         ),
+        "mean Dice": edit("spine - dice", "(spine := (dice := dice.mean()) / (2 - dice)) - dice"),
     },
     inputs=lambda rng: [(some_counts(rng, volumes),) for volumes in (2, 3, 5)],
 )

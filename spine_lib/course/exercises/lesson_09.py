@@ -34,7 +34,7 @@ def a_cut_spine(rng: np.random.Generator, more: float) -> tuple:
         "background": edit("= False", "= True"),
         "everything": edit("large[pieces]", "mask"),
         "nothing": edit("large[pieces]", "mask & False"),
-        "largest alone": edit("ml >= smallest_ml", "ml == ml[1:].max(initial=0)"),
+        "largest alone": edits("= smallest_ml", "= max(0, *ml[1:])", "= max(smallest_ml, *ml[1:])"),
         "small kept": edit(">=", "<"),
         "another volume": edits("np.prod(spacing_mm)", "sum(spacing_mm)", "spacing_mm[0] ** 3"),
         "one off": edit("ml >=", "np.append(ml[1:], 0) >=", "large[0] = False", "pass"),
@@ -117,6 +117,12 @@ def two_vertebrae(rng: np.random.Generator, reach_mm: float) -> tuple:
         "no reach": edit("(away > reach_mm) | ", ""),
         "turned round": edit(">", "<="),
         "exactly at reach": edit(">", ">="),
+        "nearest middle": edit(
+            "labels[tuple(place)]",
+            "(ids := np.unique(labels)[1:])[np.argmin([((np.indices(labels.shape).T - middle)"
+            " * spacing_mm)**2 @ [1, 1, 1] for middle in ndimage.center_of_mass(labels > 0, labels,"
+            " ids)], axis=0).T]",
+        ),
         "larger id": edit("labels[tuple(place)]", "ndimage.grey_dilation(labels, (15, 15, 9))"),
     },
     inputs=lambda rng: [two_vertebrae(rng, reach) for reach in (5.0, 6.0, 2.5)],
@@ -155,6 +161,7 @@ def a_slice(rng: np.random.Generator) -> np.ndarray:
             "(first + second) / 2", "first", "first + second", "np.maximum(first, second)"
         ),
         "signed": edits("np.abs(first - second)", "first - second", "second - first"),
+        "half the difference": edits("np.abs(first - second)", "np.std([first, second], axis=0)"),
         "both predictions": edit("(first + second) / 2, np.abs(first - second)", "first, second"),
     },
     inputs=lambda rng: [(partial(lopsided, tilt), a_slice(rng)) for tilt in (1.0, 2.5, -1.5)],
@@ -204,6 +211,11 @@ _PAIRS = "(difference > 0).mean() + (difference == 0).mean() / 2"
             "np.corrcoef(uncertainty.flat, wrong.flat)[0, 1]",
         ),
         "means compared": edit(_PAIRS, "float(difference.mean() > 0)"),
+        "ties by their order": edits(
+            "uncertainty[",
+            "uncertainty.argsort(None).argsort().reshape(wrong.shape)[",
+            "uncertainty.argsort(None, 'stable').argsort().reshape(wrong.shape)[",
+        ),
     },
     inputs=lambda rng: [
         an_uncertainty(rng, *kind) for kind in (((12, 10), 0.9, 2), (90, 0.4, 0), (99, -0.4, 2))
@@ -238,6 +250,7 @@ def two_grids(rng: np.random.Generator, far: tuple[int, int, int]) -> tuple:
         ),
         "no last column": edit("*corner, 1", "*corner, 0"),
         "transposed": edit("(affine - other)", "(affine - other).T"),
+        "in voxels": edits("[(a", "[np.linalg.inv(affine) @ (a", "[np.linalg.inv(other) @ (a"),
         "beyond the last corner": edit("n - 1", "n", "in steps", "in steps[7:]"),
     },
     inputs=lambda rng: [two_grids(rng, far) for far in ((0, 1, 0), (1, 0, 1), (1, 1, 0))],

@@ -1,6 +1,7 @@
 """What all tests share: a quiet environment, the real sample, a small phantom."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before anything imports NumPy, torch, matplotlib or albumentations.
@@ -17,6 +18,14 @@ import pytest
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_as_before():
+    """Undo what a command that ran in this process made of SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,10 @@ from spine_lib.course.mistakes import edit, edits
     wrong={
         "T13 sacral": edit("== 28", "== 99"),
         "or 28": edit("<= 19", "<= 19 or 28"),
-        "regions too short": (edit("<=", "<"), edit("<=", "<", "== 28", "== 99")),
+        "regions too short": (
+            *(edit("<=", "<"), edit("<=", "<", "== 28", "== 99")),
+            *(edit("<= 7", "< 7"), edit("<= 19", "< 19")),
+        ),
         "L6 sacral": (edit("<= 25", "<= 24"), edit("<= 25", "<= 24", "== 28", "== 99")),
         "sacrum lumbar": edit("<= 25", "<= 26"),
         "a letter": lambda vertebra: region_of(vertebra)[0].upper(),
@@ -60,6 +63,7 @@ def a_label_map(rng: np.random.Generator) -> np.ndarray:
         "largest id": edit("(labels > 0).sum", "labels.max"),
         "whole array": edits("return per_slice", "return labels", "return (labels > 0)"),
         "first slice": edit(".sum(", ".any("),
+        "C1 left out": edit("> 0", "> 1"),
         "rows counted": edits(".sum(axis=(0, 1))", ".any(1).sum(0)", ".any(0).sum(0)"),
     },
     inputs=lambda rng: [(a_label_map(rng),) for _ in range(3)],

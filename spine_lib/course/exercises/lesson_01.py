@@ -111,6 +111,7 @@ def mm_to_voxel(affine, place_mm):
         "no absolute value": edit("np.abs(column).argmax", "column.argmax"),
         "no signs": edit("column[along] > 0", "True"),
         "reversed": edit("return letters", "return letters[::-1]"),
+        "four letters": edit("range(3)", "range(4)"),
     },
     inputs=lambda rng: [
         (np.diag([-0.7, -0.7, 2.5, 1.0]),),

@@ -142,6 +142,7 @@ def some_counts(rng: np.random.Generator, volumes: int) -> np.ndarray:
             *edits("2 * tp / (2 * tp + fp + fn)", "2 * tp / (tp + fp + fn)", "tp / (tp + fp + fn)"),
             edit("= tp / (tp + fp + fn)", "= dice"),
         ),
+        "background's union": edits("(tn + fp + fn)", "(tn + fp)", "(tn + fn)"),
         "mean Dice": edit("spine - dice", "(spine := (dice := dice.mean()) / (2 - dice)) - dice"),
     },
     inputs=lambda rng: [(some_counts(rng, volumes),) for volumes in (2, 3, 5)],

@@ -31,6 +31,7 @@ def a_cut_spine(rng: np.random.Generator, more: float) -> tuple:
     wrong={
         "faces": edits(", np.ones((3, 3, 3))", "", ", EDGES"),
         "above alone": edit(">=", ">"),
+        "mm³": edits("* np.prod(spacing_mm) / 1000", "* np.prod(spacing_mm)", "* 1.0"),
         "background": edit("= False", "= True"),
         "everything": edit("large[pieces]", "mask"),
         "nothing": edit("large[pieces]", "mask & False"),

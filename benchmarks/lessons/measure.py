@@ -3,7 +3,7 @@
 Each is a script beside this one, with NAME, SEEDS and `run(seed, fast) -> numbers`; its constants
 in capitals are kept as settings.
 
-    python benchmarks/lessons/measure.py            # all, 28 minutes of one core
+    python benchmarks/lessons/measure.py            # all, 31 minutes of one core
     python benchmarks/lessons/measure.py skips --fast
 """
 

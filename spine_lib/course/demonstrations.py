@@ -88,28 +88,32 @@ def draw_batch(cases: Sequence[Crops], count: int, random: np.random.Generator) 
 
 
 def as_batch(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Batch:
-    """Return a batch of images and labels [1, row, column]; 255 is unlabelled."""
+    """Return a batch of images and labels [channel, row, column]; 255 is unlabelled."""
     image, label = np.stack(images), np.stack(labels)
     target, weight = (label == 1).astype(np.float32), (label != IGNORE).astype(np.float32)
     return torch.from_numpy(image), torch.from_numpy(target), torch.from_numpy(weight)
 
 
 class SmallUNet(nn.Module):
-    """A U-Net of three levels and about 67 000 parameters; lesson 4 explains it."""
+    """A U-Net of three levels and about 67 000 parameters; lesson 4 explains it.
 
-    def __init__(self, width: int = 12) -> None:
+    `inputs` is the number of channels; with 3 `axes` its convolutions are 3 x 3 x 3 (lesson 9).
+    """
+
+    def __init__(self, width: int = 12, inputs: int = 1, axes: int = 2) -> None:
         super().__init__()
-        self.first = _block(1, width)
-        self.second = _block(width, 2 * width)
-        self.third = _block(2 * width, 4 * width)
-        self.up_second = _block(6 * width, 2 * width)
-        self.up_first = _block(3 * width, width)
-        self.last = nn.Conv2d(width, 1, 1)
-        self.shrink = nn.MaxPool2d(2)
-        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.first = _block(inputs, width, axes)
+        self.second = _block(width, 2 * width, axes)
+        self.third = _block(2 * width, 4 * width, axes)
+        self.up_second = _block(6 * width, 2 * width, axes)
+        self.up_first = _block(3 * width, width, axes)
+        self.last = getattr(nn, f"Conv{axes}d")(width, 1, 1)
+        self.shrink = getattr(nn, f"MaxPool{axes}d")(2)
+        mode = "bilinear" if axes == 2 else "trilinear"
+        self.enlarge = nn.Upsample(scale_factor=2, mode=mode, align_corners=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits for [batch, 1, row, column], of the same shape."""
+        """Return logits [batch, 1, row, column] for [batch, channel, row, column]."""
         first = self.first(image)
         second = self.second(self.shrink(first))
         third = self.third(self.shrink(second))
@@ -117,12 +121,12 @@ class SmallUNet(nn.Module):
         return self.last(self.up_first(torch.cat([first, self.enlarge(second)], dim=1)))
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def _block(inputs: int, outputs: int, axes: int) -> nn.Sequential:
     layers = []
     for channels in (inputs, outputs):
         layers += [
-            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            getattr(nn, f"Conv{axes}d")(channels, outputs, 3, padding=1, bias=False),
+            getattr(nn, f"BatchNorm{axes}d")(outputs),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

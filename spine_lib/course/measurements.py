@@ -24,7 +24,7 @@ def lesson_result(name: str) -> dict[str, Any]:
     """Load a kept measurement.
 
     Args:
-        name: "augmentation", "cohort", "leakage", "losses", "skips", "stress" or
+        name: "augmentation", "cohort", "dimensions", "leakage", "losses", "skips", "stress" or
             "uncertainty"; or "reproduce" for the `results.json` of a built-in run of
             `spine reproduce`.
 

@@ -114,6 +114,15 @@ def test_skips_are_measured_on_phantoms_that_no_arm_is_trained_on(scripts):
     assert counts == sorted(counts)
 
 
+def test_2d_and_25d_and_3d_are_measured_on_phantoms_that_none_is_trained_on(scripts):
+    script = scripts["dimensions"]
+    training, held_out = script.TRAINING_FROM, script.HELD_OUT_FROM
+    assert training + script.TRAINING <= held_out
+    arms = script.run(0, fast=True)["arms"]
+    assert set(arms) == {"2D", "2.5D", "3D"}
+    assert script.channels("2.5D", 0, 9) == [0, 0, 1] and script.channels("2D", 5, 9) == [5]
+
+
 @pytest.mark.slow
 def test_stress_scores_each_model_and_their_agreement(scripts):
     scans = scripts["stress"].run(0, fast=True)["scans"]
@@ -167,6 +176,15 @@ def test_kept_skips_help_at_every_seed():
     for row in lesson_result("skips")["seeds"]:
         distance = {arm: scores["mean distance mm"] for arm, scores in row["arms"].items()}
         assert min(distance, key=distance.get) == "with skips"
+
+
+def test_kept_3d_is_behind_2d_and_25d_after_equal_seconds_with_equal_parameters():
+    for row in lesson_result("dimensions")["seeds"]:
+        for name, share in (("seconds", 0.1), ("parameters", 0.03)):
+            values = [scores[name] for scores in row["arms"].values()]
+            assert max(values) < (1 + share) * min(values)
+        flat, neighbours, volume = (row["arms"][arm]["mean dice"] for arm in ("2D", "2.5D", "3D"))
+        assert abs(flat - neighbours) < 0.03 and volume < min(flat, neighbours) - 0.1
 
 
 def test_the_cohort_is_thirty_phantoms_that_were_never_trained_validated_or_tested_on(scripts):

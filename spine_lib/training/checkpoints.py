@@ -131,13 +131,13 @@ def read_checkpoint(path: Path, model: str | None = None) -> Checkpoint:
     if model is not None and name != model:
         raise SpineError(f"{path} holds a {name:.60}, not a {model}: name the other checkpoint")
     recipe = recipe_from_dict(settings, str(path))
-    network = recipe.build(name).eval()
     try:
+        network = recipe.build(name).eval()
         network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (SpineError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         line = str(error).splitlines()[0]
         raise SpineError(
-            f"{path} does not fit a {name} ({line}): delete it or name another"
+            f"{path} does not fit a {name:.60} ({line}): delete it or name another"
         ) from error
     for key, value in network.state_dict().items():
         if not torch.isfinite(value).all():

@@ -60,7 +60,7 @@ class Recipe(Settings):
     models: Names = ("unet_resnet34", "deeplabv3plus_resnet34")  # architectures with encoders
     encoder_weights: Literal["imagenet", "package"] | None = None
     # of DeepLabv3+'s ASPP, in pixels of its map, a 16th of the input's size
-    atrous_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (12, 24, 36)
+    atrous_rates: Annotated[tuple[Rate, ...], Field(min_length=3, max_length=3)] = (12, 24, 36)
     aspp_dropout: Share = 0.5
     phantoms: Phantoms = 8  # added to the training patients
     phantom_share: Share = 0.3  # of the training patches, cut from them

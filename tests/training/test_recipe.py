@@ -48,7 +48,7 @@ BILLION_LAUGHS = "a0: &a0 x\n" + "".join(
     [
         ("stepz: 7", "there is no setting 'stepz'; there are name, dataset, target"),
         ("steps: many", "steps is 'many'; it must be a valid integer"),
-        ("atrous_rates: [1, 2]", "atrous_rates is .1, 2.; it must have at least 3 items"),
+        ("atrous_rates: [1, 2]", "atrous_rates is [1, 2]; it must have at least 3 items"),
         ("steps: true", "steps is True; it must not be true or false"),
         ("steps: 0", "steps is 0; it must be greater than 0"),
         ("steps: 1e20", "steps is '1e20'; it must be a valid integer"),

@@ -277,6 +277,7 @@ def test_no_file_for_students_holds_a_solution_or_a_hidden_input(handout):
         assert not list((handout / "students").rglob(name))
 
 
+@pytest.mark.slow
 def test_the_students_copy_checks_answers_and_keeps_solutions_back(handout, tmp_path):
     code = """
 from spine_lib.course import check, hint, solution

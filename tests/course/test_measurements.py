@@ -70,6 +70,7 @@ def test_a_measurement_that_does_not_exist_is_an_error():
 # --- fast versions --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_leakage_holds_out_each_patient(scripts, sample_root):
     result = scripts["leakage"].run(0, fast=True)
     assert set(result["patients"]) == {"chest", "abdomen", "dicom", "crop"}
@@ -92,6 +93,7 @@ def test_augmentations_are_measured_on_a_patient_that_no_arm_trains_on(
     assert trained_on and all(p.name != "crop" for patients in trained_on for p in patients)
 
 
+@pytest.mark.slow
 def test_losses_are_all_measured_on_phantoms_that_no_loss_is_trained_on(scripts, monkeypatch):
     script = scripts["losses"]
     assert not set(range(*script.TRAINED_ON)) & set(range(*script.SCORED_ON))

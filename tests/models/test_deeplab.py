@@ -42,6 +42,7 @@ def copy_weights(own: nn.Module, library: nn.Module) -> None:
         mine.load_state_dict(theirs.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_with_the_librarys_weights_it_gives_the_librarys_logits(output_stride):
     library = library_twin(output_stride, in_channels=2, classes=3)

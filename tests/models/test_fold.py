@@ -20,6 +20,7 @@ def _norms(network):
     return sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["unet_resnet18", "unet_own", "unet_timm-tf_efficientnet_lite0", "deeplabv3plus_own"]
 )

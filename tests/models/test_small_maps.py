@@ -28,6 +28,7 @@ def test_a_small_map_is_convolved_as_by_torch_with_the_same_gradients(kernel, st
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["unet_resnet34", "deeplabv3plus_resnet34"])
 def test_a_network_of_such_layers_has_the_same_weights_and_logits(model):
     network = build_model(model, atrous_rates=(1, 2, 3)).eval()

@@ -149,7 +149,6 @@ def test_a_working_copy_has_no_outputs_and_is_never_written_over(tmp_path):
     assert copy.read_text(encoding="utf-8") == "my own work"
 
 
-@pytest.mark.slow
 def test_lessons_are_chosen_by_number(tmp_path):
     for name in ("00_a.py", "03_b.py", "helper.py", "conftest.py"):
         (tmp_path / name).touch()
@@ -159,6 +158,7 @@ def test_lessons_are_chosen_by_number(tmp_path):
         lesson_sources(tmp_path, ["04"])
 
 
+@pytest.mark.slow
 def test_a_lesson_runs_in_the_full_profile_without_grading_and_keeps_nothing_volatile(built):
     notebook = json.loads(built.read_text(encoding="utf-8"))
     cells = notebook["cells"]
@@ -185,7 +185,6 @@ def test_a_lesson_that_fails_warns_or_is_too_large_is_not_built(tiny, cell, mess
         build_lesson(tiny(f"# %%\n{cell}\n"))
 
 
-@pytest.mark.slow
 def test_a_picture_gets_the_alt_text_of_the_comment_after_it(tiny):
     image = """Image(b"\\x89PNG\\r\\n\\x1a\\n", format="png")"""
     path = tiny(
@@ -196,6 +195,7 @@ def test_a_picture_gets_the_alt_text_of_the_comment_after_it(tiny):
     assert output.metadata["image/png"]["alt"] == "two bones"
 
 
+@pytest.mark.slow
 def test_the_fast_profile_is_a_trial_and_a_crash_in_a_cell_has_its_line_there(tiny):
     """In a real kernel: the student's line is found, although no file holds it."""
     path = tiny(

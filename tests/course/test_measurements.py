@@ -77,6 +77,7 @@ def test_leakage_holds_out_each_patient(scripts, sample_root):
     assert result["gap"] == pytest.approx(result["by slice"] - result["by patient"])
 
 
+@pytest.mark.slow
 def test_augmentations_are_measured_on_a_patient_that_no_arm_trains_on(
     scripts, sample_root, monkeypatch
 ):
@@ -140,12 +141,12 @@ def test_stress_scores_each_model_and_their_agreement(scripts):
     assert screws < well
 
 
+@pytest.mark.slow
 def test_uncertainty_is_judged_on_a_scan(scripts):
     (judged,) = scripts["uncertainty"].run(0, fast=True)["scans"].values()
     assert 0.5 < judged["entropy"]["near"] <= judged["entropy"]["everywhere"] <= 1
 
 
-@pytest.mark.slow
 def test_an_uncertainty_that_knows_the_errors_is_judged_perfect(scripts):
     rng = np.random.default_rng(0)
     truth = np.zeros((20, 20, 10), bool)
@@ -162,6 +163,7 @@ def test_an_uncertainty_that_knows_the_errors_is_judged_perfect(scripts):
     assert judge(views, sure, truth, unsure, (2.0, 2.0, 3.0))["plain"] == 1
 
 
+@pytest.mark.slow
 def test_the_cohort_scores_both_models_on_phantoms(scripts):
     result = scripts["cohort"].run(1, fast=True)
     assert list(result["phantoms"]) == ["phantom-4010", "phantom-4011"]

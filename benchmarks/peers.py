@@ -66,6 +66,13 @@ def main() -> int:
         FEEDERS[options.feed](options.folder)
         return 0
     kept = json.loads(options.output.read_text()) if options.output.is_file() else {"jobs": {}}
+    kept["threads"] = torch.get_num_threads()
+    kept["memory_gb"] = round(psutil.virtual_memory().total / 2**30)
+    kept["device"] = provenance.device_name("cpu")
+    found = importlib.metadata.packages_distributions()
+    peers = {name: importlib.metadata.version(name) for name in PEERS if _installed(name, found)}
+    kept["versions"] = provenance.versions() | peers
+    kept["created"] = time.strftime("%Y-%m-%d")
     for job in options.jobs:
         before = os.getloadavg()[0]
         seconds = JOBS[job](options.rounds)
@@ -87,14 +94,7 @@ def main() -> int:
         texts = [f"{tool} {value:.4g} s" for tool, value in seconds.items()]
         texts += [f"{ratio:.1f} x {tool}" for tool, ratio in others.items()]
         print(f"{job:9}", "; ".join(texts), flush=True)
-    kept["threads"] = torch.get_num_threads()
-    kept["memory_gb"] = round(psutil.virtual_memory().total / 2**30)
-    kept["device"] = provenance.device_name("cpu")
-    found = importlib.metadata.packages_distributions()
-    peers = {name: importlib.metadata.version(name) for name in PEERS if _installed(name, found)}
-    kept["versions"] = provenance.versions() | peers
-    kept["created"] = time.strftime("%Y-%m-%d")
-    write_json(options.output, kept)
+        write_json(options.output, kept)
     return 0 if all(all(job["goals_met"].values()) for job in kept["jobs"].values()) else 1
 
 
@@ -322,7 +322,7 @@ def time_prediction(rounds: int) -> dict[str, float]:
             scale = [mm / recipe.spacing_mm for mm in ct.spacing_mm[:2]]
             size = [-(-round(n * f) // 32) * 32 for n, f in zip(ct.shape, scale)] + [ct.shape[2]]
             image = torch.nn.functional.interpolate(image, size, mode="trilinear")
-            inferer = SliceInferer((*size[:2],), sw_batch_size=16, spatial_dim=2)
+            inferer = SliceInferer(roi_size=size[:2], sw_batch_size=16, spatial_dim=2)
             with torch.inference_mode(), torch.autocast("cpu", dtype, dtype is not None):
                 logits = inferer(image, network)
             logits = torch.nn.functional.interpolate(logits.float(), ct.shape, mode="trilinear")

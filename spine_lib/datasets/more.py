@@ -174,9 +174,9 @@ def _fetch_subjects(
     # the settings of the environment on proxies count
     server = fsspec.filesystem("http", client_kwargs={"trust_env": True})
     whole, complete = folder / ".archive.zip", folder / ".complete"
-    if complete.is_file():
-        return
     if not subjects:
+        if complete.is_file():
+            return
         _fetch_file(entry.archive, whole, entry.checksum, progress)
     opener = partial(server.open, entry.archive, block_size=RANGE_BYTES) if subjects else whole.open
     with opener(mode="rb") as stream, zipfile.ZipFile(stream) as opened:

@@ -5,6 +5,7 @@ was stopped, and a finished run is evaluated and reported anew within a minute. 
 nothing but that folder: `run.json` says what was trained, the weights what they were trained on.
 """
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -89,10 +90,10 @@ def reproduce(
     processes.require_fit(recipe.batch, device)
     if not is_first():
         progress, say = False, lambda line: None
-    data = {"data_root": data_root, "workers": workers, "progress": progress, "say": say}
-    train_run(recipe, folder, seeds, device, at_once=at_once, processes=processes, **data)
+    data = {"data_root": data_root, "workers": workers, "say": say, "processes": processes}
+    train_run(recipe, folder, seeds, device, progress=progress, at_once=at_once, **data)
     if is_first():
-        evaluate_run(folder, device, processes=processes, **data)
+        evaluate_run(folder, device, **data)
     return folder
 
 
@@ -121,7 +122,10 @@ def train_run(
 ) -> None:
     """Prepare the recipe's data and train every model with every seed, on a CPU several at once."""
     lock = FileLock(prepared_root() / "lock")
-    with sole_use(folder) if is_first() else nullcontext(), provenance.peak_memory(folder):
+    with contextlib.ExitStack() as alone:
+        if is_first():
+            alone.enter_context(sole_use(folder))
+            alone.enter_context(provenance.peak_memory(folder))
         with lock:
             sources = gather(recipe, data_root, say)
         settings = (recipe.planes, recipe.spacing_mm, say, workers, "", progress)
@@ -157,7 +161,6 @@ def evaluate_run(
     device: str = "auto",
     data_root: str | Path | None = None,
     workers: int = 1,
-    progress: bool = True,
     say: Say = print,
     processes: Processes = ALONE,
 ) -> None:
@@ -180,7 +183,7 @@ def evaluate_run(
             public = recipe.dataset not in BUILT_IN
             with FileLock(prepared_root() / "lock"):
                 sources = gather(recipe, data_root, lambda line: None)
-                settings = (recipe.planes, recipe.spacing_mm, say, workers, "", progress, public)
+                settings = (recipe.planes, recipe.spacing_mm, say, workers, "", False, public)
                 training = prepare(sources.parts["train"], *settings)
             baseline = best_threshold(training, recipe.largest_component)
             keep = folder / "scores" if public else None
@@ -215,7 +218,13 @@ def evaluate_on(
     folder, device, fitted = Path(folder), choose_device(device), {}
     for path in map(Path, weights):
         run = load_fitted(path)
-        fitted.setdefault(run.model, {})[run.recipe.seed] = run
+        runs = fitted.setdefault(run.model, {})
+        if run.recipe.seed in runs:
+            raise SpineError(
+                f"{path} and {runs[run.recipe.seed].weights} are of the same model and seed: test "
+                "one after the other"
+            )
+        runs[run.recipe.seed] = run
     recipe = run.recipe.changed(dataset=dataset, models=tuple(fitted), name=run_name(folder.name))
     with sole_use(folder):
         with provenance.peak_memory(folder), timed(folder, "evaluate"):
@@ -274,7 +283,7 @@ def collect(
                 "test": scores.tests[model][seed],
                 "train_seconds": round(run.trained_seconds, 1) or None,
                 "steps": recipe.steps,
-                "weights": run.weights.as_posix().removeprefix(f"{folder.as_posix()}/"),
+                "weights": _within(folder, run.weights),
             }
             for seed, run in runs.items()
         ]
@@ -306,6 +315,11 @@ def collect(
         "statistics": run_statistics(models),
         "command": provenance.command(sys.argv),
     }
+
+
+def _within(folder: Path, path: Path) -> str:
+    """Return a path within a folder; of one elsewhere the name, without this machine's folders."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 @contextmanager

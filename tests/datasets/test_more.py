@@ -200,6 +200,9 @@ def test_a_server_that_sends_no_parts_sends_the_whole_which_is_compared(server, 
         server.files = {}  # the second asks for nothing
     subjects = [f"{subject}/{name}" for subject in ("s0001", "s0002", "s0003") for name in SUBJECT]
     assert tree(tmp_path) == [".complete", "meta.csv", *subjects]
+    server.files, server.faults = {"small.zip": right}, {}
+    with pytest.raises(SpineError, match="no subject s9999"):
+        fetch_more("small", tmp_path, ["s9999"], progress=str)
 
 
 def test_a_fetch_that_was_cut_goes_on_with_the_missing_subjects(server, archive, tmp_path):

@@ -93,6 +93,9 @@ def test_trained_weights_are_tested_on_another_set_without_training(run, tmp_pat
     for model in MODELS:
         assert again["models"][model]["test"]["pooled"] == first["models"][model]["test"]["pooled"]
     assert "Nothing was chosen for this data set" in (folder / "report.html").read_text()
+    assert str(run[0].parent) not in (folder / "results.json").read_text()
+    with pytest.raises(SpineError, match="are of the same model and seed: test one after the othe"):
+        run_module.evaluate_on("phantom", [weights[0], weights[0]], folder, say=len)
 
 
 def test_no_phantom_is_in_two_parts():
